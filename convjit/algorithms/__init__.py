@@ -1,0 +1,36 @@
+"""The registry of convolution algorithms: ordered, best first, `reference` last and always able.
+
+A row is a file. It names its three operations and says for which problems it declines; the reason serves the choice,
+the error when it was asked for by name, and the tests, which run every row. Nothing below this line raises, copies or
+allocates: arrays arrive ready, results and workspaces allocated.
+"""
+
+from __future__ import annotations
+
+from ..geometry import Geometry
+from ..typing import DType
+from . import implicit, reference
+from .algorithm import Algorithm, Operation
+
+__all__ = ["ALGORITHMS", "Algorithm", "Operation", "choose"]
+
+ALGORITHMS: tuple[Algorithm, ...] = (implicit.ALGORITHM, reference.ALGORITHM)
+
+# "auto" keeps every numerical promise; "fastest" may also pick rows that trade accuracy for speed, when there are any.
+_CHOICES = ("auto", "fastest")
+
+
+def choose(function: str, name: object, geometry: Geometry, dtype: DType) -> Algorithm:
+    """The first row that takes the problem, or the named one."""
+    if name in _CHOICES:
+        return next(row for row in ALGORITHMS if row.declines(geometry, dtype) is None)
+    for row in ALGORITHMS:
+        if row.name == name:
+            reason = row.declines(geometry, dtype)
+            if reason is not None:
+                raise ValueError(f"{function}: algorithm {name!r} cannot run here: {reason}")
+            return row
+    if not isinstance(name, str):
+        raise TypeError(f"{function}: algorithm must be a string, got {type(name).__name__}")
+    known = ", ".join(repr(n) for n in (*_CHOICES, *(row.name for row in ALGORITHMS)))
+    raise ValueError(f"{function}: algorithm must be one of {known}, got {name!r}")

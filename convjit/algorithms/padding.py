@@ -1,0 +1,78 @@
+"""Padding and its adjoint, from one table a axis: which pixel each padded position shows.
+
+A mode is a branch of `source_indices`; the kernels know no modes.
+Source: NumPy's `pad`, whose names and pictures these are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..runtime.compile import driver, prange
+from ..typing import Array
+
+PADDING_MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
+
+
+def source_indices(mode: str, size: int, before: int, after: int) -> Array:
+    """The pixel that each of `before + size + after` positions shows, or -1 for the constant.
+
+    Pictures for pixels 1 2 3 4 and two positions on either side.
+    """
+    position = np.arange(-before, size + after, dtype=np.int64)
+    if mode == "constant":  # 0 0 | 1 2 3 4 | 0 0
+        return np.where((position >= 0) & (position < size), position, -1)
+    if mode == "edge":  # 1 1 | 1 2 3 4 | 4 4
+        return np.clip(position, 0, size - 1)
+    if mode == "wrap":  # 3 4 | 1 2 3 4 | 1 2
+        return position % size
+    if mode == "symmetric":  # 2 1 | 1 2 3 4 | 4 3
+        position %= 2 * size
+        return np.minimum(position, 2 * size - 1 - position)
+    # reflect: 3 2 | 1 2 3 4 | 3 2
+    position %= max(2 * size - 2, 1)
+    return np.minimum(position, 2 * size - 2 - position)
+
+
+def positions_of_pixels(indices: Array, size: int) -> tuple[Array, Array]:
+    """The inverse table: `positions[starts[p]:starts[p + 1]]` show pixel `p`, in order."""
+    order = np.argsort(indices, kind="stable")
+    starts = np.searchsorted(indices[order], np.arange(size + 1)).astype(np.int64)
+    return starts, order.astype(np.int64)
+
+
+@driver
+def pad(x: Any, rows: Any, cols: Any, constant: Any, y: Any) -> None:
+    """y[p,i,j] = x[p, rows[i], cols[j]], or constant[0] where an index is -1.
+
+    Moves values without looking at them: `x`, `constant` and `y` hold unsigned integers of the values' size.
+    """
+    for plane in prange(y.shape[0]):
+        for i in range(y.shape[1]):
+            line = y[plane, i]
+            h = rows[i]
+            for j in range(y.shape[2]):
+                w = cols[j]
+                line[j] = x[plane, h, w] if h >= 0 and w >= 0 else constant[0]
+
+
+@driver
+def pad_backward(dy: Any, row_starts: Any, rows: Any, col_starts: Any, cols: Any, dx: Any) -> None:
+    """dx[p,h,w] = sum of dy[p,i,j] over the positions i, j that show pixel h, w.
+
+    The adjoint of y[p,i,j] = x[p, rows[i], cols[j]]: gathered, a line at a time.
+    """
+    zero = dy.dtype.type(0)
+    for plane in prange(dx.shape[0]):
+        for h in range(dx.shape[1]):
+            for w in range(dx.shape[2]):
+                total = zero
+                for i in range(row_starts[h], row_starts[h + 1]):
+                    line = dy[plane, rows[i]]
+                    part = zero
+                    for j in range(col_starts[w], col_starts[w + 1]):
+                        part += line[cols[j]]
+                    total += part
+                dx[plane, h, w] = total

@@ -1,0 +1,145 @@
+"""Arrays as kernels want them: dtype, layout, alignment, overlap.
+
+Knows NumPy's arrays and makes the only silent copies in the package. Does not know what is computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .geometry import describe
+from .runtime.memory import allocate, check_fits
+from .typing import Array, DType
+
+# --- dtypes ---------------------------------------------------------------------------------------------------------
+
+
+class DTypeRow(NamedTuple):
+    """How results of one dtype are computed."""
+
+    compute: DType  # what kernels are compiled for
+    is_complex: bool = False  # computed by parts
+
+
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+# Integers are computed in int64 and truncated: arithmetic modulo 2^64 agrees with arithmetic modulo 2^8.
+DTYPES: dict[DType, DTypeRow] = {
+    np.dtype("float32"): DTypeRow(np.dtype("float32")),
+    np.dtype("float64"): DTypeRow(np.dtype("float64")),
+    np.dtype("float16"): DTypeRow(np.dtype("float32")),
+    np.dtype("complex64"): DTypeRow(np.dtype("float32"), is_complex=True),
+    np.dtype("complex128"): DTypeRow(np.dtype("float64"), is_complex=True),
+    **{np.dtype(name): DTypeRow(np.dtype("int64")) for name in _INTEGERS},
+}
+
+
+def result_dtype(*arrays: Array) -> DType:
+    """`np.result_type` of the arrays; bool counts as 0 and 1 and gives int64."""
+    dtype: DType = np.result_type(*(a.dtype for a in arrays))
+    return np.dtype("int64") if dtype == bool else dtype
+
+
+# --- what comes in --------------------------------------------------------------------------------------------------
+
+
+def as_array(function: str, name: str, value: Any) -> Array:
+    """Any array-like of numbers as a base-class ndarray, still in its own layout and dtype."""
+    if type(value) is not np.ndarray:
+        value = _converted(function, name, value)
+    dtype: DType = value.dtype
+    if dtype not in DTYPES and dtype != bool:
+        native = dtype.newbyteorder("=")
+        if native not in DTYPES:
+            raise TypeError(f"{function}: {name} has dtype {dtype}, which is not supported; {_SUPPORTED}")
+        check_fits(function, f"a native copy of {name}", value.shape, native)
+        value = value.astype(native)
+    return value  # type: ignore[no-any-return]
+
+
+_SUPPORTED = "bool, integers, float16, float32, float64, complex64 and complex128 are"
+
+
+def _converted(function: str, name: str, value: Any) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{function}: {name} is a masked array, whose mask would be ignored; use {name}.filled()")
+    if getattr(value, "requires_grad", False):
+        raise TypeError(f"{function}: {name} is a tensor that requires grad; pass {name}.detach()")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{function}: {name} is not a regular array: {error}") from None
+    except Exception as error:
+        raise TypeError(f"{function}: {name} cannot be read as an array: {error}") from None
+    if array.dtype.kind not in "biufc" and not (isinstance(value, np.ndarray) or hasattr(value, "__array__")):
+        if array.dtype.kind == "O" and array.ndim and not hasattr(value, "dtype"):
+            raise TypeError(f"{function}: {name} has dtype object, which is not supported; {_SUPPORTED}")
+        raise TypeError(f"{function}: {name} must be a real or complex numeric array, got {describe(value)}")
+    return np.asarray(array)
+
+
+def as_images(function: str, name: str, array: Array) -> Array:
+    """One unbatched image `(C, H, W)` becomes a batch of one."""
+    if array.ndim == 4:
+        return array
+    if array.ndim == 3:
+        return array[None]
+    raise ValueError(f"{function}: expected {name} of shape (N, C, H, W) or (C, H, W), got shape {array.shape}")
+
+
+def ready(function: str, name: str, array: Array, dtype: DType) -> Array:
+    """The array as kernels take it: this dtype, C-contiguous, aligned, and marked read-only.
+
+    Marking every input read-only gives a kernel one signature whether the caller's array can be written or not.
+    """
+    if array.dtype != dtype or not (array.flags.c_contiguous and array.flags.aligned):
+        check_fits(function, f"a contiguous copy of {name}", array.shape, dtype)
+        # Integers wrap, as promised; a float64 that float32 cannot hold becomes an infinity, as NumPy's astype says.
+        array = array.astype(dtype, order="C", casting="unsafe", copy=True)
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+# --- what goes out --------------------------------------------------------------------------------------------------
+
+
+def as_out(function: str, out: Any, shape: tuple[int, ...], dtype: DType, **inputs: Array | None) -> Array:
+    """Check the caller's `out`: refused unless the result can be written straight into it."""
+    if type(out) is np.ma.MaskedArray or not isinstance(out, np.ndarray):
+        raise TypeError(f"{function}: out must be a NumPy array, got {describe(out)}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(
+            f"{function}: out must have shape {shape} and dtype {dtype}, got shape {out.shape} and dtype {out.dtype}"
+        )
+    if not out.flags.writeable:
+        raise ValueError(f"{function}: out is read-only")
+    if not (out.flags.c_contiguous and out.flags.aligned):
+        raise ValueError(f"{function}: out must be C-contiguous and aligned, got strides {out.strides}")
+    for name, array in inputs.items():
+        if array is not None and _overlap(out, array):
+            raise ValueError(f"{function}: out overlaps {name}, which is still read while out is written")
+    return out
+
+
+def _overlap(out: Array, array: Array) -> bool:
+    if not np.may_share_memory(out, array):
+        return False
+    try:
+        return np.shares_memory(out, array, max_work=1000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+__all__ = [
+    "DTYPES",
+    "DTypeRow",
+    "allocate",
+    "as_array",
+    "as_images",
+    "as_out",
+    "ready",
+    "result_dtype",
+]

@@ -1,0 +1,134 @@
+"""Running an operation in its dtype: the one place where dtype rows meet algorithms.
+
+Convolution and both its gradients are bilinear, so complex numbers are computed by parts. Knows dtypes, workers and
+workspaces; does not check arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import algorithms, arrays
+from ..algorithms import Algorithm, Operation
+from ..algorithms.bias import bias_grad as bias_grad_driver
+from ..arrays import DTYPES
+from ..geometry import Geometry
+from ..runtime.memory import allocate
+from ..runtime.threads import workers
+from ..typing import Array, DType
+
+# What one core does in a nanosecond, to tell small problems from large ones: multiplications and values moved.
+_MULTIPLICATIONS_A_NS = 16
+_VALUES_A_NS = 1
+
+
+def choose(function: str, algorithm: object, geometry: Geometry, dtype: DType) -> Algorithm:
+    """The row of the registry that computes results of this dtype."""
+    return algorithms.choose(function, algorithm, geometry, DTYPES[dtype].compute)
+
+
+def forward(
+    function: str, row: Algorithm, geometry: Geometry, x: Array, weight: Array, bias: Array | None, dtype: DType,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    """`y` of a convolution, into `out` where it is given."""
+    compute, is_complex = DTYPES[dtype]
+    no_bias = np.empty(0, compute)
+    if is_complex:
+        y = _product(function, row.forward, geometry, (x, weight, no_bias), geometry.y_shape, dtype)
+        if bias is not None:
+            y += bias.astype(dtype, copy=False)[:, None, None]
+    elif out is not None and dtype == compute:
+        _run(function, row.forward, geometry, (x, weight, no_bias if bias is None else bias), out, compute)
+        return out
+    else:
+        inputs = (x, weight, no_bias if bias is None else bias)
+        y = _product(function, row.forward, geometry, inputs, geometry.y_shape, dtype)
+    if out is None:
+        return y
+    out[...] = y
+    return out
+
+
+def input_grad(function: str, row: Algorithm, geometry: Geometry, dy: Array, weight: Array, dtype: DType) -> Array:
+    """`grad_input`, the adjoint of the convolution in `x`."""
+    return _product(function, row.input_grad, geometry, (dy, _conjugate(weight)), geometry.x_shape, dtype)
+
+
+def weight_grad(function: str, row: Algorithm, geometry: Geometry, dy: Array, x: Array, dtype: DType) -> Array:
+    """`grad_weight`, the adjoint of the convolution in `weight`."""
+    return _product(function, row.weight_grad, geometry, (dy, _conjugate(x)), geometry.weight_shape, dtype)
+
+
+def bias_grad(function: str, dy: Array, dtype: DType) -> Array:
+    """`grad_bias`, the sum of `dy` (N, O, H, W) over images and pixels."""
+    compute, is_complex = DTYPES[dtype]
+    planes = dy.reshape(dy.shape[0], dy.shape[1], dy.shape[2] * dy.shape[3])
+    result = np.zeros(dy.shape[1], dtype)
+    targets = (result.real, result.imag) if is_complex else (result,)
+    for part, target in zip(_parts(planes), targets, strict=False):
+        part = arrays.ready(function, "grad_output", part, compute)
+        db = np.empty(dy.shape[1], compute)
+        bias_grad_driver(workers(part.size / _VALUES_A_NS), part, db)
+        target[...] = db.astype(target.dtype, copy=False)
+    return result
+
+
+def _conjugate(array: Array) -> Array:
+    return array.conj() if array.dtype.kind == "c" else array
+
+
+def _parts(array: Array) -> tuple[Array, ...]:
+    """The real part and, where there is one, the imaginary part."""
+    return (array.real, array.imag) if array.dtype.kind == "c" else (array,)
+
+
+def _product(
+    function: str, operation: Operation, geometry: Geometry, inputs: tuple[Array, ...], shape: tuple[int, ...],
+    dtype: DType,
+) -> Array:  # fmt: skip
+    """One operation in a fresh array; for complex dtypes a real one for each pair of parts of the first two inputs."""
+    compute, is_complex = DTYPES[dtype]
+    result = allocate(function, "the result", shape, compute)
+    if not is_complex:
+        _run(function, operation, geometry, inputs, result, compute)
+        return result.astype(dtype, copy=False)
+    total = allocate(function, "the complex result", shape, dtype)
+    total[...] = 0
+    a, b, *rest = inputs
+    for i, a_part in enumerate(_parts(a)):
+        for j, b_part in enumerate(_parts(b)):
+            _run(function, operation, geometry, (a_part, b_part, *rest), result, compute)
+            # (ar + i ai)(br + i bi): the power of i is the number of imaginary parts.
+            if i + j == 0:
+                total.real += result
+            elif i + j == 1:
+                total.imag += result
+            else:
+                total.real -= result
+    return total
+
+
+def _run(
+    function: str, operation: Operation, geometry: Geometry, inputs: tuple[Array, ...], result: Array, compute: DType
+) -> None:
+    """Call one compiled operation: inputs made ready, workers chosen, workspaces allocated."""
+    if result.size == 0:
+        return
+    prepared: list[Any] = [arrays.ready(function, "an input", array, compute) for array in inputs]
+    if geometry.is_pointwise:  # a 1x1 kernel sees an image as one long row
+        geometry = geometry.as_one_row()
+        prepared = [_one_row(array) for array in prepared]
+        result = _one_row(result)
+    crew = workers(geometry.multiplications / _MULTIPLICATIONS_A_NS)
+    spaces = [allocate(function, "workspace", shape, compute) for shape in operation.workspace(geometry, crew)]
+    operation.driver(crew, geometry, *prepared, result, *spaces)
+
+
+def _one_row(array: Array) -> Array:
+    if array.ndim != 4:
+        return array
+    n, c, h, w = array.shape
+    return array.reshape(n, c, 1, h * w)

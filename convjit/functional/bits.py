@@ -1,0 +1,32 @@
+"""Functions that only move values: compiled once a value size, not once a dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..arrays import ready
+from ..runtime.memory import allocate
+from ..typing import Array
+
+_UNSIGNED = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
+
+
+def move(function: str, sources: Sequence[Array], shape: tuple[int, ...], run: Callable[..., None]) -> Array:
+    """A new array of the sources' dtype, filled by `run(*source_bits, target_bits)` on views as unsigned integers.
+
+    Values too large for one integer are moved by real and imaginary part.
+    """
+    dtype = sources[0].dtype
+    result = allocate(function, "the result", shape, dtype)
+    if result.size == 0:
+        return result
+    if dtype.itemsize in _UNSIGNED:
+        unsigned = _UNSIGNED[dtype.itemsize]
+        run(*(ready(function, "x", source, dtype).view(unsigned) for source in sources), result.view(unsigned))
+        return result
+    for take in ("real", "imag"):
+        parts = [getattr(source, take) for source in sources]
+        target = allocate(function, "a part of the result", shape, parts[0].dtype)
+        run(*(ready(function, "x", part, part.dtype).view("uint64") for part in parts), target.view("uint64"))
+        setattr(result, take, target)
+    return result

@@ -1,0 +1,212 @@
+"""The four functions of the text that this library grew out of, with its signatures and its order of columns.
+
+Columns are `(C*KH*KW, OH*OW*N)`, the batch fastest. Source: E. Linder-Norén, "ML-From-Scratch" (MIT licence),
+`deep_learning/layers.py`, itself after Stanford's CS231n. New code is better served by `im2col` and `col2im`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import as_array
+from ..geometry import Pads, Window, as_image_size, as_padding, as_pair, as_window, describe, pooling_geometry
+from ..typing import Array, ArrayLike, IntOrPair, Padding
+from .columns import fold, unfold
+from .front_door import public
+
+
+@public
+def determine_padding(filter_shape: IntOrPair, output_shape: str = "same") -> Pads:
+    """The padding that gives an output of a named shape.
+
+    Parameters
+    ----------
+    filter_shape : (int, int)
+    output_shape : {"same", "valid", "full"}
+
+    Returns
+    -------
+    ((int, int), (int, int))
+        `((top, bottom), (left, right))`; `"same"` is `k - 1` in all, the odd pixel after, for any stride.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a name that is not known; for a filter shape that is not two positive ints.
+
+    Examples
+    --------
+    >>> from convjit import determine_padding
+    >>> determine_padding((3, 4), "same")
+    ((1, 1), (1, 2))
+    """
+    name = "determine_padding"
+    window = _filter_window(name, filter_shape, 1)
+    if not isinstance(output_shape, str):
+        raise TypeError(f"{name}: output_shape must be a string, got {describe(output_shape)}")
+    return as_padding(name, output_shape, window)
+
+
+def _filter_window(function: str, filter_shape: Any, stride: Any) -> Window:
+    if min(as_pair(function, "filter_shape", filter_shape, 0)) < 1:
+        raise ValueError(f"{function}: filter_shape must be at least 1x1, got {filter_shape!r}")
+    return as_window(function, filter_shape, stride, 1)
+
+
+def _images_shape(function: str, shape: Any) -> tuple[int, int, int, int]:
+    try:
+        n, c, h, w = shape
+    except (TypeError, ValueError):
+        raise ValueError(f"{function}: images_shape must be (N, C, H, W), got {shape!r}") from None
+    batch, channels = (as_pair(function, "images_shape", size, 0)[0] for size in (n, c))
+    height, width = as_image_size(function, "images_shape", (h, w))
+    return batch, channels, height, width
+
+
+@public
+def get_im2col_indices(
+    images_shape: tuple[int, int, int, int], filter_shape: IntOrPair, padding: Padding, stride: IntOrPair = 1
+) -> tuple[Array, Array, Array]:
+    """Indices that gather patches from padded images: `padded[:, k, i, j]`.
+
+    Parameters
+    ----------
+    images_shape : (N, C, H, W)
+        Before padding.
+    filter_shape : (int, int)
+    padding : ((int, int), (int, int))
+        `((top, bottom), (left, right))`, or any other form that `conv2d` takes.
+    stride : int or (int, int)
+
+    Returns
+    -------
+    k, i, j : ndarray of int
+        Channel `(C*KH*KW, 1)`, row and column `(C*KH*KW, OH*OW)`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of the wrong kind, and a filter larger than the padded image.
+
+    Examples
+    --------
+    >>> from convjit import get_im2col_indices
+    >>> k, i, j = get_im2col_indices((1, 1, 2, 3), (2, 2), ((0, 0), (0, 0)))
+    >>> i
+    array([[0, 0],
+           [0, 0],
+           [1, 1],
+           [1, 1]])
+    >>> j
+    array([[0, 1],
+           [1, 2],
+           [0, 1],
+           [1, 2]])
+    """
+    name = "get_im2col_indices"
+    shape = _images_shape(name, images_shape)
+    window = _filter_window(name, filter_shape, stride)
+    g = pooling_geometry(name, shape, window, as_padding(name, padding, window, shape[2:]))
+    k, kh, kw = (index.reshape(-1, 1) for index in np.indices((g.in_channels, g.kernel_h, g.kernel_w)))
+    oh, ow = (index.reshape(1, -1) for index in np.indices((g.out_h, g.out_w)))
+    return k, kh + oh * g.stride_h, kw + ow * g.stride_w
+
+
+@public
+def image_to_column(
+    images: ArrayLike, filter_shape: IntOrPair, stride: IntOrPair, output_shape: Padding = "same"
+) -> Array:
+    """Unfold images into columns, the batch fastest.
+
+    Parameters
+    ----------
+    images : array_like, (N, C, H, W)
+    filter_shape : (int, int)
+    stride : int or (int, int)
+    output_shape : {"same", "valid"}
+        Or any other form of padding that `conv2d` takes.
+
+    Returns
+    -------
+    ndarray, (C*KH*KW, OH*OW*N)
+        Of the dtype of `images`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `im2col`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import image_to_column
+    >>> image_to_column(np.arange(6).reshape(1, 1, 2, 3), (2, 2), stride=1, output_shape="valid")
+    array([[0, 1],
+           [1, 2],
+           [3, 4],
+           [4, 5]])
+    """
+    name = "image_to_column"
+    array = as_array(name, "images", images)
+    if array.ndim != 4:
+        raise ValueError(f"{name}: expected images of shape (N, C, H, W), got shape {array.shape}")
+    window = _filter_window(name, filter_shape, stride)
+    columns = unfold(name, array, (window.kernel, stride, output_shape, 1))
+    rows = columns.shape[1]
+    return columns.transpose(1, 2, 0).reshape(rows, columns.shape[0] * columns.shape[2])
+
+
+@public
+def column_to_image(
+    cols: ArrayLike,
+    images_shape: tuple[int, int, int, int],
+    filter_shape: IntOrPair,
+    stride: IntOrPair,
+    output_shape: Padding = "same",
+) -> Array:
+    """Fold columns into images, adding where patches overlap: the adjoint of `image_to_column`.
+
+    Parameters
+    ----------
+    cols : array_like, (C*KH*KW, OH*OW*N)
+        The batch fastest.
+    images_shape : (N, C, H, W)
+    filter_shape, stride, output_shape
+        As given to `image_to_column`.
+
+    Returns
+    -------
+    ndarray, (N, C, H, W)
+        Of float64, as in the original (complex128 for complex columns).
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `col2im`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import column_to_image
+    >>> column_to_image(np.ones((4, 2)), (1, 1, 2, 3), (2, 2), stride=1, output_shape="valid")
+    array([[[[1., 2., 1.],
+             [1., 2., 1.]]]])
+    """
+    name = "column_to_image"
+    array = as_array(name, "cols", cols)
+    batch, channels, height, width = _images_shape(name, images_shape)
+    window = _filter_window(name, filter_shape, stride)
+    g = pooling_geometry(
+        name, (batch, channels, height, width), window, as_padding(name, output_shape, window, (height, width))
+    )
+    rows, positions = channels * window.kernel[0] * window.kernel[1], g.out_h * g.out_w
+    if array.size != rows * positions * batch or array.ndim == 0 or array.shape[0] != rows:
+        raise ValueError(
+            f"{name}: cols must have shape ({rows}, {positions * batch}) for images {tuple(images_shape)}, "
+            f"got {array.shape}"
+        )
+    batched = array.reshape(rows, positions, batch).transpose(2, 0, 1)
+    exact = batched.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
+    return fold(name, exact, (height, width), (window.kernel, stride, output_shape, 1))

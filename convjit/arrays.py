@@ -39,7 +39,7 @@ DTYPES: dict[DType, DTypeRow] = {
 def result_dtype(*arrays: Array) -> DType:
     """`np.result_type` of the arrays; bool counts as 0 and 1 and gives int64."""
     dtype: DType = np.result_type(*(a.dtype for a in arrays))
-    return np.dtype("int64") if dtype == bool else dtype
+    return np.dtype("int64") if dtype.kind == "b" else dtype
 
 
 # --- what comes in --------------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def as_array(function: str, name: str, value: Any) -> Array:
     if type(value) is not np.ndarray:
         value = _converted(function, name, value)
     dtype: DType = value.dtype
-    if dtype not in DTYPES and dtype != bool:
+    if dtype not in DTYPES and dtype.kind != "b":
         native = dtype.newbyteorder("=")
         if native not in DTYPES:
             raise TypeError(f"{function}: {name} has dtype {dtype}, which is not supported; {_SUPPORTED}")
@@ -128,7 +128,7 @@ def _overlap(out: Array, array: Array) -> bool:
     if not np.may_share_memory(out, array):
         return False
     try:
-        return np.shares_memory(out, array, max_work=1000)
+        return np.shares_memory(out, array, max_work=1000)  # type: ignore[arg-type]  # the stubs know two values only
     except np.exceptions.TooHardError:
         return True
 

@@ -72,7 +72,6 @@ class Geometry(NamedTuple):
         taps = self.in_channels // self.groups * self.kernel_h * self.kernel_w
         return self.batch * self.out_channels * self.out_h * self.out_w * taps
 
-
     @property
     def is_pointwise(self) -> bool:
         """Whether output pixel i depends on input pixel i alone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..gemm.gather import forward_axis, gather_row, grid_range
+from ..gemm.planes import copy_strided, inside
 from ..geometry import Geometry
 from ..runtime.compile import driver, prange
 
@@ -23,10 +23,16 @@ def im2col(g: Geometry, x: Any, columns: Any) -> None:
     images = x.reshape(g.batch * g.in_channels, g.in_h, g.in_w)
     rows = columns.reshape(g.batch * g.in_channels * taps, g.out_h * g.out_w)
     for row in prange(rows.shape[0]):
-        vertical = forward_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h)
-        horizontal = forward_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w)
-        kh, kw = row % taps // g.kernel_w, row % g.kernel_w
-        gather_row(rows[row], images[row // taps], vertical, horizontal, kh, kw, 0, 0, g.out_h * g.out_w)
+        image = images[row // taps]
+        shift_h = row % taps // g.kernel_w * g.dilation_h - g.pad_top
+        shift_w = row % g.kernel_w * g.dilation_w - g.pad_left
+        for oh in range(g.out_h):
+            h = oh * g.stride_h + shift_h
+            if 0 <= h < g.in_h:
+                copy_strided(rows[row], oh * g.out_w, image[h], shift_w, g.stride_w, g.out_w)
+            else:
+                for ow in range(g.out_w):
+                    rows[row, oh * g.out_w + ow] = 0
 
 
 @driver
@@ -47,7 +53,7 @@ def col2im(g: Geometry, columns: Any, x: Any) -> None:
             row = rows[plane * taps + tap]
             shift_h = tap // g.kernel_w * g.dilation_h - g.pad_top
             shift_w = tap % g.kernel_w * g.dilation_w - g.pad_left
-            lowest, highest = grid_range(shift_w, g.stride_w, g.in_w)
+            lowest, highest = inside(shift_w, g.stride_w, g.in_w)
             for oh in range(g.out_h):
                 h = oh * g.stride_h + shift_h
                 if 0 <= h < g.in_h:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..gemm.gather import phase_axis
+from ..gemm.planes import backward_axis
 from ..gemm.summation import add_term, no_terms, value
 from ..geometry import Geometry
 from ..runtime.compile import driver, prange
@@ -52,16 +52,16 @@ def _input_grad(g: Geometry, dy: Any, weight: Any, dx: Any) -> None:
         n, c = plane // g.in_channels, plane % g.in_channels
         first = c // group_in * group_out
         for h in range(g.in_h):
-            rows = phase_axis(h % g.stride_h, g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h)
+            rows = backward_axis(h % g.stride_h, g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h)
             for w in range(g.in_w):
-                cols = phase_axis(w % g.stride_w, g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w)
+                cols = backward_axis(w % g.stride_w, g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w)
                 sums = no_terms(zero)
                 for o in range(first, first + group_out):
                     for s in range(rows.taps):
-                        oh = h // g.stride_h + rows.offset + s * rows.tap_step
+                        oh = h // g.stride_h + rows.first + rows.shift + s * rows.tap_step
                         kh = rows.kernel_first + s * rows.kernel_step
                         for t in range(cols.taps):
-                            ow = w // g.stride_w + cols.offset + t * cols.tap_step
+                            ow = w // g.stride_w + cols.first + cols.shift + t * cols.tap_step
                             kw = cols.kernel_first + t * cols.kernel_step
                             inside = 0 <= oh < g.out_h and 0 <= ow < g.out_w
                             pixel = dy[n, o, oh, ow] if inside else zero

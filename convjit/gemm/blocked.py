@@ -50,31 +50,27 @@ def rounded_lanes(lanes: Any) -> Any:
 
 
 @kernel
-def row_chunk(rows: Any, tasks: Any, workers: Any) -> Any:
-    """How many of `rows` a task takes, where `tasks` tiles alone would be too few for the workers."""
-    wanted = (4 * workers + tasks - 1) // max(tasks, 1) if workers > 1 else 1
-    each = (rows + wanted - 1) // wanted
+def row_chunk(rows: Any, tiles: Any, workers: Any) -> Any:
+    """How many of `rows` a task takes: all, unless `tiles` alone are too few tasks to keep the workers busy.
+
+    A chunk packs each panel anew, which costs as much as some 20 rows of products: chunks of fewer than 64 rows are
+    made only where workers would have nothing to do.
+    """
+    if workers == 1 or tiles == 0 or rows <= ROWS:
+        return rows
+    least = (rows + (workers + tiles - 1) // tiles - 1) // ((workers + tiles - 1) // tiles)
+    even = (rows + (4 * workers + tiles - 1) // tiles - 1) // ((4 * workers + tiles - 1) // tiles)
+    each = min(least, max(even, 64))
     return min(rows, (each + ROWS - 1) // ROWS * ROWS)
 
 
 @kernel
-def accumulate(chain: Any, totals: Any, results: Any, first: Any, last: Any, level: Any, lanes: Any) -> None:
-    """Fold one row's finished block into its total: `first` starts a total, `last` closes it.
-
-    `level` is 0 where one total is the whole sum, else which total this is, from 1.
-    """
-    if first:
+def _add_rows(scratch: Any, source: Any, target: Any, rows: Any, lanes: Any) -> None:
+    """Add `rows` rows of the scratch from `source` on to those from `target` on."""
+    for r in range(rows):
+        addend, total = scratch[source + r], scratch[target + r]
         for j in range(lanes):
-            totals[j] = chain[j]
-    else:
-        for j in range(lanes):
-            totals[j] += chain[j]
-    if last and level == 1:
-        for j in range(lanes):
-            results[j] = totals[j]
-    elif last and level > 1:
-        for j in range(lanes):
-            results[j] += totals[j]
+            total[j] += addend[j]
 
 
 @kernel
@@ -87,22 +83,34 @@ def multiply_block(
     totals[r, j] += sum over t < terms_here of a[base + r*stride + t] * panel[t, j]
     """
     panel = scratch[PANEL : PANEL + TERM_BLOCK]
-    chains = scratch[CHAINS : CHAINS + ROWS]
-    results = TOTALS + rows if terms_all > TERMS_A_TOTAL else TOTALS
-    done = terms_done + terms_here
-    first = terms_done % TERMS_A_TOTAL == 0
-    last = done % TERMS_A_TOTAL == 0 or done == terms_all
-    level = terms_done // TERMS_A_TOTAL + 1 if terms_all > TERMS_A_TOTAL else 0
+    # The first block of a total is the total; the others are chains that are added to it.
+    starts_total = terms_done % TERMS_A_TOTAL == 0
     r = 0
-    while r + ROWS <= rows:
-        four_chains(a, base + r * stride, stride, terms_here, panel, chains, lanes)
-        for i in range(ROWS):
-            accumulate(chains[i], scratch[TOTALS + r + i], scratch[results + r + i], first, last, level, lanes)
-        r += ROWS
     while r < rows:
-        one_chain(a, base + r * stride, terms_here, panel, chains[0], lanes)
-        accumulate(chains[0], scratch[TOTALS + r], scratch[results + r], first, last, level, lanes)
-        r += 1
+        here = ROWS if r + ROWS <= rows else 1
+        target = TOTALS + r if starts_total else CHAINS
+        if here == ROWS:
+            four_chains(a, base + r * stride, stride, terms_here, panel, scratch[target : target + ROWS], lanes)
+        else:
+            one_chain(a, base + r * stride, terms_here, panel, scratch[target], lanes)
+        if not starts_total:
+            _add_rows(scratch, CHAINS, TOTALS + r, here, lanes)
+        r += here
+    done = terms_done + terms_here
+    if terms_all > TERMS_A_TOTAL and (done % TERMS_A_TOTAL == 0 or done == terms_all):
+        _close_total(scratch, rows, terms_done < TERMS_A_TOTAL, lanes)
+
+
+@kernel
+def _close_total(scratch: Any, rows: Any, is_first: Any, lanes: Any) -> None:
+    """Move the first total to the results, or add another one."""
+    if not is_first:
+        _add_rows(scratch, TOTALS, TOTALS + rows, rows, lanes)
+        return
+    for r in range(rows):
+        total, result = scratch[TOTALS + r], scratch[TOTALS + rows + r]
+        for j in range(lanes):
+            result[j] = total[j]
 
 
 @kernel

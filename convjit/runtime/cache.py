@@ -69,7 +69,7 @@ def _warn_once(reason: str) -> None:
     )
 
 
-class DiskCache(_Cache):  # type: ignore[misc]  # Numba is untyped
+class DiskCache(_Cache):
     """The cache of one function, in the form that a Numba dispatcher asks for.
 
     Loading fails silently (the function is compiled), saving with one warning a process. A file begins with the

@@ -16,7 +16,7 @@ from numba import prange
 
 from .cache import DiskCache
 
-__all__ = ["Driver", "driver", "kernel", "prange"]
+__all__ = ["Driver", "driver", "kernel", "prange", "uncompiled"]
 
 # `error_model="numpy"`: a division inside a kernel never raises, so no exception path stands in the way of
 # vectorisation. `nogil`: other Python threads go on while a kernel runs. No `fastmath`: it breaks NaN.
@@ -39,6 +39,11 @@ _PRANGE_ONLY: dict[str, bool] = {
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that only other compiled functions call; it travels in their cache entries."""
     return numba.njit(**_OPTIONS)(function)
+
+
+def uncompiled(compiled: Any) -> Any:
+    """The Python function behind a kernel, for callers in Python that would otherwise compile it for themselves."""
+    return getattr(compiled, "py_func", compiled)
 
 
 class Driver:

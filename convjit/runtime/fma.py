@@ -33,7 +33,7 @@ def _fma_in_python(a: Any, b: Any, c: Any) -> Any:
     try:
         nearest = exact.numerator / exact.denominator  # Python rounds an integer quotient correctly
     except OverflowError:
-        return kind(math.copysign(math.inf, exact))
+        return kind(math.inf if exact > 0 else -math.inf)
     if kind is np.float32 and Fraction(nearest) != exact and not np.float64(nearest).view(np.uint64) & np.uint64(1):
         # Rounding to odd first makes the second rounding, to float32, the only one that counts.
         nearest = math.nextafter(nearest, math.inf if exact > Fraction(nearest) else -math.inf)

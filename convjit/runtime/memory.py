@@ -22,29 +22,27 @@ _ADDRESSABLE = (1 << 63) - 1
 
 def available_bytes() -> int:
     """Memory that can still be had: of the machine, or of the container where that is less."""
-    limits = [_ADDRESSABLE]
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith(("MemAvailable:", "SwapFree:")):
-                limits.append(int(line.split()[1]) * 1024)
-        limits = [min(limits[0], sum(limits[1:]))] if len(limits) > 1 else limits
-    except (OSError, ValueError):
-        pass  # not Linux: the system refuses by itself
-    try:
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        limits.append(limit - int((group / "memory.current").read_text()) + _reclaimable(group))
-    except (OSError, ValueError):
-        pass
-    return max(0, min(limits))
+    limits = [limit for limit in (_of_the_machine(), _of_the_container()) if limit is not None]
+    return max(0, min(limits, default=_ADDRESSABLE))
 
 
-def _reclaimable(group: Path) -> int:
-    """File pages that the container would give back before it runs out."""
-    for line in (group / "memory.stat").read_text().splitlines():
-        if line.startswith("inactive_file "):
-            return int(line.split()[1])
-    return 0
+def _of_the_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("MemAvailable:", "SwapFree:")))
+    except (OSError, ValueError):
+        return None  # not Linux: the system refuses by itself
+
+
+def _of_the_container() -> int | None:
+    group = Path("/sys/fs/cgroup")
+    try:
+        left = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # File pages that nobody uses are given back before memory runs out.
+        return left + int(statistics.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return None  # no container, or one without a limit
 
 
 def readable_size(size: int) -> str:

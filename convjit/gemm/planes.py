@@ -1,0 +1,171 @@
+"""Where a convolution reads: zero-padded planes in which every tap is a shift.
+
+A plane holds every `step`-th row and column of an image, with the padding as zeros, so that neighbouring grid points
+(output pixels forward, input pixels of one phase backward) read neighbouring pixels. What all grid points meet at one
+tap is then one contiguous run, and packing a panel is a copy a term: `position = i * padded + k` for grid point (i, k),
+where positions with `k` beyond the grid are computed and thrown away.
+
+Source: the polyphase decomposition, P. Vaidyanathan, "Multirate Systems and Filter Banks" (1993), section 4.3.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from ..geometry import Geometry
+from ..runtime.compile import kernel, uncompiled
+from ..runtime.copying import copy_run
+
+
+class Axis(NamedTuple):
+    """One axis: how planes are filled, how they are read, and where results land.
+
+    Pixel `r` of plane `p` shows source pixel `r*step + (p*phase_step) % step + first`, zero outside. Grid point `i`
+    meets tap `t` in plane `t % phases`, pixel `i + (shift + t*tap_step) // step`.
+    """
+
+    size: int  # pixels of the source
+    padded: int  # pixels of a plane
+    phases: int  # planes
+    step: int  # source pixels from one plane pixel to the next
+    phase_step: int
+    first: int  # negative in the padding
+    grid: int  # grid points
+    taps: int  # taps that contribute
+    shift: int
+    tap_step: int
+    out_first: int  # where grid point 0 lands in the result
+    out_step: int
+    kernel_first: int  # which kernel index tap 0 is
+    kernel_step: int
+
+
+@kernel
+def forward_axis(out_size: Any, kernel_size: Any, stride: Any, dilation: Any, pad: Any, in_size: Any) -> Any:
+    """Output pixels read the input: tap `k` of output `i` meets input `i*stride + k*dilation - pad`."""
+    padded = out_size + (kernel_size - 1) * dilation // stride
+    phases = min(kernel_size, stride // math.gcd(stride, dilation))
+    return Axis(
+        in_size, padded, phases, stride, dilation, -pad, out_size, kernel_size, 0, dilation, 0, 1, 0, 1
+    )  # fmt: skip
+
+
+@kernel
+def grid_phases(stride: Any, in_size: Any) -> Any:
+    """Input pixels fall into so many phases: those of one phase meet the same taps."""
+    return min(stride, in_size)
+
+
+@kernel
+def backward_axis(
+    phase: Any, out_size: Any, kernel_size: Any, stride: Any, dilation: Any, pad: Any, in_size: Any
+) -> Any:
+    """Input pixels `h = phase + i*stride` read the output gradient, from one plane that all phases share.
+
+    The adjoint of `h = oh*stride + k*dilation - pad`: tap `k` contributes if `h + pad - k*dilation` is a multiple of
+    `stride`, from `oh = (h + pad - k*dilation) / stride`. Such `k` are an arithmetic progression; they are taken
+    downwards, so that `oh` grows: a correlation with the flipped kernel.
+    """
+    lowest_oh = -(((kernel_size - 1) * dilation - pad) // stride)
+    highest_oh = (in_size - 1 + pad) // stride
+    padded = max(0, highest_oh - lowest_oh + 1)
+    grid = (in_size - phase + stride - 1) // stride
+    kernel_step = stride // math.gcd(stride, dilation)
+    # One of any `kernel_step` neighbours contributes, or none does.
+    last = kernel_size - 1
+    stop = max(-1, last - kernel_step)
+    while last > stop and (phase + pad - last * dilation) % stride != 0:
+        last -= 1
+    taps = last // kernel_step + 1 if last > stop else 0
+    shift = (phase + pad - last * dilation) // stride - lowest_oh
+    return Axis(
+        out_size, padded, 1, 1, 0, lowest_oh, grid, taps, shift, kernel_step * dilation // stride, phase, stride, last,
+        -kernel_step,
+    )  # fmt: skip
+
+
+def plane_elements(channels: int, vertical: Axis, horizontal: Axis) -> int:
+    """Elements of all planes of so many channels."""
+    return channels * vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+
+
+def forward_axes(g: Geometry) -> tuple[Axis, Axis]:
+    """Both axes of a forward read, in Python."""
+    axis = uncompiled(forward_axis)
+    return (
+        axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
+        axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
+    )
+
+
+def backward_axes(g: Geometry) -> tuple[Axis, Axis]:
+    """Both axes of a backward read of phase 0, in Python; the planes are those of all phases."""
+    axis = uncompiled(backward_axis)
+    return (
+        axis(0, g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
+        axis(0, g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
+    )
+
+
+@kernel
+def inside(shift: Any, step: Any, size: Any) -> Any:
+    """The points `lowest <= i < highest` for which `0 <= i*step + shift < size`."""
+    if step == 1:  # spares two divisions a row
+        return max(0, -shift), max(0, size - shift)
+    lowest = 0 if shift >= 0 else (step - 1 - shift) // step
+    highest = 0 if shift >= size else (size - 1 - shift) // step + 1
+    return lowest, highest
+
+
+@kernel
+def copy_strided(row: Any, at: Any, line: Any, shift: Any, step: Any, count: Any) -> None:
+    """row[at + q] = line[q*step + shift] for q < count, 0 where that is outside `line`."""
+    lowest, highest = inside(shift, step, line.shape[0])
+    left = min(lowest, count)
+    right = max(left, min(highest, count))
+    target = row[at : at + count]
+    for q in range(left):
+        target[q] = 0
+    if step == 1:
+        copy_run(target, left, line, left + shift, right - left)
+    else:
+        for q in range(left, right):
+            target[q] = line[q * step + shift]
+    for q in range(right, count):
+        target[q] = 0
+
+
+@kernel
+def fill_planes(planes: Any, base: Any, image: Any, vertical: Axis, horizontal: Axis) -> None:
+    """Fill the planes of one channel, from `base` on, from `image` (H, W)."""
+    at = base
+    for p in range(vertical.phases):
+        shift_h = p * vertical.phase_step % vertical.step + vertical.first
+        for q in range(horizontal.phases):
+            shift_w = q * horizontal.phase_step % horizontal.step + horizontal.first
+            for r in range(vertical.padded):
+                h = r * vertical.step + shift_h
+                if 0 <= h < vertical.size:
+                    copy_strided(planes, at, image[h], shift_w, horizontal.step, horizontal.padded)
+                else:
+                    target = planes[at : at + horizontal.padded]
+                    for j in range(horizontal.padded):
+                        target[j] = 0
+                at += horizontal.padded
+
+
+@kernel
+def tap_offset(vertical: Axis, horizontal: Axis, kh: Any, kw: Any) -> Any:
+    """Where grid point (0, 0) meets taps (kh, kw), counted from the channel's first plane."""
+    plane = kh % vertical.phases * horizontal.phases + kw % horizontal.phases
+    row = plane * vertical.padded + (vertical.shift + kh * vertical.tap_step) // vertical.step
+    return row * horizontal.padded + (horizontal.shift + kw * horizontal.tap_step) // horizontal.step
+
+
+@kernel
+def positions(vertical: Axis, horizontal: Axis) -> Any:
+    """Positions from the first grid point to the last, those between the grid's rows included."""
+    if vertical.grid == 0 or horizontal.grid == 0:
+        return 0
+    return (vertical.grid - 1) * horizontal.padded + horizontal.grid

@@ -1,0 +1,205 @@
+"""The levels under a convolution, each alone: order of summation, micro-kernel, blocks, planes.
+
+Buffers start full of NaN and stand between canaries, so that a read or a write out of place shows.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from convjit.gemm import blocked, micro, planes, summation
+from convjit.runtime.compile import kernel
+from convjit.runtime.fma import _fma_in_python
+from convjit.runtime.fma import fma as compiled_fma
+
+DTYPES = [np.float32, np.float64, np.int64]
+
+
+def chain(a, b, dtype):
+    """The promise, in Python: products added one by one, each step rounded once."""
+    total = dtype(0)
+    for left, right in zip(a, b, strict=True):
+        total = _fma_in_python(left, right, total)
+    return total
+
+
+def blocked_sum(a, b, dtype):
+    """The promise for any length: blocks of 128 terms, totals of 128 blocks."""
+    totals = []
+    for start in range(0, len(a), 128 * 128):
+        stop = min(len(a), start + 128 * 128)
+        blocks = [chain(a[i : min(i + 128, stop)], b[i : min(i + 128, stop)], dtype) for i in range(start, stop, 128)]
+        total = blocks[0]
+        for block in blocks[1:]:
+            total = total + block
+        totals.append(total)
+    if not totals:
+        return dtype(0)
+    result = totals[0]
+    for total in totals[1:]:
+        result = result + total
+    return result
+
+
+def numbers(shape, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "i":
+        return rng.integers(-9, 10, shape).astype(dtype)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+@kernel
+def _fma(a, b, c):
+    return compiled_fma(a, b, c)
+
+
+@kernel
+def _scalar_sum(a, b):
+    zero = a.dtype.type(0)
+    sums = summation.no_terms(zero)
+    for t in range(a.size):
+        sums = summation.add_term(sums, a[t], b[t], zero)
+    return summation.value(sums)
+
+
+@given(*[st.floats(width=32, allow_nan=False, allow_infinity=False)] * 3)
+def test_fma_is_rounded_once_in_float32(a, b, c):
+    a, b, c = (np.float32(v) for v in (a, b, c))
+    with np.errstate(all="ignore"):
+        assert_array_equal(_fma(a, b, c), _fma_in_python(a, b, c))
+
+
+@given(*[st.floats(allow_nan=False, allow_infinity=False)] * 3)
+def test_fma_is_rounded_once_in_float64(a, b, c):
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    got = _fma(np.float64(a), np.float64(b), np.float64(c))
+    if math.isfinite(got) and exact != 0:
+        assert got == exact.numerator / exact.denominator
+    with np.errstate(all="ignore"):
+        assert_array_equal(got, _fma_in_python(np.float64(a), np.float64(b), np.float64(c)))
+
+
+def test_fma_differs_from_two_roundings():
+    a = np.float32(1 + 2**-12)
+    assert _fma(a, a, np.float32(-1)) != np.float32(a * a) - np.float32(1)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint8, np.uint64])
+def test_fma_wraps_on_integers(dtype):
+    most = dtype(np.iinfo(dtype).max)
+    wrapped = _fma_in_python(most, most, most)
+    exact = int(most) * int(most) + int(most)
+    assert (int(wrapped) - exact) % (1 << 8 * np.dtype(dtype).itemsize) == 0
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 127, 128, 129, 300, 16384, 16385, 16500, 33000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scalar_sums_keep_the_order(dtype, length):
+    a, b = numbers(length, dtype), numbers(length, dtype, 1)
+    assert_array_equal(_scalar_sum(a, b), blocked_sum(a, b, dtype))
+
+
+@pytest.mark.parametrize(("terms", "lanes"), list(product([1, 3, 4, 5, 8, 127, 128], [1, 15, 16, 17, 128])))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_micro_kernel_is_a_chain_a_lane(dtype, terms, lanes):
+    stride = terms + 3
+    a = numbers(4 * stride + 2, dtype)
+    panel = numbers((terms, micro.LANES), dtype, 1)
+    canary = dtype(77)
+    chains = np.full((6, micro.LANES), canary)
+    micro.four_chains(a, 2, stride, terms, panel, chains[1:5], lanes)
+    one = np.full(micro.LANES, canary)
+    micro.one_chain(a, 2, terms, panel, one, lanes)
+    for j in {0, lanes // 2, lanes - 1}:
+        for r in range(4):
+            row = a[2 + r * stride : 2 + r * stride + terms]
+            assert_array_equal(chains[1 + r, j], chain(row, panel[:, j], dtype))
+    assert_array_equal(one[:lanes], chains[1, :lanes])
+    assert (chains[[0, 5]] == canary).all()
+    assert (chains[:, lanes:] == canary).all()
+    assert (one[lanes:] == canary).all()
+
+
+@pytest.mark.parametrize(("rows", "terms"), [(1, 5), (3, 128), (4, 129), (5, 300), (9, 16384), (2, 16500), (6, 33000)])
+def test_blocks_fold_into_the_promised_order(rows, terms):
+    lanes = 16
+    a, b = numbers(rows * terms, np.float32), numbers((terms, lanes), np.float32, 1)
+    scratch = np.full((blocked.scratch_rows(rows, terms), micro.LANES), np.nan, np.float32)
+    for start in range(0, terms, summation.TERM_BLOCK):
+        here = min(summation.TERM_BLOCK, terms - start)
+        scratch[blocked.PANEL : blocked.PANEL + here, :lanes] = b[start : start + here]
+        blocked.multiply_block(a, start, terms, rows, start, here, terms, scratch, lanes)
+    first = blocked.results_row(rows, terms)
+    for r, j in product({0, rows - 1}, (0, lanes - 1)):
+        wanted = blocked_sum(a[r * terms : (r + 1) * terms], b[:, j], np.float32)
+        assert_array_equal(scratch[first + r, j], wanted)
+
+
+@given(st.integers(1, 3000), st.integers(1, 400), st.integers(1, 16))
+def test_chunks_and_tiles_cover_everything(rows, tiles, workers):
+    chunk = blocked.row_chunk(rows, tiles, workers)
+    assert 1 <= chunk <= rows
+    assert chunk == rows or chunk % micro.ROWS == 0
+    lanes = rows
+    width = blocked.tile_lanes(lanes)
+    count = blocked.tile_count(lanes)
+    assert (count - 1) * width < lanes <= count * width
+    assert blocked.rounded_lanes(width) <= micro.LANES
+
+
+def axis_problems():
+    return st.tuples(
+        st.integers(1, 9), st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(0, 9)
+    ).filter(lambda p: (p[1] - 1) * p[3] + 1 <= p[0] + 2 * p[4])
+
+
+def filled(vertical, horizontal, image):
+    size = planes.plane_elements(1, vertical, horizontal)
+    flat = np.full(size + 2, np.nan)
+    planes.fill_planes(flat[1:-1], 0, image, vertical, horizontal)
+    assert np.isnan(flat[[0, -1]]).all()
+    assert not np.isnan(flat[1:-1]).any()
+    return flat[1:-1]
+
+
+@given(axis_problems())
+def test_forward_planes_hold_what_every_tap_meets(problem):
+    size, kernel_size, stride, dilation, pad = problem
+    out = (size + 2 * pad - (kernel_size - 1) * dilation - 1) // stride + 1
+    axis = planes.forward_axis(out, kernel_size, stride, dilation, pad, size)
+    image = np.arange(1.0, size * size + 1).reshape(size, size)
+    flat = filled(axis, axis, image)
+    for i, kh, kw in product(range(out), range(kernel_size), range(kernel_size)):
+        h, w = i * stride + kh * dilation - pad, i * stride + kw * dilation - pad
+        inside = 0 <= h < size and 0 <= w < size
+        got = flat[planes.tap_offset(axis, axis, kh, kw) + i * axis.padded + i]
+        assert got == (image[h, w] if inside else 0)
+
+
+@given(axis_problems())
+def test_backward_axis_is_the_adjoint_of_the_forward_one(problem):
+    size, kernel_size, stride, dilation, pad = problem
+    out = (size + 2 * pad - (kernel_size - 1) * dilation - 1) // stride + 1
+    forward = {
+        (i * stride + k * dilation - pad, i, k)
+        for i, k in product(range(out), range(kernel_size))
+        if 0 <= i * stride + k * dilation - pad < size
+    }
+    backward = set()
+    for phase in range(planes.grid_phases(stride, size)):
+        axis = planes.backward_axis(phase, out, kernel_size, stride, dilation, pad, size)
+        for i, t in product(range(axis.grid), range(axis.taps)):
+            pixel = i + axis.shift + t * axis.tap_step
+            assert 0 <= pixel < axis.padded
+            if 0 <= pixel + axis.first < out:
+                k = axis.kernel_first + t * axis.kernel_step
+                backward.add((axis.out_first + i * axis.out_step, pixel + axis.first, k))
+    assert backward == forward

@@ -12,7 +12,7 @@ from ..typing import DType
 from . import implicit, reference
 from .algorithm import Algorithm, Operation
 
-__all__ = ["ALGORITHMS", "Algorithm", "Operation", "choose"]
+__all__ = ["ALGORITHMS", "Algorithm", "Operation", "check_name", "choose"]
 
 ALGORITHMS: tuple[Algorithm, ...] = (implicit.ALGORITHM, reference.ALGORITHM)
 
@@ -20,17 +20,22 @@ ALGORITHMS: tuple[Algorithm, ...] = (implicit.ALGORITHM, reference.ALGORITHM)
 _CHOICES = ("auto", "fastest")
 
 
-def choose(function: str, name: object, geometry: Geometry, dtype: DType) -> Algorithm:
-    """The first row that takes the problem, or the named one."""
-    if name in _CHOICES:
-        return next(row for row in ALGORITHMS if row.declines(geometry, dtype) is None)
-    for row in ALGORITHMS:
-        if row.name == name:
-            reason = row.declines(geometry, dtype)
-            if reason is not None:
-                raise ValueError(f"{function}: algorithm {name!r} cannot run here: {reason}")
-            return row
+def check_name(function: str, name: object) -> None:
+    """Refuse what is neither a choice nor the name of a row."""
     if not isinstance(name, str):
         raise TypeError(f"{function}: algorithm must be a string, got {type(name).__name__}")
-    known = ", ".join(repr(n) for n in (*_CHOICES, *(row.name for row in ALGORITHMS)))
-    raise ValueError(f"{function}: algorithm must be one of {known}, got {name!r}")
+    known = (*_CHOICES, *(row.name for row in ALGORITHMS))
+    if name not in known:
+        raise ValueError(f"{function}: algorithm must be one of {', '.join(map(repr, known))}, got {name!r}")
+
+
+def choose(function: str, name: object, geometry: Geometry, dtype: DType) -> Algorithm:
+    """The first row that takes the problem, or the named one."""
+    check_name(function, name)
+    if name in _CHOICES:
+        return next(row for row in ALGORITHMS if row.declines(geometry, dtype) is None)
+    row = next(row for row in ALGORITHMS if row.name == name)
+    reason = row.declines(geometry, dtype)
+    if reason is not None:
+        raise ValueError(f"{function}: algorithm {name!r} cannot run here: {reason}")
+    return row

@@ -1,0 +1,127 @@
+"""Activations: a row is a name, a function and its gradient.
+
+All are stable: no overflow, no warning, for any finite input. float32 stays float32.
+Source: the text's `activation_functions`; D.-A. Clevert et al. (2016) for elu, G. Klambauer et al. (2017) for selu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..functional.front_door import public
+from ..typing import Array
+from .base import Layer, Shape, as_batch, check_grad, floating
+
+LEAK = 0.2
+ELU_ALPHA = 0.1
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+class Row(NamedTuple):
+    """An activation: `gradient(x, y, dy)` is the gradient in `x` where `y = function(x)`."""
+
+    title: str
+    function: Callable[[Array], Array]
+    gradient: Callable[[Array, Array, Array], Array]
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), from the exponential of -|x|, which cannot overflow."""
+    z = np.exp(-np.abs(x))
+    y: Array = np.where(x >= 0, 1, z) / (1 + z)
+    return y
+
+
+def softmax(x: Array) -> Array:
+    """exp(x) / sum(exp(x)) over the last axis, shifted so that the largest exponent is 0."""
+    z = np.exp(x - x.max(axis=-1, keepdims=True))
+    y: Array = z / z.sum(axis=-1, keepdims=True)
+    return y
+
+
+def _softmax_gradient(x: Array, y: Array, dy: Array) -> Array:
+    dx: Array = y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+    return dx
+
+
+def _elu(x: Array, alpha: float) -> Array:
+    return np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+ACTIVATIONS: dict[str, Row] = {
+    "relu": Row("ReLU", lambda x: np.maximum(x, 0), lambda x, y, dy: np.where(x > 0, dy, 0)),
+    "leaky_relu": Row(
+        "LeakyReLU", lambda x: np.where(x >= 0, x, LEAK * x), lambda x, y, dy: np.where(x >= 0, dy, LEAK * dy)
+    ),
+    "sigmoid": Row("Sigmoid", sigmoid, lambda x, y, dy: dy * y * (1 - y)),
+    "tanh": Row("TanH", np.tanh, lambda x, y, dy: dy * (1 - y * y)),
+    "softmax": Row("Softmax", softmax, _softmax_gradient),
+    "elu": Row("ELU", lambda x: _elu(x, ELU_ALPHA), lambda x, y, dy: np.where(x >= 0, dy, dy * (y + ELU_ALPHA))),
+    "selu": Row(
+        "SELU",
+        lambda x: SELU_SCALE * _elu(x, SELU_ALPHA),
+        lambda x, y, dy: np.where(x >= 0, SELU_SCALE * dy, dy * (y + SELU_SCALE * SELU_ALPHA)),
+    ),
+    "softplus": Row("SoftPlus", lambda x: np.logaddexp(x, 0).astype(x.dtype), lambda x, y, dy: dy * sigmoid(x)),
+}
+
+
+class Activation(Layer):
+    """A function of each value; for softmax, of each row.
+
+    Parameters
+    ----------
+    name : str
+        `"relu"`, `"leaky_relu"` (slope 0.2), `"sigmoid"`, `"tanh"`, `"softmax"` (over the last axis), `"elu"`, `"selu"`
+        or `"softplus"`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a name that is not known.
+
+    Notes
+    -----
+    The gradient of softmax is the product with its Jacobian. Before a cross-entropy the `Sequential` goes around it,
+    see `CrossEntropy`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import Activation
+    >>> Activation("relu").forward_pass(np.array([[-1.0, 2.0]]))
+    array([[0., 2.]])
+    """
+
+    @public
+    def __init__(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"Activation: name must be a string, got {type(name).__name__}")
+        if name not in ACTIVATIONS:
+            raise ValueError(f"Activation: name must be one of {', '.join(map(repr, ACTIVATIONS))}, got {name!r}")
+        self.activation_name = name
+
+    def layer_name(self) -> str:
+        """The name in a summary."""
+        return f"Activation ({ACTIVATIONS[self.activation_name].title})"
+
+    def forward_pass(self, X: Array, training: bool = True) -> Array:
+        """The function of `X`, in its dtype; integers become float64."""
+        x = floating(as_batch("Activation.forward_pass", X))
+        y: Array = np.asarray(ACTIVATIONS[self.activation_name].function(x), x.dtype)
+        kept: dict[str, Any] = {"layer_input": x, "_output": y} if training else {"layer_input": None, "_output": None}
+        self.__dict__.update(kept)
+        return y
+
+    def backward_pass(self, accum_grad: Array) -> Array:
+        """The gradient with respect to the last input."""
+        x, y = self._kept("layer_input"), self._kept("_output")
+        dy = floating(check_grad("Activation", accum_grad, y.shape))
+        return ACTIVATIONS[self.activation_name].gradient(x, y, dy)
+
+    def output_shape(self) -> Shape:
+        """The input's shape."""
+        return self._needed_input_shape("output_shape")

@@ -1,0 +1,169 @@
+"""The layer contract, and the one way in which weights change.
+
+Knows parameters and optimizers. Does not know what a layer computes. Source of the contract: E. Linder-Norén,
+"ML-From-Scratch" (MIT licence), `deep_learning/layers.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..geometry import describe
+from ..typing import Array
+from .optimizers import Optimizer
+
+Shape = tuple[int, ...]
+
+
+class Layer:
+    """What a network expects of a layer.
+
+    A layer with weights names them in `weight_names`; each weight `W` has its optimizer in `W_opt`.
+
+    Attributes
+    ----------
+    input_shape : tuple of int or None
+        The shape of one input, without the batch.
+    trainable : bool
+        Whether `backward_pass` updates the weights.
+
+    Examples
+    --------
+    >>> from convjit import Layer
+    >>> Layer().parameters()
+    0
+    """
+
+    # The weights that training changes, and what is kept besides them, such as running means.
+    weight_names: ClassVar[tuple[str, ...]] = ()
+    buffer_names: ClassVar[tuple[str, ...]] = ()
+
+    input_shape: Shape | None = None
+    trainable: bool = True
+
+    def set_input_shape(self, shape: Shape) -> None:
+        """Set the shape of one input, without the batch."""
+        self.input_shape = shape
+
+    def layer_name(self) -> str:
+        """The name in a summary."""
+        return type(self).__name__
+
+    def parameters(self) -> int:
+        """The number of trainable parameters; 0 before `initialize`."""
+        return sum(int(np.size(getattr(self, name, ()))) for name in self.weight_names)
+
+    def forward_pass(self, X: Array, training: bool = True) -> Array:
+        """The layer's output; with `training`, what `backward_pass` needs is kept."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward_pass")
+
+    def backward_pass(self, accum_grad: Array) -> Array:
+        """The gradient with respect to the input, from the one with respect to the output; updates the weights."""
+        raise NotImplementedError(f"{type(self).__name__} has no backward_pass")
+
+    def output_shape(self) -> Shape:
+        """The shape of one output, without the batch."""
+        raise NotImplementedError(f"{type(self).__name__} has no output_shape")
+
+    # --- for layers ---------------------------------------------------------------------------------------------
+
+    def _needed_input_shape(self, method: str) -> Shape:
+        if self.input_shape is None:
+            raise ValueError(f"{type(self).__name__}.{method}: input_shape is not set; give it or add the layer to a "
+                             "Sequential after another one")  # fmt: skip
+        return self.input_shape
+
+    def _start(self, optimizer: Any, **weights: Array) -> None:
+        """Set the first weights and give each a copy of the optimizer."""
+        if optimizer is not None and not callable(getattr(optimizer, "update", None)):
+            raise TypeError(
+                f"{type(self).__name__}.initialize: optimizer must have a method update(w, grad), got "
+                f"{describe(optimizer)}"
+            )
+        state: dict[str, Any] = dict(weights)
+        state.update({f"{name}_opt": copy.copy(optimizer) for name in weights})
+        self.__dict__.update(state)
+
+    def _initialized(self, method: str) -> None:
+        if any(getattr(self, name, None) is None for name in self.weight_names):
+            raise RuntimeError(f"{type(self).__name__}.{method}: call initialize first")
+
+    def _kept(self, name: str) -> Any:
+        """What the last forward pass kept for `backward_pass`."""
+        value = self.__dict__.get(name)
+        if value is None:
+            raise RuntimeError(f"{type(self).__name__}.backward_pass: call forward_pass first, with training=True")
+        return value
+
+    def _update(self, **gradients: Array) -> None:
+        """Let each weight's optimizer make a step: all of them or none.
+
+        New weights and new optimizers are made aside and committed together, so a step that fails or is interrupted
+        changes nothing. convjit's optimizers rebind their state and never write into it, so a shallow copy holds all
+        of it; a foreign one may write, into its state and into `w`.
+        """
+        changed: dict[str, Any] = {}
+        for name, gradient in gradients.items():
+            weight, optimizer = getattr(self, name), getattr(self, f"{name}_opt", None)
+            where = f"{type(self).__name__}.backward_pass: the optimizer of {name}"
+            if optimizer is None:
+                raise RuntimeError(
+                    f"{where} is None; call initialize with an optimizer, or set trainable=False for inference"
+                )
+            if isinstance(optimizer, Optimizer):
+                stepped, handed = copy.copy(optimizer), weight
+            else:
+                stepped, handed = _independent(optimizer), weight.copy()
+            changed[name] = _checked(where, stepped.update(handed, gradient), weight)
+            changed[f"{name}_opt"] = stepped
+        self.__dict__.update(changed)
+
+
+def _independent(optimizer: Any) -> Any:
+    try:
+        return copy.deepcopy(optimizer)
+    except Exception:  # it holds something that cannot be copied, such as a lock
+        return copy.copy(optimizer)
+
+
+def _checked(where: str, updated: Any, weight: Array) -> Array:
+    """The updated weight in the weight's dtype, or an error that names the optimizer."""
+    if updated is None:
+        raise TypeError(f"{where} returned None from update(w, grad); it must return the new w")
+    array = np.asarray(updated)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{where} returned {describe(updated)} from update(w, grad); it must return a real array")
+    if array.shape != weight.shape:
+        raise ValueError(f"{where} returned shape {array.shape} from update(w, grad); it must be {weight.shape}")
+    return array.astype(weight.dtype, copy=False)
+
+
+def as_batch(layer: str, X: Any, ndim: int | None = None) -> Array:
+    """The input of a layer as an array, with a batch axis."""
+    array = np.asarray(X)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{layer}: X must be a real numeric array, got dtype {array.dtype}")
+    if array.ndim < 2 or (ndim is not None and array.ndim != ndim):
+        wanted = {4: "(N, C, H, W)", 2: "(N, features)"}.get(ndim or 0, "(N, ...)")
+        raise ValueError(f"{layer}: expected X of shape {wanted}, got {array.shape}")
+    return array
+
+
+def check_grad(layer: str, accum_grad: Any, shape: Shape) -> Array:
+    """The output gradient, of the shape of the last output."""
+    array = np.asarray(accum_grad)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{layer}.backward_pass: accum_grad must be a real numeric array, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(
+            f"{layer}.backward_pass: accum_grad must have shape {shape}, that of the last output, got {array.shape}"
+        )
+    return array
+
+
+def floating(array: Array) -> Array:
+    """Integers and bools as float64, floating arrays as they are."""
+    return array if array.dtype.kind == "f" else array.astype(np.float64)

@@ -1,0 +1,114 @@
+"""Losses: the mean over a batch, and its gradient."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..typing import Array
+
+
+def _targets(loss: str, y: Any, shape: tuple[int, ...]) -> Array:
+    """Targets of the predictions' shape: given so, or as integer classes."""
+    targets = np.asarray(y)
+    if targets.shape == shape:
+        if targets.dtype.kind not in "biuf":
+            raise TypeError(f"{loss}: y must be numbers, got dtype {targets.dtype}")
+        return targets
+    if len(shape) == 2 and targets.shape in ((shape[0],), (shape[0], 1)):
+        if targets.dtype.kind not in "biu":
+            raise TypeError(f"{loss}: classes must be integers, got dtype {targets.dtype}")
+        classes = targets.reshape(-1)
+        if classes.size and not (classes.min() >= 0 and classes.max() < shape[1]):
+            raise ValueError(f"{loss}: classes must be 0..{shape[1] - 1}, got {classes.min()}..{classes.max()}")
+        return np.eye(shape[1])[classes.astype(np.intp)]
+    raise ValueError(f"{loss}: y must have shape {shape}, or ({shape[0]},) with integer classes, got {targets.shape}")
+
+
+class Loss:
+    """A loss: `loss(y, predicted)` a number, `gradient(y, predicted)` an array, `accuracy(y, predicted)` a number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import SquareLoss
+    >>> SquareLoss().loss(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]))
+    2.0
+    """
+
+    # The activation that this loss can be computed without, from its input; see `CrossEntropy`.
+    fused_activation: ClassVar[str | None] = None
+
+    def loss(self, y: Any, predicted: Array) -> float:
+        """The mean over the batch."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    def gradient(self, y: Any, predicted: Array) -> Array:
+        """The gradient of the mean with respect to the predictions."""
+        raise NotImplementedError(f"{type(self).__name__} has no gradient")
+
+    def accuracy(self, y: Any, predicted: Array) -> float:
+        """The share of rows whose largest prediction is the largest target."""
+        targets = _targets(type(self).__name__, y, predicted.shape)
+        rows = (predicted.reshape(len(predicted), -1), targets.reshape(len(predicted), -1))
+        return float(np.mean(rows[0].argmax(axis=1) == rows[1].argmax(axis=1)))
+
+
+class SquareLoss(Loss):
+    """Half the squared error, summed over a row, averaged over the batch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import SquareLoss
+    >>> SquareLoss().gradient(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]))
+    array([[0., 2.]])
+    """
+
+    def loss(self, y: Any, predicted: Array) -> float:
+        error = predicted - _targets("SquareLoss", y, predicted.shape)
+        return float(0.5 * (error * error).sum() / len(predicted))
+
+    def gradient(self, y: Any, predicted: Array) -> Array:
+        targets = _targets("SquareLoss", y, predicted.shape).astype(predicted.dtype, copy=False)
+        gradient: Array = (predicted - targets) / len(predicted)
+        return gradient
+
+
+class CrossEntropy(Loss):
+    """Cross-entropy of probabilities: `-sum(y * log(p))` over a row, averaged over the batch.
+
+    Targets are integer classes or rows of probabilities. Where the last layer of a `Sequential` is
+    `Activation("softmax")`, the gradient with respect to the softmax's input is taken at once, `(p - y) / N`: it stays
+    right where probabilities vanish, which the quotient `y / p` does not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import CrossEntropy
+    >>> round(CrossEntropy().loss(np.array([1]), np.array([[0.5, 0.5]])), 6)
+    0.693147
+    """
+
+    fused_activation: ClassVar[str | None] = "softmax"
+
+    def loss(self, y: Any, predicted: Array) -> float:
+        targets = _targets("CrossEntropy", y, predicted.shape)
+        # The smallest positive number stands for 0: a finite loss where a probability was rounded to nothing.
+        logs = np.log(np.maximum(predicted, np.finfo(predicted.dtype).tiny))
+        return float(-(targets * logs).sum() / len(predicted))
+
+    def gradient(self, y: Any, predicted: Array) -> Array:
+        targets = _targets("CrossEntropy", y, predicted.shape).astype(predicted.dtype, copy=False)
+        gradient: Array = -targets / np.maximum(predicted, np.finfo(predicted.dtype).tiny) / len(predicted)
+        return gradient
+
+    def fused_gradient(self, y: Any, predicted: Array) -> Array:
+        """The gradient with respect to the input of the softmax that made the predictions."""
+        targets = _targets("CrossEntropy", y, predicted.shape).astype(predicted.dtype, copy=False)
+        gradient: Array = (predicted - targets) / len(predicted)
+        return gradient
+
+
+LOSSES: dict[str, type[Loss]] = {"cross_entropy": CrossEntropy, "square": SquareLoss}

@@ -1,0 +1,257 @@
+"""Optimizers: `update(w, grad)` returns the new weights.
+
+State is rebound, never written into, so that a shallow copy of an optimizer is a full one. All is computed in the dtype
+of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..functional.front_door import public
+from ..geometry import describe
+from ..typing import Array
+
+
+def _number(owner: str, name: str, value: Any, low: float, high: float = math.inf) -> float:
+    """A hyperparameter in `low <= value < high`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{owner}: {name} must be a number, got {describe(value)}")
+    if not low <= value < high:
+        upper = "" if high == math.inf else f" and < {high}"
+        raise ValueError(f"{owner}: {name} must be >= {low}{upper}, got {value}")
+    return float(value)
+
+
+class Optimizer:
+    """Base of the optimizers here; subclasses rebind their state.
+
+    Any object with `update(w, grad)` can be given to a layer; it need not be one of these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import SGD
+    >>> SGD(learning_rate=0.5).update(np.array([1.0]), np.array([0.2]))
+    array([0.9])
+    """
+
+    learning_rate: float
+
+    def update(self, w: Array, grad: Array) -> Array:
+        """The new weights after one step against the gradient."""
+        raise NotImplementedError(f"{type(self).__name__} has no update")
+
+    def __repr__(self) -> str:
+        shown = (f"{k}={v!r}" for k, v in vars(self).items() if isinstance(v, bool | int | float) and k[0] != "_")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _zeros(state: Array | None, w: Array) -> Array:
+    return np.zeros_like(w) if state is None else state
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum.
+
+    `v = momentum * v + grad`, `w -= learning_rate * v`; with `nesterov`, `w -= learning_rate * (grad + momentum * v)`.
+    Source: I. Sutskever et al., "On the importance of initialization and momentum in deep learning" (2013), in
+    PyTorch's form.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a hyperparameter of the wrong kind or out of range; `nesterov` needs a momentum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import SGD
+    >>> SGD(learning_rate=0.5).update(np.array([1.0]), np.array([0.2]))
+    array([0.9])
+    """
+
+    @public
+    def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False) -> None:
+        self.learning_rate = _number("SGD", "learning_rate", learning_rate, 0)
+        self.momentum = _number("SGD", "momentum", momentum, 0, 1)
+        self.nesterov = bool(nesterov)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("SGD: nesterov needs a momentum above 0, got 0")
+        self._velocity: Array | None = None
+
+    def update(self, w: Array, grad: Array) -> Array:
+        if self.momentum == 0:
+            return w - self.learning_rate * grad
+        self._velocity = self.momentum * _zeros(self._velocity, w) + grad
+        step = grad + self.momentum * self._velocity if self.nesterov else self._velocity
+        return w - self.learning_rate * step
+
+
+class Adagrad(Optimizer):
+    """Adaptive gradients: `G += grad**2`, `w -= learning_rate * grad / (sqrt(G) + eps)`.
+
+    Source: J. Duchi, E. Hazan, Y. Singer, "Adaptive Subgradient Methods" (2011).
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a hyperparameter of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import Adagrad
+    >>> Adagrad(learning_rate=0.5).update(np.array([1.0]), np.array([4.0])).round(6)
+    array([0.5])
+    """
+
+    @public
+    def __init__(self, learning_rate: float = 0.01, eps: float = 1e-10) -> None:
+        self.learning_rate = _number("Adagrad", "learning_rate", learning_rate, 0)
+        self.eps = _number("Adagrad", "eps", eps, 0)
+        self._squares: Array | None = None
+
+    def update(self, w: Array, grad: Array) -> Array:
+        self._squares = _zeros(self._squares, w) + grad * grad
+        return w - self.learning_rate * grad / (np.sqrt(self._squares) + self.eps)
+
+
+class Adadelta(Optimizer):
+    """Adadelta: steps scaled by running averages of squared gradients and squared steps.
+
+    Source: M. Zeiler, "ADADELTA: An Adaptive Learning Rate Method" (2012), algorithm 1; `learning_rate` scales the
+    step, 1 in the paper.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a hyperparameter of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import Adadelta
+    >>> Adadelta().update(np.array([1.0]), np.array([4.0])).round(4)
+    array([0.9955])
+    """
+
+    @public
+    def __init__(self, rho: float = 0.95, eps: float = 1e-6, learning_rate: float = 1.0) -> None:
+        self.learning_rate = _number("Adadelta", "learning_rate", learning_rate, 0)
+        self.rho = _number("Adadelta", "rho", rho, 0, 1)
+        self.eps = _number("Adadelta", "eps", eps, 0)
+        self._squares: Array | None = None
+        self._steps: Array | None = None
+
+    def update(self, w: Array, grad: Array) -> Array:
+        squares = self.rho * _zeros(self._squares, w) + (1 - self.rho) * grad * grad
+        steps = _zeros(self._steps, w)
+        step = np.sqrt(steps + self.eps) / np.sqrt(squares + self.eps) * grad
+        self._squares, self._steps = squares, self.rho * steps + (1 - self.rho) * step * step
+        return w - self.learning_rate * step
+
+
+class RMSprop(Optimizer):
+    """RMSprop: `E = rho * E + (1 - rho) * grad**2`, `w -= learning_rate * grad / (sqrt(E) + eps)`.
+
+    Source: T. Tieleman, G. Hinton, "Lecture 6.5 - RMSProp", Coursera (2012).
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a hyperparameter of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import RMSprop
+    >>> RMSprop(learning_rate=0.1, rho=0.75).update(np.array([1.0]), np.array([4.0])).round(6)
+    array([0.8])
+    """
+
+    @public
+    def __init__(self, learning_rate: float = 0.01, rho: float = 0.9, eps: float = 1e-8) -> None:
+        self.learning_rate = _number("RMSprop", "learning_rate", learning_rate, 0)
+        self.rho = _number("RMSprop", "rho", rho, 0, 1)
+        self.eps = _number("RMSprop", "eps", eps, 0)
+        self._squares: Array | None = None
+
+    def update(self, w: Array, grad: Array) -> Array:
+        self._squares = self.rho * _zeros(self._squares, w) + (1 - self.rho) * grad * grad
+        return w - self.learning_rate * grad / (np.sqrt(self._squares) + self.eps)
+
+
+class Adam(Optimizer):
+    """Adam: adaptive moments, corrected for their start at zero.
+
+    Source: D. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization" (2015), algorithm 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a hyperparameter of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import Adam
+    >>> Adam(learning_rate=0.1).update(np.array([1.0]), np.array([4.0])).round(6)
+    array([0.9])
+    """
+
+    @public
+    def __init__(self, learning_rate: float = 0.001, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> None:
+        owner = type(self).__name__
+        self.learning_rate = _number(owner, "learning_rate", learning_rate, 0)
+        self.b1 = _number(owner, "b1", b1, 0, 1)
+        self.b2 = _number(owner, "b2", b2, 0, 1)
+        self.eps = _number(owner, "eps", eps, 0)
+        self._steps = 0
+        self._mean: Array | None = None
+        self._squares: Array | None = None
+
+    def update(self, w: Array, grad: Array) -> Array:
+        mean = self.b1 * _zeros(self._mean, w) + (1 - self.b1) * grad
+        squares = self.b2 * _zeros(self._squares, w) + (1 - self.b2) * grad * grad
+        steps = self._steps + 1
+        self._mean, self._squares, self._steps = mean, squares, steps
+        corrected = np.sqrt(squares / (1 - self.b2**steps)) + self.eps
+        return w - self.learning_rate / (1 - self.b1**steps) * mean / corrected
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: `w -= learning_rate * weight_decay * w` beside Adam's step.
+
+    Source: I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2, in PyTorch's form.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a hyperparameter of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import AdamW
+    >>> AdamW(learning_rate=0.1, weight_decay=0.5).update(np.array([1.0]), np.array([4.0])).round(6)
+    array([0.85])
+    """
+
+    @public
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        b1: float = 0.9,
+        b2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(learning_rate, b1, b2, eps)
+        self.weight_decay = _number("AdamW", "weight_decay", weight_decay, 0)
+
+    def update(self, w: Array, grad: Array) -> Array:
+        return super().update(w * (1 - self.learning_rate * self.weight_decay), grad)

@@ -1,0 +1,180 @@
+"""Layers that behave differently in training: dropout and batch normalisation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..functional.front_door import public
+from ..typing import Array
+from .base import Layer, Shape, as_batch, check_grad, floating
+from .initializers import as_rng
+from .optimizers import _number
+
+
+class Dropout(Layer):
+    """Zeros a share `p` of the values in training and scales the others by `1 / (1 - p)`.
+
+    The original text scales by `1 - p` at inference instead; expected values are the same in both.
+    Source: N. Srivastava et al., "Dropout" (2014).
+
+    Parameters
+    ----------
+    p : float
+        0 <= p < 1.
+    rng : numpy.random.Generator or int, optional
+        NumPy's global state if not given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a `p` of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import Dropout
+    >>> Dropout(0.5, rng=0).forward_pass(np.ones((1, 4)))
+    array([[2., 0., 0., 0.]])
+    """
+
+    @public
+    def __init__(self, p: float = 0.2, *, rng: np.random.Generator | int | None = None) -> None:
+        self.p = _number("Dropout", "p", p, 0, 1)
+        self.rng = as_rng("Dropout", rng)
+
+    def forward_pass(self, X: Array, training: bool = True) -> Array:
+        """`X` with values dropped; at inference, `X`."""
+        x = floating(as_batch("Dropout.forward_pass", X))
+        if not training:
+            self._scale = None
+            return x
+        source: Any = np.random if self.rng is None else self.rng
+        kept = source.random(x.shape) >= self.p
+        self._scale = kept.astype(x.dtype) / x.dtype.type(1 - self.p)
+        result: Array = x * self._scale
+        return result
+
+    def backward_pass(self, accum_grad: Array) -> Array:
+        """The gradient of the values that were not dropped."""
+        scale = self._kept("_scale")
+        result: Array = check_grad("Dropout", accum_grad, scale.shape) * scale
+        return result
+
+    def output_shape(self) -> Shape:
+        """The input's shape."""
+        return self._needed_input_shape("output_shape")
+
+
+class BatchNormalization(Layer):
+    """Normalises each channel (of images) or feature (of rows) over the batch.
+
+    Source: S. Ioffe, C. Szegedy, "Batch Normalization" (2015), algorithms 1 and 2.
+
+    Parameters
+    ----------
+    momentum : float
+        Of the running mean and variance that inference uses: `running = momentum * running + (1 - momentum) * batch`,
+        from the first batch on.
+    eps : float
+        Added to the variance.
+
+    Attributes
+    ----------
+    gamma, beta : ndarray, (C,)
+    running_mean, running_var : ndarray, (C,), None before the first training batch
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import BatchNormalization
+    >>> layer = BatchNormalization()
+    >>> layer.set_input_shape((2,))
+    >>> layer.initialize(None)
+    >>> layer.forward_pass(np.array([[1.0, 5.0], [3.0, 5.0]])).round(3)
+    array([[-1.,  0.],
+           [ 1.,  0.]])
+    """
+
+    weight_names: ClassVar[tuple[str, ...]] = ("gamma", "beta")
+    buffer_names: ClassVar[tuple[str, ...]] = ("running_mean", "running_var")
+
+    gamma: Array
+    beta: Array
+
+    @public
+    def __init__(self, momentum: float = 0.99, *, eps: float = 1e-5) -> None:
+        self.momentum = _number("BatchNormalization", "momentum", momentum, 0, 1)
+        self.eps = _number("BatchNormalization", "eps", eps, 0)
+        self.running_mean: Array | None = None
+        self.running_var: Array | None = None
+        self.trainable = True
+
+    def initialize(self, optimizer: Any) -> None:
+        """Start with scale 1 and shift 0, and give each a copy of the optimizer; None is fine for inference."""
+        channels = self._needed_input_shape("initialize")[0]
+        self._start(optimizer, gamma=np.ones(channels), beta=np.zeros(channels))
+
+    def forward_pass(self, X: Array, training: bool = True) -> Array:
+        """`gamma * (X - mean) / sqrt(var + eps) + beta`, with the batch's or the running statistics."""
+        self._initialized("forward_pass")
+        x = floating(as_batch("BatchNormalization.forward_pass", X))
+        if x.shape[1] != self.gamma.size:
+            raise ValueError(
+                f"BatchNormalization.forward_pass: the layer has {self.gamma.size} channels, but X has {x.shape[1]}: "
+                f"X {x.shape}"
+            )
+        axes = (0, *range(2, x.ndim))
+        use_batch = training and self.trainable
+        if use_batch and x.shape[0] == 0:
+            raise ValueError("BatchNormalization.forward_pass: cannot train on an empty batch")
+        running = self._statistics(x, axes, use_batch)
+        mean, var = (x.mean(axis=axes), x.var(axis=axes)) if use_batch else running
+        scale = _as_channels(1 / np.sqrt(var + self.eps), x)
+        normalized = (x - _as_channels(mean, x)) * scale
+        gamma = _as_channels(self.gamma, x)
+        y: Array = normalized * gamma + _as_channels(self.beta, x)
+        kept = (normalized, scale, gamma, use_batch) if training else None
+        self.__dict__.update(running_mean=running[0], running_var=running[1], _kept_pass=kept)
+        return y
+
+    def _statistics(self, x: Array, axes: tuple[int, ...], use_batch: bool) -> tuple[Array, Array]:
+        """The running mean and variance after this batch."""
+        if self.running_mean is None or self.running_var is None:
+            if not use_batch:
+                raise RuntimeError("BatchNormalization.forward_pass: train on a batch before inference")
+            return x.mean(axis=axes), x.var(axis=axes)
+        if not use_batch:
+            return self.running_mean, self.running_var
+        keep, take = self.momentum, 1 - self.momentum
+        return keep * self.running_mean + take * x.mean(axis=axes), keep * self.running_var + take * x.var(axis=axes)
+
+    def backward_pass(self, accum_grad: Array) -> Array:
+        """The gradient with respect to the last input; then scale and shift are updated, if the layer is trainable."""
+        normalized, scale, gamma, use_batch = self._kept("_kept_pass")
+        dy = floating(check_grad("BatchNormalization", accum_grad, normalized.shape))
+        axes = (0, *range(2, dy.ndim))
+        grad_gamma, grad_beta = (dy * normalized).sum(axis=axes), dy.sum(axis=axes)
+        dx: Array = dy * gamma * scale
+        if use_batch:
+            count = dy.size // dy.shape[1]
+            mean_part = _as_channels(grad_beta / count, dy) + normalized * _as_channels(grad_gamma / count, dy)
+            dx = (dy - mean_part) * gamma * scale
+        if self.trainable:
+            self._update(gamma=grad_gamma, beta=grad_beta)
+        return dx
+
+    def output_shape(self) -> Shape:
+        """The input's shape."""
+        return self._needed_input_shape("output_shape")
+
+
+def _as_channels(values: Array, x: Array) -> Array:
+    """One value a channel, shaped to go along axis 1 of `x`, in its dtype."""
+    return values.reshape(1, -1, *(1,) * (x.ndim - 2)).astype(x.dtype, copy=False)

@@ -1,0 +1,246 @@
+"""A small network: layers one after another, trained on batches.
+
+Knows the order of layers and the loss. Does not know what a layer computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..functional.front_door import public
+from ..geometry import as_positive, describe
+from ..typing import Array
+from .base import Layer, Shape
+from .initializers import as_rng
+from .losses import LOSSES, CrossEntropy, Loss
+from .optimizers import Adam
+from .progress import progress_bar
+from .storage import read_weights, write_weights
+
+History = dict[str, list[float]]
+
+
+class Sequential:
+    """Layers one after another.
+
+    Parameters
+    ----------
+    layers : iterable of Layer
+        Added in order, as by `add`.
+    optimizer : object with `update(w, grad)`, optional
+        Every weight gets a copy; `Adam()` if not given.
+    loss : {"cross_entropy", "square"} or Loss
+
+    Raises
+    ------
+    TypeError, ValueError
+        For layers, an optimizer or a loss of the wrong kind.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import Activation, Dense, Sequential
+    >>> model = Sequential([Dense(2, input_shape=(3,), rng=0), Activation("softmax")])
+    >>> history = model.fit(np.eye(3), np.array([0, 1, 1]), epochs=2, rng=0)
+    >>> sorted(history)
+    ['accuracy', 'loss']
+    >>> model.predict(np.eye(3)).shape
+    (3, 2)
+    """
+
+    @public
+    def __init__(
+        self, layers: Iterable[Layer] = (), *, optimizer: Any = None, loss: str | Loss = "cross_entropy"
+    ) -> None:
+        self.optimizer = Adam() if optimizer is None else optimizer
+        self.loss = _as_loss(loss)
+        self.layers: list[Layer] = []
+        for layer in layers:
+            self.add(layer)
+
+    def add(self, layer: Layer) -> None:
+        """Append a layer: its input is the last one's output, and its weights are drawn now."""
+        if not callable(getattr(layer, "forward_pass", None)):
+            raise TypeError(f"Sequential.add: layer must be a Layer, got {describe(layer)}")
+        if self.layers:
+            layer.set_input_shape(self.layers[-1].output_shape())
+        if layer.input_shape is None:
+            raise ValueError(f"Sequential.add: the first layer, {layer.layer_name()}, needs an input_shape")
+        layer.output_shape()  # a layer that cannot follow is refused before it is added
+        if hasattr(layer, "initialize"):
+            layer.initialize(self.optimizer)
+        self.layers.append(layer)
+
+    # --- passes -------------------------------------------------------------------------------------------------
+
+    def _forward(self, X: Array, training: bool) -> Array:
+        if not self.layers:
+            raise RuntimeError("Sequential: there are no layers; add some first")
+        for layer in self.layers:
+            X = layer.forward_pass(X, training)
+        return X
+
+    def _backward(self, y: Any, predicted: Array) -> None:
+        layers = list(reversed(self.layers))
+        last = layers[0]
+        if isinstance(self.loss, CrossEntropy) and getattr(last, "activation_name", "") == self.loss.fused_activation:
+            gradient = self.loss.fused_gradient(y, predicted)
+            layers = layers[1:]
+        else:
+            gradient = self.loss.gradient(y, predicted)
+        for layer in layers:
+            gradient = layer.backward_pass(gradient)
+
+    def train_on_batch(self, X: Any, y: Any) -> tuple[float, float]:
+        """One step on one batch; its loss and accuracy, before the step."""
+        predicted = self._forward(np.asarray(X), training=True)
+        loss, accuracy = self.loss.loss(y, predicted), self.loss.accuracy(y, predicted)
+        self._backward(y, predicted)
+        return loss, accuracy
+
+    def test_on_batch(self, X: Any, y: Any) -> tuple[float, float]:
+        """The loss and accuracy of one batch."""
+        predicted = self._forward(np.asarray(X), training=False)
+        return self.loss.loss(y, predicted), self.loss.accuracy(y, predicted)
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    @public
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        epochs: int = 1,
+        batch_size: int = 32,
+        *,
+        validation_data: tuple[Any, Any] | None = None,
+        rng: np.random.Generator | int | None = None,
+        shuffle: bool = True,
+        progress: bool | None = None,
+    ) -> History:
+        """Train on batches.
+
+        Parameters
+        ----------
+        X : array_like, (N, ...)
+        y : array_like, (N, ...)
+            Integer classes, or rows as the network predicts.
+        epochs, batch_size : int
+            The last batch of an epoch may be smaller.
+        validation_data : (X, y), optional
+            Evaluated after each epoch.
+        rng : numpy.random.Generator or int, optional
+            What shuffles; NumPy's global state if not given.
+        shuffle : bool
+        progress : bool, optional
+            Whether to show a bar; on a terminal if not given.
+
+        Returns
+        -------
+        dict of lists
+            `loss` and `accuracy`, means over the batches of an epoch, and with validation data `val_loss` and
+            `val_accuracy`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For data or numbers that do not fit. An interrupt leaves every layer as it was after some whole step of it.
+        """
+        name = "Sequential.fit"
+        inputs, targets = _data(name, X, y)
+        epochs, batch_size = as_positive(name, "epochs", epochs), as_positive(name, "batch_size", batch_size)
+        held_out = None if validation_data is None else _data(name, *_pair(name, validation_data))
+        source: Any = as_rng(name, rng) or np.random
+        history: History = {"loss": [], "accuracy": []}
+        if held_out is not None:
+            history |= {"val_loss": [], "val_accuracy": []}
+        batches = math.ceil(len(inputs) / batch_size)
+        with progress_bar(epochs * batches, progress) as advance:
+            for epoch in range(epochs):
+                order = source.permutation(len(inputs)) if shuffle else np.arange(len(inputs))
+                sums = np.zeros(2)
+                for start in range(0, len(inputs), batch_size):
+                    batch = order[start : start + batch_size]
+                    sums += len(batch) * np.array(self.train_on_batch(inputs[batch], targets[batch]))
+                    loss, accuracy = sums / min(len(inputs), start + batch_size)
+                    advance(f"epoch {epoch + 1}/{epochs}  loss {loss:.4f}  accuracy {accuracy:.2%}")
+                history["loss"].append(float(loss))
+                history["accuracy"].append(float(accuracy))
+                if held_out is not None:
+                    for key, value in zip(("val_loss", "val_accuracy"), self.evaluate(*held_out), strict=True):
+                        history[key].append(value)
+        return history
+
+    def predict(self, X: Any, batch_size: int = 256) -> Array:
+        """The network's output for `X` (N, ...), computed in batches."""
+        inputs = np.asarray(X)
+        size = as_positive("Sequential.predict", "batch_size", batch_size)
+        if inputs.ndim == 0:
+            raise ValueError(f"Sequential.predict: expected X of shape (N, ...), got shape {inputs.shape}")
+        parts = [self._forward(inputs[i : i + size], training=False) for i in range(0, max(len(inputs), 1), size)]
+        return np.concatenate(parts)
+
+    def evaluate(self, X: Any, y: Any, batch_size: int = 256) -> tuple[float, float]:
+        """The mean loss and accuracy over `X` (N, ...)."""
+        inputs, targets = _data("Sequential.evaluate", X, y)
+        predicted = self.predict(inputs, batch_size)
+        return self.loss.loss(targets, predicted), self.loss.accuracy(targets, predicted)
+
+    # --- looking and keeping ------------------------------------------------------------------------------------
+
+    def parameters(self) -> int:
+        """The number of trainable parameters."""
+        return sum(layer.parameters() for layer in self.layers)
+
+    def output_shape(self) -> Shape:
+        """The shape of one prediction."""
+        if not self.layers:
+            raise RuntimeError("Sequential.output_shape: there are no layers; add some first")
+        return self.layers[-1].output_shape()
+
+    def summary(self) -> str:
+        """A table of layers, output shapes and parameters."""
+        rows = [("layer", "output shape", "parameters")]
+        rows += [(layer.layer_name(), str(layer.output_shape()), f"{layer.parameters():,}") for layer in self.layers]
+        rows.append(("total", "", f"{self.parameters():,}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
+
+    def save(self, path: Any) -> None:
+        """Write all weights and running means into an `.npz` file, whole or not at all."""
+        write_weights(path, self.layers)
+
+    def load(self, path: Any) -> None:
+        """Read what `save` wrote into a network of the same layers; nothing changes if it does not fit."""
+        read_weights(path, self.layers)
+
+
+def _as_loss(loss: Any) -> Loss:
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, str) and loss in LOSSES:
+        return LOSSES[loss]()
+    if isinstance(loss, type) and issubclass(loss, Loss):
+        return loss()
+    raise ValueError(f"Sequential: loss must be one of {', '.join(map(repr, LOSSES))} or a Loss, got {loss!r}")
+
+
+def _pair(function: str, data: Any) -> tuple[Any, Any]:
+    try:
+        X, y = data
+    except (TypeError, ValueError):
+        raise ValueError(f"{function}: validation_data must be a pair (X, y), got {describe(data)}") from None
+    return X, y
+
+
+def _data(function: str, X: Any, y: Any) -> tuple[Array, Array]:
+    inputs, targets = np.asarray(X), np.asarray(y)
+    if inputs.ndim < 2 or len(inputs) == 0:
+        raise ValueError(f"{function}: X needs a batch axis and at least one row, got shape {inputs.shape}")
+    if targets.ndim == 0 or len(targets) != len(inputs):
+        raise ValueError(f"{function}: X and y must have as many rows, got {inputs.shape} and {targets.shape}")
+    return inputs, targets

@@ -13,16 +13,17 @@ from typing import Any
 from numba.core import config
 
 from ..gemm.blocked import (
-    PANEL,
+    LANES,
     multiply_block,
-    results_row,
+    panel_at,
+    results_at,
     rounded_lanes,
     row_chunk,
-    scratch_rows,
+    scratch_elements,
     tile_count,
     tile_lanes,
 )
-from ..gemm.micro import LANES
+from ..gemm.micro import micro_lanes
 from ..gemm.planes import (
     Axis,
     backward_axes,
@@ -83,6 +84,7 @@ def _pack_panel(
     lanes: Any,
 ) -> None:  # fmt: skip
     """panel[t, j] = what position `position + j` meets at term `term + t` = (channel, kh, kw)."""
+    step = micro_lanes(scratch)
     taps = vertical.taps * horizontal.taps
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
     c = channel + term // taps
@@ -90,7 +92,8 @@ def _pack_panel(
     kw = term % horizontal.taps
     for t in range(terms):
         start = c * each + tap_offset(vertical, horizontal, kh, kw) + position
-        copy_chunks(scratch[PANEL + t], 0, planes, start, lanes)
+        for lane in range(0, lanes, step):
+            copy_run(scratch, panel_at(lane, t, step), planes, start + lane, step)
         kw += 1
         if kw == horizontal.taps:
             kw = 0
@@ -101,8 +104,9 @@ def _pack_panel(
 
 
 @kernel
-def _finish_row(results: Any, lanes: Any, terms: Any, bias: Any, o: Any) -> None:
-    """results[j] += bias[o] where there is a bias; no terms make zero."""
+def _finish_row(scratch: Any, at: Any, lanes: Any, terms: Any, bias: Any, o: Any) -> None:
+    """Add bias[o] to a row of results where there is a bias; no terms make zero."""
+    results = scratch[at : at + lanes]
     if terms == 0:
         for j in range(lanes):
             results[j] = 0
@@ -113,8 +117,8 @@ def _finish_row(results: Any, lanes: Any, terms: Any, bias: Any, o: Any) -> None
 
 
 @kernel
-def _store_row(plane: Any, results: Any, vertical: Axis, horizontal: Axis, position: Any, lanes: Any) -> None:
-    """plane[where position + j lands] = results[j], for positions of the grid."""
+def _store_row(plane: Any, scratch: Any, at: Any, vertical: Axis, horizontal: Axis, position: Any, lanes: Any) -> None:
+    """plane[where position + j lands] = scratch[at + j], for positions of the grid."""
     step = horizontal.out_step
     i = position // horizontal.padded
     k = position - i * horizontal.padded
@@ -125,10 +129,10 @@ def _store_row(plane: Any, results: Any, vertical: Axis, horizontal: Axis, posit
             line = plane[vertical.out_first + i * vertical.out_step]
             target = horizontal.out_first + k * step
             if step == 1:
-                copy_run(line, target, results, j, run)
+                copy_run(line, target, scratch, at + j, run)
             else:
                 for q in range(run):
-                    line[target + q * step] = results[j + q]
+                    line[target + q * step] = scratch[at + j + q]
         j += horizontal.padded - k
         k = 0
         i += 1
@@ -146,7 +150,8 @@ def _product(
     """
     terms = channels * vertical.taps * horizontal.taps
     extent = positions(vertical, horizontal)
-    tiles, tile_width = tile_count(extent), tile_lanes(extent)
+    step = micro_lanes(scratch)
+    tiles, tile_width = tile_count(extent), tile_lanes(extent, step)
     chunk = row_chunk(rows, g.batch * g.groups * tiles, workers)
     chunks = (rows + chunk - 1) // chunk
     for task in range(worker, g.batch * g.groups * chunks * tiles, workers):
@@ -155,17 +160,17 @@ def _product(
         image_group = task // (tiles * chunks)
         rows_here = min(chunk, rows - row)
         lanes = min(tile_width, extent - position)
-        width = rounded_lanes(lanes)
+        width = rounded_lanes(lanes, step)
         start = base + (image_group % g.groups * rows + row) * terms
         for term in range(0, terms, TERM_BLOCK):
             here = min(TERM_BLOCK, terms - term)
             _pack_panel(scratch, planes, image_group * channels, term, here, vertical, horizontal, position, width)
             multiply_block(a, start + term, terms, rows_here, term, here, terms, scratch, width)
-        first_result = results_row(rows_here, terms)
+        at = results_at(rows_here, terms)
         for r in range(rows_here):
-            values = scratch[first_result + r]
-            _finish_row(values, lanes, terms, bias, image_group % g.groups * rows + row + r)
-            _store_row(results[image_group * rows + row + r], values, vertical, horizontal, position, lanes)
+            _finish_row(scratch, at, lanes, terms, bias, image_group % g.groups * rows + row + r)
+            _store_row(results[image_group * rows + row + r], scratch, at, vertical, horizontal, position, lanes)
+            at += LANES
 
 
 @driver
@@ -234,31 +239,29 @@ def _input_grad(g: Geometry, dy: Any, weight: Any, dx: Any, scratch: Any, planes
                 base += g.in_channels * group_out * vertical.taps * horizontal.taps
 
 
-# Channels whose pixels are transposed together: a cache line of each row of the panel is written whole.
-_TRANSPOSED_TOGETHER = 16
-
-
 @kernel
 def _pack_pixels(
-    panel: Any, dy: Any, channel: Any, channels: Any, pixels: Any, first: Any, count: Any, out_channels: Any
+    scratch: Any, dy: Any, channel: Any, channels: Any, pixels: Any, first: Any, count: Any, out_channels: Any
 ) -> None:
     """panel[t, j] = dy[n, channel + j, pixel] for pixel `first + t` of the batch, j < channels; the rest is zero."""
-    width = rounded_lanes(channels)
-    n, pixel = first // pixels, first % pixels
-    t = 0
-    while t < count:
-        run = min(pixels - pixel, count - t)
-        for j0 in range(0, channels, _TRANSPOSED_TOGETHER):
+    step = micro_lanes(scratch)
+    for lane in range(0, channels, step):
+        here = min(step, channels - lane)
+        at = panel_at(lane, 0, step)
+        n, pixel = first // pixels, first % pixels
+        t = 0
+        while t < count:
+            run = min(pixels - pixel, count - t)
+            row = n * out_channels + channel + lane
             for q in range(run):
-                row = panel[t + q]
-                for j in range(j0, min(channels, j0 + _TRANSPOSED_TOGETHER)):
-                    row[j] = dy[n * out_channels + channel + j, pixel + q]
-        t += run
-        n += 1
-        pixel = 0
-    for t in range(count):
-        for j in range(channels, width):
-            panel[t, j] = 0
+                for j in range(here):
+                    scratch[at + j] = dy[row + j, pixel + q]
+                for j in range(here, step):
+                    scratch[at + j] = 0
+                at += step
+            t += run
+            n += 1
+            pixel = 0
 
 
 @kernel
@@ -303,7 +306,8 @@ def _weight_grad(g: Geometry, dy: Any, x: Any, dw: Any, scratch: Any, planes: An
     rows = group_in * g.kernel_h * g.kernel_w
     matrix = dw.reshape(g.out_channels, rows)
     terms = g.batch * pixels
-    tiles, tile_width = tile_count(group_out), tile_lanes(group_out)
+    step = micro_lanes(dy)
+    tiles, tile_width = tile_count(group_out), tile_lanes(group_out, step)
     chunk = min(_TASK_ROWS, row_chunk(rows, g.groups * tiles, workers))
     chunks = (rows + chunk - 1) // chunk if chunk > 0 else 0
     for worker in prange(workers):
@@ -320,13 +324,13 @@ def _weight_grad(g: Geometry, dy: Any, x: Any, dw: Any, scratch: Any, planes: An
             channel = group * group_out + lane
             for term in range(0, terms, TERM_BLOCK):
                 here = min(TERM_BLOCK, terms - term)
-                _pack_pixels(space[PANEL:], gradients, channel, lanes, pixels, term, here, g.out_channels)
+                _pack_pixels(space, gradients, channel, lanes, pixels, term, here, g.out_channels)
                 _pack_taps(taps, planes, g, group * group_in, row, rows_here, vertical, horizontal, term, here)
-                multiply_block(taps, 0, TERM_BLOCK, rows_here, term, here, terms, space, rounded_lanes(lanes))
-            first_result = results_row(rows_here, terms)
+                multiply_block(taps, 0, TERM_BLOCK, rows_here, term, here, terms, space, rounded_lanes(lanes, step))
+            at = results_at(rows_here, terms)
             for j in range(lanes):
                 for r in range(rows_here):
-                    matrix[channel + j, row + r] = space[first_result + r, j] if terms > 0 else 0
+                    matrix[channel + j, row + r] = space[at + r * LANES + j] if terms > 0 else 0
 
 
 # Rows (c, kh, kw) of a weight-gradient task: enough to pay for packing the panel, few enough that the packed taps,
@@ -337,20 +341,20 @@ _TASK_ROWS = 512
 def _forward_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
     terms = g.in_channels // g.groups * g.kernel_h * g.kernel_w
     elements = plane_elements(g.batch * g.in_channels, *forward_axes(g))
-    return (workers, scratch_rows(g.out_channels // g.groups, terms), LANES), (elements + LANES,)
+    return (workers, scratch_elements(g.out_channels // g.groups, terms)), (elements + LANES,)
 
 
 def _input_grad_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
     terms = g.out_channels // g.groups * g.kernel_h * g.kernel_w
     elements = plane_elements(g.batch * g.out_channels, *backward_axes(g))
     weights = g.out_channels * g.in_channels // g.groups * g.kernel_h * g.kernel_w
-    return (workers, scratch_rows(g.in_channels // g.groups, terms), LANES), (elements + LANES,), (weights,)
+    return (workers, scratch_elements(g.in_channels // g.groups, terms)), (elements + LANES,), (weights,)
 
 
 def _weight_grad_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
     rows = min(_TASK_ROWS, g.in_channels // g.groups * g.kernel_h * g.kernel_w)
     elements = plane_elements(g.batch * g.in_channels, *forward_axes(g))
-    scratch = (workers, scratch_rows(rows, g.batch * g.out_h * g.out_w), LANES)
+    scratch = (workers, scratch_elements(rows, g.batch * g.out_h * g.out_w))
     return scratch, (elements + LANES,), (workers, rows * TERM_BLOCK + CHUNK)
 
 

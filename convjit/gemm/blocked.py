@@ -1,15 +1,15 @@
-"""The blocked product: micro-kernel results folded into totals, in the order of `summation`.
+"""The blocked product: register tiles folded into totals, in the order of `summation`.
 
 Knows the layout of a worker's scratch; does not know what is packed into the panel or where results go.
 
-A scratch is (rows, LANES):
+A scratch is flat, rows of `LANES` elements:
 
-=======================  ===================================================================
-`PANEL ..`               `TERM_BLOCK` rows: the packed panel, a term a row
-`CHAINS ..`              `ROWS` rows: the micro-kernel's chains
-`TOTALS ..`              a row for each result row: the totals
-`TOTALS + rows ..`       the same again where sums are longer than one total: the results
-=======================  ===================================================================
+=======================  =====================================================================================
+`PANEL`                  `TERM_BLOCK` rows: the panel, as micro-panels of NR lanes, each (TERM_BLOCK, NR)
+`CHAINS`                 `MR` rows: what register tiles leave
+`TOTALS`                 a row for each result row: the totals
+`TOTALS + rows`          the same again where sums are longer than one total: the results
+=======================  =====================================================================================
 """
 
 from __future__ import annotations
@@ -17,58 +17,70 @@ from __future__ import annotations
 from typing import Any
 
 from ..runtime.compile import kernel
-from .micro import LANE_STEP, LANES, ROWS, four_chains, one_chain
+from .micro import MR, micro_kernel, micro_lanes
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
+
+# Lanes of a panel: 128 terms of them, 64 KiB in float32 and 128 KiB in float64, stay in the second-level cache while
+# rows pass by.
+LANES = 128
 
 PANEL = 0
 CHAINS = TERM_BLOCK
-TOTALS = CHAINS + ROWS
+TOTALS = CHAINS + MR
 
 
-def scratch_rows(result_rows: int, terms: int) -> int:
-    """Rows of a scratch for so many result rows, each a sum of so many terms."""
-    return TOTALS + result_rows * (1 if terms <= TERMS_A_TOTAL else 2)
+def scratch_elements(result_rows: int, terms: int) -> int:
+    """Elements of a scratch for so many result rows, each a sum of so many terms."""
+    return LANES * (TOTALS + result_rows * (1 if terms <= TERMS_A_TOTAL else 2))
 
 
 @kernel
 def tile_count(lanes: Any) -> Any:
-    """How many tiles so many lanes are cut into."""
+    """How many panels so many lanes are cut into."""
     return (lanes + LANES - 1) // LANES
 
 
 @kernel
-def tile_lanes(lanes: Any) -> Any:
-    """Lanes of each tile but the last: tiles are of nearly equal width."""
-    tiles = tile_count(lanes)
-    return lanes if tiles <= 1 else rounded_lanes((lanes + tiles - 1) // tiles)
+def rounded_lanes(lanes: Any, step: Any) -> Any:
+    """Lanes with those that only fill up the last register tile."""
+    return (lanes + step - 1) // step * step
 
 
 @kernel
-def rounded_lanes(lanes: Any) -> Any:
-    """Lanes with those that only fill up the last vector."""
-    return (lanes + LANE_STEP - 1) // LANE_STEP * LANE_STEP
+def tile_lanes(lanes: Any, step: Any) -> Any:
+    """Lanes of each panel but the last: panels are of nearly equal width, in whole register tiles."""
+    tiles = max(tile_count(lanes), 1)
+    return rounded_lanes((lanes + tiles - 1) // tiles, step)
 
 
 @kernel
 def row_chunk(rows: Any, tiles: Any, workers: Any) -> Any:
     """How many of `rows` a task takes: all, unless `tiles` alone are too few tasks to keep the workers busy.
 
-    A chunk packs each panel anew, which costs as much as some 20 rows of products: chunks of fewer than 64 rows are
+    A chunk packs each panel anew, which costs as much as some 20 rows of products: chunks of fewer than 60 rows are
     made only where workers would have nothing to do.
     """
-    if workers == 1 or tiles == 0 or rows <= ROWS:
+    if workers == 1 or tiles == 0 or rows <= MR:
         return rows
-    least = (rows + (workers + tiles - 1) // tiles - 1) // ((workers + tiles - 1) // tiles)
-    even = (rows + (4 * workers + tiles - 1) // tiles - 1) // ((4 * workers + tiles - 1) // tiles)
-    each = min(least, max(even, 64))
-    return min(rows, (each + ROWS - 1) // ROWS * ROWS)
+    chunks = (workers + tiles - 1) // tiles
+    least = (rows + chunks - 1) // chunks
+    chunks = (4 * workers + tiles - 1) // tiles
+    each = min(least, max((rows + chunks - 1) // chunks, 10 * MR))
+    return min(rows, (each + MR - 1) // MR * MR)
+
+
+@kernel
+def panel_at(lane: Any, term: Any, step: Any) -> Any:
+    """Where the panel holds a lane, the first of a register tile, of a term."""
+    return PANEL * LANES + (lane // step * TERM_BLOCK + term) * step
 
 
 @kernel
 def _add_rows(scratch: Any, source: Any, target: Any, rows: Any, lanes: Any) -> None:
     """Add `rows` rows of the scratch from `source` on to those from `target` on."""
     for r in range(rows):
-        addend, total = scratch[source + r], scratch[target + r]
+        addend = scratch[(source + r) * LANES : (source + r) * LANES + lanes]
+        total = scratch[(target + r) * LANES : (target + r) * LANES + lanes]
         for j in range(lanes):
             total[j] += addend[j]
 
@@ -80,19 +92,20 @@ def multiply_block(
 ) -> None:  # fmt: skip
     """Multiply `rows` rows of `a` with the packed panel and fold the blocks into the totals.
 
-    totals[r, j] += sum over t < terms_here of a[base + r*stride + t] * panel[t, j]
+    totals[r, j] += sum over t < terms_here of a[base + r*stride + t] * panel[t, j], j < lanes, a multiple of NR.
     """
-    panel = scratch[PANEL : PANEL + TERM_BLOCK]
+    step = micro_lanes(scratch)
     # The first block of a total is the total; the others are chains that are added to it.
     starts_total = terms_done % TERMS_A_TOTAL == 0
     r = 0
     while r < rows:
-        here = ROWS if r + ROWS <= rows else 1
         target = TOTALS + r if starts_total else CHAINS
-        if here == ROWS:
-            four_chains(a, base + r * stride, stride, terms_here, panel, scratch[target : target + ROWS], lanes)
-        else:
-            one_chain(a, base + r * stride, terms_here, panel, scratch[target], lanes)
+        here = 1
+        for lane in range(0, lanes, step):
+            here = micro_kernel(
+                rows - r, a, base + r * stride, stride, terms_here, scratch, panel_at(lane, 0, step), scratch,
+                target * LANES + lane, LANES,
+            )  # fmt: skip
         if not starts_total:
             _add_rows(scratch, CHAINS, TOTALS + r, here, lanes)
         r += here
@@ -108,12 +121,12 @@ def _close_total(scratch: Any, rows: Any, is_first: Any, lanes: Any) -> None:
         _add_rows(scratch, TOTALS, TOTALS + rows, rows, lanes)
         return
     for r in range(rows):
-        total, result = scratch[TOTALS + r], scratch[TOTALS + rows + r]
+        total, result = (TOTALS + r) * LANES, (TOTALS + rows + r) * LANES
         for j in range(lanes):
-            result[j] = total[j]
+            scratch[result + j] = scratch[total + j]
 
 
 @kernel
-def results_row(rows: Any, terms_all: Any) -> Any:
-    """The scratch row where the results of `multiply_block` begin."""
-    return TOTALS + rows if terms_all > TERMS_A_TOTAL else TOTALS
+def results_at(rows: Any, terms_all: Any) -> Any:
+    """Where in the scratch the results of `multiply_block` begin, a row every `LANES` elements."""
+    return (TOTALS + rows if terms_all > TERMS_A_TOTAL else TOTALS) * LANES

@@ -1,8 +1,8 @@
-"""The micro-kernel: chains of fused multiply-adds, lanes side by side.
+"""The micro-kernel: a register tile of chains of fused multiply-adds.
 
-Knows rows, terms and lanes. Written so that LLVM turns the innermost loop into vectors: four terms by four rows are 16
-multiply-adds for 4 loads of the panel, 4 loads and 4 stores of the chains. On one AVX-512 core 128 lanes reach
-91 GFLOP/s in float32 where two rows by four terms reach 60 and one row by four 41.
+Knows MR rows, NR lanes and terms. A tile is MR x NR chains held in registers; for each term it loads NR lanes of the
+packed panel and MR elements of `a`, one for each row, into all lanes.
+Source: F. Van Zee, R. van de Geijn, "BLIS" (2015), section 5, in BLIS's words.
 """
 
 from __future__ import annotations
@@ -10,78 +10,77 @@ from __future__ import annotations
 from typing import Any
 
 from ..runtime.compile import kernel
-from ..runtime.fma import fma
+from ..runtime.emitting import emitted
+from ..simd.vectors import Vectors
 
-# Lanes of a panel. A float32 panel of 128 terms is 64 KiB and stays in the second-level cache while rows pass by.
-LANES = 128
-# Lanes are filled up to a multiple of this with zeros, so that no scalar loop is left at the end of a vector loop.
-LANE_STEP = 16
-# Rows that share each load of the panel.
-ROWS = 4
+# A register tile of 6 x 2 vectors of 256 bits: 12 chains, 2 vectors of the panel and 1 of `a` fill 15 of AVX2's 16
+# registers, and 12 chains hide the latency of 2 multiply-adds a cycle (4 cycles on Intel and AMD).
+MR = 6
+VECTORS = 2
+VECTOR_BYTES = 32
+# Row counts that tiles are emitted for; what is left of a number of rows is put together from the smaller ones.
+TILE_ROWS = (6, 4, 2, 1)
 
 
 @kernel
-def four_chains(a: Any, base: Any, stride: Any, terms: Any, panel: Any, chains: Any, lanes: Any) -> None:
-    """chains[r, j] = sum over t of a[base + r*stride + t] * panel[t, j], r < 4, t in order, one fma a term.
+def micro_lanes(array: Any) -> Any:
+    """NR, the lanes of a tile, for the dtype of an array."""
+    return VECTORS * VECTOR_BYTES // array.itemsize
 
-    `a` is flat; `panel` is (>= terms, >= lanes), `chains` (4, >= lanes).
+
+def _tile(rows: int) -> Any:
+    """Emit the tile of so many rows.
+
+    result[r*result_stride + j] = sum over t of a[r*a_stride + t] * panel[t*NR + j], r < rows, j < NR, t in order, one
+    fma a term. Pointers are counted from `at` elements on; the caller guarantees that all of it lies in the arrays.
     """
-    c0, c1, c2, c3 = chains[0], chains[1], chains[2], chains[3]
-    for j in range(lanes):
-        c0[j] = 0
-        c1[j] = 0
-        c2[j] = 0
-        c3[j] = 0
-    r0, r1, r2, r3 = base, base + stride, base + 2 * stride, base + 3 * stride
-    t = 0
-    while t + 4 <= terms:
-        p0, p1, p2, p3 = panel[t], panel[t + 1], panel[t + 2], panel[t + 3]
-        a00, a01, a02, a03 = a[r0 + t], a[r0 + t + 1], a[r0 + t + 2], a[r0 + t + 3]
-        a10, a11, a12, a13 = a[r1 + t], a[r1 + t + 1], a[r1 + t + 2], a[r1 + t + 3]
-        a20, a21, a22, a23 = a[r2 + t], a[r2 + t + 1], a[r2 + t + 2], a[r2 + t + 3]
-        a30, a31, a32, a33 = a[r3 + t], a[r3 + t + 1], a[r3 + t + 2], a[r3 + t + 3]
-        for j in range(lanes):
-            x0, x1, x2, x3 = p0[j], p1[j], p2[j], p3[j]
-            s0 = fma(a03, x3, fma(a02, x2, fma(a01, x1, fma(a00, x0, c0[j]))))
-            s1 = fma(a13, x3, fma(a12, x2, fma(a11, x1, fma(a10, x0, c1[j]))))
-            s2 = fma(a23, x3, fma(a22, x2, fma(a21, x1, fma(a20, x0, c2[j]))))
-            s3 = fma(a33, x3, fma(a32, x2, fma(a31, x1, fma(a30, x0, c3[j]))))
-            c0[j] = s0
-            c1[j] = s1
-            c2[j] = s2
-            c3[j] = s3
-        t += 4
-    while t < terms:
-        p0 = panel[t]
-        a00, a10, a20, a30 = a[r0 + t], a[r1 + t], a[r2 + t], a[r3 + t]
-        for j in range(lanes):
-            x0 = p0[j]
-            s0 = fma(a00, x0, c0[j])
-            s1 = fma(a10, x0, c1[j])
-            s2 = fma(a20, x0, c2[j])
-            s3 = fma(a30, x0, c3[j])
-            c0[j] = s0
-            c1[j] = s1
-            c2[j] = s2
-            c3[j] = s3
-        t += 1
+
+    def body(builder: Any, scalar: Any, arguments: list[Any]) -> None:
+        a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride = arguments
+        lanes = VECTOR_BYTES // (4 if str(scalar) == "float" else 8)
+        v = Vectors(builder, scalar, lanes)
+        first_row = v.offset(a, a_at)
+        a_rows = [first_row]
+        for _ in range(1, rows):
+            a_rows.append(v.offset(a_rows[-1], a_stride))
+
+        def term(values: list[Any]) -> list[Any]:
+            pointers, packed, chains = values[:rows], values[rows], values[rows + 1 :]
+            lanes_of_panel = [v.load(v.offset(packed, i * lanes)) for i in range(VECTORS)]
+            extended = []
+            for r in range(rows):
+                weight = v.splat(pointers[r])
+                extended += [v.fma(weight, lanes_of_panel[i], chains[r * VECTORS + i]) for i in range(VECTORS)]
+            return [*(v.offset(p, 1) for p in pointers), v.offset(packed, VECTORS * lanes), *extended]
+
+        start = [*a_rows, v.offset(panel, panel_at), *[v.zero] * (rows * VECTORS)]
+        chains = v.loop(terms, start, term)[rows + 1 :]
+        target = v.offset(result, result_at)
+        for r in range(rows):
+            for i in range(VECTORS):
+                v.store(chains[r * VECTORS + i], v.offset(target, i * lanes))
+            target = v.offset(target, result_stride)
+
+    return emitted(f"tile_{rows}", 9, body)
+
+
+_tile_6, _tile_4, _tile_2, _tile_1 = (_tile(rows) for rows in TILE_ROWS)
 
 
 @kernel
-def one_chain(a: Any, base: Any, terms: Any, panel: Any, chain: Any, lanes: Any) -> None:
-    """chain[j] = sum over t of a[base + t] * panel[t, j], as `four_chains`, for the rows that are left over."""
-    for j in range(lanes):
-        chain[j] = 0
-    t = 0
-    while t + 4 <= terms:
-        p0, p1, p2, p3 = panel[t], panel[t + 1], panel[t + 2], panel[t + 3]
-        a0, a1, a2, a3 = a[base + t], a[base + t + 1], a[base + t + 2], a[base + t + 3]
-        for j in range(lanes):
-            chain[j] = fma(a3, p3[j], fma(a2, p2[j], fma(a1, p1[j], fma(a0, p0[j], chain[j]))))
-        t += 4
-    while t < terms:
-        p0 = panel[t]
-        a0 = a[base + t]
-        for j in range(lanes):
-            chain[j] = fma(a0, p0[j], chain[j])
-        t += 1
+def micro_kernel(
+    rows: Any, a: Any, a_at: Any, a_stride: Any, terms: Any, panel: Any, panel_at: Any, result: Any, result_at: Any,
+    result_stride: Any,
+) -> Any:  # fmt: skip
+    """Run the largest tile of at most `rows` rows, and return how many it has."""
+    if rows >= 6:
+        _tile_6(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride)
+        return 6
+    if rows >= 4:
+        _tile_4(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride)
+        return 4
+    if rows >= 2:
+        _tile_2(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride)
+        return 2
+    _tile_1(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride)
+    return 1

@@ -119,11 +119,16 @@ def inside(shift: Any, step: Any, size: Any) -> Any:
 
 
 @kernel
-def copy_strided(row: Any, at: Any, line: Any, shift: Any, step: Any, count: Any) -> None:
-    """row[at + q] = line[q*step + shift] for q < count, 0 where that is outside `line`."""
-    lowest, highest = inside(shift, step, line.shape[0])
+def clipped(shift: Any, step: Any, size: Any, count: Any) -> Any:
+    """The points `left <= q < right` of `count` that lie inside, as `inside`, in bounds and in order."""
+    lowest, highest = inside(shift, step, size)
     left = min(lowest, count)
-    right = max(left, min(highest, count))
+    return left, max(left, min(highest, count))
+
+
+@kernel
+def copy_strided(row: Any, at: Any, line: Any, shift: Any, step: Any, left: Any, right: Any, count: Any) -> None:
+    """row[at + q] = line[q*step + shift] for left <= q < right, 0 for the other q < count."""
     target = row[at : at + count]
     for q in range(left):
         target[q] = 0
@@ -140,19 +145,27 @@ def copy_strided(row: Any, at: Any, line: Any, shift: Any, step: Any, count: Any
 def fill_planes(planes: Any, base: Any, image: Any, vertical: Axis, horizontal: Axis) -> None:
     """Fill the planes of one channel, from `base` on, from `image` (H, W)."""
     at = base
+    width, step = horizontal.padded, horizontal.step
     for p in range(vertical.phases):
         shift_h = p * vertical.phase_step % vertical.step + vertical.first
+        top, bottom = clipped(shift_h, vertical.step, vertical.size, vertical.padded)
         for q in range(horizontal.phases):
-            shift_w = q * horizontal.phase_step % horizontal.step + horizontal.first
-            for r in range(vertical.padded):
-                h = r * vertical.step + shift_h
-                if 0 <= h < vertical.size:
-                    copy_strided(planes, at, image[h], shift_w, horizontal.step, horizontal.padded)
-                else:
-                    target = planes[at : at + horizontal.padded]
-                    for j in range(horizontal.padded):
-                        target[j] = 0
-                at += horizontal.padded
+            shift_w = q * horizontal.phase_step % step + horizontal.first
+            left, right = clipped(shift_w, step, horizontal.size, width)
+            _fill_zeros(planes, at, top * width)
+            at += top * width
+            for r in range(top, bottom):
+                copy_strided(planes, at, image[r * vertical.step + shift_h], shift_w, step, left, right, width)
+                at += width
+            _fill_zeros(planes, at, (vertical.padded - bottom) * width)
+            at += (vertical.padded - bottom) * width
+
+
+@kernel
+def _fill_zeros(planes: Any, at: Any, count: Any) -> None:
+    target = planes[at : at + count]
+    for j in range(count):
+        target[j] = 0
 
 
 @kernel

@@ -107,52 +107,65 @@ def test_scalar_sums_keep_the_order(dtype, length):
     assert_array_equal(_scalar_sum(a, b), blocked_sum(a, b, dtype))
 
 
-@pytest.mark.parametrize(("terms", "lanes"), list(product([1, 3, 4, 5, 8, 127, 128], [1, 15, 16, 17, 128])))
+def tile_lanes_of(dtype):
+    return 64 // np.dtype(dtype).itemsize
+
+
+@kernel
+def _micro_kernel(rows, a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride):
+    return micro.micro_kernel(rows, a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride)
+
+
+@pytest.mark.parametrize("terms", [0, 1, 3, 4, 27, 128])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_micro_kernel_is_a_chain_a_lane(dtype, terms, lanes):
-    stride = terms + 3
-    a = numbers(4 * stride + 2, dtype)
-    panel = numbers((terms, micro.LANES), dtype, 1)
-    canary = dtype(77)
-    chains = np.full((6, micro.LANES), canary)
-    micro.four_chains(a, 2, stride, terms, panel, chains[1:5], lanes)
-    one = np.full(micro.LANES, canary)
-    micro.one_chain(a, 2, terms, panel, one, lanes)
-    for j in {0, lanes // 2, lanes - 1}:
-        for r in range(4):
-            row = a[2 + r * stride : 2 + r * stride + terms]
-            assert_array_equal(chains[1 + r, j], chain(row, panel[:, j], dtype))
-    assert_array_equal(one[:lanes], chains[1, :lanes])
-    assert (chains[[0, 5]] == canary).all()
-    assert (chains[:, lanes:] == canary).all()
-    assert (one[lanes:] == canary).all()
+def test_a_register_tile_is_a_chain_a_lane(dtype, rows, terms):
+    lanes, a_stride, result_stride = tile_lanes_of(dtype), terms + 3, tile_lanes_of(dtype) + 5
+    a = numbers(2 + rows * a_stride, dtype)
+    panel = numbers(3 + terms * lanes, dtype, 1)
+    result = np.full(1 + rows * result_stride, dtype(77))
+    done = _micro_kernel(rows, a, 2, a_stride, terms, panel, 3, result, 1, result_stride)
+    assert done == max(size for size in micro.TILE_ROWS if size <= rows)
+    grid = result[1:].reshape(rows, result_stride)
+    for r, j in product(range(done), (0, lanes // 2, lanes - 1)):
+        row, column = a[2 + r * a_stride :][:terms], panel[3 + j :: lanes][:terms]
+        assert_array_equal(grid[r, j], chain(row, column, dtype))
+    assert (grid[done:] == 77).all()
+    assert (grid[:, lanes:] == 77).all()
+    assert result[0] == 77
 
 
-@pytest.mark.parametrize(("rows", "terms"), [(1, 5), (3, 128), (4, 129), (5, 300), (9, 16384), (2, 16500), (6, 33000)])
-def test_blocks_fold_into_the_promised_order(rows, terms):
-    lanes = 16
+@pytest.mark.parametrize(
+    ("rows", "terms", "lanes"),
+    [(1, 5, 16), (3, 128, 32), (4, 129, 128), (5, 300, 16), (9, 16384, 16), (2, 16500, 48), (7, 33000, 16)],
+)
+def test_blocks_fold_into_the_promised_order(rows, terms, lanes):
+    step = tile_lanes_of(np.float32)
     a, b = numbers(rows * terms, np.float32), numbers((terms, lanes), np.float32, 1)
-    scratch = np.full((blocked.scratch_rows(rows, terms), micro.LANES), np.nan, np.float32)
+    scratch = np.full(blocked.scratch_elements(rows, terms), np.nan, np.float32)
     for start in range(0, terms, summation.TERM_BLOCK):
         here = min(summation.TERM_BLOCK, terms - start)
-        scratch[blocked.PANEL : blocked.PANEL + here, :lanes] = b[start : start + here]
+        for lane, t in product(range(0, lanes, step), range(here)):
+            at = blocked.panel_at(lane, t, step)
+            scratch[at : at + step] = b[start + t, lane : lane + step]
         blocked.multiply_block(a, start, terms, rows, start, here, terms, scratch, lanes)
-    first = blocked.results_row(rows, terms)
+    results = scratch[blocked.results_at(rows, terms) :].reshape(-1, blocked.LANES)
     for r, j in product({0, rows - 1}, (0, lanes - 1)):
         wanted = blocked_sum(a[r * terms : (r + 1) * terms], b[:, j], np.float32)
-        assert_array_equal(scratch[first + r, j], wanted)
+        assert_array_equal(results[r, j], wanted)
 
 
-@given(st.integers(1, 3000), st.integers(1, 400), st.integers(1, 16))
-def test_chunks_and_tiles_cover_everything(rows, tiles, workers):
+@given(st.integers(1, 3000), st.integers(1, 400), st.integers(1, 16), st.sampled_from([8, 16]))
+def test_chunks_and_tiles_cover_everything(rows, tiles, workers, step):
     chunk = blocked.row_chunk(rows, tiles, workers)
     assert 1 <= chunk <= rows
-    assert chunk == rows or chunk % micro.ROWS == 0
+    assert chunk == rows or chunk % micro.MR == 0
     lanes = rows
-    width = blocked.tile_lanes(lanes)
+    width = blocked.tile_lanes(lanes, step)
     count = blocked.tile_count(lanes)
     assert (count - 1) * width < lanes <= count * width
-    assert blocked.rounded_lanes(width) <= micro.LANES
+    assert width % step == 0
+    assert width <= blocked.LANES
 
 
 def axis_problems():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..gemm.planes import clipped, copy_strided, inside
+from ..gemm.planes import clipped, copy_rows, inside
 from ..geometry import Geometry
 from ..runtime.compile import driver, prange
 
@@ -26,14 +26,13 @@ def im2col(g: Geometry, x: Any, columns: Any) -> None:
         image = images[row // taps]
         shift_h = row % taps // g.kernel_w * g.dilation_h - g.pad_top
         shift_w = row % g.kernel_w * g.dilation_w - g.pad_left
+        top, bottom = clipped(shift_h, g.stride_h, g.in_h, g.out_h)
         left, right = clipped(shift_w, g.stride_w, g.in_w, g.out_w)
-        for oh in range(g.out_h):
-            h = oh * g.stride_h + shift_h
-            if 0 <= h < g.in_h:
-                copy_strided(rows[row], oh * g.out_w, image[h], shift_w, g.stride_w, left, right, g.out_w)
-            else:
-                for ow in range(g.out_w):
-                    rows[row, oh * g.out_w + ow] = 0
+        rows[row] = 0
+        copy_rows(
+            rows[row], top * g.out_w + left, g.out_w, image, top * g.stride_h + shift_h, g.stride_h, bottom - top,
+            left * g.stride_w + shift_w, g.stride_w, right - left,
+        )  # fmt: skip
 
 
 @driver

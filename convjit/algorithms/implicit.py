@@ -104,35 +104,38 @@ def _pack_panel(
 
 
 @kernel
-def _finish_row(scratch: Any, at: Any, lanes: Any, terms: Any, bias: Any, o: Any) -> None:
-    """Add bias[o] to a row of results where there is a bias; no terms make zero."""
-    results = scratch[at : at + lanes]
-    if terms == 0:
-        for j in range(lanes):
-            results[j] = 0
-    if bias.size > 0:
-        shift = bias[o]
-        for j in range(lanes):
-            results[j] += shift
+def _finish(scratch: Any, at: Any, rows: Any, lanes: Any, terms: Any, bias: Any, o: Any) -> None:
+    """Add bias[o + r] to row r of the results where there is a bias; no terms make zero."""
+    for r in range(rows):
+        results = scratch[at + r * LANES : at + r * LANES + lanes]
+        if terms == 0:
+            results[:] = 0
+        if bias.size > 0:
+            shift = bias[o + r]
+            for j in range(lanes):
+                results[j] += shift
 
 
 @kernel
-def _store_row(plane: Any, scratch: Any, at: Any, vertical: Axis, horizontal: Axis, position: Any, lanes: Any) -> None:
-    """plane[where position + j lands] = scratch[at + j], for positions of the grid."""
+def _store(
+    planes: Any, plane: Any, scratch: Any, at: Any, rows: Any, vertical: Axis, horizontal: Axis, position: Any,
+    lanes: Any,
+) -> None:  # fmt: skip
+    """planes[plane + r, where position + j lands] = row r, lane j of the results, for positions of the grid."""
     step = horizontal.out_step
     i = position // horizontal.padded
     k = position - i * horizontal.padded
     j = 0
     while j < lanes:
         run = min(horizontal.grid - k, lanes - j)
-        if run > 0:
-            line = plane[vertical.out_first + i * vertical.out_step]
-            target = horizontal.out_first + k * step
+        h, target = vertical.out_first + i * vertical.out_step, horizontal.out_first + k * step
+        for r in range(rows if run > 0 else 0):
+            line, source = planes[plane + r, h], at + r * LANES + j
             if step == 1:
-                copy_run(line, target, scratch, at + j, run)
+                copy_run(line, target, scratch, source, run)
             else:
                 for q in range(run):
-                    line[target + q * step] = scratch[at + j + q]
+                    line[target + q * step] = scratch[source + q]
         j += horizontal.padded - k
         k = 0
         i += 1
@@ -167,10 +170,10 @@ def _product(
             _pack_panel(scratch, planes, image_group * channels, term, here, vertical, horizontal, position, width)
             multiply_block(a, start + term, terms, rows_here, term, here, terms, scratch, width)
         at = results_at(rows_here, terms)
-        for r in range(rows_here):
-            _finish_row(scratch, at, lanes, terms, bias, image_group % g.groups * rows + row + r)
-            _store_row(results[image_group * rows + row + r], scratch, at, vertical, horizontal, position, lanes)
-            at += LANES
+        _finish(scratch, at, rows_here, lanes, terms, bias, image_group % g.groups * rows + row)
+        _store(
+            results, image_group * rows + row, scratch, at, rows_here, vertical, horizontal, position, lanes
+        )  # fmt: skip
 
 
 @driver

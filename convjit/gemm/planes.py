@@ -127,45 +127,39 @@ def clipped(shift: Any, step: Any, size: Any, count: Any) -> Any:
 
 
 @kernel
-def copy_strided(row: Any, at: Any, line: Any, shift: Any, step: Any, left: Any, right: Any, count: Any) -> None:
-    """row[at + q] = line[q*step + shift] for left <= q < right, 0 for the other q < count."""
-    target = row[at : at + count]
-    for q in range(left):
-        target[q] = 0
+def copy_rows(
+    target: Any, at: Any, pitch: Any, image: Any, first_row: Any, row_step: Any, rows: Any, first: Any, step: Any,
+    count: Any,
+) -> None:  # fmt: skip
+    """target[at + r*pitch + q] = image[first_row + r*row_step, first + q*step] for r < rows, q < count."""
     if step == 1:
-        copy_run(target, left, line, left + shift, right - left)
+        for r in range(rows):
+            copy_run(target, at + r * pitch, image[first_row + r * row_step], first, count)
     else:
-        for q in range(left, right):
-            target[q] = line[q * step + shift]
-    for q in range(right, count):
-        target[q] = 0
+        for r in range(rows):
+            row, line = target[at + r * pitch : at + r * pitch + count], image[first_row + r * row_step]
+            for q in range(count):
+                row[q] = line[first + q * step]
 
 
 @kernel
 def fill_planes(planes: Any, base: Any, image: Any, vertical: Axis, horizontal: Axis) -> None:
-    """Fill the planes of one channel, from `base` on, from `image` (H, W)."""
+    """Fill the planes of one channel, from `base` on, from `image` (H, W): zeros first, then what is inside."""
+    size = vertical.padded * horizontal.padded
+    step = horizontal.step
     at = base
-    width, step = horizontal.padded, horizontal.step
     for p in range(vertical.phases):
         shift_h = p * vertical.phase_step % vertical.step + vertical.first
         top, bottom = clipped(shift_h, vertical.step, vertical.size, vertical.padded)
         for q in range(horizontal.phases):
             shift_w = q * horizontal.phase_step % step + horizontal.first
-            left, right = clipped(shift_w, step, horizontal.size, width)
-            _fill_zeros(planes, at, top * width)
-            at += top * width
-            for r in range(top, bottom):
-                copy_strided(planes, at, image[r * vertical.step + shift_h], shift_w, step, left, right, width)
-                at += width
-            _fill_zeros(planes, at, (vertical.padded - bottom) * width)
-            at += (vertical.padded - bottom) * width
-
-
-@kernel
-def _fill_zeros(planes: Any, at: Any, count: Any) -> None:
-    target = planes[at : at + count]
-    for j in range(count):
-        target[j] = 0
+            left, right = clipped(shift_w, step, horizontal.size, horizontal.padded)
+            planes[at : at + size] = 0
+            copy_rows(
+                planes, at + top * horizontal.padded + left, horizontal.padded, image, top * vertical.step + shift_h,
+                vertical.step, bottom - top, left * step + shift_w, step, right - left,
+            )  # fmt: skip
+            at += size
 
 
 @kernel

@@ -42,6 +42,11 @@ def result_dtype(*arrays: Array) -> DType:
     return np.dtype("int64") if dtype.kind == "b" else dtype
 
 
+def sums_dtype(dtype: DType) -> DType:
+    """The dtype that holds unrounded results of this one."""
+    return dtype if DTYPES[dtype].is_complex else DTYPES[dtype].compute
+
+
 # --- what comes in --------------------------------------------------------------------------------------------------
 
 
@@ -142,4 +147,5 @@ __all__ = [
     "as_out",
     "ready",
     "result_dtype",
+    "sums_dtype",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -131,14 +132,12 @@ def _constant(function: str, value: Any, dtype: Any) -> Any:
     scalar = np.asarray(value)
     if scalar.ndim != 0 or scalar.dtype.kind not in "biufc":
         raise ValueError(f"{function}: value must be a scalar number, got {describe(value)}")
-    with np.errstate(all="ignore"):
-        try:
+    held = None
+    if scalar.dtype.kind != "c" or dtype.kind == "c":
+        with np.errstate(all="ignore"), suppress(OverflowError):
             held = scalar.astype(dtype)
-            exact = dtype.kind in "fc" and (scalar.dtype.kind != "c" or dtype.kind == "c")
-            if not exact and not bool(held == scalar):
-                raise ValueError
-        except (ValueError, OverflowError):
-            raise ValueError(f"{function}: value {value!r} cannot be held in dtype {dtype}") from None
+    if held is None or (dtype.kind not in "fc" and not bool(held == scalar)):
+        raise ValueError(f"{function}: value {value!r} cannot be held in dtype {dtype}")
     return held
 
 

@@ -69,8 +69,9 @@ def backward_axis(
     """
     lowest_oh = -(((kernel_size - 1) * dilation - pad) // stride)
     highest_oh = (in_size - 1 + pad) // stride
-    padded = max(0, highest_oh - lowest_oh + 1)
     grid = (in_size - phase + stride - 1) // stride
+    # Rows of a plane are rows of the grid, too, also of a phase that no output sees.
+    padded = max(highest_oh - lowest_oh + 1, (in_size + stride - 1) // stride)
     kernel_step = stride // math.gcd(stride, dilation)
     # One of any `kernel_step` neighbours contributes, or none does.
     last = kernel_size - 1

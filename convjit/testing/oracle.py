@@ -1,0 +1,308 @@
+"""What every operation should give, computed from its definition: slow, short, and importing nothing from convjit.
+
+Padding is counts, `((top, bottom), (left, right))`; kernel, stride and dilation are pairs `(height, width)`. Works in
+the dtype of its arguments, so integers, longdouble and Python objects (fractions) give exact or better results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Pair: TypeAlias = tuple[int, int]
+Pads: TypeAlias = tuple[Pair, Pair]
+
+NO_PADS: Pads = ((0, 0), (0, 0))
+
+
+class Tap(NamedTuple):
+    """One output position and the slices of the padded image that it sees."""
+
+    i: int
+    j: int
+    rows: slice
+    cols: slice
+
+
+def reference_pads(padding: Any, image: Pair, kernel: Pair, stride: Pair = (1, 1), dilation: Pair = (1, 1)) -> Pads:
+    """Any form of padding as counts; `same_upper` and `same_lower` by trial.
+
+    Examples
+    --------
+    >>> reference_pads("same_upper", (5, 5), (3, 3), stride=(2, 3))
+    ((1, 1), (0, 1))
+    """
+    if not isinstance(padding, str):
+        top_left = np.broadcast_to(np.asarray(padding).reshape(-1, 1) if np.ndim(padding) < 2 else padding, (2, 2))
+        return (int(top_left[0, 0]), int(top_left[0, 1])), (int(top_left[1, 0]), int(top_left[1, 1]))
+    sides = []
+    for axis in (0, 1):
+        reach, size = dilation[axis] * (kernel[axis] - 1), image[axis]
+        total = {"valid": 0, "same": reach, "full": 2 * reach}.get(padding)
+        if total is None:
+            wanted, total = -(-size // stride[axis]), 0
+            while (size + total - reach - 1) // stride[axis] + 1 < wanted:
+                total += 1
+        sides.append((total - total // 2, total // 2) if padding == "same_lower" else (total // 2, total - total // 2))
+    return sides[0], sides[1]
+
+
+def _starts(size: int, pads: Pair, extent: int, stride: int, ceil_mode: bool) -> list[int]:
+    """Where the windows of one axis start in the padded image."""
+    starts = [0]
+    while starts[-1] + stride + extent <= size + sum(pads):
+        starts.append(starts[-1] + stride)
+    more = starts[-1] + stride
+    if ceil_mode and starts[-1] + extent < size + sum(pads) and more < size + pads[0]:
+        starts.append(more)
+    return starts
+
+
+def _taps(
+    image: tuple[int, ...], kernel: Pair, stride: Pair, pads: Pads, dilation: Pair, ceil_mode: bool = False
+) -> Iterator[Tap]:
+    extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    heights, widths = (_starts(image[a - 2], pads[a], extents[a], stride[a], ceil_mode) for a in (0, 1))
+    for i, top in enumerate(heights):
+        for j, left in enumerate(widths):
+            rows = slice(top, top + extents[0], dilation[0])
+            yield Tap(i, j, rows, slice(left, left + extents[1], dilation[1]))
+
+
+def reference_pad2d(x: Array, pads: Pads, mode: Any = "constant", value: Any = 0) -> Array:
+    """`np.pad` of the last two axes.
+
+    Examples
+    --------
+    >>> reference_pad2d(np.array([[1, 2, 3]]), ((0, 0), (1, 1)), "wrap")
+    array([[3, 1, 2, 3, 1]])
+    """
+    if mode != "constant":
+        return np.pad(x, [(0, 0)] * (x.ndim - 2) + [*pads], mode)
+    (top, bottom), (left, right) = pads
+    height, width = x.shape[-2:]
+    padded = np.full((*x.shape[:-2], top + height + bottom, left + width + right), value, x.dtype)
+    padded[..., top : top + height, left : left + width] = x  # np.pad would put NumPy integers into an object array
+    return padded
+
+
+def reference_pad2d_backward(dy: Array, pads: Pads, mode: Any = "constant") -> Array:
+    """Adds every padded position to the pixel that it shows.
+
+    Examples
+    --------
+    >>> reference_pad2d_backward(np.ones((1, 7)), ((0, 0), (2, 2)), "edge")
+    array([[3., 1., 3.]])
+    """
+    height, width = dy.shape[-2] - sum(pads[0]), dy.shape[-1] - sum(pads[1])
+    dx = np.zeros((*dy.shape[:-2], height, width), dy.dtype)
+    shown_h = reference_pad2d(np.repeat(np.arange(height), width).reshape(height, width), pads, mode, -1)
+    shown_w = reference_pad2d(np.tile(np.arange(width), height).reshape(height, width), pads, mode, -1)
+    for i, j in np.ndindex(*shown_h.shape):
+        if shown_h[i, j] >= 0:
+            dx[..., shown_h[i, j], shown_w[i, j]] += dy[..., i, j]
+    return dx
+
+
+def reference_conv2d(
+    x: Array, weight: Array, bias: Array | None = None, stride: Pair = (1, 1), pads: Pads = NO_PADS,
+    dilation: Pair = (1, 1), groups: int = 1, padding_mode: str = "constant",
+) -> Array:  # fmt: skip
+    """Cross-correlation, one output pixel after the other; `x` is (N, C, H, W).
+
+    Examples
+    --------
+    >>> reference_conv2d(np.arange(9).reshape(1, 1, 3, 3), np.ones((1, 1, 2, 2), int))
+    array([[[[ 8, 12],
+             [20, 24]]]])
+    """
+    padded = reference_pad2d(x, pads, padding_mode)
+    kernel = (weight.shape[2], weight.shape[3])
+    taps = list(_taps(x.shape, kernel, stride, pads, dilation))
+    dtype = np.result_type(x, weight) if bias is None else np.result_type(x, weight, bias)
+    y = np.zeros((x.shape[0], weight.shape[0], taps[-1].i + 1, taps[-1].j + 1), dtype)
+    for ins, outs in _groups(x.shape[1], weight.shape[0], groups):
+        for tap in taps:
+            patch = padded[:, ins, tap.rows, tap.cols]
+            y[:, outs, tap.i, tap.j] = np.tensordot(patch, weight[outs], ((1, 2, 3), (1, 2, 3)))
+    return y if bias is None else np.asarray(y + bias[:, None, None], dtype)
+
+
+def _groups(in_channels: int, out_channels: int, groups: int) -> list[tuple[slice, slice]]:
+    per_in, per_out = in_channels // groups, out_channels // groups
+    return [(slice(g * per_in, (g + 1) * per_in), slice(g * per_out, (g + 1) * per_out)) for g in range(groups)]
+
+
+def reference_conv2d_backward(
+    grad_output: Array, x: Array, weight: Array, stride: Pair = (1, 1), pads: Pads = NO_PADS,
+    dilation: Pair = (1, 1), groups: int = 1, padding_mode: str = "constant",
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """The adjoints of `reference_conv2d` in input, weight and bias.
+
+    Examples
+    --------
+    >>> x, weight = np.ones((1, 1, 1, 3)), np.array([[[[1.0, 2.0]]]])
+    >>> [g.ravel().tolist() for g in reference_conv2d_backward(np.ones((1, 1, 1, 2)), x, weight)]
+    [[1.0, 3.0, 2.0], [2.0, 2.0], [2.0]]
+    """
+    padded = reference_pad2d(x, pads, padding_mode)
+    dtype = np.result_type(grad_output, x, weight)
+    dpadded, dw = np.zeros(padded.shape, dtype), np.zeros(weight.shape, dtype)
+    kernel = (weight.shape[2], weight.shape[3])
+    for ins, outs in _groups(x.shape[1], weight.shape[0], groups):
+        for tap in _taps(x.shape, kernel, stride, pads, dilation):
+            dy = grad_output[:, outs, tap.i, tap.j]
+            dpadded[:, ins, tap.rows, tap.cols] += np.tensordot(dy, np.conj(weight[outs]), (1, 0))
+            dw[outs] += np.tensordot(dy, np.conj(padded[:, ins, tap.rows, tap.cols]), (0, 0))
+    db = grad_output.sum((0, 2, 3), dtype=dtype)
+    return reference_pad2d_backward(dpadded, pads, padding_mode), dw, db
+
+
+def reference_conv_transpose2d(
+    x: Array, weight: Array, bias: Array | None, output_size: Pair, stride: Pair = (1, 1), pads: Pads = NO_PADS,
+    dilation: Pair = (1, 1), groups: int = 1,
+) -> Array:  # fmt: skip
+    """Stamps the weights, scaled by each pixel of `x`, onto the output; `weight` is (C, O // groups, KH, KW).
+
+    Examples
+    --------
+    >>> x = np.array([[[[1, 2]]]])
+    >>> reference_conv_transpose2d(x, np.ones((1, 1, 1, 2), int), None, output_size=(1, 4), stride=(1, 2))
+    array([[[[1, 1, 2, 2]]]])
+    """
+    out_channels = weight.shape[1] * groups
+    top, left = pads[0][0], pads[1][0]
+    dtype = np.result_type(x, weight) if bias is None else np.result_type(x, weight, bias)
+    # Room for stamps that reach beyond the output on either side, which is cut out at the end.
+    reach = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(x.shape[2:], stride, weight.shape[2:], dilation,
+                                                                 strict=True)]  # fmt: skip
+    canvas = (max(reach[0], top + output_size[0]), max(reach[1], left + output_size[1]))
+    y = np.zeros((x.shape[0], out_channels, *canvas), dtype)
+    for ins, outs in _groups(x.shape[1], out_channels, groups):
+        for i, j, kh, kw in np.ndindex(*x.shape[2:], *weight.shape[2:]):
+            h, w = i * stride[0] + kh * dilation[0], j * stride[1] + kw * dilation[1]
+            y[:, outs, h, w] += x[:, ins, i, j] @ weight[ins, :, kh, kw]
+    y = y[:, :, top : top + output_size[0], left : left + output_size[1]]
+    return y if bias is None else np.asarray(y + bias[:, None, None], dtype)
+
+
+def reference_im2col(
+    x: Array, kernel: Pair, stride: Pair = (1, 1), pads: Pads = NO_PADS, dilation: Pair = (1, 1)
+) -> Array:
+    """Every window of (N, C, H, W), flattened, as a column.
+
+    Examples
+    --------
+    >>> reference_im2col(np.arange(3).reshape(1, 1, 1, 3), (1, 2))
+    array([[[0, 1],
+            [1, 2]]])
+    """
+    padded = reference_pad2d(x, pads)
+    windows = [padded[:, :, t.rows, t.cols] for t in _taps(x.shape, kernel, stride, pads, dilation)]
+    return np.stack([w.reshape(x.shape[0], x.shape[1] * kernel[0] * kernel[1]) for w in windows], axis=2)
+
+
+def reference_col2im(
+    columns: Array, image_size: Pair, kernel: Pair, stride: Pair = (1, 1), pads: Pads = NO_PADS,
+    dilation: Pair = (1, 1),
+) -> Array:  # fmt: skip
+    """Adds every column back to the window that it came from.
+
+    Examples
+    --------
+    >>> reference_col2im(np.ones((1, 2, 2), int), (1, 3), (1, 2))
+    array([[[[1, 2, 1]]]])
+    """
+    batch, channels = columns.shape[0], columns.shape[1] // (kernel[0] * kernel[1])
+    padded = reference_pad2d(np.zeros((batch, channels, *image_size), columns.dtype), pads)
+    for column, tap in enumerate(_taps(image_size, kernel, stride, pads, dilation)):
+        padded[:, :, tap.rows, tap.cols] += columns[:, :, column].reshape(batch, channels, *kernel)
+    return reference_pad2d_backward(padded, pads)
+
+
+def _windows(
+    x: Array, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair, ceil_mode: bool
+) -> Iterator[tuple[int, int, list[Pair], int]]:
+    """Each output position, the pixels that it sees, and its number of taps up to the end of the padding."""
+    height, width = x.shape[2:]
+    ends = height + sum(pads[0]), width + sum(pads[1])
+    for tap in _taps(x.shape, kernel, stride, pads, dilation, ceil_mode):
+        taps = [
+            (h, w)
+            for h in range(tap.rows.start, tap.rows.stop, tap.rows.step)
+            for w in range(tap.cols.start, tap.cols.stop, tap.cols.step)
+            if h < ends[0] and w < ends[1]
+        ]
+        seen = [(h - pads[0][0], w - pads[1][0]) for h, w in taps]
+        yield tap.i, tap.j, [(h, w) for h, w in seen if 0 <= h < height and 0 <= w < width], len(taps)
+
+
+def reference_max_pool2d(
+    x: Array, kernel: Pair, stride: Pair, pads: Pads = NO_PADS, dilation: Pair = (1, 1), ceil_mode: bool = False
+) -> tuple[Array, Array]:
+    """The maximum of each window and the flat position of the first one.
+
+    A window that sees no pixel gives the least value of the dtype, and -1.
+
+    Examples
+    --------
+    >>> y, indices = reference_max_pool2d(np.array([[[[1, 3, 3]]]]), (1, 2), (1, 1))
+    >>> y.tolist(), indices.tolist()
+    ([[[[3, 3]]]], [[[[1, 1]]]])
+    """
+    values, positions = {}, {}
+    least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    for i, j, pixels, _ in _windows(x, kernel, stride, pads, dilation, ceil_mode):
+        if not pixels:
+            values[i, j], positions[i, j] = np.full(x.shape[:2], least), np.full(x.shape[:2], -1)
+            continue
+        seen = np.stack([x[:, :, h, w] for h, w in pixels])
+        first = seen.argmax(0)  # NumPy's too: the first maximum, or the first NaN
+        values[i, j] = np.take_along_axis(seen, first[None], 0)[0]
+        positions[i, j] = np.array([h * x.shape[3] + w for h, w in pixels])[first]
+    out = (*x.shape[:2], max(values)[0] + 1, max(values)[1] + 1)
+    y, indices = np.empty(out, x.dtype), np.empty(out, np.int64)
+    for (i, j), value in values.items():
+        y[:, :, i, j], indices[:, :, i, j] = value, positions[i, j]
+    return y, indices
+
+
+def reference_max_pool2d_backward(grad_output: Array, indices: Array, input_size: Pair) -> Array:
+    """Adds each output's gradient to the pixel at its index.
+
+    Examples
+    --------
+    >>> reference_max_pool2d_backward(np.ones((1, 1, 1, 2)), np.array([[[[1, 1]]]]), (1, 3))
+    array([[[[0., 2., 0.]]]])
+    """
+    dx = np.zeros((*grad_output.shape[:2], *input_size), grad_output.dtype)
+    for n, c, i, j in np.ndindex(*grad_output.shape):
+        if indices[n, c, i, j] >= 0:
+            h, w = divmod(int(indices[n, c, i, j]), input_size[1])
+            dx[n, c, h, w] += grad_output[n, c, i, j]
+    return dx
+
+
+def reference_avg_pool2d(
+    x: Array, kernel: Pair, stride: Pair, pads: Pads = NO_PADS, dilation: Pair = (1, 1), ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Array:  # fmt: skip
+    """The mean of each window.
+
+    Examples
+    --------
+    >>> reference_avg_pool2d(np.array([[[[1.0, 3.0, 5.0]]]]), (1, 2), (1, 1))
+    array([[[[2., 4.]]]])
+    """
+    means = {}
+    for i, j, pixels, taps in _windows(x, kernel, stride, pads, dilation, ceil_mode):
+        total = sum((x[:, :, h, w] for h, w in pixels), np.zeros(x.shape[:2], x.dtype))
+        means[i, j] = total / (taps if count_include_pad else max(len(pixels), 1))
+    y = np.empty((*x.shape[:2], max(means)[0] + 1, max(means)[1] + 1), np.result_type(*means.values()))
+    for (i, j), mean in means.items():
+        y[:, :, i, j] = mean
+    return y

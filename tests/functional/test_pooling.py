@@ -1,0 +1,170 @@
+"""Pooling and its adjoints against the definition, with ties, NaN and windows that see no pixel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from convjit import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
+from convjit.testing import (
+    check_adjoint,
+    exact_arrays,
+    real_arrays,
+    reference_avg_pool2d,
+    reference_max_pool2d,
+    reference_max_pool2d_backward,
+)
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """A valid pooling: the shape of the images and the window."""
+
+    shape: tuple
+    kernel: tuple
+    stride: tuple
+    pads: tuple
+    dilation: tuple
+    ceil_mode: bool
+
+    @property
+    def arguments(self):
+        return {"kernel_size": self.kernel, "stride": self.stride, "padding": self.pads, "dilation": self.dilation,
+                "ceil_mode": self.ceil_mode}  # fmt: skip
+
+    @property
+    def reference(self):
+        return {"kernel": self.kernel, "stride": self.stride, "pads": self.pads, "dilation": self.dilation,
+                "ceil_mode": self.ceil_mode}  # fmt: skip
+
+
+@st.composite
+def poolings(draw, planes=((1, 1), (2, 3))):
+    kernel, stride, dilation = (tuple(draw(st.integers(1, most)) for _ in range(2)) for most in (3, 4, 2))
+    extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    pads = tuple((draw(st.integers(0, e - 1)), draw(st.integers(0, e - 1))) for e in extents)
+    sizes = [max(1, e - sum(p)) + draw(st.integers(0, 4)) for e, p in zip(extents, pads, strict=True)]
+    return Pooling((*draw(st.sampled_from(planes)), *sizes), kernel, stride, pads, dilation, draw(st.booleans()))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "uint8", "int64", "uint64", "float16"])
+@given(data=st.data())
+def test_maximum_and_where(data, dtype):
+    problem = data.draw(poolings())
+    x = data.draw(exact_arrays(problem.shape, dtype))  # few values, so many ties
+    y, indices = max_pool2d(x, **problem.arguments, return_indices=True)
+    wanted, where = reference_max_pool2d(x, **problem.reference)
+    assert_array_equal(y, wanted, strict=True)
+    assert_array_equal(indices, where, strict=True)
+    assert_array_equal(max_pool2d(x, **problem.arguments), wanted, strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "int32", "uint8"])
+def test_maximum_of_extreme_integers(dtype):
+    limits = np.iinfo(dtype)
+    x = np.array([limits.min, limits.max, limits.max - 1, limits.min], dtype).reshape(1, 2, 2)
+    y, where = max_pool2d(x, 2, 1, 1, return_indices=True)
+    wanted, indices = reference_max_pool2d(x[None], (2, 2), (1, 1), ((1, 1), (1, 1)))
+    assert_array_equal(y, wanted[0], strict=True)
+    assert_array_equal(where, indices[0])
+
+
+@given(data=st.data())
+def test_maximum_with_nan_and_infinities(data):
+    problem = data.draw(poolings())
+    x = data.draw(exact_arrays(problem.shape, largest=2))
+    x[x == 2] = np.nan
+    x[x == -2] = -np.inf
+    x[x == 1] = np.inf
+    y, indices = max_pool2d(x, **problem.arguments, return_indices=True)
+    wanted, where = reference_max_pool2d(x, **problem.reference)
+    assert_array_equal(y, wanted)
+    assert_array_equal(indices, where)
+
+
+@given(data=st.data())
+def test_maximum_backward(data):
+    problem = data.draw(poolings())
+    x = data.draw(exact_arrays(problem.shape))
+    y, indices = reference_max_pool2d(x, **problem.reference)
+    dy = data.draw(exact_arrays(y.shape))
+    wanted = reference_max_pool2d_backward(dy, indices, x.shape[2:])
+    assert_array_equal(max_pool2d_backward(dy, x, **problem.arguments), wanted, strict=True)
+    assert_array_equal(max_pool2d_backward(dy, x, **problem.arguments, indices=indices), wanted, strict=True)
+
+
+@given(data=st.data())
+def test_maximum_backward_is_the_adjoint_of_selecting(data):
+    problem = data.draw(poolings())
+    x = data.draw(real_arrays(problem.shape))  # no ties: near x the maximum is a selection, linear
+    y = max_pool2d(x, **problem.arguments)
+    dy = data.draw(exact_arrays(y.shape))
+    dy[np.isneginf(y)] = 0
+    y[np.isneginf(y)] = 0
+    check_adjoint(lambda _: y, lambda g: max_pool2d_backward(g, x, **problem.arguments), x, dy, tolerance=1e-15)
+
+
+@pytest.mark.parametrize("count_include_pad", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "complex64", "complex128"])
+@given(data=st.data())
+def test_mean(data, dtype, count_include_pad):
+    problem = data.draw(poolings())
+    x = data.draw(exact_arrays(problem.shape, dtype))
+    got = avg_pool2d(x, **problem.arguments, count_include_pad=count_include_pad)
+    wanted = reference_avg_pool2d(x, **problem.reference, count_include_pad=count_include_pad)
+    if x.dtype.kind == "c":
+        assert_allclose(got, wanted, rtol=1e-6)
+        assert got.dtype == x.dtype
+    else:  # exact sums, one division each
+        assert_array_equal(got, wanted, strict=True)
+
+
+@pytest.mark.parametrize("count_include_pad", [True, False])
+@given(data=st.data())
+def test_mean_backward_is_the_adjoint(data, count_include_pad):
+    problem = data.draw(poolings())
+    x = data.draw(exact_arrays(problem.shape))
+    options = {**problem.arguments, "count_include_pad": count_include_pad}
+    y = avg_pool2d(x, **options)
+    dy = 36.0 * 25 * data.draw(exact_arrays(y.shape))
+    check_adjoint(
+        lambda a: avg_pool2d(a, **options),
+        lambda g: avg_pool2d_backward(g, problem.shape[2:], **options),
+        x,
+        dy,
+        tolerance=1e-14,
+    )
+
+
+@given(x=exact_arrays((2, 4, 6)))
+def test_mean_without_overlap_is_a_reshape(x):
+    assert_array_equal(avg_pool2d(x, 2), x.reshape(2, 2, 2, 3, 2).mean((2, 4)))
+    assert_array_equal(max_pool2d(x, 2), x.reshape(2, 2, 2, 3, 2).max((2, 4)))
+
+
+@given(x=real_arrays((2, 3, 5, 5)))
+def test_unbatched_is_a_batch_of_one(x):
+    for pool in (max_pool2d, avg_pool2d):
+        assert_array_equal(pool(x[0], 2), pool(x[:1], 2)[0], strict=True)
+    dy = np.ones((3, 2, 2))
+    assert_array_equal(max_pool2d_backward(dy, x[0], 2), max_pool2d_backward(dy[None], x[:1], 2)[0])
+    assert_array_equal(avg_pool2d_backward(dy, 5, 2), avg_pool2d_backward(dy[None], 5, 2)[0])
+
+
+def test_bool_counts_as_integers():
+    x = np.array([[[True, False], [False, False]]])
+    assert_array_equal(max_pool2d(x, 2), np.array([[[1]]]), strict=True)
+    assert_array_equal(avg_pool2d(x, 2), np.array([[[0.25]]]), strict=True)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same", "same_upper", "same_lower", ((0, 1), (1, 0)), (1, 0), 1])
+def test_every_form_of_padding(padding):
+    x = np.random.default_rng(3).standard_normal((1, 2, 7, 6))
+    pads = {"valid": ((0, 0), (0, 0)), "same": ((1, 1), (1, 1)), "same_upper": ((1, 1), (0, 1)),
+            "same_lower": ((1, 1), (1, 0)), ((0, 1), (1, 0)): ((0, 1), (1, 0)), (1, 0): ((1, 1), (0, 0)),
+            1: ((1, 1), (1, 1))}[padding]  # fmt: skip
+    wanted = reference_max_pool2d(x, (3, 3), (2, 2), pads)[0]
+    assert_array_equal(max_pool2d(x, 3, 2, padding), wanted)

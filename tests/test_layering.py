@@ -1,0 +1,165 @@
+"""Imports go downwards, Numba's decorators are named in one place, importing compiles nothing, names are documented."""
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import convjit
+
+PACKAGE = Path(convjit.__file__).parent
+README = PACKAGE.parent / "README.md"
+
+# Top to bottom: a module imports from its own layer and from those below.
+LAYERS = (
+    ("__main__", "demo"),
+    ("interop",),
+    ("layers",),
+    ("functional", "nopython"),
+    ("algorithms",),
+    ("gemm",),
+    ("simd",),
+    ("arrays",),
+    ("environment",),
+    ("runtime",),
+    ("geometry",),
+    ("typing",),
+)
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+DECORATORS = {"njit", "jit", "intrinsic", "vectorize", "guvectorize", "prange", "cfunc", "stencil", "overload"}
+
+
+def imports(path):
+    """Absolute dotted names that a module imports, `a.b.c` for `from a.b import c`."""
+    package = ("convjit", *path.relative_to(PACKAGE).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
+            stem = ".".join(part for part in (base, node.module) if part)
+            yield from (f"{stem}.{alias.name}" for alias in node.names)
+
+
+def layer_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_downwards(path):
+    layer = layer_of(path)
+    if layer == "__init__":
+        return
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "convjit":
+            continue
+        assert len(parts) > 1, f"{path.name} imports the whole package"
+        target = parts[1]
+        if layer == "testing":
+            assert target == "testing", f"convjit.testing imports {name}"
+        elif target == "testing":
+            assert layer in ("__main__", "demo"), f"{path.name} imports {name}"
+        elif target in RANK:
+            assert layer in RANK, f"{layer} is in no layer"
+            assert RANK[target] >= RANK[layer], f"{layer} imports {name}, which is above it"
+        else:  # a public name from the top of the package
+            assert layer in ("__main__", "demo"), f"{path.name} imports {name} from the top"
+
+
+def test_the_oracle_imports_nothing_from_convjit():
+    assert {name.split(".")[0] for name in imports(PACKAGE / "testing" / "oracle.py")} <= {
+        "__future__", "collections", "typing", "numpy"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_runtime_names_numbas_decorators(path):
+    if layer_of(path) in ("runtime", "nopython"):
+        return
+    for name in imports(path):
+        if name.split(".")[0] == "numba":
+            assert name.split(".")[-1] not in DECORATORS, f"{path.name} imports {name}"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("numba", "nb"):
+            assert node.attr not in DECORATORS, f"{path.name} uses numba.{node.attr}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_optional_packages_are_imported_where_they_are_used(path):
+    """At the top of a module stands only what is always installed."""
+    optional = {"matplotlib", "rich", "sklearn", "torch", "hypothesis", "pytest", "scipy", "pandas", "jax"}
+    if layer_of(path) == "testing":
+        return
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            assert not optional & {name.split(".")[0] for name in names}, f"{path.name} imports {names}"
+
+
+IMPORT = """
+import json, sys, warnings
+warnings.simplefilter("error")
+import numba.core.dispatcher as dispatcher
+compiled = []
+compile = dispatcher.Dispatcher.compile
+dispatcher.Dispatcher.compile = lambda self, sig: (compiled.append(str(self)), compile(self, sig))[1]
+before = set(sys.modules)
+import convjit
+print(json.dumps({"compiled": compiled, "modules": sorted(set(sys.modules) - before)}))
+"""
+
+
+def test_importing_compiles_nothing_and_stays_small():
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["compiled"] == []
+    loaded = {name.split(".")[0] for name in seen["modules"]}
+    assert not loaded & {"hypothesis", "pytest", "matplotlib", "rich", "torch", "sklearn", "PIL", "pandas"}
+    assert "convjit.testing" not in seen["modules"]
+
+
+# --- public names ---------------------------------------------------------------------------------------------------
+
+PUBLIC = [name for name in getattr(convjit, "__all__", ()) if not name.startswith("__")]
+FUNCTIONS = [name for name in PUBLIC if callable(getattr(convjit, name))]
+
+
+def test_public_names_are_listed_and_exist():
+    assert PUBLIC, "convjit has no __all__"
+    assert len(set(PUBLIC)) == len(PUBLIC)
+    names = {n for n, v in vars(convjit).items() if not n.startswith("_") and not inspect.ismodule(v)}
+    assert names == set(PUBLIC)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_names_have_a_docstring_with_an_example(name):
+    value = getattr(convjit, name)
+    text = inspect.getdoc(value) or ""
+    assert ">>> " in text, f"{name} has no example"
+    assert text.splitlines()[0].endswith("."), f"{name} has no summary line"
+    if inspect.isfunction(value):
+        for parameter in inspect.signature(value).parameters:
+            assert re.search(rf"\b{parameter}\b", text), f"{name} does not document {parameter}"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_in_the_readme(name):
+    assert re.search(rf"\b{name}\b", README.read_text()), f"README.md does not mention {name}"
+
+
+def test_names_of_testing_have_docstrings():
+    import convjit.testing
+
+    for name in convjit.testing.__all__:
+        value = getattr(convjit.testing, name)
+        if callable(value):
+            assert (value.__doc__ or "").strip(), f"convjit.testing.{name} has no docstring"

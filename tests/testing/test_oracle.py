@@ -1,0 +1,182 @@
+"""The oracle by hand and against NumPy's own functions, and what the strategies draw."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import find, given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from convjit.testing import (
+    LAYOUTS,
+    NumpyConv2D,
+    Problem,
+    conv2d_cases,
+    conv2d_problems,
+    exact_arrays,
+    layouts,
+    real_arrays,
+    reference_avg_pool2d,
+    reference_conv2d,
+    reference_conv2d_backward,
+    reference_max_pool2d,
+    reference_pads,
+)
+
+
+def test_convolution_by_hand():
+    x = np.arange(16).reshape(1, 1, 4, 4)
+    weight = np.array([[1, 2], [3, 4]]).reshape(1, 1, 2, 2)
+    y = reference_conv2d(x, weight, np.array([100]), stride=(2, 1), pads=((0, 0), (1, 0)), dilation=(1, 2))
+    # Row 0: taps (h, w-1), (h, w+1) of rows 0 and 1 with weights 1 2 and 3 4.
+    assert_array_equal(y[0, 0, 0], 100 + np.array([2 * 1 + 4 * 5, 2 * 2 + 3 * 4 + 4 * 6, 1 + 2 * 3 + 3 * 5 + 4 * 7]))
+
+
+@given(x=exact_arrays((9, 8)), weight=exact_arrays((3, 2)))
+def test_convolution_is_numpys_sliding_window(x, weight):
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape)
+    assert_array_equal(
+        reference_conv2d(x[None, None], weight[None, None])[0, 0], np.einsum("ijkl,kl->ij", windows, weight)
+    )
+
+
+def test_fractions_are_exact():
+    third = np.full((1, 1, 1, 3), Fraction(1, 3))
+    assert reference_conv2d(third, third).tolist() == [[[[Fraction(1, 3)]]]]
+
+
+@given(case=conv2d_cases(dtype="int64"))
+def test_its_gradients_are_its_adjoints(case):
+    problem = case.problem
+    x, dy = case.x.reshape(problem.batched_x_shape), case.grad_output.reshape(problem.batched_y_shape)
+    y = reference_conv2d(x, case.weight, **problem.reference_options)
+    dx, dw, db = reference_conv2d_backward(dy, x, case.weight, **problem.reference_options)
+    assert y.shape == dy.shape
+    assert (y * dy).sum() == (x * dx).sum() == (case.weight * dw).sum()
+    assert_array_equal(db, dy.sum((0, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("padding", "wanted"),
+    [("valid", ((0, 0), (0, 0))), ("same", ((1, 1), (1, 2))), ("full", ((2, 2), (3, 3))), (1, ((1, 1), (1, 1))),
+     ((1, 2), ((1, 1), (2, 2))), (((1, 2), (3, 4)), ((1, 2), (3, 4))), ("same_upper", ((1, 1), (1, 2))),
+     ("same_lower", ((1, 1), (2, 1)))],
+)  # fmt: skip
+def test_padding_forms(padding, wanted):
+    assert reference_pads(padding, (5, 5), (3, 4), stride=(2, 2)) == wanted
+
+
+def test_pools_by_hand():
+    x = np.array([[[[1.0, 5.0, 2.0, 4.0, 3.0]]]])
+    assert_array_equal(reference_max_pool2d(x, (1, 2), (1, 2))[0], [[[[5, 4]]]])
+    assert_array_equal(reference_max_pool2d(x, (1, 2), (1, 2), ceil_mode=True)[0], [[[[5, 4, 3]]]])
+    assert_array_equal(reference_avg_pool2d(x, (1, 2), (1, 2), ((0, 0), (1, 0))), [[[[0.5, 3.5, 3.5]]]])
+    excluded = reference_avg_pool2d(x, (1, 2), (1, 2), ((0, 0), (1, 0)), count_include_pad=False)
+    assert_array_equal(excluded, [[[[1, 3.5, 3.5]]]])
+
+
+@given(problem=conv2d_problems())
+def test_drawn_problems_are_valid(problem):
+    assert min(problem.out_size) >= 1
+    assert problem.x_shape[-3] == problem.weight_shape[1] * problem.groups
+    assert problem.weight_shape[0] % problem.groups == 0
+    if problem.padding_mode == "reflect":
+        assert all(max(pads) < size for pads, size in zip(problem.pads, problem.image, strict=True))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        lambda p: p.groups == 3,
+        lambda p: p.padding == "same_lower",
+        lambda p: np.ndim(p.padding) == 2,
+        lambda p: p.padding_mode == "wrap" and p.pads != ((0, 0), (0, 0)),
+        lambda p: len(p.x_shape) == 4 and p.x_shape[0] > 1,
+        lambda p: p.stride_pair == (3, 1),
+        lambda p: p.dilation_pair == (1, 2) and p.kernel[1] > 1,
+        lambda p: p.stride_pair[0] > p.kernel[0],
+        lambda p: max(p.pads[0]) > p.kernel[0],
+        lambda p: p.bias_shape is not None,
+    ],
+)
+def test_every_kind_of_problem_is_drawn(wanted):
+    assert wanted(find(conv2d_problems(), wanted))
+
+
+def test_shrinking_ends_at_the_smallest_problem():
+    assert find(conv2d_problems(), lambda p: p.groups == 2) == Problem((2, 1, 1), (2, 1, 1, 1), groups=2)
+    assert_array_equal(find(exact_arrays((2, 2)), lambda a: True), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float32", "complex64"])
+@given(data=st.data())
+def test_exact_arrays_hold_small_integers(data, dtype):
+    array = data.draw(exact_arrays((2, 3), dtype))
+    assert array.dtype == dtype
+    assert array.shape == (2, 3)
+    assert_array_equal(array, np.round(array.astype(complex)))
+    assert (abs(array) <= 6).all()
+
+
+def test_exact_arrays_differ_within_one_array():
+    assert find(exact_arrays(8), lambda a: len(set(a.tolist())) >= 4).size == 8
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["bool", "float32", "complex128"])
+def test_layouts_hold_the_same_values(name, dtype):
+    array = (np.arange(24).reshape(2, 3, 4) % 5).astype(dtype)
+    laid_out = LAYOUTS[name](array)
+    assert_array_equal(laid_out, array)
+    assert not np.shares_memory(laid_out, array)
+
+
+def test_layouts_are_what_they_say():
+    array = np.arange(24.0).reshape(2, 3, 4)
+    made = {name: lay_out(array) for name, lay_out in LAYOUTS.items()}
+    assert made["fortran"].flags.f_contiguous
+    assert not made["strided"].flags.forc
+    assert not made["transposed"].flags.forc
+    assert min(made["reversed"].strides) < 0
+    assert not made["read-only"].flags.writeable
+    assert not made["unaligned"].flags.aligned
+    assert not made["byte-swapped"].dtype.isnative
+    assert find(layouts(array), lambda a: True).flags.c_contiguous
+
+
+@given(array=real_arrays((3, 4), "float32", positive=True))
+def test_positive_reals(array):
+    assert array.dtype == np.float32
+    assert (array >= 0).all()
+
+
+class Sgd:
+    """Plain gradient descent."""
+
+    def update(self, w, grad):
+        return w - grad
+
+
+@pytest.mark.parametrize(
+    ("padding", "stride", "size"), [("same", 1, 5), ("valid", 2, 5), ("same", 2, 5), ("valid", 1, 4)]
+)
+def test_the_numpy_layer_is_the_oracle(padding, stride, size):
+    layer = NumpyConv2D(3, (3, 2), padding=padding, stride=stride)
+    layer.set_input_shape((2, size, 6))
+    layer.initialize(Sgd())
+    rng = np.random.default_rng(0)
+    x = rng.integers(-4, 5, (2, 2, size, 6)).astype(float)
+    layer.W = rng.integers(-4, 5, layer.W.shape).astype(float)
+    layer.w0 = rng.integers(-4, 5, layer.w0.shape).astype(float)
+    weight, bias = layer.W.copy(), layer.w0.copy()
+    options = {"stride": (stride, stride), "pads": reference_pads(padding, (size, 6), (3, 2))}
+    y = layer.forward_pass(x)
+    assert_array_equal(y, reference_conv2d(x, weight, bias[:, 0], **options))
+    assert y.shape == (2, *layer.output_shape())
+    dy = rng.integers(-4, 5, y.shape).astype(float)
+    dx, dw, db = reference_conv2d_backward(dy, x, weight, **options)
+    assert_array_equal(layer.backward_pass(dy), dx)
+    assert_array_equal(layer.W, weight - dw)
+    assert_array_equal(layer.w0, bias - db[:, None])
+    assert layer.parameters() == weight.size + bias.size

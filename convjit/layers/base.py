@@ -7,13 +7,15 @@ Knows parameters and optimizers. Does not know what a layer computes. Source of 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arrays import as_array
 from ..geometry import describe
 from ..typing import Array
-from .optimizers import Optimizer
+from .optimizers import PUBLISHED
 
 Shape = tuple[int, ...]
 
@@ -37,7 +39,8 @@ class Layer:
     0
     """
 
-    # The weights that training changes, and what is kept besides them, such as running means.
+    # The weights that training changes, and what is kept besides them, such as running means: of the shape of the
+    # first weight, or None.
     weight_names: ClassVar[tuple[str, ...]] = ()
     buffer_names: ClassVar[tuple[str, ...]] = ()
 
@@ -78,9 +81,10 @@ class Layer:
 
     def _start(self, optimizer: Any, **weights: Array) -> None:
         """Set the first weights and give each a copy of the optimizer."""
-        if optimizer is not None and not callable(getattr(optimizer, "update", None)):
+        usable = callable(getattr(optimizer, "update", None)) and not isinstance(optimizer, type)
+        if optimizer is not None and not usable:
             raise TypeError(
-                f"{type(self).__name__}.initialize: optimizer must have a method update(w, grad), got "
+                f"{type(self).__name__}.initialize: optimizer must be an object with update(w, grad), got "
                 f"{describe(optimizer)}"
             )
         state: dict[str, Any] = dict(weights)
@@ -101,32 +105,60 @@ class Layer:
     def _update(self, **gradients: Array) -> None:
         """Let each weight's optimizer make a step: all of them or none.
 
-        New weights and new optimizers are made aside and committed together, so a step that fails or is interrupted
-        changes nothing. convjit's optimizers rebind their state and never write into it, so a shallow copy holds all
-        of it; a foreign one may write, into its state and into `w`.
+        A step that fails or is interrupted changes nothing: new weights are made aside and set together, and the
+        optimizers are put back. They stay the same objects, so that who holds one, or shares something with one, such
+        as a schedule, still does after a step. convjit's own rebind their state and never write into it; a foreign one
+        may write, into its state and into `w`.
         """
         changed: dict[str, Any] = {}
-        for name, gradient in gradients.items():
-            weight, optimizer = getattr(self, name), getattr(self, f"{name}_opt", None)
-            where = f"{type(self).__name__}.backward_pass: the optimizer of {name}"
-            if optimizer is None:
-                raise RuntimeError(
-                    f"{where} is None; call initialize with an optimizer, or set trainable=False for inference"
-                )
-            if isinstance(optimizer, Optimizer):
-                stepped, handed = copy.copy(optimizer), weight
-            else:
-                stepped, handed = _independent(optimizer), weight.copy()
-            changed[name] = _checked(where, stepped.update(handed, gradient), weight)
-            changed[f"{name}_opt"] = stepped
+        before: list[tuple[Any, dict[str, Any]]] = []
+        try:
+            for name, gradient in gradients.items():
+                weight, optimizer = getattr(self, name), getattr(self, f"{name}_opt", None)
+                where = f"{type(self).__name__}.backward_pass: the optimizer of {name}"
+                if optimizer is None:
+                    raise RuntimeError(
+                        f"{where} is None; call initialize with an optimizer, or set trainable=False for inference"
+                    )
+                own = type(optimizer) in PUBLISHED
+                before.append((optimizer, dict(vars(optimizer)) if own else _copied_state(optimizer)))
+                updated = optimizer.update(weight if own else weight.copy(), gradient)
+                changed[name] = _checked(where, updated, weight)
+        except BaseException:
+            for optimizer, state in reversed(before):
+                _put_back(optimizer, state)
+            raise
+        # Python looks for signals after calls and at the end of loops, so none comes between the last step and this.
         self.__dict__.update(changed)
 
 
-def _independent(optimizer: Any) -> Any:
-    try:
-        return copy.deepcopy(optimizer)
-    except Exception:  # it holds something that cannot be copied, such as a lock
-        return copy.copy(optimizer)
+def _attributes(thing: Any) -> Iterator[str]:
+    """The names of what an object holds, in its dictionary or in slots."""
+    yield from getattr(thing, "__dict__", ())
+    for kind in type(thing).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(thing, name):
+                yield name
+
+
+def _copied_state(optimizer: Any) -> dict[str, Any]:
+    """A copy of what the optimizer holds, as deep as it can be made."""
+    memo: dict[int, Any] = {}
+    state = {name: getattr(optimizer, name) for name in _attributes(optimizer)}
+    for name, value in state.items():
+        try:
+            state[name] = copy.deepcopy(value, memo)
+        except Exception:  # it cannot be copied, such as a lock
+            state[name] = value
+    return state
+
+
+def _put_back(optimizer: Any, state: dict[str, Any]) -> None:
+    for name in set(_attributes(optimizer)) - set(state):
+        delattr(optimizer, name)
+    for name, value in state.items():
+        setattr(optimizer, name, value)
 
 
 def _checked(where: str, updated: Any, weight: Array) -> Array:
@@ -143,7 +175,7 @@ def _checked(where: str, updated: Any, weight: Array) -> Array:
 
 def as_batch(layer: str, X: Any, ndim: int | None = None) -> Array:
     """The input of a layer as an array, with a batch axis."""
-    array = np.asarray(X)
+    array = as_array(layer, "X", X)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{layer}: X must be a real numeric array, got dtype {array.dtype}")
     if array.ndim < 2 or (ndim is not None and array.ndim != ndim):
@@ -154,7 +186,7 @@ def as_batch(layer: str, X: Any, ndim: int | None = None) -> Array:
 
 def check_grad(layer: str, accum_grad: Any, shape: Shape) -> Array:
     """The output gradient, of the shape of the last output."""
-    array = np.asarray(accum_grad)
+    array = as_array(f"{layer}.backward_pass", "accum_grad", accum_grad)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{layer}.backward_pass: accum_grad must be a real numeric array, got dtype {array.dtype}")
     if array.shape != shape:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..functional.front_door import public
-from ..geometry import as_positive
+from ..geometry import as_index, as_positive, describe
 from ..typing import Array, DTypeLike
-from .base import Layer, Shape, as_batch, check_grad
+from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw
 
 
@@ -98,7 +99,7 @@ class Dense(Layer):
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient with respect to the last input; then the weights are updated, if the layer is trainable."""
         x, weight = self._kept("layer_input"), self._kept("_weight_used")
-        dy = check_grad("Dense", accum_grad, (x.shape[0], weight.shape[1]))
+        dy = floating(check_grad("Dense", accum_grad, (x.shape[0], weight.shape[1])))
         dx: Array = dy @ weight.T
         if self.trainable:
             self._update(W=x.T @ dy, w0=dy.sum(axis=0, keepdims=True))
@@ -134,7 +135,14 @@ class Flatten(Layer):
 
     @public
     def __init__(self, input_shape: Shape | None = None) -> None:
-        self.input_shape = input_shape
+        if input_shape is not None:
+            self.set_input_shape(input_shape)
+
+    def set_input_shape(self, shape: Shape) -> None:
+        """Set the shape of one input."""
+        if not isinstance(shape, Iterable) or isinstance(shape, str):
+            raise TypeError(f"Flatten: input_shape must be a tuple of ints, got {describe(shape)}")
+        self.input_shape = tuple(as_index("Flatten", "input_shape", size, "a tuple of ints") for size in shape)
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """`X` (N, ...) as (N, features)."""

@@ -6,12 +6,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arrays import as_array
 from ..typing import Array
+from .base import floating
+
+
+def _both(loss: str, y: Any, predicted: Any) -> tuple[Array, Array]:
+    """Targets in the predictions' shape, and predictions, floating."""
+    values = floating(as_array(loss, "predicted", predicted))
+    if values.ndim < 2 or values.dtype.kind != "f":
+        raise ValueError(f"{loss}: predicted must be real, of shape (N, ...), got {values.dtype} {values.shape}")
+    return _targets(loss, y, values.shape), values
 
 
 def _targets(loss: str, y: Any, shape: tuple[int, ...]) -> Array:
-    """Targets of the predictions' shape: given so, or as integer classes."""
-    targets = np.asarray(y)
+    """Targets of the predictions' shape: given so, as integer classes, or without the axis of one column."""
+    targets = as_array(loss, "y", y)
+    if shape[1:] == (1,) and targets.shape == shape[:1]:
+        targets = targets.reshape(shape)
     if targets.shape == shape:
         if targets.dtype.kind not in "biuf":
             raise TypeError(f"{loss}: y must be numbers, got dtype {targets.dtype}")
@@ -49,10 +61,12 @@ class Loss:
         raise NotImplementedError(f"{type(self).__name__} has no gradient")
 
     def accuracy(self, y: Any, predicted: Array) -> float:
-        """The share of rows whose largest prediction is the largest target."""
-        targets = _targets(type(self).__name__, y, predicted.shape)
-        rows = (predicted.reshape(len(predicted), -1), targets.reshape(len(predicted), -1))
-        return float(np.mean(rows[0].argmax(axis=1) == rows[1].argmax(axis=1)))
+        """The share of rows whose largest prediction is the largest target; of one column, of the same side of 1/2."""
+        both = _both(type(self).__name__, y, predicted)
+        targets, values = (array.reshape(len(array), -1) for array in both)
+        if values.shape[1] == 1:
+            return float(np.mean((values > 0.5) == (targets > 0.5)))
+        return float(np.mean(values.argmax(axis=1) == targets.argmax(axis=1)))
 
 
 class SquareLoss(Loss):
@@ -67,12 +81,13 @@ class SquareLoss(Loss):
     """
 
     def loss(self, y: Any, predicted: Array) -> float:
-        error = predicted - _targets("SquareLoss", y, predicted.shape)
+        targets, predicted = _both("SquareLoss", y, predicted)
+        error = predicted - targets
         return float(0.5 * (error * error).sum() / len(predicted))
 
     def gradient(self, y: Any, predicted: Array) -> Array:
-        targets = _targets("SquareLoss", y, predicted.shape).astype(predicted.dtype, copy=False)
-        gradient: Array = (predicted - targets) / len(predicted)
+        targets, predicted = _both("SquareLoss", y, predicted)
+        gradient: Array = (predicted - targets.astype(predicted.dtype, copy=False)) / len(predicted)
         return gradient
 
 
@@ -80,8 +95,8 @@ class CrossEntropy(Loss):
     """Cross-entropy of probabilities: `-sum(y * log(p))` over a row, averaged over the batch.
 
     Targets are integer classes or rows of probabilities. Where the last layer of a `Sequential` is
-    `Activation("softmax")`, the gradient with respect to the softmax's input is taken at once, `(p - y) / N`: it stays
-    right where probabilities vanish, which the quotient `y / p` does not.
+    `Activation("softmax")`, the gradient with respect to the softmax's input is taken at once, `(p - y) / N` for rows
+    that add up to 1: it stays right where probabilities vanish, which the quotient `y / p` does not.
 
     Examples
     --------
@@ -94,21 +109,30 @@ class CrossEntropy(Loss):
     fused_activation: ClassVar[str | None] = "softmax"
 
     def loss(self, y: Any, predicted: Array) -> float:
-        targets = _targets("CrossEntropy", y, predicted.shape)
+        targets, predicted = self._probabilities(y, predicted)
         # The smallest positive number stands for 0: a finite loss where a probability was rounded to nothing.
         logs = np.log(np.maximum(predicted, np.finfo(predicted.dtype).tiny))
         return float(-(targets * logs).sum() / len(predicted))
 
     def gradient(self, y: Any, predicted: Array) -> Array:
-        targets = _targets("CrossEntropy", y, predicted.shape).astype(predicted.dtype, copy=False)
+        targets, predicted = self._probabilities(y, predicted)
         gradient: Array = -targets / np.maximum(predicted, np.finfo(predicted.dtype).tiny) / len(predicted)
         return gradient
 
     def fused_gradient(self, y: Any, predicted: Array) -> Array:
         """The gradient with respect to the input of the softmax that made the predictions."""
-        targets = _targets("CrossEntropy", y, predicted.shape).astype(predicted.dtype, copy=False)
-        gradient: Array = (predicted - targets) / len(predicted)
+        targets, predicted = self._probabilities(y, predicted)
+        gradient: Array = (predicted * targets.sum(axis=-1, keepdims=True) - targets) / len(predicted)
         return gradient
+
+    def _probabilities(self, y: Any, predicted: Any) -> tuple[Array, Array]:
+        targets, values = _both("CrossEntropy", y, predicted)
+        if values.shape[-1] == 1:
+            raise ValueError(
+                f"CrossEntropy: predicted needs a column for each of at least 2 classes, got {values.shape}; for one "
+                "probability a row, use two columns and softmax"
+            )
+        return targets.astype(values.dtype, copy=False), values
 
 
 LOSSES: dict[str, type[Loss]] = {"cross_entropy": CrossEntropy, "square": SquareLoss}

@@ -27,7 +27,7 @@ def _number(owner: str, name: str, value: Any, low: float, high: float = math.in
 
 
 class Optimizer:
-    """Base of the optimizers here; subclasses rebind their state.
+    """Base of the optimizers here.
 
     Any object with `update(w, grad)` can be given to a layer; it need not be one of these.
 
@@ -255,3 +255,7 @@ class AdamW(Adam):
 
     def update(self, w: Array, grad: Array) -> Array:
         return super().update(w * (1 - self.learning_rate * self.weight_decay), grad)
+
+
+# Those known to rebind their state and to leave `w` alone; a subclass of somebody else's need not.
+PUBLISHED = frozenset({SGD, Adagrad, Adadelta, RMSprop, Adam, AdamW})

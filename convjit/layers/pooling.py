@@ -6,7 +6,7 @@ import numpy as np
 
 from ..functional import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
 from ..functional.front_door import public
-from ..geometry import as_padding, as_window, check_pooling_padding, pooling_geometry
+from ..geometry import as_padding, as_pair, as_window, check_pooling_padding, pooling_geometry
 from ..typing import Array, IntOrPair, Padding
 from .base import Layer, Shape, as_batch, check_grad, floating
 
@@ -16,7 +16,7 @@ class _Pooling(Layer):
 
     def __init__(self, pool_shape: IntOrPair, stride: IntOrPair, padding: Padding) -> None:
         name = type(self).__name__
-        self._window = as_window(name, pool_shape, stride, 1)
+        self._window = as_window(name, as_pair(name, "pool_shape", pool_shape, 1), stride, 1)
         check_pooling_padding(name, self._window, as_padding(name, padding, self._window, (1 << 20, 1 << 20)))
         self.pool_shape = pool_shape
         self.stride = stride

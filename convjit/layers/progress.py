@@ -26,7 +26,9 @@ def progress_bar(total: int, wanted: bool | None) -> Iterator[Advance]:
         return
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (wanted or console.is_terminal)) as bar:
+    terminal = console.is_terminal
+    # A bar leaves a terminal when it is done; where a file asked for one, its last state is what is written.
+    with Progress(*columns, console=console, transient=terminal, disable=not (wanted or terminal)) as bar:
         task = bar.add_task("", total=total)
 
         def advance(description: str) -> None:

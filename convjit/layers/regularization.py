@@ -118,7 +118,10 @@ class BatchNormalization(Layer):
 
     def initialize(self, optimizer: Any) -> None:
         """Start with scale 1 and shift 0, and give each a copy of the optimizer; None is fine for inference."""
-        channels = self._needed_input_shape("initialize")[0]
+        shape = self._needed_input_shape("initialize")
+        if not shape:
+            raise ValueError("BatchNormalization.initialize: input_shape must be (channels, ...), got ()")
+        channels = shape[0]
         self._start(optimizer, gamma=np.ones(channels), beta=np.zeros(channels))
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import as_array
 from ..functional.front_door import public
 from ..geometry import as_positive, describe
 from ..typing import Array
@@ -64,8 +65,10 @@ class Sequential:
 
     def add(self, layer: Layer) -> None:
         """Append a layer: its input is the last one's output, and its weights are drawn now."""
-        if not callable(getattr(layer, "forward_pass", None)):
+        if isinstance(layer, type) or not callable(getattr(layer, "forward_pass", None)):
             raise TypeError(f"Sequential.add: layer must be a Layer, got {describe(layer)}")
+        if any(layer is other for other in self.layers):
+            raise ValueError(f"Sequential.add: {layer.layer_name()} is in the network already; it keeps one input only")
         if self.layers:
             layer.set_input_shape(self.layers[-1].output_shape())
         if layer.input_shape is None:
@@ -97,14 +100,16 @@ class Sequential:
 
     def train_on_batch(self, X: Any, y: Any) -> tuple[float, float]:
         """One step on one batch; its loss and accuracy, before the step."""
-        predicted = self._forward(np.asarray(X), training=True)
+        inputs, y = _data("Sequential.train_on_batch", X, y)
+        predicted = self._forward(inputs, training=True)
         loss, accuracy = self.loss.loss(y, predicted), self.loss.accuracy(y, predicted)
         self._backward(y, predicted)
         return loss, accuracy
 
     def test_on_batch(self, X: Any, y: Any) -> tuple[float, float]:
         """The loss and accuracy of one batch."""
-        predicted = self._forward(np.asarray(X), training=False)
+        inputs, y = _data("Sequential.test_on_batch", X, y)
+        predicted = self._forward(inputs, training=False)
         return self.loss.loss(y, predicted), self.loss.accuracy(y, predicted)
 
     # --- training -----------------------------------------------------------------------------------------------
@@ -177,7 +182,7 @@ class Sequential:
 
     def predict(self, X: Any, batch_size: int = 256) -> Array:
         """The network's output for `X` (N, ...), computed in batches."""
-        inputs = np.asarray(X)
+        inputs = as_array("Sequential.predict", "X", X)
         size = as_positive("Sequential.predict", "batch_size", batch_size)
         if inputs.ndim == 0:
             raise ValueError(f"Sequential.predict: expected X of shape (N, ...), got shape {inputs.shape}")
@@ -238,7 +243,7 @@ def _pair(function: str, data: Any) -> tuple[Any, Any]:
 
 
 def _data(function: str, X: Any, y: Any) -> tuple[Array, Array]:
-    inputs, targets = np.asarray(X), np.asarray(y)
+    inputs, targets = as_array(function, "X", X), as_array(function, "y", y)
     if inputs.ndim < 2 or len(inputs) == 0:
         raise ValueError(f"{function}: X needs a batch axis and at least one row, got shape {inputs.shape}")
     if targets.ndim == 0 or len(targets) != len(inputs):

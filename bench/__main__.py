@@ -1,0 +1,115 @@
+"""The command line: `python -m bench`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .contenders import CONTENDERS, PASSES, installed
+from .problems import NAMES, PROBLEMS, QUICK, select
+
+DTYPES = ("float32", "float64")
+
+
+def _default_threads() -> list[int]:
+    return sorted({1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure convolution beside its peers, each in a process of its own and in turn; check every "
+        "answer. Exit status 1 if an answer is wrong or a contender fails.",
+    )
+    parser.add_argument("--quick", action="store_true", help="few small problems, few rounds: about a minute")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="problems to run (see --list)")
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: both")
+    parser.add_argument(
+        "--threads", nargs="+", type=_positive, metavar="N", help="default: 1 and all cores; quick: all"
+    )
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="samples of each pass (default: 11; quick: 5)")
+    parser.add_argument("--without", nargs="+", default=[], choices=[c.name for c in CONTENDERS[1:]], help="leave out")
+    parser.add_argument("--warm", action="store_true", help="use the compiled code on disk, not an empty cache")
+    parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the JSON (default: results)")
+    parser.add_argument("--list", action="store_true", help="show problems and contenders, run nothing")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+def _list() -> None:
+    print(f"{'problem':18}{'N':>5}{'C':>6}{'H=W':>5}{'O':>6}{'k':>3}{'s':>3}{'p':>3}{'d':>3}{'g':>5}{'MMAC':>8}")
+    for problem in PROBLEMS:
+        name, n, c, size, o, *rest = problem
+        kernel, stride, padding, dilation, groups = rest
+        print(
+            f"{name:18}{n:5}{c:6}{size:5}{o:6}{kernel:3}{stride:3}{padding:3}{dilation:3}{groups:5}"
+            f"{problem.multiplications / 1e6:8.1f}{'  quick' if name in QUICK else ''}"
+        )
+    print(f"\npasses: {', '.join(PASSES)}")
+    here = installed()
+    for contender in CONTENDERS:
+        print(f"contender: {contender.name}{'' if contender in here else ' (not installed)'}")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the bench; the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.list:
+        _list()
+        return 0
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        print('python -m bench needs rich: pip install "convjit[bench]"', file=sys.stderr)
+        return 1
+    try:
+        select(tuple(options.only or ()))
+    except ValueError as error:
+        parser.error(str(error))
+    return _run(options, arguments)
+
+
+def _run(options: argparse.Namespace, arguments: list[str]) -> int:
+    from rich.console import Console
+
+    from .measure import Setting, run
+    from .progress import shown
+    from .report import print_report, write_json
+
+    problems = select(tuple(options.only or (QUICK if options.quick else NAMES)))
+    threads = options.threads or _default_threads()[-1 if options.quick else 0 :]
+    rounds = options.rounds or (5 if options.quick else 11)
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    contenders = [contender for contender in installed() if contender.name not in options.without]
+    with ExitStack() as stack:
+        # Compiled code goes to an empty folder, so that "first call" has one meaning on every machine.
+        cache = None if options.warm else Path(stack.enter_context(TemporaryDirectory(prefix="convjit-bench-cache-")))
+        advance = stack.enter_context(shown(len(problems) * len(options.dtype) * len(threads)))
+        outcome = run(Setting(contenders, rounds, cache, advance), problems, options.dtype, threads)
+    print_report(console, outcome, rounds)
+    settings = {
+        "rounds": rounds,
+        "threads": threads,
+        "dtypes": options.dtype,
+        "compiled code": "kept" if options.warm else "cold",
+    }
+    print(f"written: {write_json(options.output, outcome, arguments, settings)}")
+    return 1 if outcome.troubles else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,113 @@
+"""The named problems.
+
+One table, integers only: what is convolved with what. Does not know who computes it. Inputs are drawn from a fixed
+seed, the same in every process.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from convjit.typing import Array
+
+SEED = 20240229
+
+
+class Problem(NamedTuple):
+    """One convolution with square images, kernels and pads; a row of the table."""
+
+    name: str
+    batch: int
+    in_channels: int
+    size: int
+    out_channels: int
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+    groups: int
+
+    @property
+    def x_shape(self) -> tuple[int, int, int, int]:
+        return self.batch, self.in_channels, self.size, self.size
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        return self.out_channels, self.in_channels // self.groups, self.kernel, self.kernel
+
+    @property
+    def out_size(self) -> int:
+        return (self.size + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
+
+    @property
+    def y_shape(self) -> tuple[int, int, int, int]:
+        return self.batch, self.out_channels, self.out_size, self.out_size
+
+    @property
+    def multiplications(self) -> int:
+        """Of the direct method, forward; each of the gradients in the input and the weight takes as many."""
+        _, channels, kernel, _ = self.weight_shape
+        return self.batch * self.out_channels * self.out_size**2 * channels * kernel**2
+
+
+class Inputs(NamedTuple):
+    """The arrays of a problem; `grad_output` is the gradient that comes back from the next layer."""
+
+    x: Array
+    weight: Array
+    bias: Array
+    grad_output: Array
+
+
+def draw(problem: Problem, dtype: str) -> Inputs:
+    """Normal numbers from a fixed seed, rounded to `dtype`."""
+    rng = np.random.default_rng(SEED)
+    shapes = (problem.x_shape, problem.weight_shape, (problem.out_channels,), problem.y_shape)
+    return Inputs(*(rng.standard_normal(shape, np.float32).astype(dtype) for shape in shapes))
+
+
+#             name                N    C   H=W     O  k  s  p  d    g
+PROBLEMS = (
+    Problem("seed",               1,   3,   32,   16, 3, 1, 1, 1,   1),
+    Problem("digits-1",         256,   1,    8,   16, 3, 1, 1, 1,   1),
+    Problem("digits-2",         256,  16,    8,   32, 3, 1, 1, 1,   1),
+    Problem("lenet",             64,   6,   14,   16, 5, 1, 0, 1,   1),
+    Problem("r50 stem",           1,   3,  224,   64, 7, 2, 3, 1,   1),
+    Problem("r50 64",             1,  64,   56,   64, 3, 1, 1, 1,   1),
+    Problem("r50 64-256",         1,  64,   56,  256, 1, 1, 0, 1,   1),
+    Problem("r50 128",            1, 128,   28,  128, 3, 1, 1, 1,   1),
+    Problem("r50 256-512 s2",     1, 256,   56,  512, 1, 2, 0, 1,   1),
+    Problem("r50 1024-256 b16",  16, 1024,  14,  256, 1, 1, 0, 1,   1),
+    Problem("r50 512-512",        1, 512,    7,  512, 3, 1, 1, 1,   1),
+    Problem("r50 128 s2",         1, 128,   56,  128, 3, 2, 1, 1,   1),
+    Problem("vgg 64",             1,  64,  224,   64, 3, 1, 1, 1,   1),
+    Problem("vgg 512",            1, 512,   28,  512, 3, 1, 1, 1,   1),
+    Problem("deeplab d2",         1, 256,   28,  256, 3, 1, 2, 2,   1),
+    Problem("unet 64",            1,  64,  256,   64, 3, 1, 1, 1,   1),
+    Problem("r50 256",            1, 256,   14,  256, 3, 1, 1, 1,   1),
+    Problem("r50 256 b16",       16, 256,   14,  256, 3, 1, 1, 1,   1),
+    Problem("mb2 dw96",           1,  96,  112,   96, 3, 1, 1, 1,  96),
+    Problem("mb2 dw144 s2",       1, 144,   56,  144, 3, 2, 1, 1, 144),
+    Problem("convnext dw7",       1,  96,   56,   96, 7, 1, 3, 1,  96),
+    Problem("resnext g32",        1, 128,   56,  128, 3, 1, 1, 1,  32),
+    Problem("resnext g32 s2",     1, 256,   56,  256, 3, 2, 1, 1,  32),
+    Problem("mb2 96-24",          1,  96,   56,   24, 1, 1, 0, 1,   1),
+    Problem("mb2 stem",           1,   3,  224,   32, 3, 2, 1, 1,   1),
+    Problem("alexnet 5x5",        1,  64,   27,  192, 5, 1, 2, 1,   1),
+    Problem("r50 512-2048",       1, 512,    7, 2048, 1, 1, 0, 1,   1),
+)  # fmt: skip
+
+# Small enough for a minute with compilation, and every kind: one image, many, no padding, stride, depthwise.
+QUICK = ("seed", "digits-1", "digits-2", "lenet", "r50 128", "mb2 dw144 s2")
+
+NAMES = tuple(problem.name for problem in PROBLEMS)
+
+
+def select(names: tuple[str, ...]) -> list[Problem]:
+    """The problems of these names, in the table's order; a `ValueError` names one that is not there."""
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"there is no problem {name!r}; `python -m bench --list` shows them")
+    return [problem for problem in PROBLEMS if problem.name in names]

@@ -1,0 +1,26 @@
+"""A progress bar on a terminal, nothing in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+@contextmanager
+def shown(total: int) -> Iterator[Callable[[str], None]]:
+    """Give a function that is told what begins now."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("starting", total=total)
+        begun = 0
+
+        def advance(what: str) -> None:
+            nonlocal begun
+            progress.update(task, completed=begun, description=what)
+            begun += 1
+
+        yield advance

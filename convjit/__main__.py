@@ -1,0 +1,69 @@
+"""The command line: `python -m convjit`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from . import __version__, environment
+
+EXTRA_MISSING = 'convjit demo needs {name}, which is not installed: pip install "convjit[demo]"'
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m convjit", description="Convolution for NumPy arrays.")
+    parser.add_argument("--version", action="version", version=f"convjit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    info = "print versions, processor, threads and the cache's state, to be pasted into a bug report"
+    commands.add_parser("info", help=info, description=info[0].upper() + info[1:] + ".")
+    demo = commands.add_parser(
+        "demo",
+        help="train a small network on scanned digits and draw what it learned",
+        description="Train a small convolutional network on the scanned digits of scikit-learn, compare an epoch with "
+        "the same network in plain NumPy, and draw what was learned.",
+    )
+    demo.add_argument("--epochs", type=_positive, default=20, metavar="N", help="default: %(default)s")
+    demo.add_argument("--seed", type=int, default=0, metavar="S", help="of weights and batches (default: %(default)s)")
+    demo.add_argument(
+        "--output", type=Path, default=Path("convjit-digits.png"), metavar="PNG", help="default: %(default)s"
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "info":
+            environment.print_report()
+            return 0
+        return _demo(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read the output has left; the interpreter must not complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        from . import demo
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] == "convjit":
+            raise
+        print(EXTRA_MISSING.format(name=error.name.partition(".")[0]), file=sys.stderr)
+        return 1
+    return demo.run(options.epochs, options.seed, options.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

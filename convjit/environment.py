@@ -1,0 +1,147 @@
+"""What this process runs on: versions, machine, threads, the cache of compiled code.
+
+Knows how to ask; changes nothing. What `python -m convjit info` prints and what the bench stamps its results with.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding
+import numba
+import numpy as np
+
+from .runtime import cache, memory, threads
+
+# Best first: the name, and the features that LLVM must report for it.
+_INSTRUCTION_SETS = (
+    ("AVX-512", ("avx512f", "avx512bw", "avx512dq", "avx512vl")),
+    ("AVX2 with FMA", ("avx2", "fma")),
+    ("AVX", ("avx",)),
+    ("SSE2", ("sse2",)),
+    ("SVE2", ("sve2",)),
+    ("SVE", ("sve",)),
+    ("NEON", ("neon",)),
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides what a kernel compiles to."""
+    from . import __version__
+
+    return {
+        "convjit": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+        "platform": platform.platform(),
+    }
+
+
+def cpu_name() -> str:
+    """The name that the maker gave the processor; LLVM's name for it where the system does not say."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or llvmlite.binding.get_host_cpu_name()
+
+
+def instruction_set() -> str:
+    """The widest vectors that LLVM may use here."""
+    features = llvmlite.binding.get_host_cpu_features()
+    for name, needed in _INSTRUCTION_SETS:
+        if all(features.get(feature, False) for feature in needed):
+            return name
+    return "NEON" if platform.machine().lower() in ("arm64", "aarch64") else "unknown"
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threading_layer() -> str:
+    """The library behind parallel loops; this starts it."""
+    if numba.config.DISABLE_JIT:
+        return "none (NUMBA_DISABLE_JIT=1)"
+    if threads.forked():
+        return "none (a forked process runs serially)"
+    try:
+        threads.available()
+        return str(numba.threading_layer())
+    except (ImportError, ValueError) as error:
+        return f"none ({error})"
+
+
+def cache_state() -> dict[str, str]:
+    """Where compiled code is kept, whether it can be, and how much of it there is."""
+    place = cache.folder()
+    try:
+        sizes = [path.stat().st_size for path in place.glob("*.nbc")]
+    except OSError:
+        sizes = []
+    if not cache.enabled():
+        state = "off (CONVJIT_CACHE=0)"
+    else:
+        state = "on" if _writable(place) else "on, but the folder cannot be written"
+    size = memory.readable_size(sum(sizes))
+    return {"folder": str(place), "state": state, "entries": f"{len(sizes)} ({size})" if sizes else "0"}
+
+
+def _writable(place: Path) -> bool:
+    """Whether the folder, or the nearest one above it that exists, may be written."""
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+
+
+def report() -> dict[str, dict[str, str]]:
+    """Everything, in sections of names and values."""
+    quota = threads._quota()
+    cores = usable_cores()
+    layer = threading_layer()
+    return {
+        "versions": versions(),
+        "machine": {
+            "cpu": f"{cpu_name()} ({llvmlite.binding.get_host_cpu_name()})",
+            "instruction set": instruction_set(),
+            "cores": f"{os.cpu_count()}, of which usable: {cores}",
+            "container quota": f"{quota} cores" if quota < (1 << 30) else "none",
+            "memory available": memory.readable_size(memory.available_bytes()),
+        },
+        "threads": {
+            "layer": layer,
+            "numba threads": f"{numba.config.NUMBA_NUM_THREADS}",
+            "used by a large call": f"{threads.available()}",
+            "compiled": "no (NUMBA_DISABLE_JIT=1)" if numba.config.DISABLE_JIT else "yes",
+        },
+        "cache": cache_state(),
+        "environment": {
+            name: value for name, value in sorted(os.environ.items()) if name.startswith(("NUMBA_", "CONVJIT_", "OMP_"))
+        },
+    }
+
+
+def as_text(sections: dict[str, dict[str, str]]) -> str:
+    """Sections as aligned lines, to be pasted into a report."""
+    width = max(len(name) for fields in sections.values() for name in fields)
+    lines = []
+    for section, fields in sections.items():
+        if fields:
+            lines.append(section)
+            lines += [f"  {name:<{width}}  {value}" for name, value in fields.items()]
+    return "\n".join(lines)
+
+
+def print_report() -> None:
+    """Write everything to standard output."""
+    sys.stdout.write(as_text(report()) + "\n")

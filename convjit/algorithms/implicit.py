@@ -193,6 +193,10 @@ def _forward(g: Geometry, x: Any, weight: Any, bias: Any, y: Any, scratch: Any, 
         )  # fmt: skip
 
 
+# Input channels whose weights are transposed together: what is read of one filter fills some cache lines.
+_ROWS_TOGETHER = 16
+
+
 @kernel
 def _pack_transposed(g: Geometry, weight: Any, packed: Any, worker: Any, workers: Any) -> None:
     """One worker's share of: for each phase a matrix [(group, c), (o, kh, kw)] of weight[o, c, kh, kw]."""
@@ -202,16 +206,18 @@ def _pack_transposed(g: Geometry, weight: Any, packed: Any, worker: Any, workers
         vertical = _vertical_phase(g, phase_h)
         for phase_w in range(grid_phases(g.stride_w, g.in_w)):
             horizontal = _horizontal_phase(g, phase_w)
-            terms = group_out * vertical.taps * horizontal.taps
-            for row in range(worker, g.in_channels, workers):
-                c, first = row % group_in, row // group_in * group_out
-                at = base + row * terms
-                for o in range(first, first + group_out):
-                    for s in range(vertical.taps):
-                        kh = vertical.kernel_first + s * vertical.kernel_step
-                        for t in range(horizontal.taps):
-                            packed[at] = weight[o, c, kh, horizontal.kernel_first + t * horizontal.kernel_step]
-                            at += 1
+            taps = vertical.taps * horizontal.taps
+            terms = group_out * taps
+            for first in range(_ROWS_TOGETHER * worker, g.in_channels, _ROWS_TOGETHER * workers):
+                for o in range(group_out):
+                    for row in range(first, min(first + _ROWS_TOGETHER, g.in_channels)):
+                        filters = weight[row // group_in * group_out + o, row % group_in]
+                        at = base + row * terms + o * taps
+                        for s in range(vertical.taps):
+                            line = filters[vertical.kernel_first + s * vertical.kernel_step]
+                            for t in range(horizontal.taps):
+                                packed[at] = line[horizontal.kernel_first + t * horizontal.kernel_step]
+                                at += 1
             base += g.in_channels * terms
 
 

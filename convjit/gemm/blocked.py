@@ -5,8 +5,7 @@ Knows the layout of a worker's scratch; does not know what is packed into the pa
 A scratch is flat, rows of `LANES` elements:
 
 =======================  =====================================================================================
-`PANEL`                  `TERM_BLOCK` rows: the panel, as micro-panels of NR lanes, each (TERM_BLOCK, NR)
-`CHAINS`                 `MR` rows: what register tiles leave
+`PANEL`                  the panel, as micro-panels of NR lanes, each (TERM_BLOCK, NR) and a gap of NR
 `TOTALS`                 a row for each result row: the totals
 `TOTALS + rows`          the same again where sums are longer than one total: the results
 =======================  =====================================================================================
@@ -24,9 +23,10 @@ from .summation import TERM_BLOCK, TERMS_A_TOTAL
 # rows pass by.
 LANES = 128
 
+# The gap behind each micro-panel takes a row in all. Without it the micro-panels lie a multiple of 4096 bytes apart, and
+# what is packed for one term falls into one set of the first-level cache.
 PANEL = 0
-CHAINS = TERM_BLOCK
-TOTALS = CHAINS + MR
+TOTALS = TERM_BLOCK + 1
 
 
 def scratch_elements(result_rows: int, terms: int) -> int:
@@ -72,7 +72,7 @@ def row_chunk(rows: Any, tiles: Any, workers: Any) -> Any:
 @kernel
 def panel_at(lane: Any, term: Any, step: Any) -> Any:
     """Where the panel holds a lane, the first of a register tile, of a term."""
-    return PANEL * LANES + (lane // step * TERM_BLOCK + term) * step
+    return PANEL * LANES + (lane // step * (TERM_BLOCK + 1) + term) * step
 
 
 @kernel
@@ -95,20 +95,16 @@ def multiply_block(
     totals[r, j] += sum over t < terms_here of a[base + r*stride + t] * panel[t, j], j < lanes, a multiple of NR.
     """
     step = micro_lanes(scratch)
-    # The first block of a total is the total; the others are chains that are added to it.
-    starts_total = terms_done % TERMS_A_TOTAL == 0
-    r = 0
-    while r < rows:
-        target = TOTALS + r if starts_total else CHAINS
-        here = 1
-        for lane in range(0, lanes, step):
-            here = micro_kernel(
-                rows - r, a, base + r * stride, stride, terms_here, scratch, panel_at(lane, 0, step), scratch,
-                target * LANES + lane, LANES,
+    extend = 0 if terms_done % TERMS_A_TOTAL == 0 else 1
+    # A micro-panel stays in the first-level cache while all rows of `a` pass by.
+    for lane in range(0, lanes, step):
+        packed = panel_at(lane, 0, step)
+        r = 0
+        while r < rows:
+            r += micro_kernel(
+                rows - r, a, base + r * stride, stride, terms_here, scratch, packed, scratch,
+                (TOTALS + r) * LANES + lane, LANES, extend,
             )  # fmt: skip
-        if not starts_total:
-            _add_rows(scratch, CHAINS, TOTALS + r, here, lanes)
-        r += here
     done = terms_done + terms_here
     if terms_all > TERMS_A_TOTAL and (done % TERMS_A_TOTAL == 0 or done == terms_all):
         _close_total(scratch, rows, terms_done < TERMS_A_TOTAL, lanes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..runtime.compile import kernel
+from ..runtime.copying import element_size
 from ..runtime.emitting import emitted
 from ..simd.vectors import Vectors
 
@@ -25,18 +26,19 @@ TILE_ROWS = (6, 4, 2, 1)
 @kernel
 def micro_lanes(array: Any) -> Any:
     """NR, the lanes of a tile, for the dtype of an array."""
-    return VECTORS * VECTOR_BYTES // array.itemsize
+    return VECTORS * VECTOR_BYTES // element_size(array)
 
 
 def _tile(rows: int) -> Any:
     """Emit the tile of so many rows.
 
     result[r*result_stride + j] = sum over t of a[r*a_stride + t] * panel[t*NR + j], r < rows, j < NR, t in order, one
-    fma a term. Pointers are counted from `at` elements on; the caller guarantees that all of it lies in the arrays.
+    fma a term; with `extend`, that is added to what the result was. Pointers are counted from `at` elements on; the
+    caller guarantees that all of it lies in the arrays.
     """
 
     def body(builder: Any, scalar: Any, arguments: list[Any]) -> None:
-        a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride = arguments
+        a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride, extend = arguments
         lanes = VECTOR_BYTES // (4 if str(scalar) == "float" else 8)
         v = Vectors(builder, scalar, lanes)
         first_row = v.offset(a, a_at)
@@ -55,13 +57,22 @@ def _tile(rows: int) -> Any:
 
         start = [*a_rows, v.offset(panel, panel_at), *[v.zero] * (rows * VECTORS)]
         chains = v.loop(terms, start, term)[rows + 1 :]
-        target = v.offset(result, result_at)
-        for r in range(rows):
-            for i in range(VECTORS):
-                v.store(chains[r * VECTORS + i], v.offset(target, i * lanes))
-            target = v.offset(target, result_stride)
+        targets = [v.offset(result, result_at)]
+        for _ in range(1, rows):
+            targets.append(v.offset(targets[-1], result_stride))
+        places = [v.offset(target, i * lanes) for target in targets for i in range(VECTORS)]
 
-    return emitted(f"tile_{rows}", 9, body)
+        def set_result() -> None:
+            for chain, place in zip(chains, places, strict=True):
+                v.store(chain, place)
+
+        def extend_result() -> None:
+            for chain, place in zip(chains, places, strict=True):
+                v.store(v.add(v.load(place), chain), place)
+
+        v.either(extend, extend_result, set_result)
+
+    return emitted(f"tile_{rows}", 10, body)
 
 
 _tile_6, _tile_4, _tile_2, _tile_1 = (_tile(rows) for rows in TILE_ROWS)
@@ -70,17 +81,17 @@ _tile_6, _tile_4, _tile_2, _tile_1 = (_tile(rows) for rows in TILE_ROWS)
 @kernel
 def micro_kernel(
     rows: Any, a: Any, a_at: Any, a_stride: Any, terms: Any, panel: Any, panel_at: Any, result: Any, result_at: Any,
-    result_stride: Any,
+    result_stride: Any, extend: Any,
 ) -> Any:  # fmt: skip
     """Run the largest tile of at most `rows` rows, and return how many it has."""
     if rows >= 6:
-        _tile_6(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride)
+        _tile_6(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride, extend)
         return 6
     if rows >= 4:
-        _tile_4(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride)
+        _tile_4(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride, extend)
         return 4
     if rows >= 2:
-        _tile_2(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride)
+        _tile_2(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride, extend)
         return 2
-    _tile_1(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride)
+    _tile_1(a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride, extend)
     return 1

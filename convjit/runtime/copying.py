@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from .compile import kernel
 
-__all__ = ["CHUNK", "copy_chunks", "copy_run"]
+__all__ = ["CHUNK", "copy_chunks", "copy_run", "element_size"]
 
 # Elements a chunk: one or two 256-bit vectors.
 CHUNK = 8
@@ -45,6 +45,22 @@ def _typed_copy(typing_context: Any, target: Any, at: Any, source: Any, start: A
 
 
 copy_run: Any = _copy_in_python if config.DISABLE_JIT else intrinsic(_typed_copy)
+
+
+def _typed_size(typing_context: Any, array: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        return context.get_constant(types.intp, size)
+
+    return (types.intp(array), emit) if isinstance(array, types.Array) else None
+
+
+def _size_in_python(array: Any) -> Any:
+    """Bytes an element; compiled it is a constant, where `array.itemsize` would be read from the array."""
+    return array.itemsize
+
+
+element_size: Any = _size_in_python if config.DISABLE_JIT else intrinsic(_typed_size)
 
 
 @kernel

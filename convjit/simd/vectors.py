@@ -65,6 +65,19 @@ class Vectors:
             return self._builder.call(function, [a, b, c])
         return self._builder.add(self._builder.mul(a, b), c)
 
+    def add(self, a: Any, b: Any) -> Any:
+        """`a + b`"""
+        return self._builder.fadd(a, b) if self._is_float else self._builder.add(a, b)
+
+    def either(self, condition: Any, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        """Emit `then` for a condition that is not 0, else `otherwise`."""
+        is_true = self._builder.icmp_signed("!=", condition, ir.Constant(INDEX, 0))
+        with self._builder.if_else(is_true) as (yes, no):
+            with yes:
+                then()
+            with no:
+                otherwise()
+
     def loop(self, count: Any, carried: Sequence[Any], body: Callable[[list[Any]], list[Any]]) -> list[Any]:
         """What `carried` has become after `body` was applied `count` times."""
         builder = self._builder

@@ -112,24 +112,25 @@ def tile_lanes_of(dtype):
 
 
 @kernel
-def _micro_kernel(rows, a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride):
-    return micro.micro_kernel(rows, a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride)
+def _micro_kernel(rows, a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride, extend):
+    return micro.micro_kernel(rows, a, a_at, a_stride, terms, panel, panel_at, result, result_at, result_stride, extend)
 
 
-@pytest.mark.parametrize("terms", [0, 1, 3, 4, 27, 128])
+@pytest.mark.parametrize("extend", [0, 1])
+@pytest.mark.parametrize("terms", [0, 1, 3, 27, 128])
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_register_tile_is_a_chain_a_lane(dtype, rows, terms):
+def test_a_register_tile_is_a_chain_a_lane(dtype, rows, terms, extend):
     lanes, a_stride, result_stride = tile_lanes_of(dtype), terms + 3, tile_lanes_of(dtype) + 5
     a = numbers(2 + rows * a_stride, dtype)
     panel = numbers(3 + terms * lanes, dtype, 1)
     result = np.full(1 + rows * result_stride, dtype(77))
-    done = _micro_kernel(rows, a, 2, a_stride, terms, panel, 3, result, 1, result_stride)
+    done = _micro_kernel(rows, a, 2, a_stride, terms, panel, 3, result, 1, result_stride, extend)
     assert done == max(size for size in micro.TILE_ROWS if size <= rows)
     grid = result[1:].reshape(rows, result_stride)
     for r, j in product(range(done), (0, lanes // 2, lanes - 1)):
         row, column = a[2 + r * a_stride :][:terms], panel[3 + j :: lanes][:terms]
-        assert_array_equal(grid[r, j], chain(row, column, dtype))
+        assert_array_equal(grid[r, j], chain(row, column, dtype) + dtype(77 * extend))
     assert (grid[done:] == 77).all()
     assert (grid[:, lanes:] == 77).all()
     assert result[0] == 77

@@ -12,10 +12,14 @@ from . import __version__, environment
 EXTRA_MISSING = 'convjit demo needs {name}, which is not installed: pip install "convjit[demo]"'
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+def _whole(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    return _whole(text, least=1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         "the same network in plain NumPy, and draw what was learned.",
     )
     demo.add_argument("--epochs", type=_positive, default=20, metavar="N", help="default: %(default)s")
-    demo.add_argument("--seed", type=int, default=0, metavar="S", help="of weights and batches (default: %(default)s)")
+    demo.add_argument(
+        "--seed", type=_whole, default=0, metavar="S", help="of weights and batches (default: %(default)s)"
+    )
     demo.add_argument(
         "--output", type=Path, default=Path("convjit-digits.png"), metavar="PNG", help="default: %(default)s"
     )
@@ -54,6 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def _writable(path: Path) -> bool:
+    """Whether a file of this name can be made, asked before a minute is spent."""
+    return not path.is_dir() and os.access(path if path.exists() else path.absolute().parent, os.W_OK)
+
+
 def _demo(options: argparse.Namespace) -> int:
     try:
         from . import demo
@@ -61,6 +72,9 @@ def _demo(options: argparse.Namespace) -> int:
         if error.name is None or error.name.partition(".")[0] == "convjit":
             raise
         print(EXTRA_MISSING.format(name=error.name.partition(".")[0]), file=sys.stderr)
+        return 1
+    if not _writable(options.output):
+        print(f"convjit demo: cannot write {str(options.output)!r}; choose another --output", file=sys.stderr)
         return 1
     return demo.run(options.epochs, options.seed, options.output)
 

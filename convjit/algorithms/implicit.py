@@ -68,14 +68,13 @@ def _horizontal_phase(g: Geometry, phase: Any) -> Any:
 def _fill(planes: Any, images: Any, vertical: Axis, horizontal: Axis, worker: Any, workers: Any) -> None:
     """One worker's share of filling the planes of all `images` (channels of the batch, H, W).
 
-    What follows the last plane is read by lanes that only fill up, so it is zeroed.
+    There are no planes to fill where the images are read in place.
     """
+    if planes.size == 0:
+        return
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
     for channel in range(worker, images.shape[0], workers):
         fill_planes(planes, channel * each, images[channel], vertical, horizontal)
-    if worker == 0:
-        for j in range(images.shape[0] * each, planes.size):
-            planes[j] = 0
 
 
 @kernel
@@ -92,8 +91,13 @@ def _pack_panel(
     kw = term % horizontal.taps
     for t in range(terms):
         start = c * each + tap_offset(vertical, horizontal, kh, kw) + position
-        for lane in range(0, lanes, step):
-            copy_run(scratch, panel_at(lane, t, step), planes, start + lane, step)
+        if start + lanes <= planes.size:
+            for lane in range(0, lanes, step):
+                copy_run(scratch, panel_at(lane, t, step), planes, start + lane, step)
+        else:  # lanes that only fill up lie behind the last plane
+            for lane in range(lanes):
+                at = panel_at(lane, t, step) + lane % step
+                scratch[at] = planes[start + lane] if start + lane < planes.size else 0
         kw += 1
         if kw == horizontal.taps:
             kw = 0
@@ -184,11 +188,12 @@ def _forward(g: Geometry, x: Any, weight: Any, bias: Any, y: Any, scratch: Any, 
     images = x.reshape(g.batch * g.in_channels, g.in_h, g.in_w)
     results = y.reshape(g.batch * g.out_channels, g.out_h, g.out_w)
     matrix = weight.reshape(weight.size)
+    source = planes if planes.size > 0 else x.reshape(x.size)
     for worker in prange(workers):
         _fill(planes, images, _vertical(g), _horizontal(g), worker, workers)
     for worker in prange(workers):
         _product(
-            matrix, 0, _vertical(g), _horizontal(g), planes, results, bias, g, group_out, group_in, scratch[worker],
+            matrix, 0, _vertical(g), _horizontal(g), source, results, bias, g, group_out, group_in, scratch[worker],
             worker, workers,
         )  # fmt: skip
 
@@ -232,6 +237,7 @@ def _input_grad(g: Geometry, dy: Any, weight: Any, dx: Any, scratch: Any, planes
     images = dy.reshape(g.batch * g.out_channels, g.out_h, g.out_w)
     results = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w)
     no_bias = packed[:0]
+    source = planes if planes.size > 0 else dy.reshape(dy.size)
     for worker in prange(workers):
         _fill(planes, images, _vertical_phase(g, 0), _horizontal_phase(g, 0), worker, workers)
         _pack_transposed(g, weight, packed, worker, workers)
@@ -242,7 +248,7 @@ def _input_grad(g: Geometry, dy: Any, weight: Any, dx: Any, scratch: Any, planes
             for phase_w in range(grid_phases(g.stride_w, g.in_w)):
                 horizontal = _horizontal_phase(g, phase_w)
                 _product(
-                    packed, base, vertical, horizontal, planes, results, no_bias, g, group_in, group_out,
+                    packed, base, vertical, horizontal, source, results, no_bias, g, group_in, group_out,
                     scratch[worker], worker, workers,
                 )  # fmt: skip
                 base += g.in_channels * group_out * vertical.taps * horizontal.taps
@@ -292,7 +298,10 @@ def _pack_taps(
         while t < terms:
             run = min(horizontal.grid - k, terms - t)
             start = n * g.in_channels * each + offset + i * horizontal.padded + k
-            copy_chunks(rows, r * TERM_BLOCK + t, planes, start, run)
+            if start + run + CHUNK <= planes.size:
+                copy_chunks(rows, r * TERM_BLOCK + t, planes, start, run)
+            else:
+                copy_run(rows, r * TERM_BLOCK + t, planes, start, run)
             t += run
             k = 0
             i += 1
@@ -315,6 +324,7 @@ def _weight_grad(g: Geometry, dy: Any, x: Any, dw: Any, scratch: Any, planes: An
     rows = group_in * g.kernel_h * g.kernel_w
     matrix = dw.reshape(g.out_channels, rows)
     terms = g.batch * pixels
+    source = planes if planes.size > 0 else x.reshape(x.size)
     step = micro_lanes(dy)
     tiles, tile_width = tile_count(group_out), tile_lanes(group_out, step)
     chunk = min(_TASK_ROWS, row_chunk(rows, g.groups * tiles, workers))
@@ -334,7 +344,7 @@ def _weight_grad(g: Geometry, dy: Any, x: Any, dw: Any, scratch: Any, planes: An
             for term in range(0, terms, TERM_BLOCK):
                 here = min(TERM_BLOCK, terms - term)
                 _pack_pixels(space, gradients, channel, lanes, pixels, term, here, g.out_channels)
-                _pack_taps(taps, planes, g, group * group_in, row, rows_here, vertical, horizontal, term, here)
+                _pack_taps(taps, source, g, group * group_in, row, rows_here, vertical, horizontal, term, here)
                 multiply_block(taps, 0, TERM_BLOCK, rows_here, term, here, terms, space, rounded_lanes(lanes, step))
             at = results_at(rows_here, terms)
             for j in range(lanes):
@@ -350,21 +360,21 @@ _TASK_ROWS = 512
 def _forward_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
     terms = g.in_channels // g.groups * g.kernel_h * g.kernel_w
     elements = plane_elements(g.batch * g.in_channels, *forward_axes(g))
-    return (workers, scratch_elements(g.out_channels // g.groups, terms)), (elements + LANES,)
+    return (workers, scratch_elements(g.out_channels // g.groups, terms)), (elements,)
 
 
 def _input_grad_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
     terms = g.out_channels // g.groups * g.kernel_h * g.kernel_w
     elements = plane_elements(g.batch * g.out_channels, *backward_axes(g))
     weights = g.out_channels * g.in_channels // g.groups * g.kernel_h * g.kernel_w
-    return (workers, scratch_elements(g.in_channels // g.groups, terms)), (elements + LANES,), (weights,)
+    return (workers, scratch_elements(g.in_channels // g.groups, terms)), (elements,), (weights,)
 
 
 def _weight_grad_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
     rows = min(_TASK_ROWS, g.in_channels // g.groups * g.kernel_h * g.kernel_w)
     elements = plane_elements(g.batch * g.in_channels, *forward_axes(g))
     scratch = (workers, scratch_elements(rows, g.batch * g.out_h * g.out_w))
-    return scratch, (elements + LANES,), (workers, rows * TERM_BLOCK + CHUNK)
+    return scratch, (elements,), (workers, rows * TERM_BLOCK + CHUNK)
 
 
 def _declines(geometry: Geometry, dtype: DType) -> str | None:

@@ -10,33 +10,39 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Words of other libraries (Keras, TensorFlow, JAX, PyTorch, SciPy) and what they are here.
-_ELSEWHERE = {
-    "strides": "stride",
-    "window_strides": "stride",
-    "dilation_rate": "dilation",
-    "dilations": "dilation",
-    "rhs_dilation": "dilation",
-    "pads": "padding",
-    "pad": "padding",
-    "padding_type": "padding",
-    "feature_group_count": "groups",
-    "group": "groups",
-    "input": "x",
-    "inputs": "x",
-    "images": "x",
-    "filters": "weight",
-    "filter": "weight",
-    "kernel": "weight",
-    "w": "weight",
-    "weights": "weight",
-    "b": "bias",
-    "kernel_shape": "kernel_size",
-    "pool_size": "kernel_size",
-    "filter_size": "kernel_size",
-    "lr": "learning_rate",
-    "n_epochs": "epochs",
-    "activation": "name",
+# Words of other libraries (Keras, TensorFlow, JAX, PyTorch, SciPy) and what they are here: the first that is taken.
+_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "strides": ("stride",),
+    "window_strides": ("stride",),
+    "dilation_rate": ("dilation",),
+    "dilations": ("dilation",),
+    "rhs_dilation": ("dilation",),
+    "pads": ("padding",),
+    "pad": ("padding",),
+    "feature_group_count": ("groups",),
+    "group": ("groups",),
+    "input": ("x",),
+    "inputs": ("x",),
+    "images": ("x",),
+    "filter": ("weight", "filter_shape"),
+    "filters": ("weight", "n_filters"),
+    "out_channels": ("n_filters",),
+    "kernel": ("weight", "filter_shape"),
+    "w": ("weight",),
+    "weights": ("weight",),
+    "b": ("bias",),
+    "kernel_size": ("filter_shape", "pool_shape"),
+    "kernel_shape": ("kernel_size", "filter_shape"),
+    "filter_size": ("kernel_size", "filter_shape"),
+    "pool_size": ("kernel_size", "pool_shape"),
+    "units": ("n_units",),
+    "out_features": ("n_units",),
+    "rate": ("p",),
+    "lr": ("learning_rate",),
+    "beta_1": ("b1",),
+    "betas": ("b1",),
+    "n_epochs": ("epochs",),
+    "activation": ("name",),
 }
 _LAYOUTS = ("data_format", "layout")
 
@@ -59,7 +65,7 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
 def _complaint(where: str, parameters: list[str], unknown: str) -> str:
     if unknown in _LAYOUTS:
         return f"{where}: unknown keyword {unknown!r}; arrays are (N, C, H, W), transpose before the call"
-    meant = _ELSEWHERE.get(unknown)
-    if meant in parameters:
+    meant = next((word for word in _ELSEWHERE.get(unknown, ()) if word in parameters), None)
+    if meant is not None:
         return f"{where}: unknown keyword {unknown!r}; it is called {meant!r} here"
     return f"{where}: unknown keyword {unknown!r}; it takes {', '.join(parameters)}"

@@ -23,8 +23,8 @@ from .summation import TERM_BLOCK, TERMS_A_TOTAL
 # rows pass by.
 LANES = 128
 
-# The gap behind each micro-panel takes a row in all. Without it the micro-panels lie a multiple of 4096 bytes apart, and
-# what is packed for one term falls into one set of the first-level cache.
+# The gap behind each micro-panel takes a row in all. Without it the micro-panels lie a multiple of 4096 bytes apart,
+# and what is packed for one term falls into one set of the first-level cache.
 PANEL = 0
 TOTALS = TERM_BLOCK + 1
 

@@ -86,8 +86,19 @@ def backward_axis(
     )  # fmt: skip
 
 
+@kernel
+def shows_image(vertical: Axis, horizontal: Axis) -> Any:
+    """Whether the planes are the images themselves: no padding, no stride."""
+    return (
+        vertical.step == 1 and vertical.first == 0 and vertical.padded == vertical.size
+        and horizontal.step == 1 and horizontal.first == 0 and horizontal.padded == horizontal.size
+    )  # fmt: skip
+
+
 def plane_elements(channels: int, vertical: Axis, horizontal: Axis) -> int:
-    """Elements of all planes of so many channels."""
+    """Elements of all planes of so many channels; none where the images are read in place."""
+    if uncompiled(shows_image)(vertical, horizontal):
+        return 0
     return channels * vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
 
 

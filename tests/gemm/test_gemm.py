@@ -176,7 +176,7 @@ def axis_problems():
 
 
 def filled(vertical, horizontal, image):
-    size = planes.plane_elements(1, vertical, horizontal)
+    size = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
     flat = np.full(size + 2, np.nan)
     planes.fill_planes(flat[1:-1], 0, image, vertical, horizontal)
     assert np.isnan(flat[[0, -1]]).all()
@@ -196,6 +196,16 @@ def test_forward_planes_hold_what_every_tap_meets(problem):
         inside = 0 <= h < size and 0 <= w < size
         got = flat[planes.tap_offset(axis, axis, kh, kw) + i * axis.padded + i]
         assert got == (image[h, w] if inside else 0)
+
+
+@given(axis_problems())
+def test_images_are_read_in_place_where_planes_would_repeat_them(problem):
+    size, kernel_size, stride, dilation, pad = problem
+    out = (size + 2 * pad - (kernel_size - 1) * dilation - 1) // stride + 1
+    axis = planes.forward_axis(out, kernel_size, stride, dilation, pad, size)
+    image = np.arange(1.0, size * size + 1).reshape(size, size)
+    repeats = filled(axis, axis, image).tolist() == image.ravel().tolist()
+    assert planes.plane_elements(1, axis, axis) == (0 if repeats else filled(axis, axis, image).size)
 
 
 @given(axis_problems())

@@ -1,4 +1,4 @@
-"""Property-based testing of convolutions: strategies, checks and references. Needs Hypothesis.
+"""Property-based testing of convolutions: strategies, checks and references. The strategies need Hypothesis.
 
 Nothing here knows convjit's own functions: test a convolution of yours with it.
 
@@ -20,6 +20,9 @@ Examples
 >>> test_input_gradient()
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .checks import assert_within_rounding, check_adjoint, check_gradients, inner_product
 from .oracle import (
     reference_avg_pool2d,
@@ -35,18 +38,20 @@ from .oracle import (
     reference_pads,
 )
 from .seed import NumpyConv2D
-from .strategies import (
-    LAYOUTS,
-    PADDING_MODES,
-    PADDING_NAMES,
-    Case,
-    Problem,
-    conv2d_cases,
-    conv2d_problems,
-    exact_arrays,
-    layouts,
-    real_arrays,
-)
+
+if TYPE_CHECKING:
+    from .strategies import (
+        LAYOUTS,
+        PADDING_MODES,
+        PADDING_NAMES,
+        Case,
+        Problem,
+        conv2d_cases,
+        conv2d_problems,
+        exact_arrays,
+        layouts,
+        real_arrays,
+    )
 
 __all__ = [
     "LAYOUTS",
@@ -76,3 +81,10 @@ __all__ = [
     "reference_pad2d_backward",
     "reference_pads",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The strategies, imported when one is asked for: what needs no Hypothesis works without it."""
+    if name in __all__:
+        return getattr(import_module(".strategies", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

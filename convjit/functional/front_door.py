@@ -40,7 +40,6 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "rate": ("p",),
     "lr": ("learning_rate",),
     "beta_1": ("b1",),
-    "betas": ("b1",),
     "n_epochs": ("epochs",),
     "activation": ("name",),
 }

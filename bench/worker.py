@@ -29,6 +29,9 @@ import numpy as np
 from .contenders import BY_NAME, Contender, Pass
 from .problems import Problem, draw
 
+# After 50 ms of sleep, Linux took more than 30 ms to bring the second thread of a parallel loop to a core of its own.
+WAKE_SECONDS = 0.1
+
 
 class Worker:
     """Answers requests for one contender; holds one problem at a time."""
@@ -59,8 +62,10 @@ class Worker:
 
     @staticmethod
     def _time(function: Pass, calls: int) -> float:
-        # A thread that was asleep first runs on the core of the one that woke it: the same calls, untimed, before.
-        for _ in range(calls):
+        # A thread that was asleep runs on the core of the one that woke it until the system moves it: untimed calls
+        # before the timed ones show every contender at work, not waking up.
+        awake = time.perf_counter() + WAKE_SECONDS
+        while time.perf_counter() < awake:
             function()
         start = time.perf_counter()
         for _ in range(calls):

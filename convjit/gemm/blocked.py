@@ -57,8 +57,8 @@ def tile_lanes(lanes: Any, step: Any) -> Any:
 def row_chunk(rows: Any, tiles: Any, workers: Any) -> Any:
     """How many of `rows` a task takes: all, unless `tiles` alone are too few tasks to keep the workers busy.
 
-    A chunk packs each panel anew, which costs as much as some 20 rows of products: chunks of fewer than 60 rows are
-    made only where workers would have nothing to do.
+    A chunk packs each panel anew, which many rows must pay for: chunks of fewer than 60 rows are made only where
+    workers would have nothing to do.
     """
     if workers == 1 or tiles == 0 or rows <= MR:
         return rows

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..typing import Array, DType
 
-# Below this nobody asks the system: two small files are read in about 50 us, which is nothing beside filling 64 MiB.
+# Below this nobody asks the system: `available_bytes` takes 25 us, which is nothing beside filling 64 MiB.
 _ASK_ABOVE = 64 << 20
 # The address space of a process, as NumPy can index it.
 _ADDRESSABLE = (1 << 63) - 1

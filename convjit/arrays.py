@@ -5,12 +5,15 @@ Knows NumPy's arrays and makes the only silent copies in the package. Does not k
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .geometry import describe
-from .runtime.memory import allocate, check_fits
+from .runtime.launch import in_pieces
+from .runtime.memory import allocate
 from .typing import Array, DType
 
 # --- dtypes ---------------------------------------------------------------------------------------------------------
@@ -42,6 +45,10 @@ def result_dtype(*arrays: Array) -> DType:
     return np.dtype("int64") if dtype.kind == "b" else dtype
 
 
+# Elements of a NumPy pass that takes a few milliseconds.
+_WHOLE_PASS = 1 << 22
+
+
 def sums_dtype(dtype: DType) -> DType:
     """The dtype that holds unrounded results of this one."""
     return dtype if DTYPES[dtype].is_complex else DTYPES[dtype].compute
@@ -59,8 +66,7 @@ def as_array(function: str, name: str, value: Any) -> Array:
         native = dtype.newbyteorder("=")
         if native not in DTYPES:
             raise TypeError(f"{function}: {name} has dtype {dtype}, which is not supported; {_SUPPORTED}")
-        check_fits(function, f"a native copy of {name}", value.shape, native)
-        value = value.astype(native)
+        value = converted(function, f"a native copy of {name}", value, native)
     return value  # type: ignore[no-any-return]
 
 
@@ -100,12 +106,60 @@ def ready(function: str, name: str, array: Array, dtype: DType) -> Array:
     Marking every input read-only gives a kernel one signature whether the caller's array can be written or not.
     """
     if array.dtype != dtype or not (array.flags.c_contiguous and array.flags.aligned):
-        check_fits(function, f"a contiguous copy of {name}", array.shape, dtype)
-        # Integers wrap, as promised; a float64 that float32 cannot hold becomes an infinity, as NumPy's astype says.
-        array = array.astype(dtype, order="C", casting="unsafe", copy=True)
+        array = _copied(function, f"a contiguous copy of {name}", array, dtype)
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+# --- passes over whole arrays ---------------------------------------------------------------------------------------
+
+
+def by_slices(operate: Callable[..., object], target: Array, *sources: Array) -> None:
+    """`operate(target, *sources)`, arrays of one shape, slice by slice where they are large.
+
+    So an interrupt does not wait for a pass over gigabytes.
+    """
+    if target.size <= _WHOLE_PASS:
+        operate(target, *sources)
+        return
+    axis = int(np.argmax(target.shape))
+    arrays, before = (target, *sources), (slice(None),) * axis
+    in_pieces(
+        lambda first, stop: operate(*(array[(*before, slice(first, stop))] for array in arrays)),
+        target.shape[axis],
+        target.size,
+    )
+
+
+def write(target: Array, source: Any) -> None:
+    """`target[...] = source`, which is broadcast and converted.
+
+    Integers wrap, as promised; a float64 that float32 cannot hold becomes an infinity, as NumPy's astype says.
+    """
+    by_slices(_copy, target, np.broadcast_to(source, target.shape))
+
+
+def add(target: Array, source: Array) -> None:
+    """`target += source`, which is broadcast and converted."""
+    total: Any = partial(np.add, dtype=target.dtype, casting="unsafe")
+    by_slices(lambda t, s: total(t, s, out=t), target, np.broadcast_to(source, target.shape))
+
+
+def converted(function: str, what: str, array: Array, dtype: DType) -> Array:
+    """The array in this dtype: itself, or a C-contiguous copy."""
+    return array if array.dtype == dtype else _copied(function, what, array, dtype)
+
+
+def _copied(function: str, what: str, array: Array, dtype: DType) -> Array:
+    copy = allocate(function, what, array.shape, dtype)
+    write(copy, array)
+    return copy
+
+
+def _copy(target: Array, source: Array) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.copyto(target, source, casting="unsafe")
 
 
 # --- what goes out --------------------------------------------------------------------------------------------------
@@ -145,7 +199,11 @@ __all__ = [
     "as_array",
     "as_images",
     "as_out",
+    "add",
+    "by_slices",
+    "converted",
     "ready",
     "result_dtype",
     "sums_dtype",
+    "write",
 ]

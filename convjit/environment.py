@@ -15,7 +15,7 @@ import llvmlite.binding
 import numba
 import numpy as np
 
-from .runtime import cache, memory, threads
+from .runtime import cache, containers, forks, memory, threads
 
 # Best first: the name, and the features that LLVM must report for it.
 _INSTRUCTION_SETS = (
@@ -73,7 +73,7 @@ def threading_layer() -> str:
     """The library behind parallel loops; this starts it."""
     if numba.config.DISABLE_JIT:
         return "none (NUMBA_DISABLE_JIT=1)"
-    if threads.forked():
+    if forks.forked():
         return "none (a forked process runs serially)"
     try:
         threads.available()
@@ -106,7 +106,7 @@ def _writable(place: Path) -> bool:
 
 def report() -> dict[str, dict[str, str]]:
     """Everything, in sections of names and values."""
-    quota = threads._quota()
+    quota = containers.cpu_quota()
     cores = usable_cores()
     layer = threading_layer()
     return {
@@ -115,7 +115,7 @@ def report() -> dict[str, dict[str, str]]:
             "cpu": f"{cpu_name()} ({llvmlite.binding.get_host_cpu_name()})",
             "instruction set": instruction_set(),
             "cores": f"{os.cpu_count()}, of which usable: {cores}",
-            "container quota": f"{quota} cores" if quota < (1 << 30) else "none",
+            "container quota": f"{quota} cores" if quota < containers.UNLIMITED else "none",
             "memory available": memory.readable_size(memory.available_bytes()),
         },
         "threads": {

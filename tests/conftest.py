@@ -1,7 +1,11 @@
-"""Hypothesis profiles: `default`, `ci` (repeatable, where CI is set), `thorough` (HYPOTHESIS_PROFILE=thorough)."""
+"""Hypothesis profiles: `default`, `ci` (repeatable, where CI is set), `thorough` (HYPOTHESIS_PROFILE=thorough).
+
+`pytest --whole` runs the stress tests in full, where a plain run takes a share of each.
+"""
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Compiling in the middle of a test is no flakiness, so there is no deadline.
@@ -11,3 +15,13 @@ settings.register_profile("default", max_examples=60, **_COMMON)
 settings.register_profile("ci", max_examples=60, derandomize=True, database=None, print_blob=True, **_COMMON)
 settings.register_profile("thorough", max_examples=5000, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--whole", action="store_true", help="run the stress tests in full, not a share of each")
+
+
+@pytest.fixture
+def share(request):
+    """`share(few, all)`: how much a stress test does, `all` with `--whole`."""
+    return lambda few, whole: whole if request.config.getoption("--whole") else few

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..geometry import Geometry
-from ..runtime.compile import Driver
 from ..typing import DType
 
 Shape = tuple[int, ...]
@@ -16,8 +15,17 @@ def _no_workspace(geometry: Geometry, workers: int) -> tuple[Shape, ...]:
     return ()
 
 
+# What one core does in a nanosecond, to tell small problems from large ones.
+_MULTIPLICATIONS_A_NS = 16
+
+
+def work_ns(geometry: Geometry) -> float:
+    """About how long one core takes for any of the three operations, in nanoseconds."""
+    return geometry.multiplications / _MULTIPLICATIONS_A_NS
+
+
 class Operation(NamedTuple):
-    """One compiled operation, called as `driver(workers, geometry, *inputs, result, *workspaces)`.
+    """One operation, called as `run(workers, geometry, *inputs, result, *workspaces)`: it launches drivers.
 
     Inputs and result, C-contiguous and of one dtype:
 
@@ -28,8 +36,8 @@ class Operation(NamedTuple):
     ============  ===============================  ==========================
     """
 
-    driver: Driver
-    # Shapes of the workspaces, in the problem's dtype; the first axis of the first one counts the workers.
+    run: Callable[..., None]
+    # Shapes of the workspaces, in the problem's dtype, for so many workers.
     workspace: Callable[[Geometry, int], tuple[Shape, ...]] = _no_workspace
 
 

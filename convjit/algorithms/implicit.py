@@ -28,20 +28,23 @@ from ..gemm.planes import (
     Axis,
     backward_axes,
     backward_axis,
-    fill_planes,
+    fill_tile,
     forward_axes,
     forward_axis,
     grid_phases,
     plane_elements,
     positions,
     tap_offset,
+    taps_before,
 )
-from ..gemm.summation import TERM_BLOCK
+from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
-from ..runtime.compile import driver, kernel, prange
+from ..runtime.compile import driver, kernel, uncompiled
 from ..runtime.copying import CHUNK, copy_chunks, copy_run
+from ..runtime.launch import launch
+from ..runtime.tiles import tile, tiling
 from ..typing import DType
-from .algorithm import Algorithm, Operation, Shape
+from .algorithm import Algorithm, Operation, Shape, work_ns
 
 
 @kernel
@@ -64,17 +67,27 @@ def _horizontal_phase(g: Geometry, phase: Any) -> Any:
     return backward_axis(phase, g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w)
 
 
-@kernel
-def _fill(planes: Any, images: Any, vertical: Axis, horizontal: Axis, worker: Any, workers: Any) -> None:
-    """One worker's share of filling the planes of all `images` (channels of the batch, H, W).
-
-    There are no planes to fill where the images are read in place.
-    """
-    if planes.size == 0:
-        return
+@driver
+def _fill(
+    task: Any, worker: Any, vertical: Axis, horizontal: Axis, rows: Any, cols: Any, images: Any, planes: Any
+) -> None:
+    """Fill a tile of the planes of a channel of `images` (N, C, H, W)."""
+    channel, top, bottom, left, right = tile(task, vertical.padded, horizontal.padded, rows, cols)
+    n, c = channel // images.shape[1], channel % images.shape[1]
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    for channel in range(worker, images.shape[0], workers):
-        fill_planes(planes, channel * each, images[channel], vertical, horizontal)
+    fill_tile(planes, channel * each, images[n, c], vertical, horizontal, top, bottom, left, right)
+
+
+def _fill_planes(workers: int, axes: tuple[Axis, Axis], images: Any, planes: Any) -> Any:
+    """Fill the planes; they, or the images where those are read in place, as flat elements."""
+    if planes.size == 0:
+        return images.reshape(images.size)
+    vertical, horizontal = axes
+    phases = vertical.phases * horizontal.phases
+    tiles = tiling(vertical.padded, horizontal.padded, phases)
+    tasks = images.shape[0] * images.shape[1] * tiles.a_plane
+    launch(_fill, workers, tasks, planes.size, *axes, tiles.rows, tiles.cols, images, planes)
+    return planes
 
 
 @kernel
@@ -147,111 +160,172 @@ def _store(
 
 @kernel
 def _product(
-    a: Any, base: Any, vertical: Axis, horizontal: Axis, planes: Any, results: Any, bias: Any, g: Geometry, rows: Any,
-    channels: Any, scratch: Any, worker: Any, workers: Any,
+    task: Any, a: Any, base: Any, vertical: Axis, horizontal: Axis, planes: Any, results: Any, bias: Any, g: Geometry,
+    rows: Any, channels: Any, chunk: Any, scratch: Any,
 ) -> None:  # fmt: skip
-    """One worker's share of: result row r at each grid point = sum over (channel, tap) of a[r, term] * what it meets.
+    """result row r at each grid point = sum over (channel, tap) of a[r, term] * what it meets, for the task's share.
 
     `a` is flat, one matrix (rows, terms) a group from `base` on; `planes` are those of (N * groups * channels),
-    `results` (N * groups * rows, ...). Tasks are (image and group, rows, tile), dealt to the workers in turn.
+    `results` (N * groups * rows, ...). Tasks are (image and group, chunk of rows, tile of positions); there may be more
+    tiles than the grid fills.
     """
     terms = channels * vertical.taps * horizontal.taps
     extent = positions(vertical, horizontal)
     step = micro_lanes(scratch)
     tiles, tile_width = tile_count(extent), tile_lanes(extent, step)
-    chunk = row_chunk(rows, g.batch * g.groups * tiles, workers)
+    if task >= g.batch * g.groups * ((rows + chunk - 1) // chunk) * tiles:
+        return
     chunks = (rows + chunk - 1) // chunk
-    for task in range(worker, g.batch * g.groups * chunks * tiles, workers):
-        position = task % tiles * tile_width
-        row = task // tiles % chunks * chunk
-        image_group = task // (tiles * chunks)
-        rows_here = min(chunk, rows - row)
-        lanes = min(tile_width, extent - position)
-        width = rounded_lanes(lanes, step)
-        start = base + (image_group % g.groups * rows + row) * terms
-        for term in range(0, terms, TERM_BLOCK):
-            here = min(TERM_BLOCK, terms - term)
-            _pack_panel(scratch, planes, image_group * channels, term, here, vertical, horizontal, position, width)
-            multiply_block(a, start + term, terms, rows_here, term, here, terms, scratch, width)
-        at = results_at(rows_here, terms)
-        _finish(scratch, at, rows_here, lanes, terms, bias, image_group % g.groups * rows + row)
-        _store(
-            results, image_group * rows + row, scratch, at, rows_here, vertical, horizontal, position, lanes
-        )  # fmt: skip
+    position = task % tiles * tile_width
+    row = task // tiles % chunks * chunk
+    image_group = task // (tiles * chunks)
+    rows_here = min(chunk, rows - row)
+    lanes = min(tile_width, extent - position)
+    width = rounded_lanes(lanes, step)
+    start = base + (image_group % g.groups * rows + row) * terms
+    for term in range(0, terms, TERM_BLOCK):
+        here = min(TERM_BLOCK, terms - term)
+        _pack_panel(scratch, planes, image_group * channels, term, here, vertical, horizontal, position, width)
+        multiply_block(a, start + term, terms, rows_here, term, here, terms, scratch, width)
+    at = results_at(rows_here, terms)
+    _finish(scratch, at, rows_here, lanes, terms, bias, image_group % g.groups * rows + row)
+    _store(results, image_group * rows + row, scratch, at, rows_here, vertical, horizontal, position, lanes)
+
+
+def _product_tasks(g: Geometry, axes: tuple[Axis, Axis], rows: int, chunk: int) -> int:
+    chunks = -(-rows // max(chunk, 1))
+    return g.batch * g.groups * chunks * _tiles(axes)
+
+
+def _tiles(axes: tuple[Axis, Axis]) -> int:
+    return int(uncompiled(tile_count)(uncompiled(positions)(*axes)))
+
+
+# --- forward --------------------------------------------------------------------------------------------------------
 
 
 @driver
-def _forward(g: Geometry, x: Any, weight: Any, bias: Any, y: Any, scratch: Any, planes: Any) -> None:
-    """y[n,o,oh,ow] = bias[o] + sum over c,kh,kw of weight[o,c,kh,kw] * x[n, c, oh*stride+kh*dilation-pad, ...]"""
-    workers = scratch.shape[0]
-    group_in, group_out = g.in_channels // g.groups, g.out_channels // g.groups
-    images = x.reshape(g.batch * g.in_channels, g.in_h, g.in_w)
-    results = y.reshape(g.batch * g.out_channels, g.out_h, g.out_w)
-    matrix = weight.reshape(weight.size)
-    source = planes if planes.size > 0 else x.reshape(x.size)
-    for worker in prange(workers):
-        _fill(planes, images, _vertical(g), _horizontal(g), worker, workers)
-    for worker in prange(workers):
-        _product(
-            matrix, 0, _vertical(g), _horizontal(g), source, results, bias, g, group_out, group_in, scratch[worker],
-            worker, workers,
-        )  # fmt: skip
+def _forward(
+    task: Any, worker: Any, g: Geometry, chunk: Any, weight: Any, bias: Any, source: Any, y: Any, scratch: Any
+) -> None:
+    """y[n,o,oh,ow] = bias[o] + sum over c,kh,kw of weight[o,c,kh,kw] * x[n, c, oh*stride+kh*dilation-pad, ...]
 
+    `weight` is flat, `y` is (N * O, OH, OW).
+    """
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    _product(
+        task, weight, 0, _vertical(g), _horizontal(g), source, y, bias, g, rows, channels, chunk, scratch[worker]
+    )  # fmt: skip
+
+
+def _forward_rows(g: Geometry, workers: int, axes: tuple[Axis, Axis]) -> int:
+    terms = g.in_channels // g.groups * g.kernel_h * g.kernel_w
+    return row_chunk(g.out_channels // g.groups, g.batch * g.groups * _tiles(axes), terms, workers)
+
+
+def _forward_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
+    axes = forward_axes(g)
+    terms = g.in_channels // g.groups * g.kernel_h * g.kernel_w
+    elements = plane_elements(g.batch * g.in_channels, *axes)
+    return (workers, scratch_elements(_forward_rows(g, workers, axes), terms)), (elements,)
+
+
+def _run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, scratch: Any, planes: Any) -> None:
+    axes = forward_axes(g)
+    source = _fill_planes(workers, axes, x, planes)
+    chunk = _forward_rows(g, workers, axes)
+    tasks = _product_tasks(g, axes, g.out_channels // g.groups, chunk)
+    results = y.reshape(g.batch * g.out_channels, g.out_h, g.out_w)
+    launch(_forward, workers, tasks, work_ns(g), g, chunk, weight.reshape(-1), bias, source, results, scratch)
+
+
+# --- input gradient -------------------------------------------------------------------------------------------------
 
 # Input channels whose weights are transposed together: what is read of one filter fills some cache lines.
 _ROWS_TOGETHER = 16
 
 
 @kernel
-def _pack_transposed(g: Geometry, weight: Any, packed: Any, worker: Any, workers: Any) -> None:
-    """One worker's share of: for each phase a matrix [(group, c), (o, kh, kw)] of weight[o, c, kh, kw]."""
-    group_in, group_out = g.in_channels // g.groups, g.out_channels // g.groups
-    base = 0
-    for phase_h in range(grid_phases(g.stride_h, g.in_h)):
-        vertical = _vertical_phase(g, phase_h)
-        for phase_w in range(grid_phases(g.stride_w, g.in_w)):
-            horizontal = _horizontal_phase(g, phase_w)
-            taps = vertical.taps * horizontal.taps
-            terms = group_out * taps
-            for first in range(_ROWS_TOGETHER * worker, g.in_channels, _ROWS_TOGETHER * workers):
-                for o in range(group_out):
-                    for row in range(first, min(first + _ROWS_TOGETHER, g.in_channels)):
-                        filters = weight[row // group_in * group_out + o, row % group_in]
-                        at = base + row * terms + o * taps
-                        for s in range(vertical.taps):
-                            line = filters[vertical.kernel_first + s * vertical.kernel_step]
-                            for t in range(horizontal.taps):
-                                packed[at] = line[horizontal.kernel_first + t * horizontal.kernel_step]
-                                at += 1
-            base += g.in_channels * terms
+def _phase_base(g: Geometry, phase_h: Any, phase_w: Any, vertical_taps: Any) -> Any:
+    """Where the transposed weights of a phase begin: behind those of all phases before it."""
+    above = taps_before(phase_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top)
+    before = taps_before(phase_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left)
+    across = taps_before(grid_phases(g.stride_w, g.in_w), g.kernel_w, g.stride_w, g.dilation_w, g.pad_left)
+    return g.in_channels * (g.out_channels // g.groups) * (above * across + vertical_taps * before)
 
 
 @driver
-def _input_grad(g: Geometry, dy: Any, weight: Any, dx: Any, scratch: Any, planes: Any, packed: Any) -> None:
+def _pack_transposed(task: Any, worker: Any, g: Geometry, weight: Any, packed: Any) -> None:
+    """For a phase and some input channels: rows of a matrix [(group, c), (o, kh, kw)] of weight[o, c, kh, kw]."""
+    group_in, group_out = g.in_channels // g.groups, g.out_channels // g.groups
+    shares = (g.in_channels + _ROWS_TOGETHER - 1) // _ROWS_TOGETHER
+    phase, first = task // shares, task % shares * _ROWS_TOGETHER
+    across = grid_phases(g.stride_w, g.in_w)
+    vertical, horizontal = _vertical_phase(g, phase // across), _horizontal_phase(g, phase % across)
+    base = _phase_base(g, phase // across, phase % across, vertical.taps)
+    taps = vertical.taps * horizontal.taps
+    for o in range(group_out):
+        for row in range(first, min(first + _ROWS_TOGETHER, g.in_channels)):
+            filters = weight[row // group_in * group_out + o, row % group_in]
+            at = base + (row * group_out + o) * taps
+            for s in range(vertical.taps):
+                line = filters[vertical.kernel_first + s * vertical.kernel_step]
+                for t in range(horizontal.taps):
+                    packed[at] = line[horizontal.kernel_first + t * horizontal.kernel_step]
+                    at += 1
+
+
+@driver
+def _input_grad(
+    task: Any, worker: Any, g: Geometry, chunk: Any, tasks_a_phase: Any, source: Any, packed: Any, dx: Any, scratch: Any
+) -> None:
     """dx[n,c,h,w] = sum over o,kh,kw of weight[o,c,kh,kw] * dy[n,o,oh,ow] where h = oh*stride_h+kh*dilation_h-pad_top.
 
-    A product for each phase of `(h, w)` modulo the stride, whose taps are the same.
+    A product for each phase of `(h, w)` modulo the stride, whose taps are the same. `dx` is (N * C, H, W).
     """
-    workers = scratch.shape[0]
-    group_in, group_out = g.in_channels // g.groups, g.out_channels // g.groups
-    images = dy.reshape(g.batch * g.out_channels, g.out_h, g.out_w)
+    across = grid_phases(g.stride_w, g.in_w)
+    phase_h, phase_w = task // tasks_a_phase // across, task // tasks_a_phase % across
+    vertical, horizontal = _vertical_phase(g, phase_h), _horizontal_phase(g, phase_w)
+    base = _phase_base(g, phase_h, phase_w, vertical.taps)
+    rows, channels = g.in_channels // g.groups, g.out_channels // g.groups
+    _product(
+        task % tasks_a_phase, packed, base, vertical, horizontal, source, dx, packed[:0], g, rows, channels, chunk,
+        scratch[worker],
+    )  # fmt: skip
+
+
+def _phases(g: Geometry) -> int:
+    return min(g.stride_h, g.in_h) * min(g.stride_w, g.in_w)
+
+
+def _input_grad_rows(g: Geometry, workers: int, axes: tuple[Axis, Axis]) -> int:
+    terms = g.out_channels // g.groups * g.kernel_h * g.kernel_w
+    tiles = g.batch * g.groups * _phases(g) * _tiles(axes)
+    return row_chunk(g.in_channels // g.groups, tiles, terms, workers)
+
+
+def _input_grad_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
+    axes = backward_axes(g)
+    terms = g.out_channels // g.groups * g.kernel_h * g.kernel_w
+    elements = plane_elements(g.batch * g.out_channels, *axes)
+    weights = g.out_channels * g.in_channels // g.groups * g.kernel_h * g.kernel_w
+    return (workers, scratch_elements(_input_grad_rows(g, workers, axes), terms)), (elements,), (weights,)
+
+
+def _run_input_grad(
+    workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, scratch: Any, planes: Any, packed: Any
+) -> None:
+    axes, phases = backward_axes(g), _phases(g)
+    source = _fill_planes(workers, axes, dy, planes)
+    shares = -(-g.in_channels // _ROWS_TOGETHER)
+    launch(_pack_transposed, workers, phases * shares, packed.size, g, weight, packed)
+    chunk = _input_grad_rows(g, workers, axes)
+    each = _product_tasks(g, axes, g.in_channels // g.groups, chunk)
     results = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w)
-    no_bias = packed[:0]
-    source = planes if planes.size > 0 else dy.reshape(dy.size)
-    for worker in prange(workers):
-        _fill(planes, images, _vertical_phase(g, 0), _horizontal_phase(g, 0), worker, workers)
-        _pack_transposed(g, weight, packed, worker, workers)
-    for worker in prange(workers):
-        base = 0
-        for phase_h in range(grid_phases(g.stride_h, g.in_h)):
-            vertical = _vertical_phase(g, phase_h)
-            for phase_w in range(grid_phases(g.stride_w, g.in_w)):
-                horizontal = _horizontal_phase(g, phase_w)
-                _product(
-                    packed, base, vertical, horizontal, source, results, no_bias, g, group_in, group_out,
-                    scratch[worker], worker, workers,
-                )  # fmt: skip
-                base += g.in_channels * group_out * vertical.taps * horizontal.taps
+    launch(_input_grad, workers, phases * each, work_ns(g), g, chunk, each, source, packed, results, scratch)
+
+
+# --- weight gradient ------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -310,71 +384,83 @@ def _pack_taps(
                 n += 1
 
 
+# Rows (c, kh, kw) of a task: enough to pay for packing the panel, few enough that the packed taps, 256 x 128 elements,
+# stay within 256 KiB, and that a total takes 20 ms at most.
+_TASK_ROWS = 256
+
+
 @driver
-def _weight_grad(g: Geometry, dy: Any, x: Any, dw: Any, scratch: Any, planes: Any, packed: Any) -> None:
+def _weight_grad(
+    task: Any, worker: Any, g: Geometry, chunk: Any, first: Any, stop: Any, dy: Any, source: Any, dw: Any, scratch: Any,
+    packed: Any,
+) -> None:  # fmt: skip
     """dw[o,c,kh,kw] = sum over n,oh,ow of x[n, c, oh*stride_h+kh*dilation_h-pad_top, ...] * dy[n,o,oh,ow]
 
-    Tasks are (group, tile of output channels, chunk of (c, kh, kw)); each walks over all pixels of the batch in order.
+    Of the terms (n, oh, ow), those `first <= term < stop`, whole totals, which are added to `dw` if they are not the
+    first. Tasks are (group, chunk of (c, kh, kw), tile of output channels). `dy` is (N * O, pixels), `dw` (O, rows).
     """
-    workers = scratch.shape[0]
     group_in, group_out = g.in_channels // g.groups, g.out_channels // g.groups
-    images = x.reshape(g.batch * g.in_channels, g.in_h, g.in_w)
     pixels = g.out_h * g.out_w
-    gradients = dy.reshape(g.batch * g.out_channels, pixels)
     rows = group_in * g.kernel_h * g.kernel_w
-    matrix = dw.reshape(g.out_channels, rows)
-    terms = g.batch * pixels
-    source = planes if planes.size > 0 else x.reshape(x.size)
     step = micro_lanes(dy)
     tiles, tile_width = tile_count(group_out), tile_lanes(group_out, step)
-    chunk = min(_TASK_ROWS, row_chunk(rows, g.groups * tiles, workers))
-    chunks = (rows + chunk - 1) // chunk if chunk > 0 else 0
-    for worker in prange(workers):
-        _fill(planes, images, _vertical(g), _horizontal(g), worker, workers)
-    for worker in prange(workers):
-        vertical, horizontal = _vertical(g), _horizontal(g)
-        space, taps = scratch[worker], packed[worker]
-        for task in range(worker, g.groups * tiles * chunks, workers):
-            lane = task % tiles * tile_width
-            row = task // tiles % chunks * chunk
-            group = task // (tiles * chunks)
-            lanes = min(tile_width, group_out - lane)
-            rows_here = min(chunk, rows - row)
-            channel = group * group_out + lane
-            for term in range(0, terms, TERM_BLOCK):
-                here = min(TERM_BLOCK, terms - term)
-                _pack_pixels(space, gradients, channel, lanes, pixels, term, here, g.out_channels)
-                _pack_taps(taps, source, g, group * group_in, row, rows_here, vertical, horizontal, term, here)
-                multiply_block(taps, 0, TERM_BLOCK, rows_here, term, here, terms, space, rounded_lanes(lanes, step))
-            at = results_at(rows_here, terms)
-            for j in range(lanes):
-                for r in range(rows_here):
-                    matrix[channel + j, row + r] = space[at + r * LANES + j] if terms > 0 else 0
+    chunks = (rows + chunk - 1) // chunk
+    lane = task % tiles * tile_width
+    row = task // tiles % chunks * chunk
+    group = task // (tiles * chunks)
+    lanes = min(tile_width, group_out - lane)
+    rows_here = min(chunk, rows - row)
+    channel = group * group_out + lane
+    vertical, horizontal = _vertical(g), _horizontal(g)
+    space, taps = scratch[worker], packed[worker]
+    for total in range(first, stop, TERMS_A_TOTAL):
+        terms = min(TERMS_A_TOTAL, stop - total)
+        for term in range(0, terms, TERM_BLOCK):
+            here = min(TERM_BLOCK, terms - term)
+            _pack_pixels(space, dy, channel, lanes, pixels, total + term, here, g.out_channels)
+            _pack_taps(
+                taps, source, g, group * group_in, row, rows_here, vertical, horizontal, total + term, here
+            )  # fmt: skip
+            multiply_block(taps, 0, TERM_BLOCK, rows_here, term, here, terms, space, rounded_lanes(lanes, step))
+        at = results_at(rows_here, terms)
+        for j in range(lanes):
+            for r in range(rows_here):
+                value = space[at + r * LANES + j]
+                dw[channel + j, row + r] = value if total == 0 else dw[channel + j, row + r] + value
 
 
-# Rows (c, kh, kw) of a weight-gradient task: enough to pay for packing the panel, few enough that the packed taps,
-# 512 x 128 float32, stay within 256 KiB.
-_TASK_ROWS = 512
-
-
-def _forward_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
-    terms = g.in_channels // g.groups * g.kernel_h * g.kernel_w
-    elements = plane_elements(g.batch * g.in_channels, *forward_axes(g))
-    return (workers, scratch_elements(g.out_channels // g.groups, terms)), (elements,)
-
-
-def _input_grad_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
-    terms = g.out_channels // g.groups * g.kernel_h * g.kernel_w
-    elements = plane_elements(g.batch * g.out_channels, *backward_axes(g))
-    weights = g.out_channels * g.in_channels // g.groups * g.kernel_h * g.kernel_w
-    return (workers, scratch_elements(g.in_channels // g.groups, terms)), (elements,), (weights,)
+def _weight_grad_rows(g: Geometry, workers: int) -> int:
+    rows = g.in_channels // g.groups * g.kernel_h * g.kernel_w
+    tiles = g.groups * int(uncompiled(tile_count)(g.out_channels // g.groups))
+    return min(_TASK_ROWS, row_chunk(rows, tiles, TERMS_A_TOTAL, workers))
 
 
 def _weight_grad_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
-    rows = min(_TASK_ROWS, g.in_channels // g.groups * g.kernel_h * g.kernel_w)
+    rows = _weight_grad_rows(g, workers)
     elements = plane_elements(g.batch * g.in_channels, *forward_axes(g))
-    scratch = (workers, scratch_elements(rows, g.batch * g.out_h * g.out_w))
+    scratch = (workers, scratch_elements(rows, TERMS_A_TOTAL))
     return scratch, (elements,), (workers, rows * TERM_BLOCK + CHUNK)
+
+
+def _run_weight_grad(
+    workers: int, g: Geometry, dy: Any, x: Any, dw: Any, scratch: Any, planes: Any, packed: Any
+) -> None:
+    terms = g.batch * g.out_h * g.out_w
+    if terms == 0:
+        dw[...] = 0
+        return
+    source = _fill_planes(workers, forward_axes(g), x, planes)
+    chunk = _weight_grad_rows(g, workers)
+    rows, group_out = g.in_channels // g.groups * g.kernel_h * g.kernel_w, g.out_channels // g.groups
+    tasks = g.groups * int(uncompiled(tile_count)(group_out)) * -(-rows // chunk)
+    # As many totals at once as keep a task short: totals follow one another, so each launch waits for the last one.
+    together = TERMS_A_TOTAL * max(1, (_TASK_ROWS * LANES) // (chunk * min(group_out, LANES)))
+    gradients = dy.reshape(g.batch * g.out_channels, g.out_h * g.out_w)
+    matrix = dw.reshape(g.out_channels, rows)
+    for first in range(0, terms, together):
+        stop = min(terms, first + together)
+        share = work_ns(g) * (stop - first) / terms
+        launch(_weight_grad, workers, tasks, share, g, chunk, first, stop, gradients, source, matrix, scratch, packed)
 
 
 def _declines(geometry: Geometry, dtype: DType) -> str | None:
@@ -386,7 +472,7 @@ def _declines(geometry: Geometry, dtype: DType) -> str | None:
 ALGORITHM = Algorithm(
     "implicit",
     _declines,
-    Operation(_forward, _forward_workspace),
-    Operation(_input_grad, _input_grad_workspace),
-    Operation(_weight_grad, _weight_grad_workspace),
+    Operation(_run_forward, _forward_workspace),
+    Operation(_run_input_grad, _input_grad_workspace),
+    Operation(_run_weight_grad, _weight_grad_workspace),
 )

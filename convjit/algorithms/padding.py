@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.compile import driver, prange
+from ..runtime.compile import driver
+from ..runtime.launch import launch
+from ..runtime.tiles import tile, tiling
 from ..typing import Array
 
 PADDING_MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
@@ -44,35 +46,54 @@ def positions_of_pixels(indices: Array, size: int) -> tuple[Array, Array]:
 
 
 @driver
-def pad(x: Any, rows: Any, cols: Any, constant: Any, y: Any) -> None:
+def _pad(
+    task: Any, worker: Any, tile_rows: Any, tile_cols: Any, x: Any, rows: Any, cols: Any, constant: Any, y: Any
+) -> None:
     """y[p,i,j] = x[p, rows[i], cols[j]], or constant[0] where an index is -1.
 
     Moves values without looking at them: `x`, `constant` and `y` hold unsigned integers of the values' size.
     """
-    for plane in prange(y.shape[0]):
-        for i in range(y.shape[1]):
-            line = y[plane, i]
-            h = rows[i]
-            for j in range(y.shape[2]):
-                w = cols[j]
-                line[j] = x[plane, h, w] if h >= 0 and w >= 0 else constant[0]
+    plane, top, bottom, left, right = tile(task, y.shape[1], y.shape[2], tile_rows, tile_cols)
+    for i in range(top, bottom):
+        line = y[plane, i]
+        h = rows[i]
+        for j in range(left, right):
+            w = cols[j]
+            line[j] = x[plane, h, w] if h >= 0 and w >= 0 else constant[0]
+
+
+def pad(workers: int, x: Any, rows: Any, cols: Any, constant: Any, y: Any) -> None:
+    """Fill `y` (planes, padded height, padded width) from `x` (planes, height, width) and the tables of both axes."""
+    tiles = tiling(y.shape[1], y.shape[2])
+    launch(_pad, workers, len(y) * tiles.a_plane, y.size, tiles.rows, tiles.cols, x, rows, cols, constant, y)
 
 
 @driver
-def pad_backward(dy: Any, row_starts: Any, rows: Any, col_starts: Any, cols: Any, dx: Any) -> None:
+def _pad_backward(
+    task: Any, worker: Any, tile_rows: Any, tile_cols: Any, dy: Any, row_starts: Any, rows: Any, col_starts: Any,
+    cols: Any, dx: Any,
+) -> None:  # fmt: skip
     """dx[p,h,w] = sum of dy[p,i,j] over the positions i, j that show pixel h, w.
 
     The adjoint of y[p,i,j] = x[p, rows[i], cols[j]]: gathered, a line at a time.
     """
     zero = dy.dtype.type(0)
-    for plane in prange(dx.shape[0]):
-        for h in range(dx.shape[1]):
-            for w in range(dx.shape[2]):
-                total = zero
-                for i in range(row_starts[h], row_starts[h + 1]):
-                    line = dy[plane, rows[i]]
-                    part = zero
-                    for j in range(col_starts[w], col_starts[w + 1]):
-                        part += line[cols[j]]
-                    total += part
-                dx[plane, h, w] = total
+    plane, top, bottom, left, right = tile(task, dx.shape[1], dx.shape[2], tile_rows, tile_cols)
+    for h in range(top, bottom):
+        for w in range(left, right):
+            total = zero
+            for i in range(row_starts[h], row_starts[h + 1]):
+                line = dy[plane, rows[i]]
+                part = zero
+                for j in range(col_starts[w], col_starts[w + 1]):
+                    part += line[cols[j]]
+                total += part
+            dx[plane, h, w] = total
+
+
+def pad_backward(workers: int, dy: Any, row_starts: Any, rows: Any, col_starts: Any, cols: Any, dx: Any) -> None:
+    """Fill `dx` (planes, height, width) from `dy` (planes, padded height, padded width) and the inverse tables."""
+    planes = max(len(dx), 1)
+    tiles = tiling(dx.shape[1], dx.shape[2], dy.size / planes / max(dx[0].size, 1))
+    tables = (row_starts, rows, col_starts, cols)
+    launch(_pad_backward, workers, planes * tiles.a_plane, dy.size, tiles.rows, tiles.cols, dy, *tables, dx)

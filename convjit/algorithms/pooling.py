@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import Geometry
-from ..runtime.compile import driver, kernel, prange
+from ..runtime.compile import driver, kernel
+from ..runtime.launch import launch
+from ..runtime.tiles import tile, tiling
 
 
 @kernel
@@ -21,46 +23,70 @@ def taps_inside(first: Any, kernel_size: Any, dilation: Any, size: Any) -> Any:
 
 
 @driver
-def max_pool(g: Geometry, x: Any, lowest: Any, y: Any, indices: Any) -> None:
+def _max_pool(
+    task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any, lowest: Any, y: Any, indices: Any
+) -> None:
     """y[p,oh,ow] = max of x[p,h,w] over the window, indices[p,oh,ow] = h*W + w of the first maximum.
 
-    NaN is larger than everything. A window without pixels gives `lowest[0]` and index -1. `x`, `y` and `indices` are
-    (planes, height, width).
+    NaN is larger than everything. A window without pixels gives `lowest[0]` and index -1.
     """
-    for plane in prange(x.shape[0]):
-        for oh in range(g.out_h):
-            top = oh * g.stride_h - g.pad_top
-            low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
-            for ow in range(g.out_w):
-                left = ow * g.stride_w - g.pad_left
-                low_w, high_w = taps_inside(left, g.kernel_w, g.dilation_w, g.in_w)
-                best = lowest[0]
-                where = -1
-                for kh in range(low_h, high_h):
-                    h = top + kh * g.dilation_h
-                    for kw in range(low_w, high_w):
-                        w = left + kw * g.dilation_w
-                        pixel = x[plane, h, w]
-                        # `not <=` is true for a NaN; the second half keeps the first one.
-                        if where < 0 or (not pixel <= best and best == best):
-                            best = pixel
-                            where = h * g.in_w + w
-                y[plane, oh, ow] = best
-                indices[plane, oh, ow] = where
+    plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
+    for oh in range(above, below):
+        top = oh * g.stride_h - g.pad_top
+        low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
+        for ow in range(before, behind):
+            left = ow * g.stride_w - g.pad_left
+            low_w, high_w = taps_inside(left, g.kernel_w, g.dilation_w, g.in_w)
+            best = lowest[0]
+            where = -1
+            for kh in range(low_h, high_h):
+                h = top + kh * g.dilation_h
+                for kw in range(low_w, high_w):
+                    w = left + kw * g.dilation_w
+                    pixel = x[plane, h, w]
+                    # `not <=` is true for a NaN; the second half keeps the first one.
+                    if where < 0 or (not pixel <= best and best == best):
+                        best = pixel
+                        where = h * g.in_w + w
+            y[plane, oh, ow] = best
+            indices[plane, oh, ow] = where
+
+
+def max_pool(workers: int, g: Geometry, x: Any, lowest: Any, y: Any, indices: Any) -> None:
+    """Fill `y` and `indices` (planes, OH, OW) from `x` (planes, H, W)."""
+    _launch_over(_max_pool, workers, g, g.out_h, g.out_w, x, lowest, y, indices)
+
+
+def _launch_over(driver: Any, workers: int, g: Geometry, height: int, width: int, *arrays: Any) -> None:
+    taps = g.kernel_h * g.kernel_w
+    tiles = tiling(height, width, taps)
+    planes = g.batch * g.in_channels
+    nanoseconds = float(planes * height * width * taps)
+    launch(driver, workers, planes * tiles.a_plane, nanoseconds, g, tiles.rows, tiles.cols, *arrays)
+
+
+# Outputs of all planes that a launch of the scatter takes: a few milliseconds.
+_SCATTERED_TOGETHER = 1 << 22
 
 
 @driver
-def max_pool_backward(dy: Any, indices: Any, dx: Any) -> None:
-    """dx[p, indices[p,q]] += dy[p,q]: the adjoint of y[p,q] = x[p, indices[p,q]].
+def _scatter(task: Any, worker: Any, first: Any, stop: Any, dy: Any, indices: Any, dx: Any) -> None:
+    """dx[p, indices[p,q]] += dy[p,q] for `first <= q < stop`. A task owns a whole plane of `dx`, and adds in order."""
+    for q in range(first, stop):
+        if indices[task, q] >= 0:
+            dx[task, indices[task, q]] += dy[task, q]
 
-    `dy` and `indices` are (planes, outputs), `dx` is (planes, pixels). Each iteration owns a whole plane of `dx`.
+
+def max_pool_backward(workers: int, dy: Any, indices: Any, dx: Any) -> None:
+    """dx[p, indices[p,q]] += dy[p,q]: the adjoint of y[p,q] = x[p, indices[p,q]], added to zeros.
+
+    `dy` and `indices` are (planes, outputs), `dx` is (planes, pixels).
     """
-    for plane in prange(dx.shape[0]):
-        for i in range(dx.shape[1]):
-            dx[plane, i] = 0
-        for q in range(dy.shape[1]):
-            if indices[plane, q] >= 0:
-                dx[plane, indices[plane, q]] += dy[plane, q]
+    planes, outputs = dy.shape
+    together = max(1, _SCATTERED_TOGETHER // max(planes, 1))
+    for first in range(0, outputs, together):
+        stop = min(outputs, first + together)
+        launch(_scatter, workers, planes, 2 * planes * (stop - first), first, stop, dy, indices, dx)
 
 
 @kernel
@@ -75,48 +101,66 @@ def divisor(g: Geometry, oh: Any, ow: Any, inside: Any, include_pad: Any) -> Any
 
 
 @driver
-def avg_pool(g: Geometry, x: Any, include_pad: Any, y: Any) -> None:
+def _avg_pool(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any, include_pad: Any, y: Any) -> None:
     """y[p,oh,ow] = (sum of x[p,h,w] over the window) / divisor; a window that sees no pixel gives 0."""
     zero = x.dtype.type(0)
-    for plane in prange(x.shape[0]):
-        for oh in range(g.out_h):
-            top = oh * g.stride_h - g.pad_top
-            low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
-            for ow in range(g.out_w):
-                left = ow * g.stride_w - g.pad_left
-                low_w, high_w = taps_inside(left, g.kernel_w, g.dilation_w, g.in_w)
-                total = zero
-                for kh in range(low_h, high_h):
-                    line = x[plane, top + kh * g.dilation_h]
-                    part = zero
-                    for kw in range(low_w, high_w):
-                        part += line[left + kw * g.dilation_w]
-                    total += part
-                inside = (high_h - low_h) * (high_w - low_w)
-                y[plane, oh, ow] = total / x.dtype.type(divisor(g, oh, ow, inside, include_pad)) if inside > 0 else zero
+    plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
+    for oh in range(above, below):
+        top = oh * g.stride_h - g.pad_top
+        low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
+        for ow in range(before, behind):
+            left = ow * g.stride_w - g.pad_left
+            low_w, high_w = taps_inside(left, g.kernel_w, g.dilation_w, g.in_w)
+            total = zero
+            for kh in range(low_h, high_h):
+                line = x[plane, top + kh * g.dilation_h]
+                part = zero
+                for kw in range(low_w, high_w):
+                    part += line[left + kw * g.dilation_w]
+                total += part
+            inside = (high_h - low_h) * (high_w - low_w)
+            y[plane, oh, ow] = total / x.dtype.type(divisor(g, oh, ow, inside, include_pad)) if inside > 0 else zero
+
+
+def avg_pool(workers: int, g: Geometry, x: Any, include_pad: bool, y: Any) -> None:
+    """Fill `y` (planes, OH, OW) from `x` (planes, H, W)."""
+    _launch_over(_avg_pool, workers, g, g.out_h, g.out_w, x, include_pad, y)
+
+
+@kernel
+def windows_that_see(pixel: Any, pad: Any, kernel_size: Any, stride: Any, dilation: Any, count: Any) -> Any:
+    """`low <= o < high`: windows that reach over a pixel; a dilated one sees it if a tap lies there."""
+    reach = pixel + pad
+    low = max(0, (reach - (kernel_size - 1) * dilation + stride - 1) // stride)
+    return low, max(low, min(count, reach // stride + 1))
 
 
 @driver
-def avg_pool_backward(g: Geometry, dy: Any, include_pad: Any, dx: Any) -> None:
-    """dx[p,h,w] = sum over the windows (oh,ow) that see pixel (h,w) of dy[p,oh,ow] / divisor.
+def _avg_pool_backward(
+    task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, dy: Any, include_pad: Any, dx: Any
+) -> None:
+    """dx[p,h,w] = sum over the windows (oh,ow) that see pixel (h,w) of dy[p,oh,ow] / divisor, windows in order."""
+    zero = dy.dtype.type(0)
+    plane, above, below, before, behind = tile(task, g.in_h, g.in_w, rows, cols)
+    for h in range(above, below):
+        first_oh, stop_oh = windows_that_see(h, g.pad_top, g.kernel_h, g.stride_h, g.dilation_h, g.out_h)
+        for w in range(before, behind):
+            first_ow, stop_ow = windows_that_see(w, g.pad_left, g.kernel_w, g.stride_w, g.dilation_w, g.out_w)
+            total = zero
+            for oh in range(first_oh, stop_oh):
+                top = oh * g.stride_h - g.pad_top
+                if (h - top) % g.dilation_h != 0:
+                    continue
+                low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
+                for ow in range(first_ow, stop_ow):
+                    left = ow * g.stride_w - g.pad_left
+                    if (w - left) % g.dilation_w == 0:
+                        low_w, high_w = taps_inside(left, g.kernel_w, g.dilation_w, g.in_w)
+                        inside = (high_h - low_h) * (high_w - low_w)
+                        total += dy[plane, oh, ow] / dy.dtype.type(divisor(g, oh, ow, inside, include_pad))
+            dx[plane, h, w] = total
 
-    Each iteration owns a whole plane of `dx` and adds windows in order.
-    """
-    for plane in prange(dx.shape[0]):
-        image = dx[plane]
-        for h in range(g.in_h):
-            for w in range(g.in_w):
-                image[h, w] = 0
-        for oh in range(g.out_h):
-            top = oh * g.stride_h - g.pad_top
-            low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
-            for ow in range(g.out_w):
-                left = ow * g.stride_w - g.pad_left
-                low_w, high_w = taps_inside(left, g.kernel_w, g.dilation_w, g.in_w)
-                inside = (high_h - low_h) * (high_w - low_w)
-                if inside > 0:
-                    share = dy[plane, oh, ow] / dy.dtype.type(divisor(g, oh, ow, inside, include_pad))
-                    for kh in range(low_h, high_h):
-                        line = image[top + kh * g.dilation_h]
-                        for kw in range(low_w, high_w):
-                            line[left + kw * g.dilation_w] += share
+
+def avg_pool_backward(workers: int, g: Geometry, dy: Any, include_pad: bool, dx: Any) -> None:
+    """Fill `dx` (planes, H, W) from `dy` (planes, OH, OW)."""
+    _launch_over(_avg_pool_backward, workers, g, g.in_h, g.in_w, dy, include_pad, dx)

@@ -12,16 +12,13 @@ import numpy as np
 
 from .. import algorithms, arrays
 from ..algorithms import Algorithm, Operation
-from ..algorithms.bias import bias_grad as bias_grad_driver
+from ..algorithms.algorithm import work_ns
+from ..algorithms.bias import bias_grad as sum_bias_grad
 from ..arrays import DTYPES
 from ..geometry import Geometry
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array, DType
-
-# What one core does in a nanosecond, to tell small problems from large ones: multiplications and values moved.
-_MULTIPLICATIONS_A_NS = 16
-_VALUES_A_NS = 1
 
 
 def choose(function: str, algorithm: object, geometry: Geometry, dtype: DType) -> Algorithm:
@@ -39,7 +36,7 @@ def forward(
     if is_complex:
         y = _product(function, row.forward, geometry, (x, weight, no_bias), geometry.y_shape, dtype)
         if bias is not None:
-            y += bias.astype(dtype, copy=False)[:, None, None]
+            arrays.add(y, bias[:, None, None])
     elif out is not None and dtype == compute:
         _run(function, row.forward, geometry, (x, weight, no_bias if bias is None else bias), out, compute)
         return out
@@ -48,7 +45,7 @@ def forward(
         y = _product(function, row.forward, geometry, inputs, geometry.y_shape, dtype)
     if out is None:
         return y
-    out[...] = y
+    arrays.write(out, y)
     return out
 
 
@@ -71,8 +68,8 @@ def bias_grad(function: str, dy: Array, dtype: DType) -> Array:
     for part, target in zip(_parts(planes), targets, strict=False):
         part = arrays.ready(function, "grad_output", part, compute)
         db = np.empty(dy.shape[1], compute)
-        bias_grad_driver(workers(part.size / _VALUES_A_NS), part, db)
-        target[...] = db.astype(target.dtype, copy=False)
+        sum_bias_grad(workers(part.size), part, db)
+        arrays.write(target, db)
     return result
 
 
@@ -94,20 +91,20 @@ def _product(
     result = allocate(function, "the result", shape, compute)
     if not is_complex:
         _run(function, operation, geometry, inputs, result, compute)
-        return result.astype(dtype, copy=False)
+        return arrays.converted(function, "the result", result, dtype)
     total = allocate(function, "the complex result", shape, dtype)
-    total[...] = 0
+    arrays.write(total, 0)
     a, b, *rest = inputs
     for i, a_part in enumerate(_parts(a)):
         for j, b_part in enumerate(_parts(b)):
             _run(function, operation, geometry, (a_part, b_part, *rest), result, compute)
             # (ar + i ai)(br + i bi): the power of i is the number of imaginary parts.
             if i + j == 0:
-                total.real += result
+                arrays.add(total.real, result)
             elif i + j == 1:
-                total.imag += result
+                arrays.add(total.imag, result)
             else:
-                total.real -= result
+                arrays.by_slices(lambda t, s: np.subtract(t, s, out=t), total.real, result)
     return total
 
 
@@ -122,9 +119,9 @@ def _run(
         geometry = geometry.as_one_row()
         prepared = [_one_row(array) for array in prepared]
         result = _one_row(result)
-    crew = workers(geometry.multiplications / _MULTIPLICATIONS_A_NS)
+    crew = workers(work_ns(geometry))
     spaces = [allocate(function, "workspace", shape, compute) for shape in operation.workspace(geometry, crew)]
-    operation.driver(crew, geometry, *prepared, result, *spaces)
+    operation.run(crew, geometry, *prepared, result, *spaces)
 
 
 def _one_row(array: Array) -> Array:

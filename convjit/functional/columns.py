@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..algorithms.columns import col2im as col2im_driver
-from ..algorithms.columns import im2col as im2col_driver
-from ..arrays import DTYPES, as_array, as_images, ready, result_dtype
+from ..algorithms.columns import col2im as add_columns
+from ..algorithms.columns import im2col as fill_columns
+from ..arrays import DTYPES, as_array, as_images, ready, result_dtype, write
 from ..geometry import Geometry, as_image_size, as_padding, as_window, pooling_geometry
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
@@ -72,7 +72,7 @@ def unfold(function: str, images: Array, options: tuple[Any, ...]) -> Array:
     g = _geometry(function, images.shape, options)
 
     def run(source: Array, target: Array) -> None:
-        im2col_driver(workers(float(target.size)), g, source, target)
+        fill_columns(workers(float(target.size)), g, source, target)
 
     return move(function, (images,), _columns_shape(g), run)
 
@@ -157,6 +157,6 @@ def fold(function: str, columns: Array, image_size: tuple[int, int], options: tu
         sums = allocate(function, "the images", g.x_shape, compute)
         if sums.size:
             crew = workers(float(math.prod(source.shape)))
-            col2im_driver(crew, g, ready(function, "columns", source, compute), sums)
-        target[...] = sums.astype(target.dtype, copy=False)
+            add_columns(crew, g, ready(function, "columns", source, compute), sums)
+        write(target, sums)
     return result

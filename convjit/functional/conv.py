@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..arrays import as_array, as_images, as_out, result_dtype, sums_dtype
+from ..arrays import as_array, as_images, as_out, converted, result_dtype, sums_dtype
 from ..geometry import (
     Geometry,
     as_image_size,
@@ -230,7 +230,8 @@ def _input_grad(function: str, row: Any, problem: _Problem, dy: Array, weight: A
         return bilinear.input_grad(function, row, problem.inner, dy, weight, dtype)
     # Rounded once, after the padding's adjoint has added up: float16 is float32 until then.
     dx = bilinear.input_grad(function, row, problem.inner, dy, weight, sums_dtype(dtype))
-    return pad_planes_backward(function, dx, problem.geometry.pads, problem.mode).astype(dtype, copy=False)
+    dx = pad_planes_backward(function, dx, problem.geometry.pads, problem.mode)
+    return converted(function, "the gradient", dx, dtype)
 
 
 @public

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..algorithms.padding import PADDING_MODES, pad_backward, positions_of_pixels, source_indices
 from ..algorithms.padding import pad as pad_driver
-from ..arrays import DTYPES, as_array, as_images, ready, result_dtype
+from ..arrays import DTYPES, as_array, as_images, ready, result_dtype, write
 from ..geometry import Pads, as_padding, describe
 from ..runtime.memory import allocate, check_fits
 from ..runtime.threads import workers
@@ -74,7 +74,7 @@ def pad_planes_backward(function: str, dy: Array, pads: Pads, mode: str) -> Arra
         return dx
     rows, cols = _tables(function, (h, w), pads, mode)
     if mode == "constant":
-        dx[...] = dy[:, :, top : top + h, left : left + w]
+        write(dx, dy[:, :, top : top + h, left : left + w])
         return dx
     tables = (*positions_of_pixels(rows, h), *positions_of_pixels(cols, w))
     parts = [(dy.real, dx.real), (dy.imag, dx.imag)] if is_complex else [(dy, dx)]
@@ -82,7 +82,7 @@ def pad_planes_backward(function: str, dy: Array, pads: Pads, mode: str) -> Arra
         planes = ready(function, "grad_output", source, compute).reshape(n * c, padded_h, padded_w)
         sums = allocate(function, "the gradient", (n * c, h, w), compute)
         pad_backward(workers(float(planes.size)), planes, *tables, sums)
-        target[...] = sums.reshape(n, c, h, w).astype(target.dtype, copy=False)
+        write(target, sums.reshape(n, c, h, w))
     return dx
 
 

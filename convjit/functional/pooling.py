@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..algorithms.pooling import avg_pool, avg_pool_backward, max_pool, max_pool_backward
-from ..arrays import DTYPES, as_array, as_images, ready, result_dtype
+from ..arrays import DTYPES, as_array, as_images, converted, ready, result_dtype, write
 from ..geometry import (
     Geometry,
     as_image_size,
@@ -58,7 +58,7 @@ def _max_pool(function: str, images: Array, g: Geometry) -> tuple[Array, Array]:
     if y.size:
         source = _planes(ready(function, "x", images, compute))
         max_pool(workers(_work(g)), g, source, lowest, _planes(y), _planes(indices))
-    return y.astype(dtype, copy=False), indices
+    return converted(function, "the result", y, dtype), indices
 
 
 @public
@@ -177,13 +177,13 @@ def max_pool2d_backward(
         where = _checked_indices(name, as_array(name, "indices", indices), shape, g)
     compute = DTYPES[dtype].compute
     dx = allocate(name, "the gradient", (g.batch * g.in_channels, g.in_h * g.in_w), compute)
-    dx[...] = 0
+    write(dx, 0)
     if dy.size:
         outputs = (dx.shape[0], g.out_h * g.out_w)
         gradients = ready(name, "grad_output", dy, compute).reshape(outputs)
         positions = ready(name, "indices", where, np.dtype(np.int64)).reshape(outputs)
         max_pool_backward(workers(float(dx.size)), gradients, positions, dx)
-    return dx.astype(dtype, copy=False).reshape(x.shape)
+    return converted(name, "the gradient", dx, dtype).reshape(x.shape)
 
 
 def _checked_indices(function: str, indices: Array, shape: tuple[int, ...], g: Geometry) -> Array:
@@ -310,6 +310,5 @@ def _by_parts(function: str, array: Array, shape: tuple[int, ...], run: Any) -> 
         values = allocate(function, "the result", shape, compute)
         if values.size:
             run(ready(function, "x", source, compute), values)
-        with np.errstate(over="ignore"):
-            target[...] = values.astype(target.dtype, copy=False)
+        write(target, values)
     return result

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import as_array
+from ..arrays import as_array, converted, write
 from ..geometry import Pads, Window, as_image_size, as_padding, as_pair, as_window, describe, pooling_geometry
+from ..runtime.memory import allocate
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from .columns import fold, unfold
 from .front_door import public
@@ -155,7 +156,9 @@ def image_to_column(
     window = _filter_window(name, filter_shape, stride)
     columns = unfold(name, array, (window.kernel, stride, output_shape, 1))
     rows = columns.shape[1]
-    return columns.transpose(1, 2, 0).reshape(rows, columns.shape[0] * columns.shape[2])
+    result = allocate(name, "the columns", (rows, columns.shape[2], columns.shape[0]), columns.dtype)
+    write(result, columns.transpose(1, 2, 0))
+    return result.reshape(rows, columns.shape[0] * columns.shape[2])
 
 
 @public
@@ -208,5 +211,5 @@ def column_to_image(
             f"got {array.shape}"
         )
     batched = array.reshape(rows, positions, batch).transpose(2, 0, 1)
-    exact = batched.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
+    exact = converted(name, "a copy of cols", batched, np.dtype("complex128" if array.dtype.kind == "c" else "float64"))
     return fold(name, exact, (height, width), (window.kernel, stride, output_shape, 1))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import as_array, as_images, result_dtype, sums_dtype
+from ..arrays import add, as_array, as_images, converted, result_dtype, sums_dtype
 from ..geometry import (
     Geometry,
     Pads,
@@ -158,8 +158,8 @@ def conv_transpose2d(
     row = bilinear.choose(name, "auto", g, dtype)
     y = bilinear.input_grad(name, row, g, images, np.conj(weight), sums)
     if bias is not None:
-        y += bias.astype(sums, copy=False)[:, None, None]
-    y = y.astype(dtype, copy=False)
+        add(y, bias[:, None, None])
+    y = converted(name, "the result", y, dtype)
     return y if x.ndim == 4 else y[0]
 
 

@@ -58,6 +58,18 @@ def grid_phases(stride: Any, in_size: Any) -> Any:
 
 
 @kernel
+def taps_before(phase: Any, kernel_size: Any, stride: Any, dilation: Any, pad: Any) -> Any:
+    """How many taps contribute to phases before this one; each contributes to one phase."""
+    if stride == 1:
+        return 0 if phase == 0 else kernel_size
+    count = 0
+    for k in range(kernel_size):
+        if (k * dilation - pad) % stride < phase:
+            count += 1
+    return count
+
+
+@kernel
 def backward_axis(
     phase: Any, out_size: Any, kernel_size: Any, stride: Any, dilation: Any, pad: Any, in_size: Any
 ) -> Any:
@@ -155,23 +167,34 @@ def copy_rows(
 
 
 @kernel
-def fill_planes(planes: Any, base: Any, image: Any, vertical: Axis, horizontal: Axis) -> None:
-    """Fill the planes of one channel, from `base` on, from `image` (H, W): zeros first, then what is inside."""
-    size = vertical.padded * horizontal.padded
-    step = horizontal.step
+def fill_tile(
+    planes: Any, base: Any, image: Any, vertical: Axis, horizontal: Axis, top: Any, bottom: Any, left: Any, right: Any
+) -> None:
+    """Fill rows `top..bottom`, columns `left..right` of all planes of one channel, which begin at `base`.
+
+    Zeros first, then what lies inside `image` (H, W).
+    """
+    pitch, step = horizontal.padded, horizontal.step
     at = base
     for p in range(vertical.phases):
         shift_h = p * vertical.phase_step % vertical.step + vertical.first
-        top, bottom = clipped(shift_h, vertical.step, vertical.size, vertical.padded)
+        first_row, last_row = clipped(shift_h, vertical.step, vertical.size, bottom)
+        first_row = max(first_row, top)
         for q in range(horizontal.phases):
             shift_w = q * horizontal.phase_step % step + horizontal.first
-            left, right = clipped(shift_w, step, horizontal.size, horizontal.padded)
-            planes[at : at + size] = 0
+            first_col, last_col = clipped(shift_w, step, horizontal.size, right)
+            first_col = max(first_col, left)
+            if right - left == pitch:
+                planes[at + top * pitch : at + bottom * pitch] = 0
+            else:
+                for r in range(top, bottom):
+                    planes[at + r * pitch + left : at + r * pitch + right] = 0
             copy_rows(
-                planes, at + top * horizontal.padded + left, horizontal.padded, image, top * vertical.step + shift_h,
-                vertical.step, bottom - top, left * step + shift_w, step, right - left,
+                planes, at + first_row * pitch + first_col, pitch, image, first_row * vertical.step + shift_h,
+                vertical.step, max(0, last_row - first_row), first_col * step + shift_w, step,
+                max(0, last_col - first_col),
             )  # fmt: skip
-            at += size
+            at += vertical.padded * pitch
 
 
 @kernel

@@ -14,6 +14,7 @@ import numpy as np
 from ..functional.front_door import public
 from ..typing import Array
 from .base import Layer, Shape, as_batch, check_grad, floating
+from .slices import in_slices
 
 LEAK = 0.2
 ELU_ALPHA = 0.1
@@ -111,7 +112,8 @@ class Activation(Layer):
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """The function of `X`, in its dtype; integers become float64."""
         x = floating(as_batch("Activation.forward_pass", X))
-        y: Array = np.asarray(ACTIVATIONS[self.activation_name].function(x), x.dtype)
+        function, keep = ACTIVATIONS[self.activation_name].function, x.ndim - 1  # softmax needs whole rows
+        y = in_slices(lambda x: np.asarray(function(x), x.dtype), x, keep=keep)
         kept: dict[str, Any] = {"layer_input": x, "_output": y} if training else {"layer_input": None, "_output": None}
         self.__dict__.update(kept)
         return y
@@ -120,7 +122,7 @@ class Activation(Layer):
         """The gradient with respect to the last input."""
         x, y = self._kept("layer_input"), self._kept("_output")
         dy = floating(check_grad("Activation", accum_grad, y.shape))
-        return ACTIVATIONS[self.activation_name].gradient(x, y, dy)
+        return in_slices(ACTIVATIONS[self.activation_name].gradient, x, y, dy, keep=x.ndim - 1)
 
     def output_shape(self) -> Shape:
         """The input's shape."""

@@ -7,7 +7,11 @@ Knows parameters and optimizers. Does not know what a layer computes. Source of 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import starmap
 from typing import Any, ClassVar
 
 import numpy as np
@@ -110,26 +114,42 @@ class Layer:
         as a schedule, still does after a step. convjit's own rebind their state and never write into it; a foreign one
         may write, into its state and into `w`.
         """
+        where = f"{type(self).__name__}.backward_pass: the optimizer of"
+        optimizers: dict[str, Any] = {name: getattr(self, f"{name}_opt", None) for name in gradients}
+        for name, optimizer in optimizers.items():
+            if optimizer is None:
+                raise RuntimeError(
+                    f"{where} {name} is None; call initialize with an optimizer, or set trainable=False for inference"
+                )
         changed: dict[str, Any] = {}
-        before: list[tuple[Any, dict[str, Any]]] = []
+        undo = undoing(optimizers.values())
         try:
-            for name, gradient in gradients.items():
-                weight, optimizer = getattr(self, name), getattr(self, f"{name}_opt", None)
-                where = f"{type(self).__name__}.backward_pass: the optimizer of {name}"
-                if optimizer is None:
-                    raise RuntimeError(
-                        f"{where} is None; call initialize with an optimizer, or set trainable=False for inference"
-                    )
-                own = type(optimizer) in PUBLISHED
-                before.append((optimizer, dict(vars(optimizer)) if own else _copied_state(optimizer)))
-                updated = optimizer.update(weight if own else weight.copy(), gradient)
-                changed[name] = _checked(where, updated, weight)
+            for name, optimizer in optimizers.items():
+                weight: Array = getattr(self, name)
+                given = weight if type(optimizer) in PUBLISHED else weight.copy()
+                changed[name] = _checked(f"{where} {name}", optimizer.update(given, gradients[name]), weight)
         except BaseException:
-            for optimizer, state in reversed(before):
-                _put_back(optimizer, state)
+            exhaust(undo)
             raise
         # Python looks for signals after calls and at the end of loops, so none comes between the last step and this.
         self.__dict__.update(changed)
+
+
+def undoing(holders: Iterable[Any]) -> Iterator[Any]:
+    """Remember what the holders hold now; to `exhaust` what is returned puts it back."""
+    operations: list[tuple[Any, ...]] = []
+    for holder in holders:
+        own = isinstance(holder, Layer) or type(holder) in PUBLISHED
+        state = dict(vars(holder)) if own else _copied_state(holder)
+        if own or state.keys() == getattr(holder, "__dict__", {}).keys():
+            operations += [(dict.clear, vars(holder)), (dict.update, vars(holder), state)]
+        else:
+            operations.append((_put_back, holder, state))
+    return starmap(operator.call, operations)
+
+
+# One call of compiled code, in which Python looks for no signal: a second Ctrl-C cannot stop it halfway.
+exhaust: Callable[[Iterator[Any]], object] = partial(deque, maxlen=0)
 
 
 def _attributes(thing: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ from ..geometry import as_index, as_positive, describe
 from ..typing import Array, DTypeLike
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw
+from .slices import matrix_product
 
 
 class Dense(Layer):
@@ -92,7 +93,7 @@ class Dense(Layer):
             raise ValueError(
                 f"Dense.forward_pass: the layer has weights for {weight.shape[0]} features, but X has {x.shape[1]}"
             )
-        y: Array = x @ weight + self.w0
+        y = matrix_product(x, weight, self.w0)
         self.__dict__.update(layer_input=x if training else None, _weight_used=weight if training else None)
         return y
 
@@ -100,9 +101,9 @@ class Dense(Layer):
         """The gradient with respect to the last input; then the weights are updated, if the layer is trainable."""
         x, weight = self._kept("layer_input"), self._kept("_weight_used")
         dy = floating(check_grad("Dense", accum_grad, (x.shape[0], weight.shape[1])))
-        dx: Array = dy @ weight.T
+        dx = matrix_product(dy, weight.T)
         if self.trainable:
-            self._update(W=x.T @ dy, w0=dy.sum(axis=0, keepdims=True))
+            self._update(W=matrix_product(x.T, dy), w0=dy.sum(axis=0, keepdims=True))
         return dx
 
     def output_shape(self) -> Shape:

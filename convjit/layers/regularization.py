@@ -11,6 +11,7 @@ from ..typing import Array
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import as_rng
 from .optimizers import _number
+from .slices import channel_sums, in_slices
 
 
 class Dropout(Layer):
@@ -51,10 +52,14 @@ class Dropout(Layer):
             self._scale = None
             return x
         source: Any = np.random if self.rng is None else self.rng
-        kept = source.random(x.shape) >= self.p
-        self._scale = kept.astype(x.dtype) / x.dtype.type(1 - self.p)
-        result: Array = x * self._scale
-        return result
+
+        def drawn(x: Array) -> Array:
+            kept: Array = source.random(x.shape) >= self.p
+            scale: Array = kept.astype(x.dtype) / x.dtype.type(1 - self.p)
+            return scale
+
+        self._scale = in_slices(drawn, x)
+        return in_slices(np.multiply, x, self._scale)
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient of the values that were not dropped."""
@@ -133,42 +138,42 @@ class BatchNormalization(Layer):
                 f"BatchNormalization.forward_pass: the layer has {self.gamma.size} channels, but X has {x.shape[1]}: "
                 f"X {x.shape}"
             )
-        axes = (0, *range(2, x.ndim))
         use_batch = training and self.trainable
         if use_batch and x.shape[0] == 0:
             raise ValueError("BatchNormalization.forward_pass: cannot train on an empty batch")
-        running = self._statistics(x, axes, use_batch)
-        mean, var = (x.mean(axis=axes), x.var(axis=axes)) if use_batch else running
-        scale = _as_channels(1 / np.sqrt(var + self.eps), x)
-        normalized = (x - _as_channels(mean, x)) * scale
-        gamma = _as_channels(self.gamma, x)
-        y: Array = normalized * gamma + _as_channels(self.beta, x)
+        batch = _statistics(x) if use_batch else None
+        running = self._running(batch, x)
+        mean, var = running if batch is None else batch
+        scale, center = _as_channels(1 / np.sqrt(var + self.eps), x), _as_channels(mean, x)
+        normalized = in_slices(lambda x: (x - center) * scale, x, keep=1)
+        gamma, beta = _as_channels(self.gamma, x), _as_channels(self.beta, x)
+        y = in_slices(lambda normalized: normalized * gamma + beta, normalized, keep=1)
         kept = (normalized, scale, gamma, use_batch) if training else None
         self.__dict__.update(running_mean=running[0], running_var=running[1], _kept_pass=kept)
         return y
 
-    def _statistics(self, x: Array, axes: tuple[int, ...], use_batch: bool) -> tuple[Array, Array]:
-        """The running mean and variance after this batch."""
+    def _running(self, batch: tuple[Array, Array] | None, x: Array) -> tuple[Array, Array]:
+        """The running mean and variance after this batch, if it counts."""
         if self.running_mean is None or self.running_var is None:
-            if not use_batch:
+            if batch is None:
                 raise RuntimeError("BatchNormalization.forward_pass: train on a batch before inference")
-            return x.mean(axis=axes), x.var(axis=axes)
-        if not use_batch:
+            return batch
+        if batch is None:
             return self.running_mean, self.running_var
         keep, take = self.momentum, 1 - self.momentum
-        return keep * self.running_mean + take * x.mean(axis=axes), keep * self.running_var + take * x.var(axis=axes)
+        return keep * self.running_mean + take * batch[0], keep * self.running_var + take * batch[1]
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient with respect to the last input; then scale and shift are updated, if the layer is trainable."""
         normalized, scale, gamma, use_batch = self._kept("_kept_pass")
         dy = floating(check_grad("BatchNormalization", accum_grad, normalized.shape))
-        axes = (0, *range(2, dy.ndim))
-        grad_gamma, grad_beta = (dy * normalized).sum(axis=axes), dy.sum(axis=axes)
-        dx: Array = dy * gamma * scale
+        grad_gamma, grad_beta = channel_sums(np.multiply, dy, normalized), channel_sums(_itself, dy)
         if use_batch:
             count = dy.size // dy.shape[1]
-            mean_part = _as_channels(grad_beta / count, dy) + normalized * _as_channels(grad_gamma / count, dy)
-            dx = (dy - mean_part) * gamma * scale
+            shift, slope = _as_channels(grad_beta / count, dy), _as_channels(grad_gamma / count, dy)
+            dx = in_slices(lambda dy, z: (dy - (shift + z * slope)) * gamma * scale, dy, normalized, keep=1)
+        else:
+            dx = in_slices(lambda dy: dy * gamma * scale, dy, keep=1)
         if self.trainable:
             self._update(gamma=grad_gamma, beta=grad_beta)
         return dx
@@ -176,6 +181,19 @@ class BatchNormalization(Layer):
     def output_shape(self) -> Shape:
         """The input's shape."""
         return self._needed_input_shape("output_shape")
+
+
+def _itself(x: Array) -> Array:
+    return x
+
+
+def _statistics(x: Array) -> tuple[Array, Array]:
+    """Mean and variance of each channel, around the mean."""
+    count = max(1, x.size // max(1, x.shape[1]))
+    mean: Array = channel_sums(_itself, x) / count
+    center = _as_channels(mean, x)
+    var: Array = channel_sums(lambda x: (x - center) ** 2, x) / count
+    return mean, var
 
 
 def _as_channels(values: Array, x: Array) -> Array:

@@ -6,7 +6,7 @@ Knows the order of layers and the loss. Does not know what a layer computes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..arrays import as_array
 from ..functional.front_door import public
 from ..geometry import as_positive, describe
 from ..typing import Array
-from .base import Layer, Shape
+from .base import Layer, Shape, exhaust, undoing
 from .initializers import as_rng
 from .losses import LOSSES, CrossEntropy, Loss
 from .optimizers import Adam
@@ -99,12 +99,24 @@ class Sequential:
             gradient = layer.backward_pass(gradient)
 
     def train_on_batch(self, X: Any, y: Any) -> tuple[float, float]:
-        """One step on one batch; its loss and accuracy, before the step."""
+        """One step on one batch; its loss and accuracy, before the step.
+
+        An error or an interrupt leaves all layers and their optimizers as they were.
+        """
         inputs, y = _data("Sequential.train_on_batch", X, y)
-        predicted = self._forward(inputs, training=True)
-        loss, accuracy = self.loss.loss(y, predicted), self.loss.accuracy(y, predicted)
-        self._backward(y, predicted)
+        undo = undoing([*self.layers, *self._optimizers()])
+        try:
+            predicted = self._forward(inputs, training=True)
+            loss, accuracy = self.loss.loss(y, predicted), self.loss.accuracy(y, predicted)
+            self._backward(y, predicted)
+        except BaseException:
+            exhaust(undo)
+            raise
         return loss, accuracy
+
+    def _optimizers(self) -> Iterator[Any]:
+        for layer in self.layers:
+            yield from (value for name, value in vars(layer).items() if name.endswith("_opt") and value is not None)
 
     def test_on_batch(self, X: Any, y: Any) -> tuple[float, float]:
         """The loss and accuracy of one batch."""
@@ -153,7 +165,7 @@ class Sequential:
         Raises
         ------
         TypeError, ValueError
-            For data or numbers that do not fit. An interrupt leaves every layer as it was after some whole step of it.
+            For data or numbers that do not fit. An interrupt leaves the network as it was after some whole step.
         """
         name = "Sequential.fit"
         inputs, targets = _data(name, X, y)

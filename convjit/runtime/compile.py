@@ -1,26 +1,26 @@
 """How convjit's functions are compiled: two decorators and nothing else.
 
-Knows Numba's options and why each is set. Does not know what is compiled.
+Knows Numba's options and why each is set, and the two loops over tasks, which are the only loops that are not kernels'.
+Does not know what is compiled.
 Source: Numba's documentation, "Automatic parallelization with @jit" and "Compiling code ahead of time or lazily".
 """
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from collections.abc import Callable
-from functools import cached_property
 from types import FunctionType
 from typing import Any
 
 import numba
-from numba import prange
+from numba.core import types
 
+from . import forks, team
 from .cache import DiskCache
+from .options import OPTIONS, kernel
 
-__all__ = ["Driver", "driver", "kernel", "prange", "uncompiled"]
-
-# `error_model="numpy"`: a division inside a kernel never raises, so no exception path stands in the way of
-# vectorisation. `nogil`: other Python threads go on while a kernel runs. No `fastmath`: it breaks NaN.
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+__all__ = ["DRIVERS", "Driver", "driver", "kernel", "uncompiled"]
 
 # Only explicit `prange` loops may run in parallel. Each of the other transformations turns an array expression into a
 # parallel loop whose reduction order, hence its bits, depends on the number of threads.
@@ -35,10 +35,31 @@ _PRANGE_ONLY: dict[str, bool] = {
     "fusion": False,
 }
 
+# The twins. Numba compiles no functions of variable arity over records, so each body's own parameters are filled in.
+_TWINS = {
+    "serial": """
+        def twin(first_task, stop_task, {parameters}):
+            for task in range(first_task, stop_task):
+                body(task, 0, {parameters})
+    """,
+    "parallel": """
+        def twin(board, workers, {parameters}):
+            for worker in prange(workers):
+                join(board, worker, workers)
+                next_task = take_tasks(board)
+                while next_task < board[STOP]:
+                    for task in range(next_task, min(next_task + board[GRAIN], board[STOP])):
+                        body(task, worker, {parameters})
+                    make_way(board, worker, workers)
+                    next_task = take_tasks(board)
+                leave(board, worker)
+    """,
+}
 
-def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function that only other compiled functions call; it travels in their cache entries."""
-    return numba.njit(**_OPTIONS)(function)
+DRIVERS: list[Driver] = []
+
+# Making a twin is Python code, and two threads may want the same one first.
+_making = forks.Lock()
 
 
 def uncompiled(compiled: Any) -> Any:
@@ -47,45 +68,66 @@ def uncompiled(compiled: Any) -> Any:
 
 
 class Driver:
-    """A compiled entry point in two twins, serial and parallel, made from one source.
+    """A loop over tasks in two twins, serial and parallel, made from what one task does.
 
-    The twins give the same bits: a driver has one `prange` a phase, over disjoint outputs. Nothing is compiled before
-    the first call, and only the twin that is called.
+    `body(task, worker, ...)` writes what no other task writes, whichever worker runs it and when: so the twins, any
+    number of workers and any way of cutting the tasks into pieces give the same bits. Scratch space is per worker;
+    `worker` is 0 in the serial twin. Nothing is compiled before the first call, and only the twin that is called.
 
-    Numba rebuilds a record (a NamedTuple) inside a parallel loop, and can do so only for arguments of the driver: other
-    records are made inside the loop.
+    Numba rebuilds a record (a NamedTuple) inside a parallel loop, and can do so only for the body's parameters.
     """
 
-    def __init__(self, function: FunctionType) -> None:
-        self._function = function
-        self.__doc__ = function.__doc__
-        self.__name__ = function.__name__
+    def __init__(self, body: FunctionType) -> None:
+        self._body = body
+        self._kernel = kernel(body)
+        self._twins: dict[str, Any] = {}
+        self.__doc__ = body.__doc__
+        self.__name__ = body.__name__
+        self.__module__ = body.__module__
 
-    def __call__(self, workers: int, *arguments: Any) -> None:
-        """Run the parallel twin if there is more than one worker, else the serial one."""
-        (self.parallel if workers > 1 else self.serial)(*arguments)
-
-    @cached_property
+    @property
     def serial(self) -> Any:
-        return self._compile("serial", parallel=False)
+        """Called as `serial(first_task, stop_task, ...)`."""
+        return self._twins.get("serial") or self._make("serial", parallel=False)
 
-    @cached_property
+    @property
     def parallel(self) -> Any:
-        return self._compile("parallel", parallel=_PRANGE_ONLY)
+        """Called as `parallel(board, workers, ...)`, with a board of `team`."""
+        return self._twins.get("parallel") or self._make("parallel", parallel=_PRANGE_ONLY)
 
-    def _compile(self, twin: str, parallel: Any) -> Any:
+    def complete(self) -> int:
+        """Compile the parallel twin for whatever the serial one was compiled for; the number of signatures."""
+        signatures = [tuple(signature) for signature in getattr(self.serial, "signatures", ())]
+        for _, _, *parameters in signatures:
+            self.parallel.compile((team.BOARD, types.int64, *parameters))
+        return len(signatures)
+
+    def _make(self, twin: str, parallel: Any) -> Any:
+        with _making:
+            if twin not in self._twins:
+                function = self._source(twin)
+                dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
+                if dispatcher is not function:  # with NUMBA_DISABLE_JIT=1 it is the function itself
+                    dispatcher._cache = DiskCache(function)
+                self._twins[twin] = dispatcher
+        return self._twins[twin]
+
+    def _source(self, twin: str) -> FunctionType:
+        body = self._body
+        parameters = ", ".join(list(inspect.signature(body).parameters)[2:])
+        source = textwrap.dedent(_TWINS[twin].format(parameters=parameters))
+        names = {"body": self._kernel, "prange": numba.prange, **team.VOCABULARY}
+        exec(compile(source, f"<{twin} twin of {body.__module__}.{body.__qualname__}>", "exec"), names)
+        function: FunctionType = names["twin"]
         # A twin has a name of its own: compile flags are not part of Numba's cache key.
-        source = self._function
-        function = FunctionType(source.__code__, source.__globals__, f"{source.__name__}_{twin}", source.__defaults__)
-        function.__qualname__ = f"{source.__qualname__}_{twin}"
-        function.__module__ = source.__module__
-        dispatcher = numba.njit(parallel=parallel, **_OPTIONS)(function)
-        if dispatcher is not function:  # with NUMBA_DISABLE_JIT=1 it is the function itself
-            dispatcher._cache = DiskCache(function)
-        return dispatcher
+        function.__name__ = f"{body.__name__}_{twin}"
+        function.__qualname__ = f"{body.__qualname__}_{twin}"
+        function.__module__ = body.__module__
+        return function
 
 
-def driver(function: Callable[..., None]) -> Driver:
-    """Make the serial and the parallel twin of a function that Python calls."""
-    assert isinstance(function, FunctionType)
-    return Driver(function)
+def driver(body: Callable[..., None]) -> Driver:
+    """Make a driver of what one task does."""
+    assert isinstance(body, FunctionType)
+    DRIVERS.append(Driver(body))
+    return DRIVERS[-1]

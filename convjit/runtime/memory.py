@@ -13,16 +13,20 @@ from typing import Any
 import numpy as np
 
 from ..typing import Array, DType
+from .containers import memory_left
 
 # Below this nobody asks the system: `available_bytes` takes 25 us, which is nothing beside filling 64 MiB.
 _ASK_ABOVE = 64 << 20
 # The address space of a process, as NumPy can index it.
 _ADDRESSABLE = (1 << 63) - 1
 
+# Where arrays come from; the tests put unreadable pages around them here.
+_new = np.empty
+
 
 def available_bytes() -> int:
     """Memory that can still be had: of the machine, or of the container where that is less."""
-    limits = [limit for limit in (_of_the_machine(), _of_the_container()) if limit is not None]
+    limits = [limit for limit in (_of_the_machine(), memory_left()) if limit is not None]
     return max(0, min(limits, default=_ADDRESSABLE))
 
 
@@ -32,17 +36,6 @@ def _of_the_machine() -> int | None:
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("MemAvailable:", "SwapFree:")))
     except (OSError, ValueError):
         return None  # not Linux: the system refuses by itself
-
-
-def _of_the_container() -> int | None:
-    group = Path("/sys/fs/cgroup")
-    try:
-        left = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # File pages that nobody uses are given back before memory runs out.
-        return left + int(statistics.get("inactive_file", 0))
-    except (OSError, ValueError):
-        return None  # no container, or one without a limit
 
 
 def readable_size(size: int) -> str:
@@ -71,6 +64,6 @@ def allocate(function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Ar
     dtype = np.dtype(dtype)
     check_fits(function, what, shape, dtype)
     try:
-        return np.empty(shape, dtype)
+        return _new(shape, dtype)
     except (MemoryError, ValueError):
         raise _no_memory(function, what, shape, dtype, math.prod(shape) * dtype.itemsize) from None

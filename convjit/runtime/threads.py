@@ -1,80 +1,120 @@
-"""How many threads a call may use.
+"""How many threads a call may use, and the start of their pool.
 
-Knows the pool, its cost and the container's quota; `numba.set_num_threads` is honoured and never called.
+Knows Numba's pool, its cost and its layers; the caller's `numba.set_num_threads` is honoured and restored.
 Does not know what runs: callers estimate their work in nanoseconds of one core.
 """
 
 from __future__ import annotations
 
 import os
-from functools import cache
-from pathlib import Path
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import numba
-from numba.np.ufunc.parallel import _launch_threads
+import numba.np.ufunc.parallel as numba_parallel
+
+from . import forks
+from .containers import cpu_quota
 
 # A parallel loop over two elements took 1.6 us longer than the serial one under OpenMP and 106 us under workqueue:
 # below this the serial twin wins.
 SERIAL_BELOW_NS = 50_000
 
-_forked = False
+_launched = False
+_launching = forks.Lock()
+
+# Two threads inside Numba's workqueue abort the process. Who holds this may start a parallel loop there; reentrant,
+# because a signal handler may call convjit while its thread holds it between two loops.
+_one_at_a_time = threading.RLock()
+_AT_ONCE = nullcontext()
 
 
-def _after_fork() -> None:
-    global _forked
-    _forked = True
-
-
-# OpenMP's threads do not survive a fork: libgomp kills a child that starts a parallel loop. Children run serial twins.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-@cache
-def _quota() -> int:
-    """The CPU quota of the cgroup in whole CPUs, at least 1; a large number where there is none."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, int(quota) // int(period))
-    except (OSError, ValueError):
-        return 1 << 30
-
-
-@cache
-def _launch() -> None:
+def launch_pool() -> None:
     """Start Numba's pool, once, so that idle threads of GNU OpenMP sleep soon instead of spinning.
 
     A spinning pool and a BLAS pool on the same two cores stand in each other's way: `a @ a` (200x200) in turn with
     `conv2d` (1x16x28x28, 16 filters 3x3) took 10.7 ms a pair with 300000 spins, 0.31 ms with 1000, and 0.23 to 0.32 ms
-    one after the other alone. The price: after a pause, a woken thread first shares its waker's core.
-    libgomp reads the variable when it is loaded, so it is set for that moment only; a value that the user has set is
-    left alone.
+    one after the other alone. libgomp reads the variable when it is loaded, so it is set for that moment only; a value
+    that the user has set is left alone.
     """
-    if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
-        _launch_threads()
+    global _launched
+    if _launched:
         return
-    os.environ["GOMP_SPINCOUNT"] = "1000"
+    with _launching:
+        if _launched:
+            return
+        # Numba would ask `multiprocessing` for a lock, which settles the start method: a later
+        # `multiprocessing.set_start_method` in the user's program would fail.
+        if getattr(numba_parallel, "_backend_init_process_lock", None) is None:
+            numba_parallel._backend_init_process_lock = threading.RLock()
+        if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
+            _start()
+        else:
+            os.environ["GOMP_SPINCOUNT"] = "1000"
+            try:
+                _start()
+            finally:
+                del os.environ["GOMP_SPINCOUNT"]
+        _launched = True
+
+
+def _start() -> None:
     try:
-        _launch_threads()
-    finally:
-        del os.environ["GOMP_SPINCOUNT"]
+        numba_parallel._launch_threads()
+    except ValueError as error:  # Numba's own text for a layer that cannot be loaded runs over several lines
+        wanted = numba.config.THREADING_LAYER
+        raise RuntimeError(
+            f"convjit: Numba's threading layer {wanted!r} cannot be used here ({str(error).split('.')[0]}); "
+            "set NUMBA_THREADING_LAYER to 'default', 'omp', 'workqueue' or 'tbb' (with its library installed)"
+        ) from None
+
+
+def layer() -> str:
+    """The library behind parallel loops: omp, tbb or workqueue; this starts it."""
+    launch_pool()
+    return str(numba.threading_layer())
+
+
+def why_serial() -> str | None:
+    """Why every call of this thread takes the serial twin; None where large ones are parallel."""
+    if numba.config.DISABLE_JIT:
+        return "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
+    if forks.forked():
+        return "this process was forked, and a pool of threads does not survive a fork"
+    if numba.config.NUMBA_NUM_THREADS == 1:
+        return "Numba has one thread (NUMBA_NUM_THREADS, or one usable core)"
+    if cpu_quota() == 1:
+        return "the container has a quota of one CPU"
+    launch_pool()
+    if numba.get_num_threads() == 1:
+        return "numba.set_num_threads(1) was called in this thread"
+    return None
 
 
 def available() -> int:
     """Threads that this call may use: Numba's mask for the calling thread, capped by the container's quota."""
-    if _forked or numba.config.DISABLE_JIT:
+    if forks.forked() or numba.config.DISABLE_JIT or numba.config.NUMBA_NUM_THREADS == 1:
         return 1
-    _launch()
-    return min(int(numba.get_num_threads()), _quota())
+    launch_pool()
+    return min(int(numba.get_num_threads()), cpu_quota())
 
 
 def workers(nanoseconds: float) -> int:
     """How many threads to use for a work of so many nanoseconds on one core."""
-    if nanoseconds < SERIAL_BELOW_NS or numba.config.NUMBA_NUM_THREADS == 1:
-        return 1
-    return available()
+    return 1 if nanoseconds < SERIAL_BELOW_NS else available()
 
 
-def forked() -> bool:
-    """Whether this process is a forked child, where parallel loops are not started."""
-    return _forked
+def run_parallel(workers: int, twin: Callable[..., None], *arguments: Any) -> None:
+    """Call a parallel twin with a team of so many threads, when the process may start one."""
+    with _one_at_a_time if layer() == "workqueue" else _AT_ONCE:
+        before = numba.get_num_threads()
+        if workers >= before:
+            twin(*arguments)
+            return
+        try:
+            numba.set_num_threads(workers)
+            twin(*arguments)
+        finally:
+            numba.set_num_threads(before)

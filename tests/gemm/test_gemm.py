@@ -19,6 +19,7 @@ from convjit.gemm import blocked, micro, planes, summation
 from convjit.runtime.compile import kernel
 from convjit.runtime.fma import _fma_in_python
 from convjit.runtime.fma import fma as compiled_fma
+from convjit.runtime.tiles import tile
 
 DTYPES = [np.float32, np.float64, np.int64]
 
@@ -156,9 +157,9 @@ def test_blocks_fold_into_the_promised_order(rows, terms, lanes):
         assert_array_equal(results[r, j], wanted)
 
 
-@given(st.integers(1, 3000), st.integers(1, 400), st.integers(1, 16), st.sampled_from([8, 16]))
-def test_chunks_and_tiles_cover_everything(rows, tiles, workers, step):
-    chunk = blocked.row_chunk(rows, tiles, workers)
+@given(st.integers(1, 3000), st.integers(1, 400), st.integers(0, 10**7), st.integers(1, 16), st.sampled_from([8, 16]))
+def test_chunks_and_tiles_cover_everything(rows, tiles, terms, workers, step):
+    chunk = blocked.row_chunk(rows, tiles, terms, workers)
     assert 1 <= chunk <= rows
     assert chunk == rows or chunk % micro.MR == 0
     lanes = rows
@@ -178,7 +179,14 @@ def axis_problems():
 def filled(vertical, horizontal, image):
     size = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
     flat = np.full(size + 2, np.nan)
-    planes.fill_planes(flat[1:-1], 0, image, vertical, horizontal)
+    rows, cols, count = vertical.padded // 2 + 1, horizontal.padded // 3 + 1, 0
+    tiles = -(-vertical.padded // rows) * -(-horizontal.padded // cols)
+    for task in range(tiles):
+        plane, *where = tile(task, vertical.padded, horizontal.padded, rows, cols)
+        assert plane == 0
+        count += (where[1] - where[0]) * (where[3] - where[2])
+        planes.fill_tile(flat[1:-1], 0, image, vertical, horizontal, *where)
+    assert count == vertical.padded * horizontal.padded
     assert np.isnan(flat[[0, -1]]).all()
     assert not np.isnan(flat[1:-1]).any()
     return flat[1:-1]

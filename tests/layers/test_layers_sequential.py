@@ -361,10 +361,10 @@ def test_an_interrupt_leaves_whole_steps(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         model.fit(points, classes, batch_size=8, shuffle=False)
     monkeypatch.undo()
-    assert_array_equal(model.layers[0].W, wanted["0.W"])
-    assert_array_equal(model.layers[0].w0, wanted["0.w0"])
-    assert model.layers[0].W_opt._steps == model.layers[0].w0_opt._steps == 2
-    assert model.layers[3].W_opt._steps == model.layers[3].w0_opt._steps == 3
+    for name, weight in weights_of(model).items():
+        assert_array_equal(weight, wanted[name])
+    for layer in (model.layers[0], model.layers[3]):
+        assert layer.W_opt._steps == layer.w0_opt._steps == 2
     history = model.fit(points, classes, epochs=20, batch_size=8, rng=0)
     assert history["loss"][-1] < history["loss"][0]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from convjit.algorithms import implicit
-from convjit.runtime import cache, memory, threads
+from convjit.runtime import cache, memory
 
 CALL = """
     import warnings
@@ -23,7 +23,7 @@ CALL = """
         y = convjit.conv2d(x, np.ones((4, 3, 3, 3)))
         y = convjit.pad2d(y, 1)
     from convjit.algorithms import implicit, padding
-    hits = sum(sum(d.serial.stats.cache_hits.values()) for d in (implicit._forward, padding.pad))
+    hits = sum(sum(d.serial.stats.cache_hits.values()) for d in (implicit._forward, padding._pad))
     print(y.sum(), hits, len(caught))
 """
 
@@ -42,7 +42,7 @@ def run(code: str, **environment: str) -> str:
 
 
 def test_twins_have_names_of_their_own():
-    driver = implicit.ALGORITHM.forward.driver
+    driver = implicit._forward
     assert driver.serial.py_func.__qualname__ != driver.parallel.py_func.__qualname__
 
 
@@ -89,52 +89,6 @@ def test_the_digest_follows_every_source_file(monkeypatch, tmp_path):
         (package / "other.py").write_text(text)
         digests.add(cache.source_digest.__wrapped__())
     assert len(digests) == 2
-
-
-def test_small_work_is_serial_and_large_work_is_not(monkeypatch):
-    monkeypatch.setattr(threads, "available", lambda: 7)
-    monkeypatch.setattr(threads.numba.config, "NUMBA_NUM_THREADS", 7)
-    assert threads.workers(threads.SERIAL_BELOW_NS - 1) == 1
-    assert threads.workers(threads.SERIAL_BELOW_NS) == 7
-
-
-def test_threads_follow_the_callers_mask():
-    code = """
-        import numba
-        from convjit.runtime import threads
-        before = threads.available()
-        numba.set_num_threads(1)
-        print(before, threads.available(), numba.get_num_threads())
-    """
-    assert run(code, NUMBA_NUM_THREADS="2") in ("2 1 1", "1 1 1")
-
-
-def test_the_environment_is_as_before_after_the_pool_starts():
-    code = """
-        import os
-        before = dict(os.environ)
-        from convjit.runtime import threads
-        threads.available()
-        print(dict(os.environ) == before)
-    """
-    assert run(code) == "True"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system; children are spawned there")
-def test_a_forked_child_computes_the_same_bits():
-    code = """
-        import os, sys
-        import numpy as np
-        import convjit
-        x, w = np.random.default_rng(0).random((2, 16, 40, 40)), np.ones((16, 16, 3, 3))
-        here = convjit.conv2d(x, w)
-        sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            os._exit(0 if (convjit.conv2d(x, w) == here).all() else 3)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    """
-    assert run(code) == "0"
 
 
 def test_sizes_are_readable():

@@ -1,0 +1,72 @@
+"""NumPy passes over large arrays, slice by slice, so that an interrupt does not wait for gigabytes.
+
+The slices depend on shapes alone: the same arrays give the same bits every time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..arrays import add
+from ..runtime.memory import allocate
+from ..typing import Array
+
+# Elements a slice: a NumPy expression over them takes some ten milliseconds.
+_SLICE = 1 << 21
+# Multiplications a slice of a matrix product: as long, at what BLAS reaches on one core in float64.
+_PRODUCT = 1 << 29
+
+
+def cuts(shape: tuple[int, ...], keep: int | None = None) -> Iterator[Any]:
+    """Index expressions for the slices of an array, along its longest axis but `keep`."""
+    size = math.prod(shape)
+    axes = [axis for axis in range(len(shape)) if axis != keep]
+    if size <= _SLICE or not axes:
+        yield ...
+        return
+    axis = max(axes, key=shape.__getitem__)
+    step = max(1, shape[axis] * _SLICE // size)
+    for first in range(0, shape[axis], step):
+        yield (*(slice(None),) * axis, slice(first, first + step))
+
+
+def in_slices(function: Callable[..., Array], *arrays: Array, keep: int | None = None) -> Array:
+    """`function(*arrays)`, which works on each slice as on the whole; arrays of one shape, and so is the result."""
+    shape = arrays[0].shape
+    if arrays[0].size <= _SLICE:
+        return function(*arrays)
+    result: Array | None = None
+    for where in cuts(shape, keep):
+        part = function(*(array[where] for array in arrays))
+        if result is None:
+            result = allocate("in_slices", "the result", shape, part.dtype)
+        result[where] = part
+    assert result is not None
+    return result
+
+
+def channel_sums(function: Callable[..., Array], *arrays: Array) -> Array:
+    """The sum of `function(*arrays)` over all axes but the second, arrays of one shape."""
+    parts = (function(*(array[where] for array in arrays)) for where in cuts(arrays[0].shape, keep=1))
+    # float16 is summed in float32, as NumPy's mean does.
+    sums = (part.sum(axis=(0, *range(2, part.ndim)), dtype=np.result_type(part, np.float32)) for part in parts)
+    total: Array = np.sum(list(sums), axis=0)
+    return total
+
+
+def matrix_product(a: Array, b: Array, bias: Array | None = None) -> Array:
+    """`a @ b`, plus a row `bias`, by BLAS."""
+    rows = max(1, _PRODUCT // max(1, b.size))
+    if len(a) <= rows:
+        product = a @ b
+    else:
+        product = allocate("Dense", "the result", (a.shape[0], b.shape[1]), np.result_type(a, b))
+        for first in range(0, len(a), rows):
+            np.matmul(a[first : first + rows], b, out=product[first : first + rows])
+    if bias is not None:
+        add(product, bias)
+    return product

@@ -1,0 +1,53 @@
+"""Running a driver: which twin, in how many pieces.
+
+A signal reaches Python code only, so Ctrl-C waits for the kernel that runs: long work is cut into pieces, and between
+two of them Python looks for signals. How the tasks are cut never shows in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+from . import team, threads
+from .compile import Driver
+
+# What a piece should take. An interrupt waits for one piece, and for its longest task.
+PIECE_NS = 40_000_000
+# Work is cut if it is expected to take longer than this; estimates are of one core at full speed, and denormals, a
+# busy or a slow machine make them wrong by as much as the first piece leaves room for.
+_CUT_ABOVE_NS = 2_000_000
+
+
+def launch(driver: Driver, workers: int, tasks: int, nanoseconds: float, *arguments: Any) -> None:
+    """Run tasks `0 <= task < tasks` of a driver, which take about so many nanoseconds on one core in all.
+
+    Tasks are cut to take 20 ms at most, and workspaces made for `workers`, by the caller.
+    """
+    run = _serial if workers == 1 else _parallel
+    if nanoseconds <= _CUT_ABOVE_NS:
+        run(driver, workers, 0, tasks, arguments)
+        return
+    in_pieces(lambda first, stop: run(driver, workers, first, stop, arguments), tasks, nanoseconds / workers)
+
+
+def in_pieces(run: Callable[[int, int], Any], tasks: int, nanoseconds: float) -> None:
+    """Call `run(first, stop)` over all tasks, the first piece short, each of the others to take `PIECE_NS`."""
+    first, size = 0, max(1, int(tasks * _CUT_ABOVE_NS / max(nanoseconds, 1)))
+    while first < tasks:
+        stop = min(tasks, first + size)
+        began = perf_counter_ns()
+        run(first, stop)
+        took = max(perf_counter_ns() - began, 1)
+        size = max(1, min(int((stop - first) * PIECE_NS / took), 8 * size))
+        first = stop
+
+
+def _serial(driver: Driver, workers: int, first: int, stop: int, arguments: tuple[Any, ...]) -> None:
+    driver.serial(first, stop, *arguments)
+
+
+def _parallel(driver: Driver, workers: int, first: int, stop: int, arguments: tuple[Any, ...]) -> None:
+    board = team.new_board(workers, first, stop, spread=threads.layer() == "omp")
+    threads.run_parallel(workers, driver.parallel, board, workers, *arguments)

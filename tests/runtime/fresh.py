@@ -1,0 +1,53 @@
+"""Programs in processes of their own: a hazard that kills, hangs or aborts takes only its process along."""
+
+from __future__ import annotations
+
+import glob
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+# A hang is a failure, not a wait.
+TIMEOUT_S = 240
+
+# What Numba's layer `tbb` needs; pip puts it where the loader does not look.
+TBB = next(iter(sorted(glob.glob(os.path.join(sys.prefix, "lib", "libtbb.so.12")))), None)
+PRELOAD_TBB = f"import ctypes; ctypes.CDLL({TBB!r}, mode=ctypes.RTLD_GLOBAL)\n"
+
+LAYERS = [
+    "omp",
+    "workqueue",
+    pytest.param(
+        "tbb", marks=pytest.mark.skipif(TBB is None, reason="no libtbb.so.12 here: omp and workqueue run instead")
+    ),
+]
+
+
+def finish(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program, run to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def output(code: str, *arguments: str, **environment: str) -> str:
+    """What a program that must succeed prints."""
+    done = finish(code, *arguments, **environment)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout.strip()
+
+
+def output_on(layer: str, code: str, **environment: str) -> str:
+    """What a program prints on a threading layer with two threads; it fails if another layer was used."""
+    preload = PRELOAD_TBB if layer == "tbb" else ""
+    check = f"\nfrom convjit.runtime import threads\nassert threads.layer() == {layer!r}, threads.layer()\n"
+    environment = {"NUMBA_NUM_THREADS": "2", **environment, "NUMBA_THREADING_LAYER": layer}
+    return output(preload + textwrap.dedent(code) + check, **environment)

@@ -1,0 +1,216 @@
+"""Children of a process that computes, on every threading layer: forked, spawned, in pools, at the worst moment."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from fresh import LAYERS, finish, output, output_on
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="no fork on this system: children are spawned, which the other tests do"
+)
+
+# The parent has used its pool before anything is forked.
+SETUP = """
+import hashlib, multiprocessing, os, sys, threading, time
+import numpy as np
+import convjit
+
+rng = np.random.default_rng(0)
+x, weight = rng.normal(size=(2, 16, 40, 40)), rng.normal(size=(16, 16, 3, 3))
+
+def digest(*ignored):
+    y = convjit.conv2d(x, weight)
+    gradients = convjit.conv2d_backward(y, x, weight)
+    return hashlib.sha256(b"".join(a.tobytes() for a in (y, *gradients, convjit.max_pool2d(y, 3)))).hexdigest()
+
+def in_child(work):
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if work() else 3)
+        except BaseException:
+            os._exit(4)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+expected = digest()
+right = lambda: digest() == expected
+"""
+
+PROGRAMS = {
+    "child": "print(in_child(right))",
+    "grandchild": "print(in_child(lambda: right() and in_child(right) == 0 and right()))",
+    "child of a child that did nothing": "print(in_child(lambda: in_child(right) == 0))",
+    "parent goes on": "print(in_child(right) or 0 if right() and in_child(right) == 0 and right() else 1)",
+    "fork pool of 8": """
+with multiprocessing.get_context("fork").Pool(8) as pool:
+    print(len(set(pool.map(digest, range(32))) - {expected}))
+""",
+    "compiles in the child": """
+def work():
+    new = np.ones((2, 3, 9, 9), "int64")
+    y = convjit.conv2d(new, np.ones((1, 3, 2, 2), "int64"))
+    return (y == 12).all() and convjit.pad2d(new, 1).sum() == new.sum()
+print(in_child(work))
+""",
+    "while another thread is inside a kernel": """
+stop = threading.Event()
+def busy():
+    while not stop.is_set():
+        assert right()
+threads_ = [threading.Thread(target=busy) for _ in range(2)]
+for t in threads_: t.start()
+statuses = []
+for _ in range(20):
+    time.sleep(0.003)
+    statuses.append(in_child(right))
+stop.set()
+for t in threads_: t.join()
+print(max(statuses, key=abs))
+""",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_forked_child_computes_the_same_bits(layer, program):
+    # TBB says on standard output that it could not join its threads where one is at work; the rest must be right.
+    assert output_on(layer, SETUP + PROGRAMS[program]).splitlines()[-1] == "0"
+
+
+def test_a_fork_while_another_thread_compiles():
+    code = (
+        SETUP
+        + """
+from convjit.runtime.compile import DRIVERS
+compiling = threading.Event()
+import numba.core.dispatcher as dispatcher
+compile = dispatcher._FunctionCompiler.compile
+def slow(self, args, return_type):
+    compiling.set()
+    return compile(self, args, return_type)
+dispatcher._FunctionCompiler.compile = slow
+def compiler():
+    convjit.avg_pool2d(x, 2)
+    convjit.im2col(x, 3)
+    convjit.conv2d(x.astype("f4"), weight.astype("f4"))
+thread = threading.Thread(target=compiler)
+thread.start()
+compiling.wait()
+def work():
+    y = convjit.conv2d(np.ones((2, 3, 9, 9), "int64"), np.ones((1, 3, 2, 2), "int64"))
+    return (y == 12).all() and convjit.pad2d(x.astype("f4"), 1, mode="edge").shape[-1] == 42
+statuses = []
+while thread.is_alive():
+    statuses.append(in_child(work))
+thread.join()
+print(len(statuses) > 1, max(statuses, key=abs))
+"""
+    )
+    assert output(code, CONVJIT_CACHE="0") == "True 0"
+
+
+METHODS = """
+import hashlib, multiprocessing, sys
+import numpy as np
+import convjit
+
+rng = np.random.default_rng(0)
+x, weight = rng.normal(size=(2, 16, 40, 40)), rng.normal(size=(16, 16, 3, 3))
+
+def digest(k):
+    y = convjit.conv2d(x, weight)
+    return hashlib.sha256(y.tobytes()).hexdigest()
+
+if __name__ == "__main__":
+    expected = digest(0)
+    with multiprocessing.get_context(sys.argv[1]).Pool(4) as pool:
+        print(len(set(pool.map(digest, range(16))) - {expected}))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_pools_of_every_start_method(method, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(METHODS)
+    assert output("import runpy, sys; sys.argv = sys.argv[1:]; " + _AS_MAIN, str(program), method) == "0"
+
+
+# Run as a script, so that spawned children find its functions.
+_AS_MAIN = """
+import subprocess
+done = subprocess.run([sys.executable, *sys.argv], capture_output=True, text=True, timeout=200)
+sys.exit(done.stderr) if done.returncode else print(done.stdout, end="")
+"""
+
+PICKLED = """
+import copy, pickle, sys
+import numpy as np
+import convjit
+
+def network():
+    model = convjit.Sequential(optimizer=convjit.Adam(0.01), loss="cross_entropy")
+    for layer in (
+        convjit.Conv2D(4, (3, 3), input_shape=(1, 8, 8), rng=0),
+        convjit.BatchNormalization(), convjit.Activation("relu"),
+        convjit.MaxPooling2D((2, 2), stride=2), convjit.Flatten(), convjit.Dropout(0.5, rng=3), convjit.Dense(3, rng=1),
+        convjit.Activation("softmax"),
+    ):
+        model.add(layer)
+    return model
+
+rng = np.random.default_rng(0)
+x, labels = rng.normal(size=(12, 1, 8, 8)), rng.integers(0, 3, 12)
+model = network()
+model.train_on_batch(x, labels)
+twins = [model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+losses = [[twin.train_on_batch(x, labels)[0] for _ in range(3)] for twin in twins]
+assert losses[0] == losses[1] == losses[2], losses
+for layer in model.layers:
+    copied = pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), copy.copy(layer)
+    for name in layer.weight_names:
+        assert all((getattr(c, name) == getattr(layer, name)).all() for c in copied)
+print("same")
+"""
+
+
+def test_layers_pickle_and_copy():
+    assert output(PICKLED) == "same"
+
+
+def test_a_pool_that_numba_started_before_convjit_came():
+    """The parent knows Numba only; the worker that is forked imports convjit and must not start a parallel loop."""
+    code = """
+        import multiprocessing
+        import numba, numpy as np
+        @numba.njit(parallel=True)
+        def total(a):
+            s = 0.0
+            for i in numba.prange(a.size):
+                s += a[i]
+            return s
+        total(np.ones(1000))
+        def work(k):
+            import convjit
+            return float(convjit.conv2d(np.ones((2, 16, 40, 40)), np.ones((16, 16, 3, 3))).sum())
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            print(set(pool.map_async(work, range(4)).get(60)))
+    """
+    assert output(code, NUMBA_THREADING_LAYER="omp", NUMBA_NUM_THREADS="2") == str({2 * 16 * 38 * 38 * 144.0})
+
+
+def test_the_harness_sees_a_killed_child():
+    """Without the flag a forked child is killed by libgomp at its first parallel loop."""
+    code = (
+        SETUP
+        + """
+from convjit.runtime import forks
+def unguarded():
+    forks._forked = False
+    return right()
+print(in_child(unguarded))
+"""
+    )
+    assert finish(code, NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER="omp").stdout.strip() == "-15"

@@ -1,0 +1,88 @@
+"""What runs inside parallel loops, read from the compiled code: nothing there allocates.
+
+An allocation that fails inside one is lost by Numba: the loop returns unwritten output as if all were well.
+"""
+
+from __future__ import annotations
+
+from fresh import output
+
+READ = r"""
+    import re
+    import numpy as np
+    import convjit
+    from convjit.runtime import threads
+    from convjit.runtime.compile import DRIVERS, driver
+    from convjit.runtime.launch import launch
+
+    ALLOCATORS = re.compile(r"NRT_(Allocate|MemInfo_(alloc|new)|Reallocate)|\b(malloc|calloc|realloc)\b")
+
+    def called_inside(ir):
+        '''Names of all functions that are reached from the bodies of parallel loops.'''
+        calls, current = {}, None
+        for line in ir.splitlines():
+            definition = re.match(r'define .*?@("?[^"(]+"?)\(', line)
+            if definition:
+                current = calls.setdefault(definition.group(1), set())
+            elif line.startswith("}"):
+                current = None
+            elif current is not None:
+                current.update(re.findall(r'(?:call|invoke)[^@]*@("?[^"(\s]+"?)\(', line))
+        todo, seen = [name for name in calls if "parfor" in name], set()
+        assert todo, "no parallel loop in this code"
+        while todo:
+            name = todo.pop()
+            if name not in seen:
+                seen.add(name)
+                todo.extend(calls.get(name, ()))
+        return seen
+
+    def allocators(a_driver):
+        names = set()
+        assert a_driver.parallel.signatures, a_driver.__name__
+        for signature in a_driver.parallel.signatures:
+            names |= called_inside(a_driver.parallel.inspect_llvm(signature))
+        return sorted(name for name in names if ALLOCATORS.search(name))
+"""
+
+EVERY_DRIVER = (
+    READ
+    + """
+    threads.SERIAL_BELOW_NS = 0
+    ours = list(DRIVERS)
+    x, weight = np.ones((2, 4, 12, 12), "f4"), np.ones((4, 4, 3, 3), "f4")
+    for algorithm in ("implicit", "reference"):
+        y = convjit.conv2d(x, weight, np.ones(4, "f4"), padding=1, algorithm=algorithm)
+        convjit.conv2d_backward(y, x, weight, padding=1, algorithm=algorithm)
+    convjit.col2im(convjit.im2col(x, 2), 12, 2)
+    convjit.pad2d_backward(convjit.pad2d(x, 1, mode="edge"), 1, mode="edge")
+    y = convjit.max_pool2d(x, 2)
+    convjit.max_pool2d_backward(y, x, 2)
+    convjit.avg_pool2d_backward(convjit.avg_pool2d(x, 2), 12, 2)
+    for each in ours:
+        print(each.__name__, *allocators(each))
+    print(len(ours))
+"""
+)
+
+
+def test_nothing_allocates_inside_a_parallel_loop():
+    *lines, count = output(EVERY_DRIVER, NUMBA_NUM_THREADS="2", CONVJIT_CACHE="0").splitlines()
+    assert len(lines) == int(count) >= 12
+    assert [line for line in lines if " " in line] == []
+
+
+def test_the_reading_finds_an_allocation():
+    planted = (
+        READ
+        + """
+    @driver
+    def planted(task, worker, y):
+        room = np.zeros(task + 1)
+        y[task] = room.sum()
+
+    launch(planted, 2, 10, 1, np.zeros(10))
+    print(len(allocators(planted)) > 0)
+    """
+    )
+    assert output(planted, NUMBA_NUM_THREADS="2", CONVJIT_CACHE="0") == "True"

@@ -1,0 +1,191 @@
+"""Many Python threads at once, on every threading layer; how many threads a call uses."""
+
+from __future__ import annotations
+
+import pytest
+from fresh import LAYERS, output, output_on
+
+from convjit.runtime import containers, threads
+
+MANY_THREADS = """
+    import sys, threading
+    import numpy as np
+    import convjit
+
+    rng = np.random.default_rng(0)
+    small = rng.normal(size=(1, 2, 6, 6)), rng.normal(size=(3, 2, 3, 3))
+    large = rng.normal(size=(2, 8, 40, 40)), rng.normal(size=(8, 8, 3, 3))
+    THREADS, CALLS = 32, {calls}
+    ready, wrong = threading.Barrier(THREADS), []
+
+    def everything(x, weight):
+        y = convjit.conv2d(x, weight, padding=1)
+        dx, dw, db = convjit.conv2d_backward(y, x, weight, padding=1)
+        pooled = convjit.max_pool2d(x, 2)
+        return b"".join(a.tobytes() for a in (y, dx, dw, db, pooled))
+
+    def caller(k):
+        ready.wait()
+        for call in range(CALLS):
+            data = (small, large)[(k + call) % 2]
+            answers[k % 2].add((data is large, everything(*data)))
+
+    answers = [set(), set()]
+    callers = [threading.Thread(target=caller, args=(k,)) for k in range(THREADS)]
+    for thread in callers: thread.start()
+    for thread in callers: thread.join()
+    expected = {{(False, everything(*small)), (True, everything(*large))}}
+    assert answers[0] | answers[1] == expected, len(answers[0] | answers[1])
+    print("right")
+"""
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_many_threads_at_once_get_the_right_bits(layer, share):
+    assert output_on(layer, MANY_THREADS.format(calls=share(10, 200))) == "right"
+
+
+FIRST_CALLS = """
+    import sys, threading
+    import numba.core.dispatcher as dispatcher
+    compiled = 0
+    compiler = dispatcher._FunctionCompiler
+    compile = compiler.compile
+    def counted(self, args, return_type):
+        global compiled
+        compiled += 1
+        return compile(self, args, return_type)
+    compiler.compile = counted
+    import numpy as np
+    import convjit
+    x, weight = np.ones((2, 8, 40, 40)), np.ones((8, 8, 3, 3))
+    callers, answers = int(sys.argv[1]), []
+    ready = threading.Barrier(callers)
+    def caller():
+        ready.wait()
+        answers.append(convjit.conv2d(x, weight).tobytes())
+    callers = [threading.Thread(target=caller) for _ in range(callers)]
+    for thread in callers: thread.start()
+    for thread in callers: thread.join()
+    assert len(answers) == len(callers) and len(set(answers)) == 1
+    print(compiled)
+"""
+
+
+def test_first_calls_at_once_compile_once():
+    alone, together = (output(FIRST_CALLS, callers, CONVJIT_CACHE="0") for callers in ("1", "16"))
+    assert int(alone) > 10
+    assert together == alone
+
+
+def test_small_work_is_serial_and_large_work_is_not(monkeypatch):
+    monkeypatch.setattr(threads, "available", lambda: 7)
+    assert threads.workers(threads.SERIAL_BELOW_NS - 1) == 1
+    assert threads.workers(threads.SERIAL_BELOW_NS) == 7
+
+
+WHICH_TWIN = """
+    import sys, threading
+    import numba
+    import numpy as np
+    import convjit
+    from convjit.runtime import containers, launch, threads
+    {prelude}
+    seen = []
+    run_parallel = threads.run_parallel
+    def watched(workers, twin, *arguments):
+        before = numba.get_num_threads()
+        def inner(*arguments):
+            seen.append(numba.get_num_threads())
+            twin(*arguments)
+        run_parallel(workers, inner, *arguments)
+        assert numba.get_num_threads() == before
+    threads.run_parallel = watched
+    x = np.ones((2, 16, 40, 40))
+    convjit.conv2d(x, np.ones((16, 16, 3, 3)))
+    print(sorted(set(seen)), numba.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize(
+    ("prelude", "printed"),
+    [
+        ("", "[4] 4"),
+        ("numba.set_num_threads(3)", "[3] 3"),
+        ("numba.set_num_threads(1)", "[] 1"),
+        ("containers.cpu_quota = threads.cpu_quota = lambda: 2", "[2] 4"),
+        ("containers.cpu_quota = threads.cpu_quota = lambda: 1", "[] 4"),
+        ("other = threading.Thread(target=numba.set_num_threads, args=(1,)); other.start(); other.join()", "[4] 4"),
+    ],
+)
+def test_the_callers_mask_and_the_quota_are_honoured(prelude, printed):
+    assert output(WHICH_TWIN.format(prelude=prelude), NUMBA_NUM_THREADS="4") == printed
+
+
+def test_one_thread_starts_no_pool():
+    code = """
+        import numpy as np
+        import convjit
+        import numba.np.ufunc.parallel as parallel
+        convjit.conv2d(np.ones((2, 16, 40, 40)), np.ones((16, 16, 3, 3)))
+        print(parallel._is_initialized)
+    """
+    assert output(code, NUMBA_NUM_THREADS="1") == "False"
+
+
+def test_the_environment_and_the_start_method_are_as_before():
+    code = """
+        import multiprocessing, os
+        before = dict(os.environ)
+        import convjit
+        from convjit.runtime import threads
+        threads.layer()
+        assert dict(os.environ) == before
+        multiprocessing.set_start_method("spawn")
+        print("as before")
+    """
+    assert output(code) == "as before"
+
+
+def test_a_signal_handler_may_convolve_under_workqueue():
+    """It runs between two parallel loops of the thread that it interrupts, which holds the right to start one."""
+    code = """
+        import signal
+        import numpy as np
+        import convjit
+        x, weight = np.ones((4, 32, 60, 60)), np.ones((32, 32, 3, 3))
+        expected, calls = convjit.conv2d(x, weight), []
+        def handler(number, frame):
+            calls.append((convjit.conv2d(x, weight) == expected).all())
+        signal.signal(signal.SIGALRM, handler)
+        while len(calls) < 30:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 * (1 + len(calls) % 7))
+            assert (convjit.conv2d(x, weight) == expected).all()
+        assert all(calls)
+        print("right")
+    """
+    assert output_on("workqueue", code) == "right"
+
+
+QUOTAS = [
+    ({"cpu.max": "200000 100000\n"}, 2),
+    ({"cpu.max": "50000 100000\n"}, 1),
+    ({"cpu.max": "max 100000\n"}, containers.UNLIMITED),
+    ({"app/cpu.max": "max 100000\n", "cpu.max": "300000 100000\n"}, 3),
+    ({"app/cpu.max": "150000 100000\n", "cpu.max": "300000 100000\n"}, 1),
+    ({"cpu/app/cpu.cfs_quota_us": "400000\n", "cpu/app/cpu.cfs_period_us": "100000\n"}, 4),
+    ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, containers.UNLIMITED),
+    ({}, containers.UNLIMITED),
+]
+
+
+@pytest.mark.parametrize(("files", "quota"), QUOTAS)
+def test_the_quota_of_the_container(files, quota, tmp_path, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    read_text = containers.Path.read_text
+    groups = "0::/app\n3:cpu,cpuacct:/app\n"
+    monkeypatch.setattr(containers, "_ROOT", tmp_path)
+    monkeypatch.setattr(containers.Path, "read_text", lambda self: groups if self.name == "cgroup" else read_text(self))
+    assert containers.cpu_quota.__wrapped__() == quota

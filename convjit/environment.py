@@ -76,10 +76,18 @@ def threading_layer() -> str:
     if forks.forked():
         return "none (a forked process runs serially)"
     try:
-        threads.available()
-        return str(numba.threading_layer())
-    except (ImportError, ValueError) as error:
+        return threads.layer()
+    except RuntimeError as error:
         return f"none ({error})"
+
+
+def _twin() -> str:
+    """Which twin a large call of this thread takes, and why."""
+    try:
+        reason = threads.why_serial()
+        return f"serial twin: {reason}" if reason else f"parallel twin, {threads.available()} workers"
+    except RuntimeError:
+        return "none: the threading layer cannot be used"
 
 
 def cache_state() -> dict[str, str]:
@@ -121,8 +129,8 @@ def report() -> dict[str, dict[str, str]]:
         "threads": {
             "layer": layer,
             "numba threads": f"{numba.config.NUMBA_NUM_THREADS}",
-            "used by a large call": f"{threads.available()}",
-            "compiled": "no (NUMBA_DISABLE_JIT=1)" if numba.config.DISABLE_JIT else "yes",
+            "a large call": _twin(),
+            "a small call": f"serial twin, below {threads.SERIAL_BELOW_NS // 1000} microseconds of work",
         },
         "cache": cache_state(),
         "environment": {

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.core import config
-
 from ..gemm.blocked import (
     LANES,
     multiply_block,
@@ -42,6 +40,7 @@ from ..geometry import Geometry
 from ..runtime.compile import driver, kernel, uncompiled
 from ..runtime.copying import CHUNK, copy_chunks, copy_run
 from ..runtime.launch import launch
+from ..runtime.options import COMPILED
 from ..runtime.tiles import tile, tiling
 from ..typing import DType
 from .algorithm import Algorithm, Operation, Shape, work_ns
@@ -464,7 +463,7 @@ def _run_weight_grad(
 
 
 def _declines(geometry: Geometry, dtype: DType) -> str | None:
-    if config.DISABLE_JIT:
+    if not COMPILED:
         return "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
     return None
 

@@ -1,14 +1,32 @@
-"""The one place that knows Numba: compile policy, disk cache, threads, memory.
+"""The one place that knows Numba: compile policy, disk cache, threads, forks, interrupts, memory.
 
-Everything above calls `kernel`, `driver`, `prange`, `fma`, `workers` and `allocate`, and never a Numba decorator.
-Each file guards against one kind of hazard:
+Everything above writes what one task does (`driver`, `kernel`), launches it (`launch`), asks how many `workers` to use
+and where arrays come from (`allocate`), and never sees a Numba decorator. Each file guards against one kind of hazard:
 
-=============  ==============================================================================================
-`compile`      which options kernels are compiled with; a serial and a parallel twin of every driver
-`cache`        compiled code on disk: never stale, never an exception, one warning where the place is unusable
-`threads`      how many threads a call may use; the thread pool's start beside BLAS; forked children
-`memory`       a result that cannot fit is a `MemoryError` before memory is touched
-`fma`          the fused multiply-add in which every sum is written, compiled and not
-`copying`      a run of elements copied as one `memcpy`
-=============  ==============================================================================================
+============  =========================================================================================================
+`options`     which options kernels are compiled with; the decorator `kernel`
+`compile`     a serial and a parallel twin of every `driver`, from what one task does: the only `prange` there is
+`launch`      which twin runs, in pieces of at most about 50 ms, so that Ctrl-C is heard between them
+`tiles`       planes cut into tiles, so that no task is long however large an image is
+`team`        tasks dealt to free workers by a counter; a core for each worker after a pause or beside BLAS
+`threads`     how many threads a call may use; the pool's start beside BLAS; one parallel loop at a time under workqueue
+`forks`       forked children run serial twins; no fork finds a lock locked
+`containers`  the control group's CPU quota and memory limit
+`cache`       compiled code on disk: never stale, never an exception, one warning where the place is unusable
+`memory`      a result that cannot fit is a `MemoryError` before memory is touched
+`fma`         the fused multiply-add in which every sum is written, compiled and not
+`copying`     a run of elements copied as one `memcpy`
+`emitting`    functions emitted as LLVM IR: the place of micro-kernels; they travel with their callers' cache entries
+============  =========================================================================================================
+
+What an algorithm has to keep: a task writes what no other task writes, takes at most about 20 ms, allocates nothing
+(a failed allocation inside a parallel loop is lost, and the result with it) and raises nothing. Scratch space is
+allocated before the launch, a part for each worker. `tests/runtime/` runs every hazard in a process of its own.
 """
+
+import os
+
+_threads = os.environ.get("NUMBA_NUM_THREADS", "").strip()
+if _threads.lstrip("+-").isdecimal() and int(_threads) < 1:
+    # Numba's own sentence names neither the variable nor the value.
+    raise ImportError(f"convjit: NUMBA_NUM_THREADS must be at least 1, got {_threads}")

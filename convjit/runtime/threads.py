@@ -22,6 +22,9 @@ from .containers import cpu_quota
 # below this the serial twin wins.
 SERIAL_BELOW_NS = 50_000
 
+# More workers than any machine has cores for; libgomp keeps a team's books on the stack, which 100,000 overflow.
+_MOST_WORKERS = 1024
+
 _launched = False
 _launching = forks.Lock()
 
@@ -98,7 +101,7 @@ def available() -> int:
     if forks.forked() or numba.config.DISABLE_JIT or numba.config.NUMBA_NUM_THREADS == 1:
         return 1
     launch_pool()
-    return min(int(numba.get_num_threads()), cpu_quota())
+    return min(int(numba.get_num_threads()), cpu_quota(), _MOST_WORKERS)
 
 
 def workers(nanoseconds: float) -> int:

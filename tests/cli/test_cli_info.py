@@ -41,7 +41,7 @@ def test_version(capsys):
 
 FIELDS = (
     "convjit", "python", "numpy", "numba", "llvmlite", "platform", "cpu", "instruction set", "cores",
-    "container quota", "layer", "numba threads", "folder", "state", "entries",
+    "container quota", "layer", "numba threads", "a large call", "a small call", "folder", "state", "entries",
 )  # fmt: skip
 
 
@@ -53,8 +53,9 @@ def test_info_prints_every_field_as_plain_text(tmp_path):
     names = [line.strip().split("  ")[0] for line in done.stdout.splitlines()]
     assert set(FIELDS) <= set(names)
     assert str(tmp_path / "cache") in done.stdout
-    assert "numba threads         1\n" in done.stdout
-    assert "entries               0\n" in done.stdout
+    assert ["numba threads 1", "entries 0"] == [
+        line for line in map(" ".join, map(str.split, done.stdout.splitlines())) if line in ("numba threads 1", "entries 0")
+    ]
     assert list(tmp_path.iterdir()) == []  # asking makes no folder
 
 
@@ -111,3 +112,18 @@ def test_an_interrupt_is_status_130(monkeypatch, capsys):
     monkeypatch.setattr(environment, "print_report", interrupted)
     assert main(["info"]) == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"NUMBA_NUM_THREADS": "2", "NUMBA_THREADING_LAYER": "workqueue"}, "parallel twin, 2 workers"),
+        ({"NUMBA_NUM_THREADS": "1"}, "serial twin: Numba has one thread"),
+        ({"NUMBA_DISABLE_JIT": "1"}, "serial twin: kernels are not compiled"),
+        ({"NUMBA_THREADING_LAYER": "carrier-pigeon"}, "none: the threading layer cannot be used"),
+    ],
+)
+def test_info_says_which_twin_runs_and_why(variables, line):
+    done = run("info", **variables)
+    assert done.returncode == 0, done.stderr
+    assert f"a large call {line}" in " ".join(done.stdout.split())

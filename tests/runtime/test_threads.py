@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fresh import LAYERS, output, output_on
+from fresh import LAYERS, finish, output, output_on
 
 from convjit.runtime import containers, threads
 
@@ -189,3 +189,33 @@ def test_the_quota_of_the_container(files, quota, tmp_path, monkeypatch):
     monkeypatch.setattr(containers, "_ROOT", tmp_path)
     monkeypatch.setattr(containers.Path, "read_text", lambda self: groups if self.name == "cgroup" else read_text(self))
     assert containers.cpu_quota.__wrapped__() == quota
+
+
+LARGE_CALL = """
+    import numpy as np
+    import convjit
+    print(convjit.conv2d(np.ones((2, 16, 40, 40)), np.ones((16, 16, 3, 3))).sum())
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        (
+            {"NUMBA_THREADING_LAYER": "carrier-pigeon", "NUMBA_NUM_THREADS": "2"},
+            "RuntimeError: convjit: Numba's threading layer 'carrier-pigeon' cannot be used here "
+            "(The threading layer requested 'carrier-pigeon' is unknown to Numba); set NUMBA_THREADING_LAYER to "
+            "'default', 'omp', 'workqueue' or 'tbb' (with its library installed)",
+        ),
+        ({"NUMBA_NUM_THREADS": "0"}, "ImportError: convjit: NUMBA_NUM_THREADS must be at least 1, got 0"),
+        ({"NUMBA_NUM_THREADS": "-3"}, "ImportError: convjit: NUMBA_NUM_THREADS must be at least 1, got -3"),
+    ],
+)
+def test_a_bad_environment_gets_one_sentence(environment, sentence):
+    done = finish(LARGE_CALL, **environment)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == sentence
+
+
+def test_absurdly_many_threads():
+    assert output(LARGE_CALL, NUMBA_NUM_THREADS="100000") == "6653952.0"

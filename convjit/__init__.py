@@ -46,6 +46,7 @@ from .layers import (
     Sequential,
     SquareLoss,
 )
+from .warming import warmup
 
 __version__ = "0.1.0"
 
@@ -88,4 +89,5 @@ __all__ = [
     "RMSprop",
     "Sequential",
     "SquareLoss",
+    "warmup",
 ]

@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
+import warnings
 from pathlib import Path
 
-from . import __version__, environment
+import numba
+
+from . import __version__, environment, warming
+from .runtime import cache
 
 EXTRA_MISSING = 'convjit demo needs {name}, which is not installed: pip install "convjit[demo]"'
 
@@ -28,6 +33,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     info = "print versions, processor, threads and the cache's state, to be pasted into a bug report"
     commands.add_parser("info", help=info, description=info[0].upper() + info[1:] + ".")
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile ahead and keep it on disk, so that later processes start warm",
+        description="Compile ahead and keep it on disk, so that later processes (of a container, of CI) start warm.",
+    )
+    warmup.add_argument("functions", nargs="*", metavar="FUNCTION", help="such as conv2d (default: all)")
+    warmup.add_argument(
+        "--dtype", nargs="+", action="extend", dest="dtypes", metavar="DTYPE",
+        help=f"of the arrays that will come (default: {' '.join(warming.DTYPES)})",
+    )  # fmt: skip
     demo = commands.add_parser(
         "demo",
         help="train a small network on scanned digits and draw what it learned",
@@ -51,13 +66,40 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "info":
             environment.print_report()
             return 0
-        return _demo(options)
+        return _warmup(options) if options.command == "warmup" else _demo(options)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output has left; the interpreter must not complain at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _warmup(options: argparse.Namespace) -> int:
+    """Exit status 2 for what is not understood, 1 where nothing is kept."""
+    functions, dtypes = options.functions or None, options.dtypes or warming.DTYPES
+    try:
+        warming.plan(functions, dtypes)
+    except (TypeError, ValueError) as error:
+        print(f"convjit {error}", file=sys.stderr)
+        return 2
+    obstacle = "NUMBA_DISABLE_JIT=1" if numba.config.DISABLE_JIT else cache.obstacle()
+    if obstacle is not None:
+        print(f"convjit warmup: nothing was compiled, because nothing can be kept ({obstacle})", file=sys.stderr)
+        return 1
+    began = time.perf_counter()
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # what a full disk says is said below
+        done = warming.warmup(functions, dtypes)
+    obstacle = cache.obstacle()
+    if obstacle is not None:
+        print(f"convjit warmup: what was compiled is not kept ({obstacle})", file=sys.stderr)
+        return 1
+    what = ", ".join(options.functions) or "all functions"
+    print(
+        f"{what} for {', '.join(dtypes)}: compiled {done.compiled} kernels, found {done.loaded}, "
+        f"kept in {cache.folder()} ({time.perf_counter() - began:.1f} s)"
+    )
+    return 0
 
 
 def _writable(path: Path) -> bool:

@@ -118,11 +118,16 @@ def ready(function: str, name: str, array: Array, dtype: DType) -> Array:
 def by_slices(operate: Callable[..., object], target: Array, *sources: Array) -> None:
     """`operate(target, *sources)`, arrays of one shape, slice by slice where they are large.
 
-    So an interrupt does not wait for a pass over gigabytes.
+    So an interrupt does not wait for a pass over gigabytes. Like kernels, it signals no floating-point errors.
     """
-    if target.size <= _WHOLE_PASS:
-        operate(target, *sources)
-        return
+    with np.errstate(all="ignore"):
+        if target.size > _WHOLE_PASS:
+            _cut(operate, target, *sources)
+        else:
+            operate(target, *sources)
+
+
+def _cut(operate: Callable[..., object], target: Array, *sources: Array) -> None:
     axis = int(np.argmax(target.shape))
     arrays, before = (target, *sources), (slice(None),) * axis
     in_pieces(
@@ -158,8 +163,7 @@ def _copied(function: str, what: str, array: Array, dtype: DType) -> Array:
 
 
 def _copy(target: Array, source: Array) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.copyto(target, source, casting="unsafe")
+    np.copyto(target, source, casting="unsafe")
 
 
 # --- what goes out --------------------------------------------------------------------------------------------------

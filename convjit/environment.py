@@ -92,17 +92,18 @@ def _twin() -> str:
 
 def cache_state() -> dict[str, str]:
     """Where compiled code is kept, whether it can be, and how much of it there is."""
-    place = cache.folder()
+    place, state, sizes = "", "on", []
     try:
-        sizes = [path.stat().st_size for path in place.glob("*.nbc")]
-    except OSError:
-        sizes = []
+        place = str(cache.folder())
+        sizes = [path.stat().st_size for path in Path(place).glob("*.nbc")]
+        if not _writable(Path(place)):
+            state = "on, but the folder cannot be written"
+    except OSError as error:
+        place, state = place or "none", f"on, but the folder cannot be used ({error})"
     if not cache.enabled():
         state = "off (CONVJIT_CACHE=0)"
-    else:
-        state = "on" if _writable(place) else "on, but the folder cannot be written"
     size = memory.readable_size(sum(sizes))
-    return {"folder": str(place), "state": state, "entries": f"{len(sizes)} ({size})" if sizes else "0"}
+    return {"folder": place, "state": state, "entries": f"{len(sizes)} ({size})" if sizes else "0"}
 
 
 def _writable(place: Path) -> bool:

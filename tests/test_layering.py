@@ -20,7 +20,7 @@ LAYERS = (
     ("__main__", "demo", "picture"),
     ("environment",),
     ("interop",),
-    ("layers",),
+    ("layers", "warming"),
     ("functional", "nopython"),
     ("algorithms",),
     ("gemm",),
@@ -28,7 +28,7 @@ LAYERS = (
     ("arrays",),
     ("runtime",),
     ("geometry",),
-    ("typing",),
+    ("progress", "typing"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -86,7 +86,10 @@ def _fill_planes(workers: int, axes: tuple[Axis, Axis], images: Any, planes: Any
     tiles = tiling(vertical.padded, horizontal.padded, phases)
     tasks = images.shape[0] * images.shape[1] * tiles.a_plane
     launch(_fill, workers, tasks, planes.size, *axes, tiles.rows, tiles.cols, images, planes)
-    return planes
+    # Read-only as images are: whichever of the two is read, the kernels have one signature.
+    source = planes.view()
+    source.flags.writeable = False
+    return source
 
 
 @kernel

@@ -14,12 +14,12 @@ import numpy as np
 from ..arrays import as_array
 from ..functional.front_door import public
 from ..geometry import as_positive, describe
+from ..progress import progress_bar
 from ..typing import Array
 from .base import Layer, Shape, exhaust, undoing
 from .initializers import as_rng
 from .losses import LOSSES, CrossEntropy, Loss
 from .optimizers import Adam
-from .progress import progress_bar
 from .storage import read_weights, write_weights
 
 History = dict[str, list[float]]

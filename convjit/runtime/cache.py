@@ -1,9 +1,10 @@
 """Compiled code on disk, per user: one file a function and signature.
 
 Knows where files lie and that any of them may be missing, truncated or foreign. Does not know what they hold.
-The folder's name is a digest of the package's sources, Numba's and llvmlite's versions; the file's name one of the
-signature and the CPU: code that could be stale has another name. (Numba's own cache looks at one source file, and so
-runs old machine code after a change in another; see "Caching" in its developer manual.)
+The folder's name is a digest of the package's sources and of the versions of Python, NumPy, Numba and llvmlite; the
+file's name one of the signature, the CPU and Numba's settings: code that could be stale has another name. (Numba's own
+cache looks at one source file, and so runs old machine code after a change in another; see "Caching" in its developer
+manual.)
 
 `CONVJIT_CACHE_DIR` moves the folder, `CONVJIT_CACHE=0` switches the cache off.
 """
@@ -13,20 +14,29 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import secrets
 import sys
-import tempfile
 import warnings
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import numba
+import numpy as np
 from numba.core import compiler
 from numba.core.caching import _Cache
 from numba.core.serialize import dumps
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
+
+# Settings of Numba (`NUMBA_OPT` and so on) that change machine code; CPU_NAME and CPU_FEATURES come with the target.
+_SETTINGS = ("BOUNDSCHECK", "DEBUGINFO_DEFAULT", "DISABLE_INTEL_SVML", "LOOP_VECTORIZE", "OPT", "SLP_VECTORIZE")
+
+# Others may read, as far as the umask lets them: what root compiles into a container image serves the image's users.
+# Nobody else may write: entries are machine code.
+_FOLDER_MODE, _FILE_MODE = 0o755, 0o644
 
 
 def enabled() -> bool:
@@ -34,46 +44,109 @@ def enabled() -> bool:
     return os.environ.get("CONVJIT_CACHE", "1") != "0"
 
 
-@cache
-def source_digest() -> str:
-    """A digest of everything that decides what a kernel compiles to, but for the CPU."""
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {sys.version}".encode())
-    package = Path(__file__).resolve().parent.parent
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+def source_digest(package: Path) -> str | None:
+    """A digest of everything that decides what kernels compile to, but for CPU and settings; None without sources."""
+    versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
+    digest = hashlib.sha256(repr(versions).encode())
+    try:
+        sources = sorted(package.rglob("*.py"))
+        for path in sources:
+            digest.update(path.relative_to(package).as_posix().encode())
+            digest.update(path.read_bytes())
+    except OSError:
+        return None
+    return digest.hexdigest()[:16] if sources else None
+
+
+# Taken now, while the modules are imported: a file that is edited later is not what this process compiles.
+_SOURCES = source_digest(Path(__file__).resolve().parent.parent)
 
 
 def folder() -> Path:
-    """Where compiled code is kept: `CONVJIT_CACHE_DIR`, or the user's cache folder."""
+    """Where compiled code is kept, below `CONVJIT_CACHE_DIR` or the user's cache folder; `OSError` if there is none."""
+    if _SOURCES is None:
+        raise FileNotFoundError("the package's sources cannot be read, by which old code is told from new")
+    try:
+        return _absolute(_base()) / _SOURCES
+    except RuntimeError:  # so says pathlib
+        raise FileNotFoundError("this user has no home folder") from None
+
+
+def _base() -> Path:
     chosen = os.environ.get("CONVJIT_CACHE_DIR")
     if chosen:
-        base = Path(chosen)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "convjit"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches" / "convjit"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convjit"
-    return base / source_digest()
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "convjit"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "convjit"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convjit"
 
 
 @cache
-def _warn_once(reason: str) -> None:
+def _absolute(path: Path) -> Path:
+    """A relative path means one folder, however often the process changes its own."""
+    return path.absolute()
+
+
+_complaint: str | None = None
+
+
+def obstacle() -> str | None:
+    """Why compiled code cannot be kept, found out by making the folder and a file in it; None where it can."""
+    if not enabled():
+        return "CONVJIT_CACHE=0"
+    if _complaint is None:
+        try:
+            probe = folder() / ".probe"
+            _write(probe, b"")
+            probe.unlink(missing_ok=True)
+        except OSError as error:
+            return f"{type(error).__name__}: {error}"
+    return _complaint
+
+
+def _complain(reason: str) -> None:
+    """One warning a process, whatever else goes wrong later."""
+    global _complaint
+    if _complaint is not None:
+        return
+    _complaint = reason
     warnings.warn(
         f"convjit: compiled code is not kept on disk ({reason}); every process compiles anew. "
         "Set CONVJIT_CACHE_DIR to a writable folder, or CONVJIT_CACHE=0 to silence this.",
         RuntimeWarning,
-        stacklevel=2,
+        stacklevel=3,
     )
+
+
+def _seal(path: Path, payload: bytes) -> bytes:
+    """What an entry begins with: it fits neither damaged content nor another entry's name."""
+    return hashlib.sha256(f"{path.parent.name}/{path.name}\n".encode() + payload).digest()
+
+
+def _write(path: Path, payload: bytes) -> None:
+    """Written aside and renamed: another process sees the whole file or none."""
+    path.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    aside = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(aside, "xb", opener=_create) as file:
+            file.write(_seal(path, payload) + payload)
+        os.replace(aside, path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+
+
+def _create(name: str, flags: int) -> int:
+    return os.open(name, flags, _FILE_MODE)
 
 
 class DiskCache(_Cache):
     """The cache of one function, in the form that a Numba dispatcher asks for.
 
-    Loading fails silently (the function is compiled), saving with one warning a process. A file begins with the
-    sha256 of what follows, so a truncated one is seen before it is unpickled.
+    Loading fails silently (the function is compiled), saving with one warning a process.
     """
 
     def __init__(self, function: Any) -> None:
@@ -82,7 +155,10 @@ class DiskCache(_Cache):
 
     @property
     def cache_path(self) -> str:
-        return str(folder())
+        try:
+            return str(folder())
+        except OSError:
+            return ""
 
     def enable(self) -> None:
         self._active = True
@@ -94,7 +170,8 @@ class DiskCache(_Cache):
         """Nothing to do: an entry that cannot be read is overwritten."""
 
     def _path(self, signature: Any, codegen: Any) -> Path:
-        key = hashlib.sha256(repr((signature, codegen.magic_tuple())).encode()).hexdigest()[:24]
+        settings = [str(getattr(numba.config, name, None)) for name in _SETTINGS]
+        key = hashlib.sha256(repr((signature, codegen.magic_tuple(), settings)).encode()).hexdigest()[:24]
         return folder() / f"{self._name}-{key}.nbc"
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
@@ -102,9 +179,10 @@ class DiskCache(_Cache):
             return None
         target_context.refresh()
         try:
-            content = self._path(signature, target_context.codegen()).read_bytes()
-            digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-            if hashlib.sha256(payload).digest() != digest:
+            path = self._path(signature, target_context.codegen())
+            content = path.read_bytes()
+            payload = content[_DIGEST_BYTES:]
+            if content[:_DIGEST_BYTES] != _seal(path, payload):
                 return None
             return compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
         except Exception:  # whatever is wrong with a file, the way out is to compile
@@ -114,21 +192,6 @@ class DiskCache(_Cache):
         if not (self._active and enabled()):
             return
         try:
-            path = self._path(signature, compiled.codegen)
-            payload = dumps(compiled._reduce())
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._write(path, hashlib.sha256(payload).digest() + payload)
+            _write(self._path(signature, compiled.codegen), dumps(compiled._reduce()))
         except Exception as error:  # a full disk, no home, a folder that is a file
-            _warn_once(f"{type(error).__name__}: {error}")
-
-    @staticmethod
-    def _write(path: Path, content: bytes) -> None:
-        # Written aside and renamed: another process sees the whole file or none.
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            _complain(f"{type(error).__name__}: {error}")

@@ -16,7 +16,7 @@ from typing import Any
 import numba
 from numba.core import types
 
-from . import forks, team
+from . import forks, team, threads
 from .cache import DiskCache
 from .options import OPTIONS, kernel
 
@@ -81,6 +81,7 @@ class Driver:
         self._body = body
         self._kernel = kernel(body)
         self._twins: dict[str, Any] = {}
+        self.used = False  # set by every launch; a warm-up clears it, to see which drivers a function calls
         self.__doc__ = body.__doc__
         self.__name__ = body.__name__
         self.__module__ = body.__module__
@@ -97,6 +98,7 @@ class Driver:
 
     def complete(self) -> int:
         """Compile the parallel twin for whatever the serial one was compiled for; the number of signatures."""
+        threads.launch_pool()  # compiling a parallel loop would start it otherwise, and not as it should be started
         signatures = [tuple(signature) for signature in getattr(self.serial, "signatures", ())]
         for _, _, *parameters in signatures:
             self.parallel.compile((team.BOARD, types.int64, *parameters))

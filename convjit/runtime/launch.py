@@ -25,6 +25,7 @@ def launch(driver: Driver, workers: int, tasks: int, nanoseconds: float, *argume
 
     Tasks are cut to take 20 ms at most, and workspaces made for `workers`, by the caller.
     """
+    driver.used = True
     run = _serial if workers == 1 else _parallel
     if nanoseconds <= _CUT_ABOVE_NS:
         run(driver, workers, 0, tasks, arguments)

@@ -24,7 +24,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["info", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["info", "--help"], ["warmup", "--help"], ["demo", "--help"]])
 def test_help_everywhere(arguments):
     result = run("-m", "convjit", *arguments)
     assert result.returncode == 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 
@@ -51,3 +53,20 @@ def output_on(layer: str, code: str, **environment: str) -> str:
     check = f"\nfrom convjit.runtime import threads\nassert threads.layer() == {layer!r}, threads.layer()\n"
     environment = {"NUMBA_NUM_THREADS": "2", **environment, "NUMBA_THREADING_LAYER": layer}
     return output(preload + textwrap.dedent(code) + check, **environment)
+
+
+def answer(code: str, timeout: float = 600, **environment: str) -> Any:
+    """The JSON that `code` prints as its last line, in a fresh process that can import the tests beside this file.
+
+    A process that dies says where: its standard error, with every thread's stack after a crash, is the failure.
+    """
+    path = os.pathsep.join(filter(None, (os.path.dirname(__file__), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+    return json.loads(done.stdout.splitlines()[-1])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from fresh import output
 
+from convjit.runtime.compile import DRIVERS
+
 READ = r"""
     import re
     import numpy as np
@@ -86,3 +88,9 @@ def test_the_reading_finds_an_allocation():
     """
     )
     assert output(planted, NUMBA_NUM_THREADS="2", CONVJIT_CACHE="0") == "True"
+
+
+def test_twins_have_names_of_their_own():
+    """Numba's cache key knows functions and signatures, not compile flags."""
+    names = [twin.py_func.__qualname__ for driver in DRIVERS for twin in (driver.serial, driver.parallel)]
+    assert len(set(names)) == len(names) == 2 * len(DRIVERS)

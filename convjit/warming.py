@@ -1,0 +1,175 @@
+"""Compiling ahead: what first calls would wait for, done before them.
+
+Knows a small problem for each public function and calls it; what is compiled for it is the functions' own affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from .arrays import as_array
+from .functional import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    col2im,
+    column_to_image,
+    conv2d,
+    conv2d_backward,
+    conv2d_input_grad,
+    conv2d_weight_grad,
+    conv_transpose2d,
+    conv_transpose2d_backward,
+    im2col,
+    image_to_column,
+    max_pool2d,
+    max_pool2d_backward,
+    pad2d,
+    pad2d_backward,
+)
+from .functional.front_door import public
+from .geometry import describe
+from .progress import progress_bar
+from .runtime.compile import DRIVERS
+from .typing import Array, DType
+
+DTYPES = ("float32", "float64")
+
+# A padding mode other than "constant" is the one option that brings a kernel of its own.
+_OPTIONS: dict[str, Any] = {"padding": 1, "padding_mode": "edge"}
+
+# Called with images (1, 2, 4, 4), weights (2, 2, 3, 3) and a bias (2,); padded by one, outputs are shaped as images.
+_CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
+    "conv2d": lambda x, weight, bias: conv2d(x, weight, bias, **_OPTIONS),
+    "conv2d_backward": lambda x, weight, bias: conv2d_backward(x, x, weight, **_OPTIONS),
+    "conv2d_input_grad": lambda x, weight, bias: conv2d_input_grad(x, weight, 4, **_OPTIONS),
+    "conv2d_weight_grad": lambda x, weight, bias: conv2d_weight_grad(x, x, 3, **_OPTIONS),
+    "conv_transpose2d": lambda x, weight, bias: conv_transpose2d(x, weight, bias),
+    "conv_transpose2d_backward": lambda x, weight, bias: conv_transpose2d_backward(x, x, weight, padding=1),
+    "im2col": lambda x, weight, bias: im2col(x, 1),
+    "col2im": lambda x, weight, bias: col2im(x.reshape(1, 2, 16), 4, 1),
+    "pad2d": lambda x, weight, bias: pad2d(x, 1),
+    "pad2d_backward": lambda x, weight, bias: pad2d_backward(x, 1, mode="edge"),
+    "max_pool2d": lambda x, weight, bias: max_pool2d(x, 1),
+    "max_pool2d_backward": lambda x, weight, bias: max_pool2d_backward(x, x, 1),
+    "avg_pool2d": lambda x, weight, bias: avg_pool2d(x, 1),
+    "avg_pool2d_backward": lambda x, weight, bias: avg_pool2d_backward(x, 4, 1),
+    "image_to_column": lambda x, weight, bias: image_to_column(x, (1, 1), 1),
+    "column_to_image": lambda x, weight, bias: column_to_image(x.reshape(2, 16), x.shape, (1, 1), 1),
+}
+_NOT_FOR_COMPLEX = ("max_pool2d", "max_pool2d_backward")
+
+
+class Warmed(NamedTuple):
+    """What a warm-up did: how many kernels it compiled, and how many it found on disk."""
+
+    compiled: int
+    loaded: int
+
+
+@public
+def warmup(
+    functions: str | Iterable[str] | None = None, dtypes: Any = DTYPES, *, progress: bool | None = None
+) -> Warmed:
+    """Compile ahead, for this process and, through the cache on disk, for later ones.
+
+    Containers and CI start warm after `python -m convjit warmup`, which does the same.
+
+    Parameters
+    ----------
+    functions : str or iterable of str, optional
+        Names of public functions, such as `"conv2d"`; all that are compiled if not given. Layers need what they are
+        made of: `Conv2D` needs `"conv2d"` and `"conv2d_backward"`.
+    dtypes : dtype or iterable of dtypes
+        Dtypes of the arrays that will come. Several share kernels: float16 is computed as float32, integers as int64.
+    progress : bool, optional
+        Whether to show a bar; on a terminal if not given.
+
+    Returns
+    -------
+    compiled, loaded : int
+        Kernels that were compiled, and kernels that were found on disk; what this process had already counts as
+        neither. Both the serial and the parallel form of each are made, whatever the number of threads here. With
+        `NUMBA_DISABLE_JIT=1` there are none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For names of functions that are not compiled, and dtypes that are not supported.
+
+    Notes
+    -----
+    All functions in both dtypes take about a minute. What is kept serves processes with the same versions of convjit,
+    Python, NumPy, Numba and llvmlite on the same model of processor; with `NUMBA_CPU_NAME` (and
+    `NUMBA_CPU_FEATURES`) set to the same for all, on any that can run it.
+
+    Examples
+    --------
+    >>> from convjit import warmup
+    >>> first = warmup("pad2d", ["float32", "float64"])
+    >>> warmup("pad2d", "float32")  # nothing is left to do
+    Warmed(compiled=0, loaded=0)
+    """
+    wanted = plan(functions, dtypes)
+    if numba.config.DISABLE_JIT:
+        return Warmed(0, 0)
+    compiled, loaded = _counts()
+    with progress_bar(len(wanted), progress) as advance:
+        for name, dtype in wanted:
+            _compile(name, dtype)
+            advance(f"{name} {dtype}")
+    now = _counts()
+    return Warmed(now.compiled - compiled, now.loaded - loaded)
+
+
+def _compile(name: str, dtype: DType) -> None:
+    """The serial twins that a small call takes, then their parallel ones."""
+    for driver in DRIVERS:
+        driver.used = False
+    _CALLS[name](np.ones((1, 2, 4, 4), dtype), np.ones((2, 2, 3, 3), dtype), np.ones(2, dtype))
+    for driver in DRIVERS:
+        if driver.used:
+            driver.complete()
+
+
+def plan(functions: Any, dtypes: Any) -> list[tuple[str, DType]]:
+    """What a warm-up with these arguments calls: names and dtypes, checked."""
+    names = _names(functions)
+    kinds = [_dtype(kind) for kind in _listed(dtypes)]
+    return [(name, kind) for kind in kinds for name in names if not (kind.kind == "c" and name in _NOT_FOR_COMPLEX)]
+
+
+def _names(functions: Any) -> list[str]:
+    if functions is None:
+        return list(_CALLS)
+    names = _listed(functions)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"warmup: functions must be names of functions, got {describe(name)}")
+        if name not in _CALLS:
+            raise ValueError(f"warmup: functions must be among {', '.join(map(repr, _CALLS))}, got {name!r}")
+    return names
+
+
+def _dtype(kind: Any) -> DType:
+    try:
+        dtype: DType = np.dtype("object" if kind is None else kind)  # NumPy takes None for float64
+    except (TypeError, ValueError):
+        raise TypeError(f"warmup: dtypes must be dtypes, got {describe(kind)}") from None
+    return as_array("warmup", "an entry of dtypes", np.empty(0, dtype)).dtype
+
+
+def _listed(value: Any) -> list[Any]:
+    """One value, or those that an iterable gives."""
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+
+
+def _counts() -> Warmed:
+    """Kernels that this process has compiled and loaded so far."""
+    stats = [twin.stats for driver in DRIVERS for twin in (driver.serial, driver.parallel)]
+    return Warmed(
+        sum(sum(each.cache_misses.values()) for each in stats), sum(sum(each.cache_hits.values()) for each in stats)
+    )

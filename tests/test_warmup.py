@@ -1,0 +1,192 @@
+"""Compiling ahead: later calls compile nothing, whatever their options, layouts and numbers of threads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convjit
+from convjit import functional, warming, warmup
+from convjit.arrays import DTYPES
+
+COMPILE_NOTHING = {"determine_padding", "get_im2col_indices"}
+
+
+def process(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CONVJIT_CACHE": "1", **variables}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def run(code: str, **variables: str) -> Any:
+    """What a fresh process prints, silent otherwise."""
+    done = process(code, **variables)
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def test_every_function_that_compiles_has_a_call():
+    assert set(warming._CALLS) == set(functional.__all__) - COMPILE_NOTHING
+
+
+WARM_UP = "import convjit, json; print(json.dumps(convjit.warmup()))"
+
+# Calls unlike those of the warm-up; once with the serial twins and once with the parallel ones.
+FIRST_CALLS = """
+import json
+import numpy as np
+import convjit
+from convjit.runtime import threads
+from convjit.runtime.compile import DRIVERS
+
+rng = np.random.default_rng(0)
+
+def call_everything(dtype):
+    x, weight = rng.normal(size=(2, 4, 9, 8)).astype(dtype), rng.normal(size=(6, 2, 3, 2)).astype(dtype)
+    bias, out = np.ones(6, dtype), np.empty((2, 6, 7, 7), dtype)
+    options = dict(stride=(2, 1), padding=((2, 1), (0, 1)), dilation=2, groups=2)
+    for mode in ("constant", "reflect", "wrap"):
+        y = convjit.conv2d(np.asfortranarray(x), weight, **options, padding_mode=mode)
+        convjit.conv2d_backward(y, x, weight, **options, padding_mode=mode)
+        convjit.conv2d_input_grad(y[0], weight, (9, 8), **options, padding_mode=mode)
+        convjit.conv2d_weight_grad(y, x[:, ::-1], (3, 2), **options, padding_mode=mode)
+    weight.flags.writeable = False
+    convjit.conv2d(x, weight, bias, groups=2, out=out)
+    convjit.conv2d(x[0], np.ones((1, 4, 1, 1), dtype))
+    y = convjit.conv_transpose2d(x, np.ones((4, 3, 2, 2), dtype), np.ones(3, dtype), stride=2, output_padding=1)
+    convjit.conv_transpose2d_backward(y, x, np.ones((4, 3, 2, 2), dtype), stride=2, output_padding=1)
+    convjit.col2im(convjit.im2col(x, (3, 2), padding="same"), (9, 8), (3, 2), padding="same")
+    convjit.pad2d_backward(convjit.pad2d(x, 2, mode="symmetric"), 2, mode="symmetric")
+    convjit.pad2d(x, 1, value=3)
+    y, indices = convjit.max_pool2d(x, 3, 2, padding=1, ceil_mode=True, return_indices=True)
+    convjit.max_pool2d_backward(y, x, 3, 2, padding=1, ceil_mode=True, indices=indices)
+    convjit.max_pool2d_backward(y, x, 3, 2, padding=1, ceil_mode=True)
+    y = convjit.avg_pool2d(x, 3, 2, padding=1, count_include_pad=False)
+    convjit.avg_pool2d_backward(y, (9, 8), 3, 2, padding=1, count_include_pad=False)
+    convjit.column_to_image(convjit.image_to_column(x, (3, 3), 1), x.shape, (3, 3), 1)
+    layer = convjit.Conv2D(3, (3, 3), input_shape=(4, 9, 8), dtype=dtype, rng=0)
+    layer.initialize(convjit.Adam())
+    layer.backward_pass(layer.forward_pass(x))
+
+for threads.SERIAL_BELOW_NS in (float("inf"), 0):
+    for dtype in ("float32", "float64"):
+        call_everything(dtype)
+serial, parallel = ([getattr(driver, twin).stats for driver in DRIVERS] for twin in ("serial", "parallel"))
+print(json.dumps([
+    sum(sum(each.cache_misses.values()) for each in serial + parallel),
+    sum(sum(each.cache_hits.values()) for each in serial),
+    sum(sum(each.cache_hits.values()) for each in parallel) if threads.available() > 1 else None,
+]))
+"""
+
+
+def test_after_a_warm_up_another_process_compiles_nothing():
+    compiled, loaded = run(WARM_UP, NUMBA_NUM_THREADS="1")
+    kernels = compiled + loaded
+    assert kernels % 2 == 0
+    assert run(WARM_UP, NUMBA_NUM_THREADS="2") == [0, kernels]
+    missed, serial, parallel = run(FIRST_CALLS, NUMBA_NUM_THREADS="2")
+    assert missed == 0
+    assert serial == kernels // 2
+    assert parallel in (kernels // 2, None)
+
+
+ONE_ALONE = """
+import json
+import numpy as np
+import convjit
+x, weight = np.ones((1, 2, 5, 5)), np.ones((2, 2, 3, 3))
+arguments = {{
+    "conv2d": (x, weight), "conv2d_backward": (x, x, weight), "conv2d_input_grad": (x, weight, 5),
+    "conv2d_weight_grad": (x, x, 3),
+}}
+convjit.warmup({name!r}, "float64")
+before = convjit.warming._counts()
+for mode in ("constant", "reflect"):
+    getattr(convjit, {name!r})(*arguments[{name!r}], padding="same", padding_mode=mode)
+print(json.dumps(convjit.warming._counts() == before))
+"""
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_backward", "conv2d_input_grad", "conv2d_weight_grad"])
+def test_a_function_alone_is_warm_in_every_padding_mode(name):
+    assert run(ONE_ALONE.format(name=name))
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, np.dtype(bool)], ids=str)
+def test_every_dtype_is_taken_by_every_function(dtype, monkeypatch):
+    """The calls themselves: nothing is compiled that other tests do not compile."""
+    for name, kind in warming.plan(None, dtype):
+        warming._CALLS[name](np.ones((1, 2, 4, 4), kind), np.ones((2, 2, 3, 3), kind), np.ones(2, kind))
+
+
+PIECEMEAL = """
+import json
+import numpy as np
+from convjit import avg_pool2d, warmup
+avg_pool2d(np.ones((1, 2, 2)), 2)
+print(json.dumps([sum(warmup(*each)) for each in (
+    ("pad2d_backward", "float32"), (["pad2d_backward"], ["float32", "float16"]), ("avg_pool2d", "float64"),
+    ([], "float32"), ("max_pool2d", "complex64"),
+)]))
+"""
+
+
+def test_only_what_is_asked_for_and_missing_is_made():
+    """float16 is computed as float32; the mean lacks its parallel twin; complex numbers have no maximum."""
+    assert run(PIECEMEAL) == [2, 0, 1, 0, 0]
+
+
+BAR = """
+from convjit import warmup
+warmup("pad2d_backward", "float32", progress={progress})
+print("[]")
+"""
+
+
+def test_the_bar_is_shown_where_it_is_wanted():
+    pytest.importorskip("rich", reason="the bar is drawn by rich")
+    for progress in (None, False, True):
+        done = process(BAR.format(progress=progress))
+        assert done.stdout == "[]\n"
+        assert ("1/1 pad2d_backward float32" in done.stderr) == (progress is True)
+        assert (done.stderr == "") == (progress is not True)
+
+
+@pytest.mark.parametrize("dtypes", ["float32", np.float32, np.dtype(">f4"), ("f4",), [np.single], {"float32": 1}])
+def test_dtypes_in_any_form(dtypes):
+    assert warming.plan("pad2d", dtypes) == [("pad2d", np.dtype("float32"))]
+
+
+def test_names_in_any_form():
+    assert warming.plan("pad2d", "f8") == warming.plan(iter(["pad2d"]), "f8") == [("pad2d", np.dtype("float64"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("conv3d",), ValueError, r"^warmup: functions must be among 'conv2d', .*, 'column_to_image', got 'conv3d'$"),
+        (("determine_padding",), ValueError, "^warmup: functions must be among .* got 'determine_padding'$"),
+        ((["pad2d", "Conv2D"],), ValueError, "^warmup: functions must be among .* got 'Conv2D'$"),
+        ((convjit.conv2d,), TypeError, "^warmup: functions must be names of functions, got function"),
+        (([1],), TypeError, "^warmup: functions must be names of functions, got int 1$"),
+        ((None, "float33"), TypeError, "^warmup: dtypes must be dtypes, got str 'float33'$"),
+        ((None, 7), TypeError, "^warmup: dtypes must be dtypes, got int 7$"),
+        ((None, None), TypeError, "^warmup: an entry of dtypes has dtype object, which is not supported; bool,"),
+        ((None, ["float32", "U3"]), TypeError, "^warmup: an entry of dtypes has dtype <U3, which is not supported"),
+    ],
+)
+def test_what_is_not_understood_is_one_sentence(arguments, error, message):
+    with pytest.raises(error, match=message):
+        warmup(*arguments)
+
+
+def test_nothing_is_compiled_without_a_compiler():
+    assert run(WARM_UP, NUMBA_DISABLE_JIT="1") == [0, 0]

@@ -38,15 +38,15 @@ from .typing import Array, DType
 
 DTYPES = ("float32", "float64")
 
-# A padding mode other than "constant" is the one option that brings a kernel of its own.
-_OPTIONS: dict[str, Any] = {"padding": 1, "padding_mode": "edge"}
+# Zeros are filled in by one kernel and other modes by another: padding is the one option that decides about kernels.
+_PADDED: tuple[dict[str, Any], ...] = ({"padding": 1}, {"padding": 1, "padding_mode": "edge"})
 
 # Called with images (1, 2, 4, 4), weights (2, 2, 3, 3) and a bias (2,); padded by one, outputs are shaped as images.
 _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
-    "conv2d": lambda x, weight, bias: conv2d(x, weight, bias, **_OPTIONS),
-    "conv2d_backward": lambda x, weight, bias: conv2d_backward(x, x, weight, **_OPTIONS),
-    "conv2d_input_grad": lambda x, weight, bias: conv2d_input_grad(x, weight, 4, **_OPTIONS),
-    "conv2d_weight_grad": lambda x, weight, bias: conv2d_weight_grad(x, x, 3, **_OPTIONS),
+    "conv2d": lambda x, weight, bias: [conv2d(x, weight, bias, **padded) for padded in _PADDED],
+    "conv2d_backward": lambda x, weight, bias: [conv2d_backward(x, x, weight, **padded) for padded in _PADDED],
+    "conv2d_input_grad": lambda x, weight, bias: [conv2d_input_grad(x, weight, 4, **padded) for padded in _PADDED],
+    "conv2d_weight_grad": lambda x, weight, bias: [conv2d_weight_grad(x, x, 3, **padded) for padded in _PADDED],
     "conv_transpose2d": lambda x, weight, bias: conv_transpose2d(x, weight, bias),
     "conv_transpose2d_backward": lambda x, weight, bias: conv_transpose2d_backward(x, x, weight, padding=1),
     "im2col": lambda x, weight, bias: im2col(x, 1),

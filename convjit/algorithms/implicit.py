@@ -67,25 +67,25 @@ def _horizontal_phase(g: Geometry, phase: Any) -> Any:
 
 
 @driver
-def _fill(
-    task: Any, worker: Any, vertical: Axis, horizontal: Axis, rows: Any, cols: Any, images: Any, planes: Any
-) -> None:
-    """Fill a tile of the planes of a channel of `images` (N, C, H, W)."""
+def _fill(task: Any, worker: Any, g: Geometry, backward: Any, rows: Any, cols: Any, images: Any, planes: Any) -> None:
+    """Fill a tile of the planes of a channel of `images` (N, C, H, W), for a forward or a backward read."""
+    vertical = _vertical_phase(g, 0) if backward else _vertical(g)
+    horizontal = _horizontal_phase(g, 0) if backward else _horizontal(g)
     channel, top, bottom, left, right = tile(task, vertical.padded, horizontal.padded, rows, cols)
     n, c = channel // images.shape[1], channel % images.shape[1]
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
     fill_tile(planes, channel * each, images[n, c], vertical, horizontal, top, bottom, left, right)
 
 
-def _fill_planes(workers: int, axes: tuple[Axis, Axis], images: Any, planes: Any) -> Any:
+def _fill_planes(workers: int, g: Geometry, backward: bool, images: Any, planes: Any) -> Any:
     """Fill the planes; they, or the images where those are read in place, as flat elements."""
     if planes.size == 0:
         return images.reshape(images.size)
-    vertical, horizontal = axes
+    vertical, horizontal = backward_axes(g) if backward else forward_axes(g)
     phases = vertical.phases * horizontal.phases
     tiles = tiling(vertical.padded, horizontal.padded, phases)
     tasks = images.shape[0] * images.shape[1] * tiles.a_plane
-    launch(_fill, workers, tasks, planes.size, *axes, tiles.rows, tiles.cols, images, planes)
+    launch(_fill, workers, tasks, planes.size, g, backward, tiles.rows, tiles.cols, images, planes)
     # Read-only as images are: whichever of the two is read, the kernels have one signature.
     source = planes.view()
     source.flags.writeable = False
@@ -234,7 +234,7 @@ def _forward_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
 
 def _run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, scratch: Any, planes: Any) -> None:
     axes = forward_axes(g)
-    source = _fill_planes(workers, axes, x, planes)
+    source = _fill_planes(workers, g, False, x, planes)
     chunk = _forward_rows(g, workers, axes)
     tasks = _product_tasks(g, axes, g.out_channels // g.groups, chunk)
     results = y.reshape(g.batch * g.out_channels, g.out_h, g.out_w)
@@ -318,7 +318,7 @@ def _run_input_grad(
     workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, scratch: Any, planes: Any, packed: Any
 ) -> None:
     axes, phases = backward_axes(g), _phases(g)
-    source = _fill_planes(workers, axes, dy, planes)
+    source = _fill_planes(workers, g, True, dy, planes)
     shares = -(-g.in_channels // _ROWS_TOGETHER)
     launch(_pack_transposed, workers, phases * shares, packed.size, g, weight, packed)
     chunk = _input_grad_rows(g, workers, axes)
@@ -451,7 +451,7 @@ def _run_weight_grad(
     if terms == 0:
         dw[...] = 0
         return
-    source = _fill_planes(workers, forward_axes(g), x, planes)
+    source = _fill_planes(workers, g, False, x, planes)
     chunk = _weight_grad_rows(g, workers)
     rows, group_out = g.in_channels // g.groups * g.kernel_h * g.kernel_w, g.out_channels // g.groups
     tasks = g.groups * int(uncompiled(tile_count)(group_out)) * -(-rows // chunk)

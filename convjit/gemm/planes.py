@@ -11,6 +11,7 @@ Source: the polyphase decomposition, P. Vaidyanathan, "Multirate Systems and Fil
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..geometry import Geometry
@@ -114,6 +115,7 @@ def plane_elements(channels: int, vertical: Axis, horizontal: Axis) -> int:
     return channels * vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
 
 
+@lru_cache(maxsize=64)
 def forward_axes(g: Geometry) -> tuple[Axis, Axis]:
     """Both axes of a forward read, in Python."""
     axis = uncompiled(forward_axis)
@@ -123,6 +125,7 @@ def forward_axes(g: Geometry) -> tuple[Axis, Axis]:
     )
 
 
+@lru_cache(maxsize=64)
 def backward_axes(g: Geometry) -> tuple[Axis, Axis]:
     """Both axes of a backward read of phase 0, in Python; the planes are those of all phases."""
     axis = uncompiled(backward_axis)

@@ -8,7 +8,7 @@ and where arrays come from (`allocate`), and never sees a Numba decorator. Each 
 `compile`     a serial and a parallel twin of every `driver`, from what one task does: the only `prange` there is
 `launch`      which twin runs, in pieces of at most about 50 ms, so that Ctrl-C is heard between them
 `tiles`       planes cut into tiles, so that no task is long however large an image is
-`team`        tasks dealt to free workers by a counter; a core for each worker after a pause or beside BLAS
+`team`        tasks dealt to free workers by a counter: no waiting for an equal share on a core that is taken
 `threads`     how many threads a call may use; the pool's start beside BLAS; one parallel loop at a time under workqueue
 `forks`       forked children run serial twins; no fork finds a lock locked
 `containers`  the control group's CPU quota and memory limit

@@ -45,14 +45,11 @@ _TWINS = {
     "parallel": """
         def twin(board, workers, {parameters}):
             for worker in prange(workers):
-                join(board, worker, workers)
                 next_task = take_tasks(board)
                 while next_task < board[STOP]:
                     for task in range(next_task, min(next_task + board[GRAIN], board[STOP])):
                         body(task, worker, {parameters})
-                    make_way(board, worker, workers)
                     next_task = take_tasks(board)
-                leave(board, worker)
     """,
 }
 

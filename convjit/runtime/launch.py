@@ -17,7 +17,7 @@ from .compile import Driver
 PIECE_NS = 40_000_000
 # Work is cut if it is expected to take longer than this; estimates are of one core at full speed, and denormals, a
 # busy or a slow machine make them wrong by as much as the first piece leaves room for.
-_CUT_ABOVE_NS = 2_000_000
+_CUT_ABOVE_NS = 5_000_000
 
 
 def launch(driver: Driver, workers: int, tasks: int, nanoseconds: float, *arguments: Any) -> None:
@@ -30,18 +30,21 @@ def launch(driver: Driver, workers: int, tasks: int, nanoseconds: float, *argume
     if nanoseconds <= _CUT_ABOVE_NS:
         run(driver, workers, 0, tasks, arguments)
         return
-    in_pieces(lambda first, stop: run(driver, workers, first, stop, arguments), tasks, nanoseconds / workers)
+    in_pieces(lambda first, stop: run(driver, workers, first, stop, arguments), tasks, nanoseconds / workers, workers)
 
 
-def in_pieces(run: Callable[[int, int], Any], tasks: int, nanoseconds: float) -> None:
-    """Call `run(first, stop)` over all tasks, the first piece short, each of the others to take `PIECE_NS`."""
-    first, size = 0, max(1, int(tasks * _CUT_ABOVE_NS / max(nanoseconds, 1)))
+def in_pieces(run: Callable[[int, int], Any], tasks: int, nanoseconds: float, workers: int = 1) -> None:
+    """Call `run(first, stop)` over all tasks, the first piece short, each of the others to take `PIECE_NS`.
+
+    A piece has as many tasks for each worker.
+    """
+    first, turns = 0, max(1, int(tasks * _CUT_ABOVE_NS / max(nanoseconds, 1) / workers))
     while first < tasks:
-        stop = min(tasks, first + size)
+        stop = min(tasks, first + turns * workers)
         began = perf_counter_ns()
         run(first, stop)
         took = max(perf_counter_ns() - began, 1)
-        size = max(1, min(int((stop - first) * PIECE_NS / took), 8 * size))
+        turns = max(1, min(int(turns * PIECE_NS / took), 8 * turns))
         first = stop
 
 
@@ -50,5 +53,5 @@ def _serial(driver: Driver, workers: int, first: int, stop: int, arguments: tupl
 
 
 def _parallel(driver: Driver, workers: int, first: int, stop: int, arguments: tuple[Any, ...]) -> None:
-    board = team.new_board(workers, first, stop, spread=threads.layer() == "omp")
+    board = team.new_board(workers, first, stop)
     threads.run_parallel(workers, driver.parallel, board, workers, *arguments)

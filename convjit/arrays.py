@@ -83,7 +83,7 @@ def _converted(function: str, name: str, value: Any) -> Array:
     except ValueError as error:
         raise ValueError(f"{function}: {name} is not a regular array: {error}") from None
     except Exception as error:
-        raise TypeError(f"{function}: {name} cannot be read as an array: {error}") from None
+        raise TypeError(f"{function}: {name} cannot be read as an array: {' '.join(str(error).split())}") from None
     if array.dtype.kind not in "biufc" and not (isinstance(value, np.ndarray) or hasattr(value, "__array__")):
         if array.dtype.kind == "O" and array.ndim and not hasattr(value, "dtype"):
             raise TypeError(f"{function}: {name} has dtype object, which is not supported; {_SUPPORTED}")

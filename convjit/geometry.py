@@ -74,8 +74,10 @@ class Geometry(NamedTuple):
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether output pixel i depends on input pixel i alone."""
-        return self.kernel_h == self.kernel_w == self.stride_h == self.stride_w == 1 and self.pads == ((0, 0), (0, 0))
+        """Whether output pixel i depends on input pixel i alone; a transposed convolution may have pixels besides."""
+        window = (self.kernel_h, self.kernel_w, self.stride_h, self.stride_w)
+        same_size = (self.in_h, self.in_w) == (self.out_h, self.out_w)
+        return window == (1, 1, 1, 1) and self.pads == ((0, 0), (0, 0)) and same_size
 
     def as_one_row(self) -> Geometry:
         """The same pointwise problem on images of one row."""
@@ -118,13 +120,32 @@ def describe(value: Any) -> str:
     return f"{kind} {text}" if len(text) <= 40 else kind
 
 
+def shown(value: Any) -> str:
+    """A value on one line, cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether a value has entries: a list, a tuple, an array with an axis, but not a string."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def as_flag(function: str, name: str, value: Any) -> bool:
+    """`value` as a bool."""
+    if not isinstance(value, bool | np.bool_ | int | np.integer):
+        raise TypeError(f"{function}: {name} must be a bool, got {describe(value)}")
+    return bool(value)
+
+
 def as_pair(function: str, name: str, value: Any, least: int) -> Pair:
     """An int, a pair or a one-element sequence as `(height, width)`, each in `least..LARGEST`."""
     needs = "an int or a pair of ints"
-    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes) and np.ndim(value) > 0:
+    if is_sequence(value):
+        _check_entries(function, name, value)
         entries = [as_index(function, name, entry, needs) for entry in value]
-        if len(entries) not in (1, 2):
-            raise ValueError(f"{function}: {name} must have 1 or 2 entries, got {len(entries)}")
         pair = (entries[0], entries[-1])
     else:
         entry = as_index(function, name, value, needs)
@@ -135,6 +156,15 @@ def as_pair(function: str, name: str, value: Any, least: int) -> Pair:
         if entry > LARGEST:
             raise ValueError(f"{function}: {name} must be at most {LARGEST}, got {value!r}: the result is too large")
     return pair
+
+
+def _check_entries(function: str, name: str, value: Any) -> None:
+    try:
+        count = len(value)
+    except OverflowError:  # a `range` beyond 2^63
+        count = LARGEST
+    if count not in (1, 2):
+        raise ValueError(f"{function}: {name} must have 1 or 2 entries, got {count}")
 
 
 def as_positive(function: str, name: str, value: Any) -> int:
@@ -172,9 +202,9 @@ def as_padding(function: str, padding: Any, window: Window | None = None, image:
     """
     if isinstance(padding, str):
         return _named_padding(function, padding, window, image)
-    if isinstance(padding, Sequence | np.ndarray) and any(np.ndim(side) > 0 for side in padding):
-        if len(padding) not in (1, 2):
-            raise ValueError(f"{function}: padding must have 1 or 2 entries, got {len(padding)}")
+    if is_sequence(padding):
+        _check_entries(function, "padding", padding)
+    if is_sequence(padding) and any(map(is_sequence, padding)):
         sides = [padding[0], padding[-1]]
         top_bottom, left_right = (as_pair(function, "padding", side, 0) for side in sides)
         return top_bottom, left_right
@@ -212,7 +242,7 @@ def transposed_padding(function: str, padding: Any, window: Window, image: Pair,
 
     Where no output size is given it is `image * stride`.
     """
-    if padding not in ("same_upper", "same_lower"):
+    if not isinstance(padding, str) or padding not in ("same_upper", "same_lower"):
         return as_padding(function, padding, window)
     sides = []
     for axis in (0, 1):

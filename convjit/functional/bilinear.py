@@ -51,12 +51,12 @@ def forward(
 
 def input_grad(function: str, row: Algorithm, geometry: Geometry, dy: Array, weight: Array, dtype: DType) -> Array:
     """`grad_input`, the adjoint of the convolution in `x`."""
-    return _product(function, row.input_grad, geometry, (dy, _conjugate(weight)), geometry.x_shape, dtype)
+    return _product(function, row.input_grad, geometry, (dy, conjugate(weight)), geometry.x_shape, dtype)
 
 
 def weight_grad(function: str, row: Algorithm, geometry: Geometry, dy: Array, x: Array, dtype: DType) -> Array:
     """`grad_weight`, the adjoint of the convolution in `weight`."""
-    return _product(function, row.weight_grad, geometry, (dy, _conjugate(x)), geometry.weight_shape, dtype)
+    return _product(function, row.weight_grad, geometry, (dy, conjugate(x)), geometry.weight_shape, dtype)
 
 
 def bias_grad(function: str, dy: Array, dtype: DType) -> Array:
@@ -73,7 +73,8 @@ def bias_grad(function: str, dy: Array, dtype: DType) -> Array:
     return result
 
 
-def _conjugate(array: Array) -> Array:
+def conjugate(array: Array) -> Array:
+    """The complex conjugate; a real array is itself."""
     return array.conj() if array.dtype.kind == "c" else array
 
 

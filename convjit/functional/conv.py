@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 from ..arrays import as_array, as_images, as_out, converted, result_dtype, sums_dtype
 from ..geometry import (
     Geometry,
+    as_flag,
     as_image_size,
     as_pair,
     check_same_shape,
     conv2d_geometry,
+    shown,
 )
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from . import bilinear
@@ -221,8 +223,10 @@ def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
     try:
         first, second, third = need
     except (TypeError, ValueError):
-        raise ValueError(f"{function}: need must be three bools, for (input, weight, bias), got {need!r}") from None
-    return bool(first), bool(second), bool(third)
+        raise ValueError(
+            f"{function}: need must be three bools, for (input, weight, bias), got {shown(need)}"
+        ) from None
+    return as_flag(function, "need", first), as_flag(function, "need", second), as_flag(function, "need", third)
 
 
 def _input_grad(function: str, row: Any, problem: _Problem, dy: Array, weight: Array, dtype: Any) -> Array:

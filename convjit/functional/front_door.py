@@ -56,7 +56,12 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
     def front_door(*args: P.args, **kwargs: P.kwargs) -> R:
         if not known.issuperset(kwargs):
             raise TypeError(_complaint(where, parameters, next(name for name in kwargs if name not in known)))
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except MemoryError as error:
+            if type(error) is MemoryError and str(error).startswith(where):
+                raise
+            raise MemoryError(f"{where}: {str(error) or 'memory ran out'}") from None
 
     return front_door
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..algorithms.padding import PADDING_MODES, pad_backward, positions_of_pixels, source_indices
 from ..algorithms.padding import pad as pad_driver
 from ..arrays import DTYPES, as_array, as_images, ready, result_dtype, write
-from ..geometry import Pads, as_padding, describe
+from ..geometry import Pads, as_padding, describe, is_sequence
 from ..runtime.memory import allocate, check_fits
 from ..runtime.threads import workers
 from ..typing import Array, ArrayLike, Padding
@@ -31,8 +31,8 @@ def check_mode(function: str, mode: Any, argument: str = "mode") -> None:
         raise ValueError(f"{function}: {argument} must be one of {known}, got {mode!r}{hint}")
 
 
-def _tables(function: str, size: tuple[int, int], pads: Pads, mode: str) -> tuple[Array, Array]:
-    """For each axis, the pixel that each padded position shows."""
+def _check_pads(function: str, size: tuple[int, int], pads: Pads, mode: str) -> None:
+    """Refuse what the mode cannot show."""
     for name, extent, pad in zip(("height", "width"), size, pads, strict=True):
         if mode != "constant" and extent == 0 and any(pad):
             raise ValueError(f"{function}: cannot pad an image of {name} 0 with mode {mode!r}, got padding {pad}")
@@ -41,6 +41,10 @@ def _tables(function: str, size: tuple[int, int], pads: Pads, mode: str) -> tupl
                 f"{function}: padding with mode 'reflect' must be smaller than the {name} {extent}, got {pad}"
             )
         check_fits(function, "a table of positions", (4, extent + sum(pad)), np.dtype(np.int64))
+
+
+def _tables(size: tuple[int, int], pads: Pads, mode: str) -> tuple[Array, Array]:
+    """For each axis, the pixel that each padded position shows."""
     rows, cols = (source_indices(mode, n, *pad) for n, pad in zip(size, pads, strict=True))
     return rows, cols
 
@@ -51,9 +55,10 @@ def pad_planes(function: str, x: Array, pads: Pads, mode: str, value: Any) -> Ar
     (top, bottom), (left, right) = pads
     shape = (n, c, h + top + bottom, w + left + right)
     check_fits(function, "the padded image", shape, x.dtype)
+    _check_pads(function, (h, w), pads, mode)
     if 0 in shape:
         return np.empty(shape, x.dtype)
-    rows, cols = _tables(function, (h, w), pads, mode)
+    rows, cols = _tables((h, w), pads, mode)
 
     def run(source: Array, constant: Array, target: Array) -> None:
         planes = target.reshape(n * c, *shape[2:])
@@ -69,10 +74,11 @@ def pad_planes_backward(function: str, dy: Array, pads: Pads, mode: str) -> Arra
     h, w = padded_h - top - bottom, padded_w - left - right
     dtype = result_dtype(dy)
     compute, is_complex = DTYPES[dtype]
+    _check_pads(function, (h, w), pads, mode)
     dx = allocate(function, "the gradient", (n, c, h, w), dtype)
     if dx.size == 0:
         return dx
-    rows, cols = _tables(function, (h, w), pads, mode)
+    rows, cols = _tables((h, w), pads, mode)
     if mode == "constant":
         write(dx, dy[:, :, top : top + h, left : left + w])
         return dx
@@ -129,7 +135,7 @@ def pad2d(x: ArrayLike, padding: Padding, *, mode: str = "constant", value: comp
 
 def _constant(function: str, value: Any, dtype: Any) -> Any:
     """The padding value in the image's dtype, if it can be held."""
-    scalar = np.asarray(value)
+    scalar = np.asarray(None if is_sequence(value) else value)
     if scalar.ndim != 0 or scalar.dtype.kind not in "biufc":
         raise ValueError(f"{function}: value must be a scalar number, got {describe(value)}")
     held = None

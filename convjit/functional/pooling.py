@@ -10,6 +10,7 @@ from ..algorithms.pooling import avg_pool, avg_pool_backward, max_pool, max_pool
 from ..arrays import DTYPES, as_array, as_images, converted, ready, result_dtype, write
 from ..geometry import (
     Geometry,
+    as_flag,
     as_image_size,
     as_padding,
     as_window,
@@ -29,7 +30,7 @@ def _geometry(function: str, x_shape: tuple[int, ...], options: tuple[Any, ...],
     window = as_window(function, kernel_size, kernel_size if stride is None else stride, dilation)
     pads = as_padding(function, padding, window, (x_shape[2], x_shape[3]))
     check_pooling_padding(function, window, pads)
-    return pooling_geometry(function, x_shape, window, pads, bool(ceil_mode))
+    return pooling_geometry(function, x_shape, window, pads, as_flag(function, "ceil_mode", ceil_mode))
 
 
 def _work(g: Geometry) -> float:
@@ -111,6 +112,7 @@ def max_pool2d(
             [13, 15]]])
     """
     name = "max_pool2d"
+    wanted = as_flag(name, "return_indices", return_indices)
     x = as_array(name, "x", x)
     images = as_images(name, "x", x)
     _comparable(name, result_dtype(images))
@@ -118,7 +120,7 @@ def max_pool2d(
     y, indices = _max_pool(name, images, g)
     if x.ndim == 3:
         y, indices = y[0], indices[0]
-    return (y, indices) if return_indices else y
+    return (y, indices) if wanted else y
 
 
 @public
@@ -241,11 +243,12 @@ def avg_pool2d(
             [10.5, 12.5]]])
     """
     name = "avg_pool2d"
+    include_pad = as_flag(name, "count_include_pad", count_include_pad)
     x = as_array(name, "x", x)
     images = as_images(name, "x", x)
     g = _geometry(name, images.shape, (kernel_size, stride, padding, dilation), ceil_mode)
     y = _by_parts(name, images, g.y_shape, lambda source, target: avg_pool(
-        workers(_work(g)), g, _planes(source), bool(count_include_pad), _planes(target)))  # fmt: skip
+        workers(_work(g)), g, _planes(source), include_pad, _planes(target)))  # fmt: skip
     return y if x.ndim == 4 else y[0]
 
 
@@ -290,13 +293,14 @@ def avg_pool2d_backward(
             [0.25, 0.25]]])
     """
     name = "avg_pool2d_backward"
+    include_pad = as_flag(name, "count_include_pad", count_include_pad)
     dy = as_array(name, "grad_output", grad_output)
     gradients = as_images(name, "grad_output", dy)
     size = as_image_size(name, "input_size", input_size)
     g = _geometry(name, (*gradients.shape[:2], *size), (kernel_size, stride, padding, dilation), ceil_mode)
     check_same_shape(name, "grad_output", gradients.shape, g.y_shape, f"the forward result of input_size {size}")
     dx = _by_parts(name, gradients, g.x_shape, lambda source, target: avg_pool_backward(
-        workers(_work(g)), g, _planes(source), bool(count_include_pad), _planes(target)))  # fmt: skip
+        workers(_work(g)), g, _planes(source), include_pad, _planes(target)))  # fmt: skip
     return dx if dy.ndim == 4 else dx[0]
 
 

@@ -6,13 +6,14 @@ Columns are `(C*KH*KW, OH*OW*N)`, the batch fastest. Source: E. Linder-Norén, "
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..arrays import as_array, converted, write
-from ..geometry import Pads, Window, as_image_size, as_padding, as_pair, as_window, describe, pooling_geometry
-from ..runtime.memory import allocate
+from ..geometry import Pads, Window, as_image_size, as_padding, as_pair, as_window, describe, pooling_geometry, shown
+from ..runtime.memory import allocate, check_fits
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from .columns import fold, unfold
 from .front_door import public
@@ -52,7 +53,7 @@ def determine_padding(filter_shape: IntOrPair, output_shape: str = "same") -> Pa
 
 def _filter_window(function: str, filter_shape: Any, stride: Any) -> Window:
     if min(as_pair(function, "filter_shape", filter_shape, 0)) < 1:
-        raise ValueError(f"{function}: filter_shape must be at least 1x1, got {filter_shape!r}")
+        raise ValueError(f"{function}: filter_shape must be at least 1x1, got {shown(filter_shape)}")
     return as_window(function, filter_shape, stride, 1)
 
 
@@ -60,7 +61,7 @@ def _images_shape(function: str, shape: Any) -> tuple[int, int, int, int]:
     try:
         n, c, h, w = shape
     except (TypeError, ValueError):
-        raise ValueError(f"{function}: images_shape must be (N, C, H, W), got {shape!r}") from None
+        raise ValueError(f"{function}: images_shape must be (N, C, H, W), got {shown(shape)}") from None
     batch, channels = (as_pair(function, "images_shape", size, 0)[0] for size in (n, c))
     height, width = as_image_size(function, "images_shape", (h, w))
     return batch, channels, height, width
@@ -110,7 +111,10 @@ def get_im2col_indices(
     shape = _images_shape(name, images_shape)
     window = _filter_window(name, filter_shape, stride)
     g = pooling_geometry(name, shape, window, as_padding(name, padding, window, shape[2:]))
-    k, kh, kw = (index.reshape(-1, 1) for index in np.indices((g.in_channels, g.kernel_h, g.kernel_w)))
+    taps = (g.in_channels, g.kernel_h, g.kernel_w)
+    for what in ((3, *taps), (2, g.out_h, g.out_w), (2, math.prod(taps), g.out_h * g.out_w)):
+        check_fits(name, "an array of indices", what, np.dtype(np.int64))
+    k, kh, kw = (index.reshape(-1, 1) for index in np.indices(taps))
     oh, ow = (index.reshape(1, -1) for index in np.indices((g.out_h, g.out_w)))
     return k, kh + oh * g.stride_h, kw + ow * g.stride_w
 

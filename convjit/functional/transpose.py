@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..arrays import add, as_array, as_images, converted, result_dtype, sums_dtype
 from ..geometry import (
     Geometry,
@@ -156,7 +154,7 @@ def conv_transpose2d(
     dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
     sums = sums_dtype(dtype)
     row = bilinear.choose(name, "auto", g, dtype)
-    y = bilinear.input_grad(name, row, g, images, np.conj(weight), sums)
+    y = bilinear.input_grad(name, row, g, images, bilinear.conjugate(weight), sums)
     if bias is not None:
         add(y, bias[:, None, None])
     y = converted(name, "the result", y, dtype)
@@ -220,9 +218,9 @@ def conv_transpose2d_backward(
     dy = dy.reshape(g.x_shape)
     dx = dw = db = None
     if wanted[0]:
-        dx = bilinear.forward(name, row, g, dy, np.conj(weight), None, dtype).reshape(x.shape)
+        dx = bilinear.forward(name, row, g, dy, bilinear.conjugate(weight), None, dtype).reshape(x.shape)
     if wanted[1]:
-        dw = bilinear.weight_grad(name, row, g, np.conj(images), np.conj(dy), dtype)
+        dw = bilinear.weight_grad(name, row, g, bilinear.conjugate(images), bilinear.conjugate(dy), dtype)
     if wanted[2]:
         db = bilinear.bias_grad(name, dy, dtype)
     return dx, dw, db

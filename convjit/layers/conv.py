@@ -10,7 +10,7 @@ from ..algorithms import check_name
 from ..functional import conv2d, conv2d_backward
 from ..functional.front_door import public
 from ..functional.padding import check_mode
-from ..geometry import as_index, as_padding, as_pair, as_positive, as_window, conv2d_geometry
+from ..geometry import as_index, as_padding, as_pair, as_positive, as_window, conv2d_geometry, shown
 from ..typing import Array, DTypeLike, IntOrPair, Padding
 from .base import Layer, Shape, as_batch, check_grad
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw
@@ -134,7 +134,7 @@ class Conv2D(Layer):
         taps = self.filter_shape[0] * self.filter_shape[1]
         group_in = channels // self.groups
         limit = LIMITS[self.initializer](max(group_in * taps, 1), self.n_filters // self.groups * taps, taps)
-        weights = draw(limit, (self.n_filters, group_in, *self.filter_shape), self.rng, self.dtype)
+        weights = draw("Conv2D.initialize", limit, (self.n_filters, group_in, *self.filter_shape), self.rng, self.dtype)
         self._start(optimizer, W=weights, w0=np.zeros((self.n_filters, 1), self.dtype))
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
@@ -190,8 +190,8 @@ def _image_shape(shape: Any) -> Shape:
     try:
         channels, height, width = shape
     except (TypeError, ValueError):
-        raise ValueError(f"Conv2D: input_shape must be (channels, height, width), got {shape!r}") from None
+        raise ValueError(f"Conv2D: input_shape must be (channels, height, width), got {shown(shape)}") from None
     sizes = tuple(as_index("Conv2D", "input_shape", size, "three ints") for size in (channels, height, width))
     if min(sizes) < 0:
-        raise ValueError(f"Conv2D: input_shape must be three ints >= 0, got {shape!r}")
+        raise ValueError(f"Conv2D: input_shape must be three ints >= 0, got {shown(shape)}")
     return sizes

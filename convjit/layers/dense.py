@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..functional.front_door import public
-from ..geometry import as_index, as_positive, describe
+from ..geometry import as_index, as_positive, describe, shown
 from ..typing import Array, DTypeLike
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw
@@ -81,7 +81,7 @@ class Dense(Layer):
         (features,) = self._needed_input_shape("initialize")
         fan = max(features, 1)
         limit = LIMITS[self.initializer](fan, self.n_units, fan)
-        weights = draw(limit, (features, self.n_units), self.rng, self.dtype)
+        weights = draw("Dense.initialize", limit, (features, self.n_units), self.rng, self.dtype)
         self._start(optimizer, W=weights, w0=np.zeros((1, self.n_units), self.dtype))
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
@@ -115,7 +115,9 @@ def _features(shape: Any) -> Shape:
     try:
         (features,) = shape
     except (TypeError, ValueError):
-        raise ValueError(f"Dense: input_shape must be (features,), got {shape!r}; add a Flatten before it") from None
+        raise ValueError(
+            f"Dense: input_shape must be (features,), got {shown(shape)}; add a Flatten before it"
+        ) from None
     return (as_positive("Dense", "input_shape", features),)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..geometry import describe
+from ..geometry import as_index, describe
 from ..typing import Array, DType
 
 # Limits by (fan_in, fan_out, seed_fan): seed_fan is what the text divides by.
@@ -34,18 +34,20 @@ def as_rng(owner: str, rng: Any) -> np.random.Generator | None:
     """A Generator from a Generator, an int seed or None, which stands for NumPy's global state."""
     if rng is None or isinstance(rng, np.random.Generator):
         return rng
+    seeds = np.random.SeedSequence | np.random.BitGenerator | np.random.RandomState
     try:
-        if isinstance(rng, bool):
-            raise TypeError
-        return np.random.default_rng(rng)
+        return np.random.default_rng(rng if isinstance(rng, seeds) else as_index(owner, "rng", rng))
     except (TypeError, ValueError):
         raise TypeError(f"{owner}: rng must be a numpy.random.Generator or an int seed, got {describe(rng)}") from None
 
 
-def draw(limit: float, shape: tuple[int, ...], rng: np.random.Generator | None, dtype: DType) -> Array:
+def draw(owner: str, limit: float, shape: tuple[int, ...], rng: np.random.Generator | None, dtype: DType) -> Array:
     """Weights drawn uniformly from ±limit, in float64, then rounded to `dtype`."""
     source: Any = np.random if rng is None else rng
-    weights: Array = source.uniform(-limit, limit, size=shape)
+    try:
+        weights: Array = source.uniform(-limit, limit, size=shape)
+    except (MemoryError, ValueError):
+        raise MemoryError(f"{owner}: weights of shape {shape} do not fit into memory") from None
     return weights.astype(dtype, copy=False)
 
 

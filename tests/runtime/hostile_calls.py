@@ -1,0 +1,371 @@
+"""One call of a public function, drawn from a number: a valid problem, which is then spoiled or not.
+
+Knows every function's arguments; does not know what the calls must answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from hostile_answers import transposed
+from hostile_reading import as_pads, as_pair
+from hostile_values import REAL, Values
+
+from convjit.testing import PADDING_MODES, PADDING_NAMES
+
+Arguments = dict[str, Any]
+
+
+class Call(NamedTuple):
+    """A function's name and arguments. A call that is not `spoiled` is valid, and must be answered."""
+
+    name: str
+    arguments: Arguments
+    spoiled: bool
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={_shown(value)}" for name, value in self.arguments.items())
+        return f"{self.name}({arguments})" + ("  # spoiled" if self.spoiled else "")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, np.ndarray) and value.ndim and (value.size > 8 or value.size == 0):
+        kind = "" if type(value) is np.ndarray else f" {type(value).__name__}"
+        return f"<{value.dtype}{kind} {value.shape} strides {value.strides}>"
+    text = repr(value)
+    return text if len(text) < 200 else text[:200] + "..."
+
+
+ARRAYS = frozenset({"x", "weight", "bias", "grad_output", "columns", "cols", "images", "indices", "out", "X", "grad"})
+
+
+# --- problems -------------------------------------------------------------------------------------------------------
+
+
+class _Window(NamedTuple):
+    """A kernel over an image, with the options as they are passed and as pairs."""
+
+    kernel: tuple[int, int]
+    options: Arguments  # stride, padding, dilation
+    image: tuple[int, int]
+    out: tuple[int, int]
+
+
+def _window(v: Values, mode: str = "constant", dilated: bool = True, named: bool = True) -> _Window:
+    kernel = (v.between(1, 3), v.between(1, 3))
+    options = {
+        "stride": v.pair(1, 3),
+        "padding": v.of(PADDING_NAMES) if named and v.chance(0.3) else v.padding(3),
+        "dilation": v.pair(1, 3) if dilated else 1,
+    }
+    stride, dilation = as_pair(options["stride"]), as_pair(options["dilation"])
+    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    image = tuple(_image_size(v, options["padding"], extent, mode, axis) for axis in (0, 1))
+    if v.chance(0.02):
+        image = (10**6 * image[0], 10**6 * image[1])
+    pads = as_pads(options["padding"], image, kernel, stride, dilation)
+    out = tuple((n + sum(p) - e) // s + 1 for n, p, e, s in zip(image, pads, extent, stride, strict=True))
+    return _Window(kernel, options, image, out)
+
+
+def _image_size(v: Values, padding: Any, extent: Any, mode: str, axis: int) -> int:
+    if isinstance(padding, str):
+        least = extent[axis] if padding == "valid" or mode == "reflect" else 1
+    else:
+        pad = as_pads(padding, None, None)[axis]
+        inside = {"constant": 0, "reflect": max(pad) + 1}.get(mode, 1) if any(pad) else 0
+        least = max(extent[axis] - sum(pad), inside)
+    return max(least, min(9, least + v.between(0, 5)))
+
+
+class _Convolution(NamedTuple):
+    """Shapes and options of a valid convolution."""
+
+    batch: tuple[int, ...]
+    channels: int
+    filters: int
+    groups: int
+    window: _Window
+    options: Arguments
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return (*self.batch, self.channels, *self.window.image)
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        return (*self.batch, self.filters, *self.window.out)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.filters, self.channels // self.groups, *self.window.kernel)
+
+
+def _convolution(v: Values) -> _Convolution:
+    mode = v.of(("constant",) * 4 + PADDING_MODES)
+    window, groups = _window(v, mode), v.of((1, 1, 1, 2, 3))
+    options = {**window.options, "groups": v.of((groups, np.int32(groups)))}
+    if mode != "constant" or v.chance(0.2):
+        options["padding_mode"] = mode
+    if v.chance(0.5):
+        options["algorithm"] = v.of(("auto", "implicit", "reference", "fastest"))
+    batch = () if v.chance(0.3) else (v.of((0, 1, 1, 2, 3)),)
+    return _Convolution(batch, v.of((0, 1, 1, 2, 2, 3)) * groups, v.between(1, 3) * groups, groups, window, options)
+
+
+# --- a valid call of each function ----------------------------------------------------------------------------------
+
+
+def _conv2d(v: Values) -> Arguments:
+    c = _convolution(v)
+    a = {"x": v.array(c.x_shape), "weight": v.array(c.weight_shape), **c.options}
+    if v.chance(0.4):
+        a["bias"] = v.array((c.filters,))
+    arrays = [np.asarray(a[name]) for name in ("x", "weight", "bias") if name in a]
+    if v.chance(0.3) and np.prod(c.y_shape) < 1000:
+        dtype = np.result_type(*(array.dtype for array in arrays)).newbyteorder("=")
+        a["out"] = np.ones(c.y_shape, "int64" if dtype.kind == "b" else dtype)
+    return a
+
+
+def _need(v: Values) -> Arguments:
+    return {"need": v.of(((1, 1, 1), (True, False, True), [0, 1, 0], np.array([1, 0, 0])))} if v.chance(0.3) else {}
+
+
+def _conv2d_backward(v: Values) -> Arguments:
+    c = _convolution(v)
+    arrays = {"grad_output": v.array(c.y_shape), "x": v.array(c.x_shape), "weight": v.array(c.weight_shape)}
+    return {**arrays, **c.options, **_need(v)}
+
+
+def _conv2d_input_grad(v: Values) -> Arguments:
+    c = _convolution(v)
+    return {"grad_output": v.array(c.y_shape), "weight": v.array(c.weight_shape), "input_size": c.window.image,
+            **c.options}  # fmt: skip
+
+
+def _conv2d_weight_grad(v: Values) -> Arguments:
+    c = _convolution(v)
+    return {"grad_output": v.array(c.y_shape), "x": v.array(c.x_shape), "kernel_size": c.window.kernel, **c.options}
+
+
+def _transposed(v: Values) -> tuple[Arguments, dict[str, tuple[int, ...]]]:
+    """Options, and shapes of x, weight and result."""
+    groups, kernel = v.of((1, 1, 1, 2, 3)), (v.between(1, 3), v.between(1, 3))
+    image = (v.between(1, 5), v.between(1, 5))
+    options = {"stride": v.pair(1, 3), "dilation": v.pair(1, 3), "groups": groups}
+    options["padding"] = v.of(PADDING_NAMES) if v.chance(0.3) else v.padding(2)
+    pairs = zip(as_pair(options["stride"]), as_pair(options["dilation"]), strict=True)
+    extra = tuple(v.between(0, max(pair) - 1) for pair in pairs)
+    if v.chance(0.5):
+        options["output_padding"] = extra
+    if min(transposed(options, image, kernel).size) < 1:
+        options["padding"] = 0
+    size = transposed(options, image, kernel).size
+    if v.chance(0.2) and not isinstance(options["padding"], str):
+        options["output_size"] = size
+        options.pop("output_padding", None)
+    batch = () if v.chance(0.3) else (v.of((0, 1, 1, 2, 3)),)
+    channels, filters = v.of((0, 1, 1, 2, 2)) * groups, v.between(1, 2)
+    if v.chance(0.01):
+        batch = (10**12,)
+    return options, {
+        "x": (*batch, channels, *image), "weight": (channels, filters, *kernel), "y": (*batch, filters * groups, *size)
+    }  # fmt: skip
+
+
+def _conv_transpose2d(v: Values) -> Arguments:
+    options, shapes = _transposed(v)
+    a = {"x": v.array(shapes["x"]), "weight": v.array(shapes["weight"]), **options}
+    return {**a, "bias": v.array(shapes["y"][-3:-2])} if v.chance(0.4) else a
+
+
+def _conv_transpose2d_backward(v: Values) -> Arguments:
+    options, shapes = _transposed(v)
+    arrays = {"grad_output": v.array(shapes["y"]), "x": v.array(shapes["x"]), "weight": v.array(shapes["weight"])}
+    return {**arrays, **options, **_need(v)}
+
+
+def _lead(v: Values) -> tuple[int, ...]:
+    """Batch, if any, and channels."""
+    return (v.between(0, 4),) if v.chance(0.3) else (v.between(0, 3), v.between(0, 4))
+
+
+def _im2col(v: Values) -> Arguments:
+    w = _window(v)
+    return {"x": v.array((*_lead(v), *w.image)), "kernel_size": w.kernel, **w.options}
+
+
+def _col2im(v: Values) -> Arguments:
+    w, lead = _window(v), _lead(v)
+    shape = (*lead[:-1], lead[-1] * w.kernel[0] * w.kernel[1], w.out[0] * w.out[1])
+    return {"columns": v.array(shape), "image_size": w.image, "kernel_size": w.kernel, **w.options}
+
+
+def _padded(v: Values) -> tuple[Arguments, tuple[int, ...], tuple[int, ...]]:
+    """Options, and the shapes before and after."""
+    options, image = {"padding": v.padding(4), "mode": v.of(PADDING_MODES)}, [v.between(0, 9), v.between(0, 9)]
+    pads = as_pads(options["padding"], None, None)
+    for axis in (0, 1):
+        if any(pads[axis]) and options["mode"] != "constant":
+            image[axis] = max(image[axis], max(pads[axis]) + 1 if options["mode"] == "reflect" else 1)
+    if v.chance(0.02):
+        image = [10**6 * image[0], 10**6 * image[1]]
+    lead = _lead(v)
+    return options, (*lead, *image), (*lead, *(n + sum(p) for n, p in zip(image, pads, strict=True)))
+
+
+def _pad2d(v: Values) -> Arguments:
+    options, before, _ = _padded(v)
+    x = v.array(before)
+    values = {"f": (-1, 2.5, np.nan), "c": (1j, -2.5), "i": (-1, 3), "u": (1, 2)}.get(np.asarray(x).dtype.kind, (1,))
+    return {"x": x, **options, **({"value": v.of((0, *values))} if v.chance(0.4) else {})}
+
+
+def _pad2d_backward(v: Values) -> Arguments:
+    options, _, after = _padded(v)
+    return {"grad_output": v.array(after), **options}
+
+
+def _pool(v: Values) -> tuple[Arguments, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Options; batch and channels; sizes of image and result."""
+    kernel, dilation, lead = (v.between(1, 4), v.between(1, 4)), v.pair(1, 2), _lead(v)
+    extent = [(k - 1) * d + 1 for k, d in zip(kernel, as_pair(dilation), strict=True)]
+    pads = tuple((v.between(0, min(e - 1, 3)), v.between(0, min(e - 1, 3))) for e in extent)
+    image = tuple(max(0, e - sum(p)) + v.between(0, 5) for e, p in zip(extent, pads, strict=True))
+    if v.chance(0.02):
+        image = (10**6 * image[0], 10**6 * image[1])
+    options = {"kernel_size": kernel, "padding": v.of((pads, np.array(pads))), "dilation": dilation}
+    if v.chance(0.7):
+        options["stride"] = v.pair(1, 4)
+    if v.chance(0.4):
+        options["ceil_mode"] = True
+    stride = as_pair(options.get("stride", kernel))
+    out = []
+    for n, p, e, s in zip(image, pads, extent, stride, strict=True):
+        size, rest = divmod(n + sum(p) - e, s)
+        out.append(size + 1 + ("ceil_mode" in options and rest > 0 and (size + 1) * s < n + p[0]))
+    return options, lead, image, tuple(out)
+
+
+def _max_pool2d(v: Values) -> Arguments:
+    options, lead, image, _ = _pool(v)
+    return {"x": v.array((*lead, *image), REAL), **options, **({"return_indices": True} if v.chance(0.5) else {})}
+
+
+def _max_pool2d_backward(v: Values) -> Arguments:
+    options, lead, image, out = _pool(v)
+    a = {"grad_output": v.array((*lead, *out), REAL), "x": v.array((*lead, *image), REAL), **options}
+    if v.chance(0.3) and np.prod((*lead, *out)) < 1000:
+        low, high = (-1, 0) if 0 in image else (v.of((-1, 0)), image[0] * image[1])
+        a["indices"] = np.array([v.between(low, high - 1) for _ in range(np.prod((*lead, *out)))], int).reshape(
+            *lead, *out)  # fmt: skip
+    return a
+
+
+def _avg_pool2d(v: Values) -> Arguments:
+    options, lead, image, _ = _pool(v)
+    return {"x": v.array((*lead, *image)), **options, **({"count_include_pad": False} if v.chance(0.5) else {})}
+
+
+def _avg_pool2d_backward(v: Values) -> Arguments:
+    options, lead, image, out = _pool(v)
+    included = {"count_include_pad": False} if v.chance(0.5) else {}
+    return {"grad_output": v.array((*lead, *out)), "input_size": image, **options, **included}
+
+
+def _determine_padding(v: Values) -> Arguments:
+    a = {"filter_shape": v.pair(1, 9)}
+    return {**a, "output_shape": v.of(("same", "valid", "full"))} if v.chance(0.8) else a
+
+
+def _get_im2col_indices(v: Values) -> Arguments:
+    w = _window(v, dilated=False)
+    return {"images_shape": (v.between(0, 3), v.between(0, 3), *w.image), "filter_shape": w.kernel,
+            "padding": w.options["padding"], "stride": w.options["stride"]}  # fmt: skip
+
+
+def _image_to_column(v: Values) -> Arguments:
+    w = _window(v, dilated=False)
+    images = v.array((v.between(0, 3), v.between(0, 3), *w.image))
+    return {"images": images, "filter_shape": w.kernel, "stride": w.options["stride"],
+            "output_shape": w.options["padding"]}  # fmt: skip
+
+
+def _column_to_image(v: Values) -> Arguments:
+    w, batch, channels = _window(v, dilated=False), v.between(0, 3), v.between(0, 3)
+    cols = v.array((channels * w.kernel[0] * w.kernel[1], w.out[0] * w.out[1] * batch))
+    return {"cols": cols, "images_shape": (batch, channels, *w.image), "filter_shape": w.kernel,
+            "stride": w.options["stride"], "output_shape": w.options["padding"]}  # fmt: skip
+
+
+def _layer(v: Values) -> Arguments:
+    c = _convolution(v)
+    batch = c.batch or (1,)
+    return {
+        "n_filters": c.filters, "filter_shape": c.window.kernel, "input_shape": (c.channels, *c.window.image),
+        "dtype": v.of((np.float32, np.float64, "float32")), "rng": v.between(0, 99), **c.options,
+        "X": v.array((*batch, c.channels, *c.window.image), REAL),
+        "grad": v.array((*batch, c.filters, *c.window.out), REAL),
+    }  # fmt: skip
+
+
+VALID: dict[str, Callable[[Values], Arguments]] = {
+    "conv2d": _conv2d,
+    "conv2d_backward": _conv2d_backward,
+    "conv2d_input_grad": _conv2d_input_grad,
+    "conv2d_weight_grad": _conv2d_weight_grad,
+    "conv_transpose2d": _conv_transpose2d,
+    "conv_transpose2d_backward": _conv_transpose2d_backward,
+    "im2col": _im2col,
+    "col2im": _col2im,
+    "pad2d": _pad2d,
+    "pad2d_backward": _pad2d_backward,
+    "max_pool2d": _max_pool2d,
+    "max_pool2d_backward": _max_pool2d_backward,
+    "avg_pool2d": _avg_pool2d,
+    "avg_pool2d_backward": _avg_pool2d_backward,
+    "determine_padding": _determine_padding,
+    "get_im2col_indices": _get_im2col_indices,
+    "image_to_column": _image_to_column,
+    "column_to_image": _column_to_image,
+    "Conv2D": _layer,
+}
+
+
+# --- spoiling -------------------------------------------------------------------------------------------------------
+
+
+def _spoil(v: Values, a: Arguments) -> None:
+    """Change one argument for the worse; by luck the call may stay valid."""
+    name = v.of(list(a))
+    arrays = [other for other in a if other in ARRAYS and other != name and isinstance(a[other], np.ndarray)]
+    how = v.between(0, 19)
+    if how == 0:
+        a[v.of(("strides", "data_format", "kernel", "units", "", "x "))] = 1
+    elif how == 1:
+        del a[name]
+    elif how == 2 and "mode" not in name:
+        a[v.of(("out", "bias", "indices", "need", "output_size", "stride", "algorithm"))] = v.bad_number()
+    elif name in ARRAYS and arrays and how < 7:
+        a[name] = a[v.of(arrays)]  # the same object twice; with `out`, where the result would go
+    elif name in ARRAYS:
+        a[name] = v.bad_array(a[name])
+    elif how == 3 and isinstance(a[name], tuple):
+        a[name] = tuple(v.bad_number() if v.chance(0.5) else entry for entry in a[name])
+    else:
+        a[name] = v.bad_number()
+
+
+def draw(seed: int) -> Call:
+    """The call of this number; every other one is valid."""
+    v = Values(seed)
+    name = v.of(list(VALID))
+    arguments = VALID[name](v)
+    spoils = v.of((0, 0, 0, 0, 1, 1, 1, 2))
+    for _ in range(spoils):
+        if arguments:
+            _spoil(v, arguments)
+    return Call(name, arguments, spoils > 0)

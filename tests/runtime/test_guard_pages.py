@@ -1,0 +1,65 @@
+"""No operation reads or writes beside its arrays, and the guard pages that say so notice who does."""
+
+import weakref
+from pathlib import Path
+
+import guarded
+import numpy as np
+import pytest
+import trials
+
+SCRIPT = Path(__file__).with_name("guarded_calls.py")
+pytestmark = pytest.mark.skipif(bool(guarded.REASON), reason=guarded.REASON)
+
+
+def test_operations_stay_inside_their_arrays(share):
+    seeds = range(share(1_500, 20_000))
+    report = trials.run(SCRIPT, seeds, timeout=120)
+    if report.findings:
+        pytest.fail(f"{report.summary()}\n{report.details()}", pytrace=False)
+    assert report.counts["unharmed"] == len(seeds)
+
+
+@pytest.mark.parametrize("plant", ["read behind", "read before"])
+def test_a_read_beside_an_array_ends_the_process(plant):
+    report = trials.run(SCRIPT, range(6, 9), workers=1, timeout=120, plant=plant)
+    assert list(report.findings) == [7]
+    assert "SIGSEGV" in report.findings[7] or "SIGBUS" in report.findings[7]
+    assert report.counts["unharmed"] == 2
+
+
+def test_a_workspace_that_is_too_short_is_found():
+    report = trials.run(SCRIPT, range(17), timeout=120, plant="short workspace")
+    assert any("SIGSEGV" in text or "SIGBUS" in text for text in report.findings.values()), report.summary()
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"), [("stray write", "an array's neighbourhood was written to"), ("other bits", "other bits")]
+)
+def test_a_planted_fault_is_found(plant, says):
+    report = trials.run(SCRIPT, range(17), timeout=120, plant=plant)
+    assert any(text.startswith(says) for text in report.findings.values()), report.summary()
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+@pytest.mark.parametrize("shape", [(3,), (0,), (2, 5, 7), (4096,), (1, 4097)])
+def test_guarded_arrays_are_ordinary_arrays_full_of_nan(shape, at_end):
+    room = guarded.Guarded(at_end)
+    array = room.empty(shape, np.float32)
+    assert array.shape == shape
+    assert np.isnan(array).all()
+    assert array.flags.c_contiguous
+    assert array.flags.aligned
+    array[...] = 1
+    assert room.overwritten() == 0
+
+
+def test_guarded_arrays_give_their_memory_back():
+    room = guarded.Guarded(at_end=True)
+    array = room.empty((3,))
+    view, memory = array[:2], weakref.ref(array.base)
+    assert room.overwritten() == 0
+    del array
+    assert memory() is not None
+    del view
+    assert memory() is None

@@ -30,10 +30,10 @@ from ..gemm.planes import (
     forward_axes,
     forward_axis,
     grid_phases,
+    phase_tables,
     plane_elements,
     positions,
     tap_offset,
-    taps_before,
 )
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
@@ -248,23 +248,21 @@ _ROWS_TOGETHER = 16
 
 
 @kernel
-def _phase_base(g: Geometry, phase_h: Any, phase_w: Any, vertical_taps: Any) -> Any:
-    """Where the transposed weights of a phase begin: behind those of all phases before it."""
-    above = taps_before(phase_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top)
-    before = taps_before(phase_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left)
-    across = taps_before(grid_phases(g.stride_w, g.in_w), g.kernel_w, g.stride_w, g.dilation_w, g.pad_left)
-    return g.in_channels * (g.out_channels // g.groups) * (above * across + vertical_taps * before)
+def _phase_base(g: Geometry, phase_h: Any, phase_w: Any, above: Any, before: Any) -> Any:
+    """Where the transposed weights of a phase begin, from the `phase_tables`: behind those of all phases before it."""
+    taps = above[phase_h] * before[before.size - 1] + (above[phase_h + 1] - above[phase_h]) * before[phase_w]
+    return g.in_channels * (g.out_channels // g.groups) * taps
 
 
 @driver
-def _pack_transposed(task: Any, worker: Any, g: Geometry, weight: Any, packed: Any) -> None:
+def _pack_transposed(task: Any, worker: Any, g: Geometry, above: Any, before: Any, weight: Any, packed: Any) -> None:
     """For a phase and some input channels: rows of a matrix [(group, c), (o, kh, kw)] of weight[o, c, kh, kw]."""
     group_in, group_out = g.in_channels // g.groups, g.out_channels // g.groups
     shares = (g.in_channels + _ROWS_TOGETHER - 1) // _ROWS_TOGETHER
     phase, first = task // shares, task % shares * _ROWS_TOGETHER
     across = grid_phases(g.stride_w, g.in_w)
     vertical, horizontal = _vertical_phase(g, phase // across), _horizontal_phase(g, phase % across)
-    base = _phase_base(g, phase // across, phase % across, vertical.taps)
+    base = _phase_base(g, phase // across, phase % across, above, before)
     taps = vertical.taps * horizontal.taps
     for o in range(group_out):
         for row in range(first, min(first + _ROWS_TOGETHER, g.in_channels)):
@@ -279,7 +277,17 @@ def _pack_transposed(task: Any, worker: Any, g: Geometry, weight: Any, packed: A
 
 @driver
 def _input_grad(
-    task: Any, worker: Any, g: Geometry, chunk: Any, tasks_a_phase: Any, source: Any, packed: Any, dx: Any, scratch: Any
+    task: Any,
+    worker: Any,
+    g: Geometry,
+    chunk: Any,
+    tasks_a_phase: Any,
+    above: Any,
+    before: Any,
+    source: Any,
+    packed: Any,
+    dx: Any,
+    scratch: Any,
 ) -> None:
     """dx[n,c,h,w] = sum over o,kh,kw of weight[o,c,kh,kw] * dy[n,o,oh,ow] where h = oh*stride_h+kh*dilation_h-pad_top.
 
@@ -288,7 +296,7 @@ def _input_grad(
     across = grid_phases(g.stride_w, g.in_w)
     phase_h, phase_w = task // tasks_a_phase // across, task // tasks_a_phase % across
     vertical, horizontal = _vertical_phase(g, phase_h), _horizontal_phase(g, phase_w)
-    base = _phase_base(g, phase_h, phase_w, vertical.taps)
+    base = _phase_base(g, phase_h, phase_w, above, before)
     rows, channels = g.in_channels // g.groups, g.out_channels // g.groups
     _product(
         task % tasks_a_phase, packed, base, vertical, horizontal, source, dx, packed[:0], g, rows, channels, chunk,
@@ -317,14 +325,14 @@ def _input_grad_workspace(g: Geometry, workers: int) -> tuple[Shape, ...]:
 def _run_input_grad(
     workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, scratch: Any, planes: Any, packed: Any
 ) -> None:
-    axes, phases = backward_axes(g), _phases(g)
+    axes, phases, tables = backward_axes(g), _phases(g), phase_tables(g)
     source = _fill_planes(workers, g, True, dy, planes)
     shares = -(-g.in_channels // _ROWS_TOGETHER)
-    launch(_pack_transposed, workers, phases * shares, packed.size, g, weight, packed)
+    launch(_pack_transposed, workers, phases * shares, packed.size, g, *tables, weight, packed)
     chunk = _input_grad_rows(g, workers, axes)
     each = _product_tasks(g, axes, g.in_channels // g.groups, chunk)
     results = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w)
-    launch(_input_grad, workers, phases * each, work_ns(g), g, chunk, each, source, packed, results, scratch)
+    launch(_input_grad, workers, phases * each, work_ns(g), g, chunk, each, *tables, source, packed, results, scratch)
 
 
 # --- weight gradient ------------------------------------------------------------------------------------------------

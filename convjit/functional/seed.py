@@ -112,11 +112,12 @@ def get_im2col_indices(
     window = _filter_window(name, filter_shape, stride)
     g = pooling_geometry(name, shape, window, as_padding(name, padding, window, shape[2:]))
     taps = (g.in_channels, g.kernel_h, g.kernel_w)
-    for what in ((3, *taps), (2, g.out_h, g.out_w), (2, math.prod(taps), g.out_h * g.out_w)):
+    rows, positions = math.prod(taps), g.out_h * g.out_w
+    for what in ((3, rows), (2, positions), (2, rows, positions)):
         check_fits(name, "an array of indices", what, np.dtype(np.int64))
-    k, kh, kw = (index.reshape(-1, 1) for index in np.indices(taps))
-    oh, ow = (index.reshape(1, -1) for index in np.indices((g.out_h, g.out_w)))
-    return k, kh + oh * g.stride_h, kw + ow * g.stride_w
+    row, position = np.arange(rows)[:, None], np.arange(positions)[None]
+    k, kh, kw = row // (g.kernel_h * g.kernel_w), row // g.kernel_w % g.kernel_h, row % g.kernel_w
+    return k, kh + position // g.out_w * g.stride_h, kw + position % g.out_w * g.stride_w
 
 
 @public
@@ -214,6 +215,7 @@ def column_to_image(
             f"{name}: cols must have shape ({rows}, {positions * batch}) for images {tuple(images_shape)}, "
             f"got {array.shape}"
         )
+    check_fits(name, "a copy of cols", (rows, positions), array.dtype)
     batched = array.reshape(rows, positions, batch).transpose(2, 0, 1)
     exact = converted(name, "a copy of cols", batched, np.dtype("complex128" if array.dtype.kind == "c" else "float64"))
     return fold(name, exact, (height, width), (window.kernel, stride, output_shape, 1))

@@ -14,9 +14,12 @@ import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..geometry import Geometry
 from ..runtime.compile import kernel, uncompiled
 from ..runtime.copying import copy_run
+from ..typing import Array
 
 
 class Axis(NamedTuple):
@@ -56,18 +59,6 @@ def forward_axis(out_size: Any, kernel_size: Any, stride: Any, dilation: Any, pa
 def grid_phases(stride: Any, in_size: Any) -> Any:
     """Input pixels fall into so many phases: those of one phase meet the same taps."""
     return min(stride, in_size)
-
-
-@kernel
-def taps_before(phase: Any, kernel_size: Any, stride: Any, dilation: Any, pad: Any) -> Any:
-    """How many taps contribute to phases before this one; each contributes to one phase."""
-    if stride == 1:
-        return 0 if phase == 0 else kernel_size
-    count = 0
-    for k in range(kernel_size):
-        if (k * dilation - pad) % stride < phase:
-            count += 1
-    return count
 
 
 @kernel
@@ -132,6 +123,30 @@ def backward_axes(g: Geometry) -> tuple[Axis, Axis]:
     return (
         axis(0, g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
         axis(0, g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
+    )
+
+
+@lru_cache(maxsize=64)
+def taps_before_phases(phases: int, kernel_size: int, stride: int, dilation: int, pad: int) -> Array:
+    """How many taps contribute to the phases before each of `phases`, and to all of them.
+
+    A tap contributes to one phase: that of the pixels `k*dilation - pad`, modulo the stride.
+    """
+    period = stride // math.gcd(stride, dilation)
+    k = np.arange(min(kernel_size, period), dtype=np.int64)
+    phase, alike = (k * dilation - pad) % stride, (kernel_size - 1 - k) // period + 1
+    counts = np.zeros(phases + 1, np.int64)
+    np.add.at(counts, phase[phase < phases] + 1, alike[phase < phases])
+    before = np.cumsum(counts)
+    before.flags.writeable = False
+    return before
+
+
+def phase_tables(g: Geometry) -> tuple[Array, Array]:
+    """`taps_before_phases` of both axes."""
+    return (
+        taps_before_phases(min(g.stride_h, g.in_h), g.kernel_h, g.stride_h, g.dilation_h, g.pad_top),
+        taps_before_phases(min(g.stride_w, g.in_w), g.kernel_w, g.stride_w, g.dilation_w, g.pad_left),
     )
 
 

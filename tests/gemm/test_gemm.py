@@ -226,8 +226,12 @@ def test_backward_axis_is_the_adjoint_of_the_forward_one(problem):
         if 0 <= i * stride + k * dilation - pad < size
     }
     backward = set()
-    for phase in range(planes.grid_phases(stride, size)):
+    phases = planes.grid_phases(stride, size)
+    before = planes.taps_before_phases(phases, kernel_size, stride, dilation, pad)
+    assert before.shape == (phases + 1,)
+    for phase in range(phases):
         axis = planes.backward_axis(phase, out, kernel_size, stride, dilation, pad, size)
+        assert axis.taps == before[phase + 1] - before[phase]
         for i, t in product(range(axis.grid), range(axis.taps)):
             pixel = i + axis.shift + t * axis.tap_step
             assert 0 <= pixel < axis.padded

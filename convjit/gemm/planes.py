@@ -90,18 +90,14 @@ def backward_axis(
     )  # fmt: skip
 
 
-@kernel
-def shows_image(vertical: Axis, horizontal: Axis) -> Any:
-    """Whether the planes are the images themselves: no padding, no stride."""
-    return (
-        vertical.step == 1 and vertical.first == 0 and vertical.padded == vertical.size
-        and horizontal.step == 1 and horizontal.first == 0 and horizontal.padded == horizontal.size
-    )  # fmt: skip
+def _shows_image(axis: Axis) -> bool:
+    whole = axis.first == 0 and axis.padded == axis.size and axis.phases == 1
+    return whole and (axis.step == 1 or axis.size == 1)
 
 
 def plane_elements(channels: int, vertical: Axis, horizontal: Axis) -> int:
     """Elements of all planes of so many channels; none where the images are read in place."""
-    if uncompiled(shows_image)(vertical, horizontal):
+    if _shows_image(vertical) and _shows_image(horizontal):  # no padding, no stride
         return 0
     return channels * vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
 

@@ -9,5 +9,6 @@ Each contender works in a process of its own and they are measured in turn, prob
 `answers`      what the right answer is, computed tap by tap in float64
 `measure`      in turn, round by round: medians
 `report`       one table for people, one JSON file for machines
+`peace`        a command of its own, `python -m bench.peace`: beside BLAS, after a pause, under Ctrl-C
 =============  ==============================================================================================
 """

@@ -28,10 +28,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="few small problems, few rounds: about a minute")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="problems to run (see --list)")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: both")
-    parser.add_argument(
-        "--threads", nargs="+", type=_positive, metavar="N", help="default: 1 and all cores; quick: all"
-    )
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="samples of each pass (default: 11; quick: 5)")
+    parser.add_argument("--threads", nargs="+", type=positive, metavar="N", help="default: 1 and all cores; quick: all")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="samples of each pass (default: 11; quick: 5)")
     parser.add_argument("--without", nargs="+", default=[], choices=[c.name for c in CONTENDERS[1:]], help="leave out")
     parser.add_argument("--warm", action="store_true", help="use the compiled code on disk, not an empty cache")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the JSON (default: results)")
@@ -39,10 +37,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An option that must be a whole number above zero."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
     return int(text)
+
+
+def has_rich(program: str) -> bool:
+    """Whether tables can be drawn; one sentence if not."""
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        print(f'{program} needs rich: pip install "convjit[bench]"', file=sys.stderr)
+        return False
+    return True
 
 
 def _list() -> None:
@@ -67,10 +76,7 @@ def main(arguments: list[str]) -> int:
     if options.list:
         _list()
         return 0
-    try:
-        import rich  # noqa: F401
-    except ImportError:
-        print('python -m bench needs rich: pip install "convjit[bench]"', file=sys.stderr)
+    if not has_rich("python -m bench"):
         return 1
     try:
         select(tuple(options.only or ()))

@@ -10,17 +10,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def shown(total: int) -> Iterator[Callable[[str], None]]:
-    """Give a function that is told what begins now."""
+def shown(total: int, own_thread: bool = True) -> Iterator[Callable[[str], None]]:
+    """Give a function that is told what begins now.
+
+    Without a thread of its own the bar moves only then, and stands in nobody's way.
+    """
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal, auto_refresh=own_thread
+    ) as progress:
         task = progress.add_task("starting", total=total)
         begun = 0
 
         def advance(what: str) -> None:
             nonlocal begun
-            progress.update(task, completed=begun, description=what)
+            progress.update(task, completed=begun, description=what, refresh=True)
             begun += 1
 
         yield advance

@@ -168,28 +168,26 @@ def git_state() -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(changes)}
 
 
-def stamp(outcome: Outcome, arguments: list[str]) -> dict[str, Any]:
+def stamp(program: str, arguments: list[str], versions: dict[str, str]) -> dict[str, Any]:
     """Where and with what the numbers were made."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "bench", *arguments]),
+        "command": shlex.join(["python", "-m", program, *arguments]),
         "git": git_state(),
         "machine": {
             "cpu": environment.cpu_name(),
             "instruction set": environment.instruction_set(),
             "cores": environment.usable_cores(),
         },
-        "versions": environment.versions() | outcome.versions,
+        "versions": environment.versions() | versions,
         "python executable": Path(sys.executable).name,
     }
 
 
 def write_json(folder: Path, outcome: Outcome, arguments: list[str], options: dict[str, Any]) -> Path:
-    """Write everything that was measured; the file's name is the date."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stamped = stamp(outcome, arguments)
+    """Write everything that was measured."""
     content = {
-        "stamp": stamped,
+        "stamp": stamp("bench", arguments, outcome.versions),
         "options": options,
         "rows": [
             {
@@ -199,6 +197,12 @@ def write_json(folder: Path, outcome: Outcome, arguments: list[str], options: di
         ],
         "troubles": outcome.troubles,
     }  # fmt: skip
-    path = folder / f"bench-{stamped['date'][:19].replace(':', '')}.json"
+    return save(folder, "bench", content)
+
+
+def save(folder: Path, name: str, content: dict[str, Any]) -> Path:
+    """Write a stamped result as JSON; the date of its stamp is part of the file's name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{content['stamp']['date'][:19].replace(':', '')}.json"
     path.write_text(json.dumps(content, indent=1) + "\n")
     return path

@@ -67,6 +67,7 @@ def step(layer, x):
         layer.initialize(convjit.SGD(0.01))
     layer.backward_pass(layer.forward_pass(x))
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell has put in the background
 pieces = 0
 
 def piece(run):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from .options import kernel
 
 # What a tile may cost, in units of about a nanosecond: a few milliseconds where a unit takes a hundred times as long
-# as it should, far more than dealing a task takes (30 ns).
+# as it should, and far more than dealing a task takes.
 _TILE_COST = 1 << 16
 
 

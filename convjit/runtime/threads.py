@@ -38,8 +38,9 @@ def launch_pool() -> None:
     """Start Numba's pool, once, so that idle threads of GNU OpenMP sleep soon instead of spinning.
 
     A spinning pool and a BLAS pool on the same two cores stand in each other's way: `a @ a` (200x200) in turn with
-    `conv2d` (1x16x28x28, 16 filters 3x3) took 10.7 ms a pair with 300000 spins, 0.31 ms with 1000, and 0.23 to 0.32 ms
-    one after the other alone. libgomp reads the variable when it is loaded, so it is set for that moment only; a value
+    `conv2d` (1x16x28x28, 16 filters 3x3) took 10.8 ms a pair with 300000 spins, 0.32 ms with 1000, and 0.24 to 0.32 ms
+    one after the other alone (`python -m bench.peace`, which also shows that larger convolutions cost up to 1.9 times
+    that sum). libgomp reads the variable when it is loaded, so it is set for that moment only; a value
     that the user has set is left alone.
     """
     global _launched

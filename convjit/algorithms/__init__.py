@@ -16,7 +16,7 @@ __all__ = ["ALGORITHMS", "Algorithm", "Operation", "check_name", "choose"]
 
 ALGORITHMS: tuple[Algorithm, ...] = (implicit.ALGORITHM, reference.ALGORITHM)
 
-# "auto" keeps every numerical promise; "fastest" may also pick rows that trade accuracy for speed, when there are any.
+# "auto" keeps every numerical promise; "fastest" may also pick rows that trade accuracy for speed.
 _CHOICES = ("auto", "fastest")
 
 
@@ -29,13 +29,23 @@ def check_name(function: str, name: object) -> None:
         raise ValueError(f"{function}: algorithm must be one of {', '.join(map(repr, known))}, got {name!r}")
 
 
-def choose(function: str, name: object, geometry: Geometry, dtype: DType) -> Algorithm:
-    """The first row that takes the problem, or the named one."""
+def choose(function: str, name: object, geometry: Geometry, dtype: DType, operation: str) -> Operation:
+    """The operation of the first row that takes the problem, or of the named one.
+
+    A named row that does not have the operation leaves it to "auto".
+    """
     check_name(function, name)
-    if name in _CHOICES:
-        return next(row for row in ALGORITHMS if row.declines(geometry, dtype) is None)
-    row = next(row for row in ALGORITHMS if row.name == name)
-    reason = row.declines(geometry, dtype)
-    if reason is not None:
-        raise ValueError(f"{function}: algorithm {name!r} cannot run here: {reason}")
-    return row
+    if name not in _CHOICES:
+        row = next(row for row in ALGORITHMS if row.name == name)
+        reason = row.declines(geometry, dtype)
+        if reason is not None:
+            raise ValueError(f"{function}: algorithm {name!r} cannot run here: {reason}")
+        found = row.operation(operation)
+        if found is not None:
+            return found
+    rows = (row for row in ALGORITHMS if row.keeps_promises or name == "fastest")
+    return next(
+        found
+        for row in rows
+        if (found := row.operation(operation)) is not None and row.declines(geometry, dtype) is None
+    )

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from ..geometry import Geometry
 from ..typing import DType
 
-Shape = tuple[int, ...]
+INDICES = np.dtype("int64")
 
 
-def _no_workspace(geometry: Geometry, workers: int) -> tuple[Shape, ...]:
+class Space(NamedTuple):
+    """A workspace: its shape, and its dtype where it is not the problem's."""
+
+    shape: tuple[int, ...]
+    dtype: DType | None = None
+
+
+def _no_workspace(geometry: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     return ()
 
 
@@ -37,15 +46,28 @@ class Operation(NamedTuple):
     """
 
     run: Callable[..., None]
-    # Shapes of the workspaces, in the problem's dtype, for so many workers.
-    workspace: Callable[[Geometry, int], tuple[Shape, ...]] = _no_workspace
+    # The workspaces for so many workers, and a problem of this dtype.
+    workspace: Callable[[Geometry, int, DType], tuple[Space, ...]] = _no_workspace
 
 
 class Algorithm(NamedTuple):
-    """A row: a name, when it declines and why, and its operations."""
+    """A row: a name, when it declines and why, and its operations.
+
+    An operation that it does not have is None. `keeps_promises` is False for a row that trades accuracy or containment
+    for speed: "auto" never picks it.
+    """
 
     name: str
     declines: Callable[[Geometry, DType], str | None]
-    forward: Operation
-    input_grad: Operation
-    weight_grad: Operation
+    forward: Operation | None
+    input_grad: Operation | None
+    weight_grad: Operation | None
+    keeps_promises: bool = True
+
+    def operation(self, name: str) -> Operation | None:
+        """One of `OPERATIONS`."""
+        found: Operation | None = getattr(self, name)
+        return found
+
+
+OPERATIONS = ("forward", "input_grad", "weight_grad")

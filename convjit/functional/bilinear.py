@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import algorithms, arrays
-from ..algorithms import Algorithm, Operation
+from ..algorithms import Operation
 from ..algorithms.algorithm import work_ns
 from ..algorithms.bias import bias_grad as sum_bias_grad
 from ..arrays import DTYPES
@@ -21,42 +21,40 @@ from ..runtime.threads import workers
 from ..typing import Array, DType
 
 
-def choose(function: str, algorithm: object, geometry: Geometry, dtype: DType) -> Algorithm:
-    """The row of the registry that computes results of this dtype."""
-    return algorithms.choose(function, algorithm, geometry, DTYPES[dtype].compute)
-
-
 def forward(
-    function: str, row: Algorithm, geometry: Geometry, x: Array, weight: Array, bias: Array | None, dtype: DType,
+    function: str, algorithm: str, geometry: Geometry, x: Array, weight: Array, bias: Array | None, dtype: DType,
     out: Array | None = None,
 ) -> Array:  # fmt: skip
     """`y` of a convolution, into `out` where it is given."""
     compute, is_complex = DTYPES[dtype]
+    operation = algorithms.choose(function, algorithm, geometry, compute, "forward")
     no_bias = np.empty(0, compute)
     if is_complex:
-        y = _product(function, row.forward, geometry, (x, weight, no_bias), geometry.y_shape, dtype)
+        y = _product(function, operation, geometry, (x, weight, no_bias), geometry.y_shape, dtype)
         if bias is not None:
             arrays.add(y, bias[:, None, None])
     elif out is not None and dtype == compute:
-        _run(function, row.forward, geometry, (x, weight, no_bias if bias is None else bias), out, compute)
+        _run(function, operation, geometry, (x, weight, no_bias if bias is None else bias), out, compute)
         return out
     else:
         inputs = (x, weight, no_bias if bias is None else bias)
-        y = _product(function, row.forward, geometry, inputs, geometry.y_shape, dtype)
+        y = _product(function, operation, geometry, inputs, geometry.y_shape, dtype)
     if out is None:
         return y
     arrays.write(out, y)
     return out
 
 
-def input_grad(function: str, row: Algorithm, geometry: Geometry, dy: Array, weight: Array, dtype: DType) -> Array:
+def input_grad(function: str, algorithm: str, geometry: Geometry, dy: Array, weight: Array, dtype: DType) -> Array:
     """`grad_input`, the adjoint of the convolution in `x`."""
-    return _product(function, row.input_grad, geometry, (dy, conjugate(weight)), geometry.x_shape, dtype)
+    operation = algorithms.choose(function, algorithm, geometry, DTYPES[dtype].compute, "input_grad")
+    return _product(function, operation, geometry, (dy, conjugate(weight)), geometry.x_shape, dtype)
 
 
-def weight_grad(function: str, row: Algorithm, geometry: Geometry, dy: Array, x: Array, dtype: DType) -> Array:
+def weight_grad(function: str, algorithm: str, geometry: Geometry, dy: Array, x: Array, dtype: DType) -> Array:
     """`grad_weight`, the adjoint of the convolution in `weight`."""
-    return _product(function, row.weight_grad, geometry, (dy, conjugate(x)), geometry.weight_shape, dtype)
+    operation = algorithms.choose(function, algorithm, geometry, DTYPES[dtype].compute, "weight_grad")
+    return _product(function, operation, geometry, (dy, conjugate(x)), geometry.weight_shape, dtype)
 
 
 def bias_grad(function: str, dy: Array, dtype: DType) -> Array:
@@ -121,7 +119,8 @@ def _run(
         prepared = [_one_row(array) for array in prepared]
         result = _one_row(result)
     crew = workers(work_ns(geometry))
-    spaces = [allocate(function, "workspace", shape, compute) for shape in operation.workspace(geometry, crew)]
+    wanted = operation.workspace(geometry, crew, compute)
+    spaces = [allocate(function, "workspace", space.shape, space.dtype or compute) for space in wanted]
     operation.run(crew, geometry, *prepared, result, *spaces)
 
 

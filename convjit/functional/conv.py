@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..algorithms import check_name
 from ..arrays import as_array, as_images, as_out, converted, result_dtype, sums_dtype
 from ..geometry import (
     Geometry,
@@ -133,13 +134,13 @@ def conv2d(
     if bias is not None:
         check_same_shape(name, "bias", bias.shape, (inner.out_channels,), "one value an output channel")
     dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
-    row = bilinear.choose(name, algorithm, inner, dtype)
+    check_name(name, algorithm)
     shape = inner.y_shape if x.ndim == 4 else inner.y_shape[1:]
     if out is not None:
         as_out(name, out, shape, dtype, x=x, weight=weight, bias=bias)
     padded = _padded(name, problem, images)
     target = None if out is None else out.reshape(inner.y_shape)
-    y = bilinear.forward(name, row, inner, padded, weight, bias, dtype, target)
+    y = bilinear.forward(name, algorithm, inner, padded, weight, bias, dtype, target)
     return y.reshape(shape) if out is None else out
 
 
@@ -206,13 +207,13 @@ def conv2d_backward(
     check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
     wanted = check_need(name, need)
     dtype = result_dtype(dy, x, weight)
-    row = bilinear.choose(name, algorithm, inner, dtype)
+    check_name(name, algorithm)
     dy = dy.reshape(inner.y_shape)
     dx = dw = db = None
     if wanted[0]:
-        dx = _input_grad(name, row, problem, dy, weight, dtype).reshape(x.shape)
+        dx = _input_grad(name, algorithm, problem, dy, weight, dtype).reshape(x.shape)
     if wanted[1]:
-        dw = bilinear.weight_grad(name, row, inner, dy, _padded(name, problem, images), dtype)
+        dw = bilinear.weight_grad(name, algorithm, inner, dy, _padded(name, problem, images), dtype)
     if wanted[2]:
         db = bilinear.bias_grad(name, dy, dtype)
     return dx, dw, db
@@ -229,11 +230,11 @@ def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
     return as_flag(function, "need", first), as_flag(function, "need", second), as_flag(function, "need", third)
 
 
-def _input_grad(function: str, row: Any, problem: _Problem, dy: Array, weight: Array, dtype: Any) -> Array:
+def _input_grad(function: str, algorithm: str, problem: _Problem, dy: Array, weight: Array, dtype: Any) -> Array:
     if problem.mode == "constant":
-        return bilinear.input_grad(function, row, problem.inner, dy, weight, dtype)
+        return bilinear.input_grad(function, algorithm, problem.inner, dy, weight, dtype)
     # Rounded once, after the padding's adjoint has added up: float16 is float32 until then.
-    dx = bilinear.input_grad(function, row, problem.inner, dy, weight, sums_dtype(dtype))
+    dx = bilinear.input_grad(function, algorithm, problem.inner, dy, weight, sums_dtype(dtype))
     dx = pad_planes_backward(function, dx, problem.geometry.pads, problem.mode)
     return converted(function, "the gradient", dx, dtype)
 
@@ -291,8 +292,8 @@ def conv2d_input_grad(
     problem = _problem(name, x_shape, weight.shape, (stride, padding, dilation, groups), padding_mode)
     _check_output_shape(name, gradients.shape, problem.geometry)
     dtype = result_dtype(dy, weight)
-    row = bilinear.choose(name, algorithm, problem.inner, dtype)
-    dx = _input_grad(name, row, problem, gradients, weight, dtype)
+    check_name(name, algorithm)
+    dx = _input_grad(name, algorithm, problem, gradients, weight, dtype)
     return dx if dy.ndim == 4 else dx[0]
 
 
@@ -377,5 +378,5 @@ def conv2d_weight_grad(
     shape = inner.y_shape if x.ndim == 4 else inner.y_shape[1:]
     check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
     dtype = result_dtype(dy, x)
-    row = bilinear.choose(name, algorithm, inner, dtype)
-    return bilinear.weight_grad(name, row, inner, gradients, _padded(name, problem, images), dtype)
+    check_name(name, algorithm)
+    return bilinear.weight_grad(name, algorithm, inner, gradients, _padded(name, problem, images), dtype)

@@ -153,8 +153,7 @@ def conv_transpose2d(
         check_same_shape(name, "bias", bias.shape, (g.in_channels,), "one value an output channel")
     dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
     sums = sums_dtype(dtype)
-    row = bilinear.choose(name, "auto", g, dtype)
-    y = bilinear.input_grad(name, row, g, images, bilinear.conjugate(weight), sums)
+    y = bilinear.input_grad(name, "auto", g, images, bilinear.conjugate(weight), sums)
     if bias is not None:
         add(y, bias[:, None, None])
     y = converted(name, "the result", y, dtype)
@@ -214,13 +213,12 @@ def conv_transpose2d_backward(
     check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
     wanted = check_need(name, need)
     dtype = result_dtype(dy, x, weight)
-    row = bilinear.choose(name, "auto", g, dtype)
     dy = dy.reshape(g.x_shape)
     dx = dw = db = None
     if wanted[0]:
-        dx = bilinear.forward(name, row, g, dy, bilinear.conjugate(weight), None, dtype).reshape(x.shape)
+        dx = bilinear.forward(name, "auto", g, dy, bilinear.conjugate(weight), None, dtype).reshape(x.shape)
     if wanted[1]:
-        dw = bilinear.weight_grad(name, row, g, bilinear.conjugate(images), bilinear.conjugate(dy), dtype)
+        dw = bilinear.weight_grad(name, "auto", g, bilinear.conjugate(images), bilinear.conjugate(dy), dtype)
     if wanted[2]:
         db = bilinear.bias_grad(name, dy, dtype)
     return dx, dw, db

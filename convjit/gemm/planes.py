@@ -21,6 +21,9 @@ from ..runtime.compile import kernel, uncompiled
 from ..runtime.copying import copy_run
 from ..typing import Array
 
+# Elements behind the last plane that may be read: the rest of the widest vector, of 16 elements.
+BEHIND = 16
+
 
 class Axis(NamedTuple):
     """One axis: how planes are filled, how they are read, and where results land.
@@ -90,6 +93,30 @@ def backward_axis(
     )  # fmt: skip
 
 
+@kernel
+def vertical_axis(g: Geometry) -> Any:
+    """Rows of a forward read."""
+    return forward_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h)
+
+
+@kernel
+def horizontal_axis(g: Geometry) -> Any:
+    """Columns of a forward read."""
+    return forward_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w)
+
+
+@kernel
+def vertical_phase(g: Geometry, phase: Any) -> Any:
+    """Rows of a backward read of one phase."""
+    return backward_axis(phase, g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h)
+
+
+@kernel
+def horizontal_phase(g: Geometry, phase: Any) -> Any:
+    """Columns of a backward read of one phase."""
+    return backward_axis(phase, g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w)
+
+
 def _shows_image(axis: Axis) -> bool:
     whole = axis.first == 0 and axis.padded == axis.size and axis.phases == 1
     return whole and (axis.step == 1 or axis.size == 1)
@@ -99,7 +126,7 @@ def plane_elements(channels: int, vertical: Axis, horizontal: Axis) -> int:
     """Elements of all planes of so many channels; none where the images are read in place."""
     if _shows_image(vertical) and _shows_image(horizontal):  # no padding, no stride
         return 0
-    return channels * vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+    return channels * vertical.phases * horizontal.phases * vertical.padded * horizontal.padded + BEHIND
 
 
 @lru_cache(maxsize=64)
@@ -211,17 +238,83 @@ def fill_tile(
             at += vertical.padded * pitch
 
 
-@kernel
-def tap_offset(vertical: Axis, horizontal: Axis, kh: Any, kw: Any) -> Any:
-    """Where grid point (0, 0) meets taps (kh, kw), counted from the channel's first plane."""
-    plane = kh % vertical.phases * horizontal.phases + kw % horizontal.phases
-    row = plane * vertical.padded + (vertical.shift + kh * vertical.tap_step) // vertical.step
-    return row * horizontal.padded + (horizontal.shift + kw * horizontal.tap_step) // horizontal.step
+def _axis_offsets(axis: Axis) -> tuple[Array, Array]:
+    """For each tap, the plane and the pixel of it that grid point 0 meets."""
+    tap = np.arange(axis.taps, dtype=np.int64)
+    return tap % axis.phases, (axis.shift + tap * axis.tap_step) // axis.step
+
+
+def _term_offsets(vertical: Axis, horizontal: Axis, channels: int) -> Array:
+    (plane_h, row), (plane_w, col) = _axis_offsets(vertical), _axis_offsets(horizontal)
+    plane = plane_h[:, None] * horizontal.phases + plane_w
+    taps = (plane * vertical.padded + row[:, None]) * horizontal.padded + col
+    each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+    offsets = (np.arange(channels, dtype=np.int64)[:, None] * each + taps.ravel()).ravel()
+    offsets.flags.writeable = False
+    return offsets
+
+
+# Longer tables, of megabytes, are made anew for each call.
+_KEPT_TERMS = 1 << 16
+_kept_term_offsets = lru_cache(maxsize=64)(_term_offsets)
+
+
+def term_offsets(vertical: Axis, horizontal: Axis, channels: int) -> Array:
+    """Where grid point (0, 0) of a forward read meets each term (c, kh, kw), counted from the first plane."""
+    terms = channels * vertical.taps * horizontal.taps
+    make = _kept_term_offsets if terms <= _KEPT_TERMS else _term_offsets
+    return make(vertical, horizontal, channels)
 
 
 @kernel
-def positions(vertical: Axis, horizontal: Axis) -> Any:
-    """Positions from the first grid point to the last, those between the grid's rows included."""
-    if vertical.grid == 0 or horizontal.grid == 0:
-        return 0
-    return (vertical.grid - 1) * horizontal.padded + horizontal.grid
+def list_phase_terms(offsets: Any, at: Any, vertical: Axis, horizontal: Axis, channels: Any) -> None:
+    """offsets[at + term] = where grid point (0, 0) of a backward read meets the term (c, kh, kw)."""
+    for c in range(channels):
+        for kh in range(vertical.taps):
+            row = c * vertical.padded + vertical.shift + kh * vertical.tap_step
+            for kw in range(horizontal.taps):
+                offsets[at] = row * horizontal.padded + horizontal.shift + kw * horizontal.tap_step
+                at += 1
+
+
+@kernel
+def list_runs(runs: Any, horizontal: Axis, position: Any, count: Any) -> Any:
+    """List the runs of neighbouring pixels that grid points `position .. position + count` meet; return how many.
+
+    A run is (where it begins, how many), counted from where grid point (0, 0) meets a tap.
+    """
+    if horizontal.padded == horizontal.grid:
+        runs[0], runs[1] = position, count
+        return 1
+    i = position // horizontal.grid
+    k = position - i * horizontal.grid
+    found = 0
+    while count > 0:
+        here = min(horizontal.grid - k, count)
+        runs[2 * found], runs[2 * found + 1] = i * horizontal.padded + k, here
+        found += 1
+        count -= here
+        k = 0
+        i += 1
+    return found
+
+
+@kernel
+def list_vectors(vectors: Any, horizontal: Axis, position: Any, count: Any, lanes: Any) -> Any:
+    """The same as vectors of so many lanes: (where it begins, where it goes) each, in order; return how many.
+
+    The last vector of a run goes beyond it, where the next one is written over it.
+    """
+    i = position // horizontal.grid
+    k = position - i * horizontal.grid
+    found = lane = 0
+    while lane < count:
+        here = min(horizontal.grid - k, count - lane) if horizontal.padded != horizontal.grid else count - lane
+        start = i * horizontal.padded + k
+        for j in range(0, here, lanes):
+            vectors[2 * found], vectors[2 * found + 1] = start + j, lane + j
+            found += 1
+        lane += here
+        k = 0
+        i += 1
+    return found

@@ -143,6 +143,33 @@ def _create(name: str, flags: int) -> int:
     return os.open(name, flags, _FILE_MODE)
 
 
+def read(name: str, key: str) -> bytes | None:
+    """What was kept under a name and a key; None if it is not there, or not whole."""
+    if not enabled():
+        return None
+    try:
+        path = _entry(name, key)
+        content = path.read_bytes()
+    except Exception:  # whatever is wrong with a file, the way out is to compile
+        return None
+    payload = content[_DIGEST_BYTES:]
+    return payload if content[:_DIGEST_BYTES] == _seal(path, payload) else None
+
+
+def keep(name: str, key: str, payload: bytes) -> None:
+    """Keep code on disk, or warn once a process: a full disk, no home, a folder that is a file."""
+    if not enabled():
+        return
+    try:
+        _write(_entry(name, key), payload)
+    except Exception as error:
+        _complain(f"{type(error).__name__}: {error}")
+
+
+def _entry(name: str, key: str) -> Path:
+    return folder() / f"{name}-{key}.nbc"
+
+
 class DiskCache(_Cache):
     """The cache of one function, in the form that a Numba dispatcher asks for.
 
@@ -169,20 +196,17 @@ class DiskCache(_Cache):
     def flush(self) -> None:
         """Nothing to do: an entry that cannot be read is overwritten."""
 
-    def _path(self, signature: Any, codegen: Any) -> Path:
+    def _key(self, signature: Any, codegen: Any) -> str:
         settings = [str(getattr(numba.config, name, None)) for name in _SETTINGS]
-        key = hashlib.sha256(repr((signature, codegen.magic_tuple(), settings)).encode()).hexdigest()[:24]
-        return folder() / f"{self._name}-{key}.nbc"
+        return hashlib.sha256(repr((signature, codegen.magic_tuple(), settings)).encode()).hexdigest()[:24]
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         if not (self._active and enabled()):
             return None
         target_context.refresh()
         try:
-            path = self._path(signature, target_context.codegen())
-            content = path.read_bytes()
-            payload = content[_DIGEST_BYTES:]
-            if content[:_DIGEST_BYTES] != _seal(path, payload):
+            payload = read(self._name, self._key(signature, target_context.codegen()))
+            if payload is None:
                 return None
             return compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
         except Exception:  # whatever is wrong with a file, the way out is to compile
@@ -192,6 +216,8 @@ class DiskCache(_Cache):
         if not (self._active and enabled()):
             return
         try:
-            _write(self._path(signature, compiled.codegen), dumps(compiled._reduce()))
-        except Exception as error:  # a full disk, no home, a folder that is a file
+            payload = dumps(compiled._reduce())
+        except Exception as error:  # a function that refers to what cannot be pickled
             _complain(f"{type(error).__name__}: {error}")
+            return
+        keep(self._name, self._key(signature, compiled.codegen), payload)

@@ -11,7 +11,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from . import team, threads
-from .compile import Driver
+from .compile import Driver, passed
 
 # What a piece should take. An interrupt waits for one piece, and for its longest task.
 PIECE_NS = 40_000_000
@@ -26,6 +26,7 @@ def launch(driver: Driver, workers: int, tasks: int, nanoseconds: float, *argume
     Tasks are cut to take 20 ms at most, and workspaces made for `workers`, by the caller.
     """
     driver.used = True
+    arguments = tuple(map(passed, arguments))
     run = _serial if workers == 1 else _parallel
     if nanoseconds <= _CUT_ABOVE_NS:
         run(driver, workers, 0, tasks, arguments)

@@ -1,6 +1,8 @@
-"""Vectors of one element type, over an LLVM builder.
+"""The vocabulary in which micro-kernels are emitted: vectors of one element type, over an LLVM builder.
 
-Source: LLVM Language Reference Manual, "Vector Type" and "Standard C/C++ Library Intrinsics" (`llvm.fma`).
+Knows LLVM's instructions; does not know how wide vectors are or what is computed. Addresses and counts are 64-bit
+integers, offsets are in elements.
+Source: LLVM Language Reference Manual, "Vector Type", "llvm.fma" and "Masked Vector Load and Store Intrinsics".
 """
 
 from __future__ import annotations
@@ -8,33 +10,59 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 
+from ..typing import DType
+
 INDEX = ir.IntType(64)
+_INT32 = ir.IntType(32)
+_SCALARS = {
+    np.dtype("float32"): (ir.FloatType(), "f32"),
+    np.dtype("float64"): (ir.DoubleType(), "f64"),
+    np.dtype("int64"): (INDEX, "i64"),
+}
 
 
 class Vectors:
-    """Emits operations on vectors of `lanes` elements of a scalar type."""
+    """Emits operations on vectors of `lanes` elements of a dtype: float32, float64 or int64."""
 
-    def __init__(self, builder: Any, scalar: Any, lanes: int) -> None:
+    def __init__(self, builder: Any, dtype: DType, lanes: int) -> None:
         self._builder = builder
-        self._scalar = scalar
-        self._vector = ir.VectorType(scalar, lanes)
-        self._lanes = lanes
-        self._is_float = isinstance(scalar, ir.FloatType | ir.DoubleType)
+        self._scalar, suffix = _SCALARS[dtype]
+        self._vector = ir.VectorType(self._scalar, lanes)
+        self._mask = ir.VectorType(ir.IntType(1), lanes)
+        self._counter = ir.VectorType(INDEX if dtype.itemsize == 8 else _INT32, lanes)
+        self._suffix = f"v{lanes}{suffix}"
+        self._is_float = dtype.kind == "f"
         # Arrays are aligned to their elements, not to vectors.
-        self._align = 8 if isinstance(scalar, ir.DoubleType) or scalar == INDEX else 4
+        self._align = dtype.itemsize
+        self.lanes = lanes
 
     @property
     def zero(self) -> Any:
         """A vector of zeros."""
         return ir.Constant(self._vector, None)
 
+    # --- addresses ----------------------------------------------------------------------------------------------
+
+    def pointer(self, address: Any) -> Any:
+        """The elements at an address."""
+        return self._builder.inttoptr(address, self._scalar.as_pointer())
+
+    def integers(self, address: Any) -> Any:
+        """The 64-bit integers at an address."""
+        return self._builder.inttoptr(address, INDEX.as_pointer())
+
     def offset(self, pointer: Any, elements: Any) -> Any:
         """The pointer so many elements on."""
-        if isinstance(elements, int):
-            elements = ir.Constant(INDEX, elements)
-        return self._builder.gep(pointer, [elements])
+        return self._builder.gep(pointer, [index(elements)])
+
+    def element(self, pointer: Any) -> Any:
+        """One element, or one integer."""
+        return self._builder.load(pointer)
+
+    # --- vectors ------------------------------------------------------------------------------------------------
 
     def load(self, pointer: Any) -> Any:
         """A vector of neighbouring elements."""
@@ -47,52 +75,94 @@ class Vectors:
         stored = self._builder.store(value, self._builder.bitcast(pointer, self._vector.as_pointer()))
         stored.align = self._align
 
+    def first(self, count: Any) -> Any:
+        """A mask of the lanes below `count`, which may be negative or beyond the last lane."""
+        builder = self._builder
+        most = index(self.lanes)
+        count = builder.select(builder.icmp_signed("<", count, most), count, most)
+        count = builder.select(builder.icmp_signed(">", count, index(0)), count, index(0))
+        if self._counter.element != INDEX:
+            count = builder.trunc(count, self._counter.element)
+        lane = ir.Constant(self._counter, list(range(self.lanes)))
+        return builder.icmp_unsigned("<", lane, self._everywhere(count, self._counter))
+
+    def load_masked(self, pointer: Any, mask: Any) -> Any:
+        """As `load`; lanes outside the mask are zero, and not read."""
+        place = self._builder.bitcast(pointer, self._vector.as_pointer())
+        load = self._function(
+            f"llvm.masked.load.{self._suffix}.p0", self._vector, [place.type, _INT32, self._mask, self._vector]
+        )
+        return self._builder.call(load, [place, ir.Constant(_INT32, self._align), mask, self.zero])
+
+    def store_masked(self, value: Any, pointer: Any, mask: Any) -> None:
+        """As `store`; lanes outside the mask are not written."""
+        place = self._builder.bitcast(pointer, self._vector.as_pointer())
+        store = self._function(
+            f"llvm.masked.store.{self._suffix}.p0", ir.VoidType(), [self._vector, place.type, _INT32, self._mask]
+        )
+        self._builder.call(store, [value, place, ir.Constant(_INT32, self._align), mask])
+
     def splat(self, pointer: Any) -> Any:
         """A vector with the element at `pointer` in every lane."""
-        undefined = ir.Constant(self._vector, ir.Undefined)
-        first = self._builder.insert_element(undefined, self._builder.load(pointer), ir.Constant(ir.IntType(32), 0))
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), self._lanes), [0] * self._lanes)
-        return self._builder.shuffle_vector(first, undefined, everywhere)
+        return self._everywhere(self._builder.load(pointer), self._vector)
+
+    def _everywhere(self, scalar: Any, vector: Any) -> Any:
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = self._builder.insert_element(undefined, scalar, ir.Constant(_INT32, 0))
+        lanes = ir.Constant(ir.VectorType(_INT32, self.lanes), [0] * self.lanes)
+        return self._builder.shuffle_vector(first, undefined, lanes)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """`a * b + c`, rounded once; integers wrap."""
-        if self._is_float:
-            name = f"llvm.fma.v{self._lanes}f{8 * self._align}"
-            module = self._builder.module
-            function = module.globals.get(name)
-            if function is None:
-                function = ir.Function(module, ir.FunctionType(self._vector, [self._vector] * 3), name)
-            return self._builder.call(function, [a, b, c])
-        return self._builder.add(self._builder.mul(a, b), c)
+        if not self._is_float:
+            return self._builder.add(self._builder.mul(a, b), c)
+        fma = self._function(f"llvm.fma.{self._suffix}", self._vector, [self._vector] * 3)
+        return self._builder.call(fma, [a, b, c])
 
     def add(self, a: Any, b: Any) -> Any:
         """`a + b`"""
         return self._builder.fadd(a, b) if self._is_float else self._builder.add(a, b)
 
-    def either(self, condition: Any, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
-        """Emit `then` for a condition that is not 0, else `otherwise`."""
-        is_true = self._builder.icmp_signed("!=", condition, ir.Constant(INDEX, 0))
-        with self._builder.if_else(is_true) as (yes, no):
+    def _function(self, name: str, result: Any, arguments: list[Any]) -> Any:
+        module = self._builder.module
+        found = module.globals.get(name)
+        return found if found is not None else ir.Function(module, ir.FunctionType(result, arguments), name)
+
+    # --- control flow -------------------------------------------------------------------------------------------
+
+    def either(
+        self, condition: Any, then: Callable[[], Sequence[Any]], otherwise: Callable[[], Sequence[Any]]
+    ) -> list[Any]:
+        """What `then` gives for a condition that is not 0, else what `otherwise` gives: as many values each."""
+        builder = self._builder
+        is_true = builder.icmp_signed("!=", condition, index(0))
+        with builder.if_else(is_true) as (yes, no):
             with yes:
-                then()
+                taken, after_then = then(), builder.block
             with no:
-                otherwise()
+                other, after_otherwise = otherwise(), builder.block
+        results = []
+        for value, alternative in zip(taken, other, strict=True):
+            result = builder.phi(value.type)
+            result.add_incoming(value, after_then)
+            result.add_incoming(alternative, after_otherwise)
+            results.append(result)
+        return results
 
     def loop(self, count: Any, carried: Sequence[Any], body: Callable[[list[Any]], list[Any]]) -> list[Any]:
         """What `carried` has become after `body` was applied `count` times."""
         builder = self._builder
         before = builder.block
         head, end = builder.append_basic_block("loop"), builder.append_basic_block("end")
-        zero, one = ir.Constant(INDEX, 0), ir.Constant(INDEX, 1)
-        builder.cbranch(builder.icmp_signed(">", count, zero), head, end)
+        builder.cbranch(builder.icmp_signed(">", count, index(0)), head, end)
         builder.position_at_end(head)
         step = builder.phi(INDEX)
-        step.add_incoming(zero, before)
+        step.add_incoming(index(0), before)
         values = [builder.phi(value.type) for value in carried]
         for phi, value in zip(values, carried, strict=True):
             phi.add_incoming(value, before)
         changed = body(values)
-        following = builder.add(step, one)
+        following = builder.add(step, index(1))
         last = builder.block
         for phi, value in zip([step, *values], [following, *changed], strict=True):
             phi.add_incoming(value, last)
@@ -103,3 +173,8 @@ class Vectors:
             phi.add_incoming(value, before)
             phi.add_incoming(result, last)
         return results
+
+
+def index(value: Any) -> Any:
+    """A count: a Python int as a constant, an LLVM value as it is."""
+    return ir.Constant(INDEX, value) if isinstance(value, int) else value

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from rows import GENERAL
 
 from convjit import conv2d, conv2d_backward
 from convjit.algorithms import ALGORITHMS, choose
@@ -14,7 +15,7 @@ from convjit.testing import Problem, conv2d_cases, real_arrays
 
 DTYPES = ["float32", "float64"]
 REFERENCE = ALGORITHMS[-1].name
-OTHERS = [row.name for row in ALGORITHMS[:-1]]
+OTHERS = [name for name in GENERAL if name != REFERENCE]
 
 # What breaks blocked kernels: long sums, many lanes, rows that fill no micro-tile, strange strides.
 AWKWARD = {
@@ -76,10 +77,10 @@ def assert_same_bits(problem, arrays, algorithm, wanted):
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch):
-    """Results and workspaces start full of NaN: nothing may be read before it is written, nothing left out."""
+    """Results and workspaces start full of NaN or absurd integers: nothing may be left out, or read unwritten."""
 
     def allocate(function, what, shape, dtype):
-        return np.full(shape, np.nan, dtype)
+        return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 1 << 40, dtype)
 
     monkeypatch.setattr(bilinear, "allocate", allocate)
 
@@ -139,7 +140,19 @@ def test_auto_is_the_first_row_that_does_not_decline():
     geometry = conv2d_geometry("test", (1, 1, 4, 4), (1, 1, 3, 3), 1, 0, 1, 1)
     dtype = np.dtype("float32")
     first = next(row for row in ALGORITHMS if row.declines(geometry, dtype) is None)
-    assert choose("test", "auto", geometry, dtype) is first
+    assert choose("test", "auto", geometry, dtype, "forward") is first.forward
+
+
+def test_auto_leaves_out_what_breaks_promises(monkeypatch):
+    from convjit import algorithms
+
+    geometry = conv2d_geometry("test", (1, 1, 4, 4), (1, 1, 3, 3), 1, 0, 1, 1)
+    row = ALGORITHMS[-1]._replace(name="rough", keeps_promises=False, weight_grad=None)
+    monkeypatch.setattr(algorithms, "ALGORITHMS", (row, ALGORITHMS[-2], ALGORITHMS[-1]))
+    picked = {name: choose("test", name, geometry, np.dtype("float32"), "forward") for name in ("auto", "fastest")}
+    assert picked == {"auto": ALGORITHMS[-2].forward, "fastest": row.forward}
+    for name in ("auto", "fastest", "rough"):  # what a row does not have is done as "auto" does it
+        assert choose("test", name, geometry, np.dtype("float32"), "weight_grad") is ALGORITHMS[-2].weight_grad
 
 
 def test_a_named_row_that_declines_says_why(monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from rows import GENERAL
 
 from convjit import (
     col2im,
@@ -17,7 +18,6 @@ from convjit import (
     conv_transpose2d,
     pad2d_backward,
 )
-from convjit.algorithms import ALGORITHMS
 from convjit.testing import (
     conv2d_cases,
     conv2d_problems,
@@ -71,7 +71,7 @@ def draw_integers(data, shape, dtype):
     return np.frombuffer(data.draw(st.binary(min_size=size, max_size=size)), dtype).reshape(shape)
 
 
-@pytest.mark.parametrize("algorithm", [row.name for row in ALGORITHMS])
+@pytest.mark.parametrize("algorithm", GENERAL)
 @pytest.mark.parametrize("dtype", INTEGERS)
 @given(data=st.data())
 def test_integers_wrap_as_numpys(data, dtype, algorithm):

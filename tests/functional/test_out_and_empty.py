@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from rows import GENERAL
 
 from convjit import (
     avg_pool2d,
@@ -22,10 +23,7 @@ from convjit import (
     pad2d,
     pad2d_backward,
 )
-from convjit.algorithms import ALGORITHMS
 from convjit.testing import conv2d_cases, real_arrays
-
-ROWS = [row.name for row in ALGORITHMS]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "complex64", "int16", "uint64"])
@@ -59,7 +57,7 @@ def test_out_beside_its_inputs_in_one_buffer():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "complex64", "bool"])
-@pytest.mark.parametrize("algorithm", ROWS)
+@pytest.mark.parametrize("algorithm", GENERAL)
 def test_an_empty_batch(algorithm, dtype):
     x, weight = np.ones((0, 2, 5, 5), dtype), np.ones((3, 2, 3, 3), dtype)
     y = conv2d(x, weight, np.ones(3, dtype), algorithm=algorithm)
@@ -71,7 +69,7 @@ def test_an_empty_batch(algorithm, dtype):
 
 
 @pytest.mark.parametrize("padding_mode", ["constant", "edge"])
-@pytest.mark.parametrize("algorithm", ROWS)
+@pytest.mark.parametrize("algorithm", GENERAL)
 def test_no_channels_give_the_bias(algorithm, padding_mode):
     x, weight = np.ones((2, 0, 4, 4)), np.ones((3, 0, 3, 3))
     options = {"padding": 1, "algorithm": algorithm, "padding_mode": padding_mode}
@@ -84,7 +82,7 @@ def test_no_channels_give_the_bias(algorithm, padding_mode):
     assert_array_equal(db, y.sum((0, 2, 3)))
 
 
-@pytest.mark.parametrize("algorithm", ROWS)
+@pytest.mark.parametrize("algorithm", GENERAL)
 def test_an_image_of_padding_alone(algorithm):
     x, weight = np.ones((2, 1, 0, 3)), np.ones((1, 1, 3, 3))
     options = {"padding": ((2, 1), (0, 0)), "algorithm": algorithm}

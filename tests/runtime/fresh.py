@@ -60,7 +60,8 @@ def answer(code: str, timeout: float = 600, **environment: str) -> Any:
 
     A process that dies says where: its standard error, with every thread's stack after a crash, is the failure.
     """
-    path = os.pathsep.join(filter(None, (os.path.dirname(__file__), os.environ.get("PYTHONPATH"))))
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join(filter(None, (here, os.path.dirname(here), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", code],
         env={**os.environ, "PYTHONPATH": path, **environment},

@@ -1,0 +1,50 @@
+"""Instruction sets: how wide a vector is, and the register tile that fills the registers.
+
+Knows names of CPU features; does not know what is computed. A new instruction set is a row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class InstructionSet(NamedTuple):
+    """A row: when it is chosen, and the tile of `rows` x `vectors` chains that the micro-kernel keeps in registers.
+
+    Live at once are `rows * vectors` chains, `vectors` of the panel and one element of `a` in all lanes: they must fit
+    into the registers, and be enough to hide a multiply-add's latency (4 cycles, 2 a cycle: 8 chains).
+    """
+
+    name: str
+    architectures: tuple[str, ...]  # of the target triple; any if empty
+    needs: tuple[str, ...]  # CPU features
+    vector_bytes: int
+    registers: int
+    rows: int
+    vectors: int
+    # LLVM cuts 512-bit vectors in two for processors whose early models slowed down under them. On a Xeon with AMX,
+    # whole vectors run the tile at 230 GFLOP/s in float32, halves at 120 (`python -m bench.peak`).
+    features: str = ""
+
+
+# Best first, the last one always there: 128-bit vectors are in every x86-64 and every 64-bit Arm.
+INSTRUCTION_SETS = (
+    InstructionSet(
+        "avx512", ("x86_64",), ("avx512f", "avx512dq", "avx512vl"), 64, 32, rows=8, vectors=3,
+        features="-prefer-256-bit",
+    ),
+    InstructionSet("avx2", ("x86_64",), ("avx2", "fma"), 32, 16, rows=6, vectors=2),
+    InstructionSet("neon", ("aarch64", "arm64"), (), 16, 32, rows=8, vectors=3),
+    InstructionSet("vector128", (), (), 16, 16, rows=6, vectors=2),
+)  # fmt: skip
+
+
+def choose(triple: str, features: str) -> InstructionSet:
+    """The best row for a target as LLVM describes it: `x86_64-unknown-linux-gnu` and `+avx2,+fma,-avx512f,...`."""
+    architecture = triple.partition("-")[0]
+    present = {feature[1:] for feature in features.split(",") if feature.startswith("+")}
+    return next(
+        row
+        for row in INSTRUCTION_SETS
+        if (not row.architectures or architecture in row.architectures) and present.issuperset(row.needs)
+    )

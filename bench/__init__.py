@@ -3,12 +3,18 @@
 Each contender works in a process of its own and they are measured in turn, problem by problem; every answer is checked.
 
 =============  ==============================================================================================
-`problems`     the named problems: the one table that says what is measured
-`contenders`   who is measured, and what each can express
+`problems`     the named problems: the tables that say what is measured
+`contenders`   who is measured, and what each can express: a file each
 `worker`       one contender in a process, answering requests line by line
+`process`      that process, seen from the one who asks
+`memory`       how much memory a process takes from some moment on
 `answers`      what the right answer is, computed tap by tap in float64
 `measure`      in turn, round by round: medians
-`report`       one table for people, one JSON file for machines
+`ratios`       what the medians say beside each other: the best peer, means, scaling
+`report`       tables for people
+`results`      one JSON file for machines, stamped
+`peak`         a command of its own, `python -m bench.peak`: what the FMA units can do at most
+`figure`       a command of its own, `python -m bench.figure`: the picture of a result
 `peace`        a command of its own, `python -m bench.peace`: beside BLAS, after a pause, under Ctrl-C
 =============  ==============================================================================================
 """

@@ -10,12 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .contenders import CONTENDERS, PASSES, installed
-from .problems import NAMES, PROBLEMS, QUICK, select
-
-DTYPES = ("float32", "float64")
+from .problems import DTYPES, NAMES, OTHER_NAMES, OTHERS, PROBLEMS, QUICK, Problem, select
 
 
-def _default_threads() -> list[int]:
+def default_threads() -> list[int]:
+    """One, and all cores."""
     return sorted({1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1})
 
 
@@ -26,10 +25,12 @@ def _parser() -> argparse.ArgumentParser:
         "answer. Exit status 1 if an answer is wrong or a contender fails.",
     )
     parser.add_argument("--quick", action="store_true", help="few small problems, few rounds: about a minute")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="problems to run (see --list)")
+    parser.add_argument("--others", action="store_true", help="layers of other networks, instead of the named problems")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="problems to run, of both tables (see --list)")
+    parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES), help="default: all that there are")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: both")
     parser.add_argument("--threads", nargs="+", type=positive, metavar="N", help="default: 1 and all cores; quick: all")
-    parser.add_argument("--rounds", type=positive, metavar="N", help="samples of each pass (default: 11; quick: 5)")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="samples of each pass (default: 11; quick: 4)")
     parser.add_argument("--without", nargs="+", default=[], choices=[c.name for c in CONTENDERS[1:]], help="leave out")
     parser.add_argument("--warm", action="store_true", help="use the compiled code on disk, not an empty cache")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the JSON (default: results)")
@@ -57,16 +58,22 @@ def has_rich(program: str) -> bool:
 def _list() -> None:
     print(f"{'problem':18}{'N':>5}{'C':>6}{'H=W':>5}{'O':>6}{'k':>3}{'s':>3}{'p':>3}{'d':>3}{'g':>5}{'MMAC':>8}")
     for problem in PROBLEMS:
-        name, n, c, size, o, *rest = problem
-        kernel, stride, padding, dilation, groups = rest
-        print(
-            f"{name:18}{n:5}{c:6}{size:5}{o:6}{kernel:3}{stride:3}{padding:3}{dilation:3}{groups:5}"
-            f"{problem.multiplications / 1e6:8.1f}{'  quick' if name in QUICK else ''}"
-        )
+        print(_listed(problem) + ("  quick" if problem.name in QUICK else ""))
+    print("\nwith --others:")
+    for problem in OTHERS:
+        print(_listed(problem))
     print(f"\npasses: {', '.join(PASSES)}")
     here = installed()
     for contender in CONTENDERS:
         print(f"contender: {contender.name}{'' if contender in here else ' (not installed)'}")
+
+
+def _listed(problem: Problem) -> str:
+    name, n, c, size, o, kernel, stride, padding, dilation, groups = problem
+    return (
+        f"{name:18}{n:5}{c:6}{size:5}{o:6}{kernel:3}{stride:3}{padding:3}{dilation:3}{groups:5}"
+        f"{problem.multiplications / 1e6:8.1f}"
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -90,23 +97,27 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 
     from .measure import Setting, run
     from .progress import shown
-    from .report import print_report, write_json
+    from .report import print_report
+    from .results import write_json
 
-    problems = select(tuple(options.only or (QUICK if options.quick else NAMES)))
-    threads = options.threads or _default_threads()[-1 if options.quick else 0 :]
-    rounds = options.rounds or (5 if options.quick else 11)
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    problems = select(tuple(options.only or (OTHER_NAMES if options.others else QUICK if options.quick else NAMES)))
+    threads = options.threads or default_threads()[-1 if options.quick else 0 :]
+    rounds = options.rounds or (4 if options.quick else 11)
+    console = Console() if sys.stdout.isatty() else Console(width=170)
     contenders = [contender for contender in installed() if contender.name not in options.without]
     with ExitStack() as stack:
         # Compiled code goes to an empty folder, so that "first call" has one meaning on every machine.
         cache = None if options.warm else Path(stack.enter_context(TemporaryDirectory(prefix="convjit-bench-cache-")))
         advance = stack.enter_context(shown(len(problems) * len(options.dtype) * len(threads)))
-        outcome = run(Setting(contenders, rounds, cache, advance), problems, options.dtype, threads)
+        outcome = run(
+            Setting(contenders, rounds, cache, advance, tuple(options.passes)), problems, options.dtype, threads
+        )
     print_report(console, outcome, rounds)
     settings = {
         "rounds": rounds,
         "threads": threads,
         "dtypes": options.dtype,
+        "passes": options.passes,
         "compiled code": "kept" if options.warm else "cold",
     }
     print(f"written: {write_json(options.output, outcome, arguments, settings)}")

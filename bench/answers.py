@@ -33,7 +33,7 @@ class Answers(NamedTuple):
     def of(self, passed: str) -> dict[str, Array]:
         """What a pass must return, by name of the part."""
         parts = dict(zip(PARTS, self, strict=True))
-        first, last = {"forward": (0, 1), "backward": (1, 4), "layer": (0, 4)}[passed]
+        first, last = {"backward": (1, 4), "layer": (0, 4)}.get(passed, (0, 1))
         return {name: parts[name] for name in PARTS[first:last]}
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from . import peak
 from .answers import Answers, faults, solve
-from .contenders import PASSES, Contender
+from .contenders import COMPARED, OURS, PASSES, Contender
 from .problems import Problem, draw
 from .process import WorkerError, WorkerProcess
 
@@ -39,7 +40,10 @@ class Row:
     passed: str
     contender: str
     declined: str | None = None
+    prepare_seconds: float | None = None
     first_seconds: float | None = None
+    prepared_bytes: int | None = None
+    peak_bytes: int | None = None
     calls_a_sample: int = 0
     samples: list[float] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -48,6 +52,13 @@ class Row:
     def median(self) -> float | None:
         """Seconds a call, or None where nothing was measured."""
         return statistics.median(self.samples) if self.samples else None
+
+    @property
+    def until_first(self) -> float | None:
+        """Seconds until the first result is there: preparation and first call."""
+        if self.prepare_seconds is None or self.first_seconds is None:
+            return None
+        return self.prepare_seconds + self.first_seconds
 
 
 @dataclass
@@ -58,20 +69,34 @@ class Setting:
     rounds: int
     cache: Path | None
     advance: Callable[[str], None]  # is told what begins now
+    passes: tuple[str, ...] = PASSES
+
+    def passes_of(self, contender: Contender) -> list[str]:
+        """The passes to be measured, and those that stand beside them."""
+        wanted = {*self.passes, *(COMPARED[passed] for passed in self.passes)}
+        if contender.name == OURS:
+            wanted = set(self.passes)
+        return [passed for passed in contender.offers() if passed in wanted]
 
 
 @dataclass
 class Outcome:
-    """All rows, the versions of the contenders, and a sentence for everything that went wrong."""
+    """All rows, the versions of the contenders, the FMA peaks, and a sentence for everything that went wrong."""
 
     rows: list[Row] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
+    peaks: dict[tuple[str, int], float | None] = field(default_factory=dict)
+
+    def share_of_peak(self, dtype: str, threads: int, flops: float | None) -> float | None:
+        """Of the FMA peak of so many threads; None where one of the two was not measured."""
+        peak = self.peaks.get((dtype, threads))
+        return flops / peak if flops and peak else None
 
 
 def run(setting: Setting, problems: list[Problem], dtypes: list[str], threads: list[int]) -> Outcome:
     """Measure every problem with every dtype and number of threads."""
-    outcome = Outcome()
+    outcome = Outcome(peaks={(dtype, count): peak.measure(dtype, count) for dtype in dtypes for count in threads})
     for count in threads:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="convjit-bench-")))
@@ -107,13 +132,15 @@ class _Bench:
         where = f"{problem.name}, {dtype}, {self._threads} threads" if self._threads > 1 else f"{problem.name}, {dtype}"
         self._setting.advance(where)
         rows = [
-            Row(problem, dtype, self._threads, passed, contender.name, declined=contender.declines(problem))
+            Row(problem, dtype, self._threads, passed, contender.name, contender.declines(problem, dtype))
             for passed in PASSES
             for contender in self._setting.contenders
-            if contender.name in self._workers
+            if contender.name in self._workers and passed in self._setting.passes_of(contender)
         ]
         self._outcome.rows += rows
         answers = solve(problem, draw(problem, dtype))
+        for name in {row.contender: None for row in rows if row.declined is None}:
+            self._ask(name, where, "load", problem=problem._asdict(), dtype=dtype)
         for row in rows:
             if row.declined is None:
                 self._first(row, answers, where)
@@ -125,13 +152,12 @@ class _Bench:
 
     def _first(self, row: Row, answers: Answers, where: str) -> None:
         """The first call, its answer, and how many calls make a sample."""
-        if row.passed == PASSES[0]:
-            self._ask(row.contender, where, "load", problem=row.problem._asdict(), dtype=row.dtype)
         into = self._folder / "answer.npz"
         first = self._ask(row.contender, where, "first", **{"pass": row.passed, "into": str(into)})
         if first is None:
             return
-        row.first_seconds = first["seconds"]
+        for name, value in first.items():
+            setattr(row, name, value)
         wanted = answers.of(row.passed)
         with np.load(into) as arrays:
             row.faults = faults(dict(zip(wanted, arrays.values(), strict=True)), wanted, row.dtype)

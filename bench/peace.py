@@ -116,7 +116,7 @@ def _matrix_product() -> Call:
 
 
 def _convolution(problem: Problem, passed: str = "forward") -> Call:
-    return Convjit().passes(problem, draw(problem, "float32"))[passed]
+    return Convjit().prepare(passed, problem, draw(problem, "float32"))
 
 
 def _sizes(problem: Problem) -> str:
@@ -346,7 +346,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     from rich.console import Console
 
     from .progress import shown
-    from .report import save, stamp
+    from .results import save, stamp
 
     with shown(_parts(), own_thread=False) as advance:
         rows = measure(options.rounds, options.interrupts, advance)

@@ -1,31 +1,24 @@
-"""The report: one table for people, one JSON file with every sample and a stamp of where it comes from."""
+"""The report: tables for people.
+
+Knows rich and what a run left; `ratios` says what is compared with what.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
-import subprocess
-import sys
-from collections import defaultdict
-from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+import statistics
+from collections.abc import Iterable, Iterator
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from convjit import environment
-
-from .contenders import OURS, PASSES
+from .contenders import COMPARED, OURS, PASSES
 from .measure import Outcome, Row
-from .problems import Problem
-from .process import CHECKOUT
+from .ratios import ALL_PEERS, DIRECT_PEERS, TIE, Line, flops, geometric_mean, is_direct, lines, ratios, scaling
 
-# The rows of one line of the table, by contender.
-Line = dict[str, Row]
+NOTHING = "[dim]-[/dim]"
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -36,71 +29,85 @@ def milliseconds(seconds: float | None) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
 
 
-def ratio(line: Line, peer: str) -> float | None:
-    """How many times longer a peer takes, where both were measured and gave the right answer."""
-    if peer not in line or OURS not in line:
-        return None
-    theirs, ours = line[peer].median, line[OURS].median
-    if not theirs or not ours or line[peer].faults or line[OURS].faults:
-        return None
-    return theirs / ours
-
-
-def geometric_mean(values: list[float]) -> float:
-    """The mean of ratios."""
-    return math.exp(sum(map(math.log, values)) / len(values))
-
-
-def lines_by_setting(outcome: Outcome) -> dict[tuple[str, int], list[Line]]:
-    """Lines of the table under each dtype and number of threads."""
-    found: dict[tuple[str, int], dict[tuple[str, str], Line]] = defaultdict(lambda: defaultdict(dict))
-    for row in outcome.rows:
-        found[row.dtype, row.threads][row.problem.name, row.passed][row.contender] = row
-    return {setting: list(lines.values()) for setting, lines in found.items()}
+def mebibytes(count: float | None) -> str:
+    """One decimal place."""
+    return "-" if count is None else f"{count / 2**20:.1f}"
 
 
 def print_report(console: Console, outcome: Outcome, rounds: int) -> None:
-    """The table, its summary, and what went wrong."""
-    names = list(outcome.versions)
-    peers = [name for name in names if name != OURS]
-    table = Table(
-        title=f"Median of {rounds} rounds, in milliseconds",
-        caption="first call: of convjit, with compilation where nothing was on disk yet; later lines share that code",
-        title_justify="left", caption_justify="left", header_style="bold",
-    )  # fmt: skip
-    table.add_column("problem", no_wrap=True)
-    table.add_column("pass", no_wrap=True)
-    for name in [*names, "first call", *(f"{peer}/{OURS}" for peer in peers)]:
-        table.add_column(name, justify="right", no_wrap=True)
-    sections = lines_by_setting(outcome)
-    for (dtype, threads), lines in sections.items():
-        table.add_section()
-        table.add_row(f"[bold]{_setting(dtype, threads)}[/bold]")
-        table.add_section()
-        for line in lines:
-            table.add_row(*_cells(line, names, peers), end_section=next(iter(line.values())).passed == PASSES[-1])
-    console.print(table)
-    summary = _summary(sections, peers)
-    if summary.row_count:
-        console.print(summary)
+    """All tables, and what went wrong."""
+    found = lines(outcome.rows)
+    peers = [name for name in outcome.versions if name != OURS]
+    console.print(_times(found, peers, outcome, rounds))
+    for table in (_means(found, peers), _scaling(found), _starts(outcome)):
+        if table.row_count:
+            console.print(table)
     for trouble in outcome.troubles:
         console.print(f"[bold red]trouble:[/bold red] {escape(trouble)}", soft_wrap=True)
 
 
-def _setting(dtype: str, threads: int) -> str:
-    return f"{dtype}, {threads} thread{'s' if threads > 1 else ''}"
+def _table(title: str, caption: str, names: Iterable[str], numbers: Iterable[str]) -> Table:
+    table = Table(
+        title=title, caption=caption, title_justify="left", caption_justify="left", header_style="bold",
+        box=SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, no_wrap=True, justify="right")
+    return table
 
 
-def _cells(line: Line, names: list[str], peers: list[str]) -> list[str]:
-    first = next(iter(line.values()))
-    times = [_time_cell(line.get(name)) for name in names]
-    ours = line.get(OURS)
-    ratios = [_ratio_cell(ratio(line, peer)) for peer in peers]
-    name = first.problem.name if first.passed == PASSES[0] else ""
-    return [name, first.passed, *times, milliseconds(ours.first_seconds if ours else None), *ratios]
+def _by_setting(found: list[Line]) -> Iterator[tuple[str, list[Line]]]:
+    """The lines under each dtype and number of threads."""
+    for dtype, threads in {(line.dtype, line.threads): None for line in found}:
+        name = f"{dtype}, {threads} thread{'s' if threads > 1 else ''}"
+        yield name, [line for line in found if (line.dtype, line.threads) == (dtype, threads)]
 
 
-def _time_cell(row: Row | None) -> str:
+# --- times ------------------------------------------------------------------------------------------------------------
+
+
+def _times(found: list[Line], peers: list[str], outcome: Outcome, rounds: int) -> Table:
+    caption = (
+        f"GFLOP/s to memory: of {OURS}; GFLOP/s counts the direct method's operations, peak is that of the FMA units; "
+        "first: until the first result, with compilation where nothing was on disk yet, later lines share that code; "
+        "MiB: at most, above the inputs, with the result and packed weights"
+    )
+    numbers = [OURS, *peers, "GFLOP/s", "of peak", "first", "MiB", f"best peer / {OURS}"]
+    table = _table(f"Median of {rounds} rounds, in milliseconds", caption, ("problem", "pass"), numbers)
+    for name, section in _by_setting(found):
+        table.add_row(f"[bold]{name}[/bold]")
+        previous = None
+        for line in section:
+            shown = line.problem.name if line.problem != previous else ""
+            previous = line.problem
+            table.add_row(shown, line.passed, *_cells(line, peers, outcome))
+        table.add_section()
+    return table
+
+
+def _cells(line: Line, peers: list[str], outcome: Outcome) -> list[str]:
+    ours = line.ours
+    repeated = COMPARED[line.passed] != line.passed  # the peers' times stand in the line above
+    theirs = ["" if repeated else _time_cell(line.peers.get(name), name in line.peers) for name in peers]
+    rate = flops(ours) if ours else None
+    share = outcome.share_of_peak(line.dtype, line.threads, rate)
+    best = line.best()
+    return [
+        _time_cell(ours, True),
+        *theirs,
+        f"{rate / 1e9:.0f}" if rate else NOTHING,
+        f"{share:.0%}" if share else NOTHING,
+        milliseconds(ours.until_first if ours else None),
+        mebibytes(ours.peak_bytes if ours else None),
+        f"[dim]{best.peer}[/dim] {_coloured(best.ratio)}" if best else NOTHING,
+    ]
+
+
+def _time_cell(row: Row | None, offered: bool) -> str:
+    if not offered:
+        return ""
     if row is None:
         return "failed"
     if row.declined:
@@ -110,99 +117,73 @@ def _time_cell(row: Row | None) -> str:
     return milliseconds(row.median) if row.samples else "failed"
 
 
-def _ratio_cell(value: float | None) -> str:
-    if value is None:
-        return "[dim]-[/dim]"
-    colour = "green" if value >= 1 else "red"
+def _coloured(value: float) -> str:
+    colour = "green" if value >= 1 / TIE else "red"
     return f"[{colour}]{value:.2f}[/{colour}]"
 
 
-def _summary(sections: dict[tuple[str, int], list[Line]], peers: list[str]) -> Table:
-    """For each peer and pass: the geometric mean of the ratios, and the least of them."""
-    table = Table(title=f"How many times longer than {OURS}", title_justify="left", header_style="bold")
-    for heading in ("setting", "peer", "pass"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("problems", "geometric mean", "least", "least of C < 256"):
-        table.add_column(heading, no_wrap=True, justify="right")
-    for (dtype, threads), lines in sections.items():
+# --- summaries --------------------------------------------------------------------------------------------------------
+
+
+def _means(found: list[Line], peers: list[str]) -> Table:
+    """For each setting and pass: the mean ratio to each peer, and to the fastest on each problem."""
+    columns = [*peers]
+    if not all(is_direct(peer) for peer in peers):
+        columns.append(DIRECT_PEERS)
+    if len(peers) > 1:
+        columns.append(ALL_PEERS)
+    table = _table(
+        f"How many times longer than {OURS}: geometric means, ties counted as 1",
+        f"{DIRECT_PEERS}: without those that may take Winograd's way; least: of all peers", ("setting", "pass"),
+        [*columns, "least"],
+    )  # fmt: skip
+    for name, section in _by_setting(found):
+        for passed in PASSES:
+            of_pass = [line for line in section if line.passed == passed]
+            means = [geometric_mean(ratios(of_pass, column).values()) for column in columns]
+            if any(means):
+                cells = [NOTHING if mean is None else f"{mean:.2f}" for mean in means]
+                table.add_row(name, passed, *cells, _least(of_pass))
         table.add_section()
-        for peer in peers:
-            for passed in PASSES:
-                ratios = _ratios(lines, peer, passed)
-                if ratios:
-                    mean = f"{geometric_mean(list(ratios.values())):.2f}"
-                    small = {problem: value for problem, value in ratios.items() if problem.in_channels < 256}
-                    setting = _setting(dtype, threads)
-                    table.add_row(setting, peer, passed, str(len(ratios)), mean, _least(ratios), _least(small))
     return table
 
 
-def _ratios(lines: list[Line], peer: str, passed: str) -> dict[Problem, float]:
-    found = {}
-    for line in lines:
-        first = next(iter(line.values()))
-        value = ratio(line, peer)
-        if first.passed == passed and value is not None:
-            found[first.problem] = value
-    return found
+def _least(found: list[Line]) -> str:
+    values = ratios(found, ALL_PEERS)
+    if not values:
+        return NOTHING
+    problem = min(values, key=lambda key: values[key])
+    return f"{values[problem]:.2f} ({problem.name})"
 
 
-def _least(ratios: dict[Problem, float]) -> str:
-    if not ratios:
-        return "-"
-    problem = min(ratios, key=lambda key: ratios[key])
-    return f"{ratios[problem]:.2f} ({problem.name})"
+def _scaling(found: list[Line]) -> Table:
+    """How much faster many threads are than one, problem by problem."""
+    factors = scaling(found)
+    columns = list(dict.fromkeys((dtype, passed) for _, dtype, passed in factors))
+    columns.sort(key=lambda column: (column[0], PASSES.index(column[1])))
+    most = max((line.threads for line in found), default=1)
+    names = [f"{dtype[0]}{dtype[5:]} {passed}" for dtype, passed in columns]
+    table = _table(f"{OURS}: how many times as fast on {most} threads as on one", "", ("problem",), names)
+    for problem in dict.fromkeys(problem for problem, _, _ in factors):
+        values = [factors.get((problem, *column)) for column in columns]
+        table.add_row(problem.name, *(NOTHING if value is None else f"{value:.2f}" for value in values))
+    return table
 
 
-def git_state() -> dict[str, Any]:
-    """The commit of the checkout and whether files differ from it; None where there is no git."""
-    try:
-        commit, changes = (
-            subprocess.run(
-                ["git", *command], cwd=CHECKOUT, capture_output=True, text=True, check=True, timeout=30
-            ).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(changes)}
-
-
-def stamp(program: str, arguments: list[str], versions: dict[str, str]) -> dict[str, Any]:
-    """Where and with what the numbers were made."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", program, *arguments]),
-        "git": git_state(),
-        "machine": {
-            "cpu": environment.cpu_name(),
-            "instruction set": environment.instruction_set(),
-            "cores": environment.usable_cores(),
-        },
-        "versions": environment.versions() | versions,
-        "python executable": Path(sys.executable).name,
-    }
-
-
-def write_json(folder: Path, outcome: Outcome, arguments: list[str], options: dict[str, Any]) -> Path:
-    """Write everything that was measured."""
-    content = {
-        "stamp": stamp("bench", arguments, outcome.versions),
-        "options": options,
-        "rows": [
-            {
-                **asdict(row), "problem": row.problem._asdict(), "median_seconds": row.median,
-            }
-            for row in outcome.rows
-        ],
-        "troubles": outcome.troubles,
-    }  # fmt: skip
-    return save(folder, "bench", content)
-
-
-def save(folder: Path, name: str, content: dict[str, Any]) -> Path:
-    """Write a stamped result as JSON; the date of its stamp is part of the file's name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}-{content['stamp']['date'][:19].replace(':', '')}.json"
-    path.write_text(json.dumps(content, indent=1) + "\n")
-    return path
+def _starts(outcome: Outcome) -> Table:
+    """What each contender takes before a forward pass can be repeated."""
+    numbers = ["first: median", "first: most", "MiB: median", "MiB: most", "of which prepared"]
+    table = _table("Forward, until the first result (ms) and memory above the inputs", "", ("contender",), numbers)
+    for name in outcome.versions:
+        rows = [row for row in outcome.rows if (row.contender, row.passed) == (name, "forward")]
+        seconds = [row.until_first for row in rows if row.until_first is not None]
+        peaks = [row for row in rows if row.peak_bytes is not None]
+        if seconds:
+            largest = max(peaks, key=lambda row: row.peak_bytes or 0, default=None)
+            table.add_row(
+                name, milliseconds(statistics.median(seconds)), milliseconds(max(seconds)),
+                mebibytes(statistics.median(row.peak_bytes or 0 for row in peaks) if peaks else None),
+                mebibytes(largest.peak_bytes if largest else None),
+                mebibytes(largest.prepared_bytes if largest else None),
+            )  # fmt: skip
+    return table

@@ -3,14 +3,14 @@
 Requests and replies are JSON, one a line, on standard input and output; what a library prints goes to standard error.
 The process ends with its input.
 
-======================================  =================================================================
+======================================  ==================================================================
 request                                 reply
-======================================  =================================================================
+======================================  ==================================================================
 `{"do": "hello"}`                       `{"version": ...}`
 `{"do": "load", "problem", "dtype"}`    `{}`
-`{"do": "first", "pass", "into"}`       `{"seconds"}` of the first call; its arrays in the file `into`
+`{"do": "first", "pass", "into"}`       a `First`; the arrays of the first call in the file `into`
 `{"do": "time", "pass", "calls"}`       `{"seconds"}` a call, over so many calls
-======================================  =================================================================
+======================================  ==================================================================
 
 A request that fails is answered with `{"error": ...}`.
 """
@@ -22,15 +22,29 @@ import json
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from .contenders import BY_NAME, Contender, Pass
-from .problems import Problem, draw
+from .memory import Growth
+from .problems import Inputs, Problem, draw
 
 # After 50 ms of sleep, Linux took more than 30 ms to bring the second thread of a parallel loop to a core of its own.
 WAKE_SECONDS = 0.1
+
+
+class First(TypedDict):
+    """What a pass takes before it can be repeated.
+
+    Memory is counted in a second start, above the problem's inputs: by then the code is compiled, and what is seen is
+    packed weights, workspaces and the result.
+    """
+
+    prepare_seconds: float
+    first_seconds: float
+    prepared_bytes: int | None
+    peak_bytes: int | None
 
 
 class Worker:
@@ -38,27 +52,49 @@ class Worker:
 
     def __init__(self, contender: Contender) -> None:
         self._contender = contender
+        self._problem: tuple[Problem, Inputs] | None = None
         self._passes: dict[str, Pass] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what a request says."""
         match request["do"]:
             case "hello":
-                return {"version": str(getattr(importlib.import_module(self._contender.module), "__version__", "?"))}
+                module = importlib.import_module(self._contender.modules[0])
+                return {"version": str(getattr(module, "__version__", "?"))}
             case "load":
                 problem = Problem(**request["problem"])
-                self._passes = {}  # the arrays of the last problem go before new ones are made
-                self._passes = self._contender.passes(problem, draw(problem, request["dtype"]))
+                self._problem, self._passes = None, {}  # the arrays of the last problem go before new ones are made
+                self._problem = problem, draw(problem, request["dtype"])
                 return {}
             case "first":
-                start = time.perf_counter()
-                arrays = self._passes[request["pass"]]()
-                seconds = time.perf_counter() - start
-                np.savez(request["into"], *[np.asarray(array) for array in arrays])
-                return {"seconds": seconds}
+                return dict(self._first(request["pass"], request["into"]))
             case "time":
                 return {"seconds": self._time(self._passes[request["pass"]], request["calls"])}
         raise ValueError(f"unknown request {request['do']!r}")
+
+    def _prepare(self, passed: str) -> Pass:
+        if self._problem is None:
+            raise ValueError("no problem is loaded")
+        return self._contender.prepare(passed, *self._problem)
+
+    def _first(self, passed: str, into: str) -> First:
+        start = time.perf_counter()
+        function = self._prepare(passed)
+        prepared = time.perf_counter()
+        arrays = function()
+        done = time.perf_counter()
+        np.savez(into, *[np.asarray(array) for array in arrays])
+        del function, arrays
+        memory = Growth()
+        self._passes[passed] = self._prepare(passed)
+        prepared_bytes = memory.now()
+        self._passes[passed]()
+        return {
+            "prepare_seconds": prepared - start,
+            "first_seconds": done - prepared,
+            "prepared_bytes": prepared_bytes,
+            "peak_bytes": memory.peak(),
+        }
 
     @staticmethod
     def _time(function: Pass, calls: int) -> float:

@@ -16,11 +16,11 @@ pytest.importorskip("rich", reason="the bench needs rich")
 import bench.__main__ as command
 from bench import measure
 from bench.answers import TOLERANCE, faults, solve
-from bench.contenders import BY_NAME, OURS, PASSES, Convjit, OriginalNumPy, installed
-from bench.measure import Row, Setting
-from bench.problems import NAMES, PROBLEMS, QUICK, Problem, draw, select
+from bench.contenders import BY_NAME, CONTENDERS, OURS, TRAINING, Convjit, OriginalNumPy, installed
+from bench.measure import Setting
+from bench.problems import NAMES, OTHERS, PROBLEMS, QUICK, Problem, draw, select
 from bench.process import CHECKOUT, WorkerError, WorkerProcess
-from bench.report import ratio
+from bench.ratios import lines
 from bench.worker import Worker
 from convjit.testing import reference_conv2d, reference_conv2d_backward
 
@@ -38,7 +38,13 @@ def test_the_table_has_27_problems_of_different_names():
     assert set(QUICK) <= set(NAMES)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=NAMES)
+def test_other_problems_are_other_problems():
+    assert 15 <= len(OTHERS) <= 20
+    everything = PROBLEMS + OTHERS
+    assert len({problem.name for problem in everything}) == len({problem[1:] for problem in everything}) == 47
+
+
+@pytest.mark.parametrize("problem", PROBLEMS + OTHERS, ids=lambda problem: problem.name)
 def test_problems_are_possible(problem):
     assert problem.in_channels % problem.groups == problem.out_channels % problem.groups == 0
     assert problem.out_size >= 1
@@ -55,7 +61,7 @@ def test_known_sizes():
 
 
 def test_select_keeps_the_order_and_names_what_is_unknown():
-    assert [problem.name for problem in select(("lenet", "seed"))] == ["seed", "lenet"]
+    assert [problem.name for problem in select(("vit patch16", "lenet", "seed"))] == ["seed", "lenet", "vit patch16"]
     with pytest.raises(ValueError, match="no problem 'nobody'"):
         select(("nobody",))
 
@@ -69,11 +75,11 @@ def test_inputs_are_the_same_every_time_and_of_the_dtype():
 
 
 def test_the_numpy_way_declines_what_it_cannot_express():
-    reasons = {problem.name: OriginalNumPy().declines(problem) for problem in PROBLEMS}
+    reasons = {problem.name: OriginalNumPy().declines(problem, "float64") for problem in PROBLEMS}
     assert reasons["mb2 dw96"] == "has no groups"
     assert reasons["deeplab d2"] == "has no dilation"
     assert reasons["r50 stem"] is reasons["lenet"] is reasons["r50 64-256"] is None
-    assert "same" in OriginalNumPy().declines(Problem("odd", 1, 1, 8, 1, 3, 1, 2, 1, 1))
+    assert "same" in OriginalNumPy().declines(Problem("odd", 1, 1, 8, 1, 3, 1, 2, 1, 1), "float64")
 
 
 # --- the judge --------------------------------------------------------------------------------------------------------
@@ -151,8 +157,11 @@ class Wrong(Convjit):
 
     name = "wrong"
 
-    def passes(self, problem, inputs):
-        return super().passes(problem, inputs._replace(bias=np.zeros_like(inputs.bias)))
+    def offers(self):
+        return TRAINING
+
+    def prepare(self, passed, problem, inputs):
+        return super().prepare(passed, problem, inputs._replace(bias=np.zeros_like(inputs.bias)))
 
 
 class Broken(Convjit):
@@ -160,8 +169,11 @@ class Broken(Convjit):
 
     name = "broken"
 
-    def passes(self, problem, inputs):
-        return super().passes(problem, inputs) | {"backward": lambda: 1 / 0}
+    def offers(self):
+        return TRAINING
+
+    def prepare(self, passed, problem, inputs):
+        return (lambda: 1 / 0) if passed == "backward" else super().prepare(passed, problem, inputs)
 
 
 @pytest.fixture
@@ -169,6 +181,7 @@ def in_process(monkeypatch):
     monkeypatch.setattr(measure, "WorkerProcess", InProcess)
     monkeypatch.setattr(measure, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(measure, "SAMPLE_SECONDS", 0)
+    monkeypatch.setattr(measure.peak, "measure", lambda dtype, threads: 1e9)
     for contender in (Wrong(), Broken()):
         monkeypatch.setitem(BY_NAME, contender.name, contender)
 
@@ -183,30 +196,22 @@ def test_contenders_without_threads_of_their_own_give_the_right_answers(in_proce
     contenders = [Convjit(), OriginalNumPy()]
     outcome = outcome_of(contenders, [dtype], TINY)
     assert outcome.troubles == []
-    assert len(outcome.rows) == len(TINY) * len(PASSES) * len(contenders)
+    assert len(outcome.rows) == len(TINY) * sum(len(contender.offers()) for contender in contenders)
     for row in outcome.rows:
         assert (row.median is None) == (row.declined is not None)
-
-
-@pytest.mark.skipif("torch" not in {c.name for c in installed()}, reason="PyTorch is not installed")
-def test_pytorch_gives_the_right_answers():
-    outcome = outcome_of([BY_NAME["torch"]], ["float32", "float64"], TINY)
-    assert outcome.troubles == []
-    assert all(len(row.samples) == 2 for row in outcome.rows)
 
 
 def test_a_wrong_contender_is_caught_and_has_no_ratio(in_process):
     outcome = outcome_of([Convjit(), Wrong()])
     assert len(outcome.troubles) == 2  # the output, in the forward and in the layer pass
     assert all("wrong, " in trouble and "output is off by" in trouble for trouble in outcome.troubles)
-    forward = {row.contender: row for row in outcome.rows if row.passed == "forward"}
-    assert ratio(forward, "wrong") is None
+    assert all(line.ratio("wrong") is None for line in lines(outcome.rows) if line.passed in ("forward", "layer"))
 
 
 def test_a_contender_that_fails_is_named_and_the_others_go_on(in_process):
     outcome = outcome_of([Convjit(), Broken()])
     assert outcome.troubles == ["plain, float64: division by zero"]
-    assert [row.passed for row in outcome.rows if row.contender == OURS and row.median] == list(PASSES)
+    assert [row.passed for row in outcome.rows if row.contender == OURS and row.median] == list(Convjit().offers())
 
 
 def test_a_wrong_answer_ends_with_status_1(in_process, monkeypatch, tmp_path, capsys):
@@ -218,17 +223,13 @@ def test_a_wrong_answer_ends_with_status_1(in_process, monkeypatch, tmp_path, ca
     assert len(list(tmp_path.glob("*.json"))) == 1
 
 
-def test_ratios_are_of_medians():
-    rows = {name: Row(PLAIN, "float32", 1, "forward", name, samples=samples) for name, samples in
-            ((OURS, [1.0, 2.0, 9.0]), ("peer", [3.0, 4.0, 5.0]))}  # fmt: skip
-    assert ratio(rows, "peer") == 2.0
-    assert ratio({OURS: rows[OURS]}, "peer") is None
-
-
 def test_a_process_that_ends_is_one_sentence():
     with WorkerProcess("nobody", 1, None) as worker, pytest.raises(WorkerError) as caught:
         worker.ask("hello")
     assert str(caught.value) == "the worker of nobody ended during 'hello': KeyError: 'nobody' (exit status 1)"
+
+
+PEERS = [contender.name for contender in CONTENDERS if contender.name not in (OURS, "numpy")]
 
 
 def run_bench(*arguments):
@@ -239,13 +240,14 @@ def run_bench(*arguments):
 
 def test_one_problem_gives_a_table_and_a_stamped_file(tmp_path):
     done = run_bench(
-        "--only", "seed", "--dtype", "float32", "--threads", "1", "--rounds", "2", "--warm", "--without", "torch",
+        "--only", "seed", "--dtype", "float32", "--threads", "1", "--rounds", "2", "--warm", "--without", *PEERS,
         "--output", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
-    assert "numpy/convjit" in done.stdout
+    assert "best peer / convjit" in done.stdout
+    assert "geometric means" in done.stdout
     (path,) = tmp_path.glob("bench-*.json")
     result = json.loads(path.read_text())
     stamp = result["stamp"]
@@ -256,8 +258,16 @@ def test_one_problem_gives_a_table_and_a_stamped_file(tmp_path):
     assert stamp["date"][:2] == "20"
     assert result["options"]["threads"] == [1]
     rows = {(row["contender"], row["passed"]): row for row in result["rows"]}
-    assert set(rows) == {(name, passed) for name in ("convjit", "numpy") for passed in PASSES}
-    assert all(len(row["samples"]) == 2 and row["faults"] == [] for row in rows.values())
+    contenders = (Convjit(), OriginalNumPy())
+    assert set(rows) == {(contender.name, passed) for contender in contenders for passed in contender.offers()}
+    (peak,) = result["fma peak"]
+    for row in rows.values():
+        assert len(row["samples"]) == 2
+        assert row["faults"] == []
+        assert row["prepare_seconds"] >= 0 < row["first_seconds"]
+        assert row["peak_bytes"] is None or row["peak_bytes"] >= row["prepared_bytes"] >= 0
+        assert row["flops"] > 0
+        assert peak["flops"] is None or row["share_of_peak"] == pytest.approx(row["flops"] / peak["flops"])
 
 
 @pytest.mark.parametrize(
@@ -265,6 +275,8 @@ def test_one_problem_gives_a_table_and_a_stamped_file(tmp_path):
     [
         (["--help"], 0, "--quick"),
         (["--list"], 0, "resnext g32 s2"),
+        (["--list"], 0, "vit patch16"),
+        (["--passes", "sideways"], 2, "plan-fastest"),
         (["--only", "nobody"], 2, "no problem 'nobody'"),
         (["--rounds", "0"], 2, "positive whole number"),
         (["--dtype", "int8"], 2, "int8"),

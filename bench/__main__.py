@@ -24,13 +24,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure convolution beside its peers, each in a process of its own and in turn; check every "
         "answer. Exit status 1 if an answer is wrong or a contender fails.",
     )
-    parser.add_argument("--quick", action="store_true", help="few small problems, few rounds: about a minute")
+    parser.add_argument("--quick", action="store_true", help="few small problems, few rounds: about two minutes")
     parser.add_argument("--others", action="store_true", help="layers of other networks, instead of the named problems")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="problems to run, of both tables (see --list)")
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES), help="default: all that there are")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: both")
     parser.add_argument("--threads", nargs="+", type=positive, metavar="N", help="default: 1 and all cores; quick: all")
-    parser.add_argument("--rounds", type=positive, metavar="N", help="samples of each pass (default: 11; quick: 4)")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="samples of each pass (default: 11; quick: 3)")
     parser.add_argument("--without", nargs="+", default=[], choices=[c.name for c in CONTENDERS[1:]], help="leave out")
     parser.add_argument("--warm", action="store_true", help="use the compiled code on disk, not an empty cache")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the JSON (default: results)")
@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 
     problems = select(tuple(options.only or (OTHER_NAMES if options.others else QUICK if options.quick else NAMES)))
     threads = options.threads or default_threads()[-1 if options.quick else 0 :]
-    rounds = options.rounds or (4 if options.quick else 11)
+    rounds = options.rounds or (3 if options.quick else 11)
     console = Console() if sys.stdout.isatty() else Console(width=170)
     contenders = [contender for contender in installed() if contender.name not in options.without]
     with ExitStack() as stack:

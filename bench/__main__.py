@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 from .contenders import CONTENDERS, PASSES, installed
 from .problems import DTYPES, NAMES, OTHER_NAMES, OTHERS, PROBLEMS, QUICK, Problem, select
 
+TABLE_WIDTH = 170
+
 
 def default_threads() -> list[int]:
     """One, and all cores."""
@@ -103,7 +105,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     problems = select(tuple(options.only or (OTHER_NAMES if options.others else QUICK if options.quick else NAMES)))
     threads = options.threads or default_threads()[-1 if options.quick else 0 :]
     rounds = options.rounds or (3 if options.quick else 11)
-    console = Console() if sys.stdout.isatty() else Console(width=170)
+    console = Console(width=max(TABLE_WIDTH, Console().width))  # a narrow terminal wraps lines, but no number is cut
     contenders = [contender for contender in installed() if contender.name not in options.without]
     with ExitStack() as stack:
         # Compiled code goes to an empty folder, so that "first call" has one meaning on every machine.

@@ -42,7 +42,7 @@ def test_plans_are_measured_once_there_are_plans(monkeypatch):
 
     def conv2d_plan(weight, bias, *options, algorithm):
         made.append((options, algorithm))
-        return lambda x: convjit.conv2d(x, weight, bias, *options)
+        return lambda x, out: convjit.conv2d(x, weight, bias, *options, out=out)
 
     monkeypatch.setattr(convjit, "conv2d_plan", conv2d_plan, raising=False)
     assert BY_NAME[OURS].offers() == PASSES
@@ -124,8 +124,8 @@ def test_a_worker_counts_what_is_prepared(monkeypatch, tmp_path):
     json.dumps(first)
     if first["prepared_bytes"] is None:
         pytest.skip("this system does not tell the most memory since a moment")
-    assert 31 << 20 < first["prepared_bytes"] < 48 << 20
-    assert 95 << 20 < first["peak_bytes"] < 120 << 20
+    assert 28 << 20 < first["prepared_bytes"] < 48 << 20
+    assert 90 << 20 < first["peak_bytes"] < 120 << 20
 
 
 def test_a_worker_without_a_problem_says_so():

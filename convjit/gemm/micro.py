@@ -33,14 +33,9 @@ TILES = 6  # for each number of rows and of vectors, from 1 on: the rows that ar
 @cache
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
-    row = isa.choose(*emitting.target()[::2])
-    lanes = row.vector_bytes // dtype.itemsize
-    sizes = _tile_rows(row.rows)
-    functions = {"pack_vectors": (7, _pack_vectors(dtype, lanes)), "pack_runs": (7, _pack_runs(dtype, lanes))}
-    for rows in sizes:
-        for vectors in range(1, row.vectors + 1):
-            functions[f"tile_{rows}_{vectors}"] = (12, _tile(dtype, lanes, rows, vectors))
-    addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions, row.features)
+    row = isa.here()
+    sizes, lanes = _tile_rows(row.rows), row.vector_bytes // dtype.itemsize
+    addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features)
     table = [dtype.itemsize, lanes, row.rows, row.vectors, addresses["pack_vectors"], addresses["pack_runs"]]
     for rows in range(1, row.rows + 1):
         done = max(size for size in sizes if size <= rows)
@@ -49,6 +44,17 @@ def kernels(dtype: DType) -> Array:
     result = np.array(table, np.int64)
     result.flags.writeable = False
     return result
+
+
+def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
+    """What is emitted for a dtype, by name: the number of arguments, and the body."""
+    row = isa.here()
+    lanes = row.vector_bytes // dtype.itemsize
+    found = {"pack_vectors": (7, _pack_vectors(dtype, lanes)), "pack_runs": (7, _pack_runs(dtype, lanes))}
+    for rows in _tile_rows(row.rows):
+        for vectors in range(1, row.vectors + 1):
+            found[f"tile_{rows}_{vectors}"] = (12, _tile(dtype, lanes, rows, vectors))
+    return found
 
 
 def _tile_rows(most: int) -> list[int]:

@@ -58,18 +58,24 @@ def compiled(name: str, functions: dict[str, tuple[int, Body]], features: str = 
     `features` are added to the target's. `name` is that of the file on disk.
     """
     with global_compiler_lock:  # which no fork finds locked
-        target = Target(*_codegen().magic_tuple())
-        key = hashlib.sha256(repr((sorted(functions), *target, features)).encode()).hexdigest()[:24]
+        key = hashlib.sha256(repr((sorted(functions), *target(), features)).encode()).hexdigest()[:24]
         machine = _machine(features)
         code = cache.read(name, key)
         if code is None:
-            code = machine.emit_object(_optimised(functions, machine, target.triple))
+            code = machine.emit_object(_optimised(functions, machine, target().triple))
             cache.keep(name, key, code)
-        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{target.triple}"'), machine)
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{target().triple}"'), machine)
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         engine.finalize_object()
         _engines.append(engine)
         return {symbol: engine.get_function_address(symbol) for symbol in functions}
+
+
+def assembly(functions: dict[str, tuple[int, Body]], features: str = "") -> str:
+    """What `compiled` makes of them, for people and tests to read."""
+    machine = _machine(features)
+    text: str = machine.emit_assembly(_optimised(functions, machine, target().triple))
+    return text
 
 
 def _machine(features: str) -> Any:

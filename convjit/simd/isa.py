@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..runtime import emitting
+
 
 class InstructionSet(NamedTuple):
     """A row: when it is chosen, and the tile of `rows` x `vectors` chains that the micro-kernel keeps in registers.
@@ -37,6 +39,12 @@ INSTRUCTION_SETS = (
     InstructionSet("neon", ("aarch64", "arm64"), (), 16, 32, rows=8, vectors=3),
     InstructionSet("vector128", (), (), 16, 16, rows=6, vectors=2),
 )  # fmt: skip
+
+
+def here() -> InstructionSet:
+    """The best row for what Numba compiles for in this process."""
+    target = emitting.target()
+    return choose(target.triple, target.features)
 
 
 def choose(triple: str, features: str) -> InstructionSet:

@@ -386,7 +386,7 @@ def test_code_for_another_cpu_is_not_loaded(place):
 @pytest.mark.parametrize("setting", cache._SETTINGS)
 def test_code_of_other_settings_has_another_name(setting, monkeypatch):
     def name():
-        return cache.DiskCache(environment.report)._path((), cpu_target.target_context.codegen())
+        return cache.DiskCache(environment.report)._key((), cpu_target.target_context.codegen())
 
     before = name()
     assert name() == before

@@ -20,9 +20,10 @@ from numpy.testing import assert_array_equal
 from rows import GENERAL
 
 import convjit
-from convjit.algorithms import implicit
 from convjit.functional import bilinear, columns, padding, pooling
-from convjit.runtime import launch, team, threads
+from convjit.gemm import micro
+from convjit.runtime import emitting, launch, team, threads
+from convjit.simd import isa
 from convjit.testing import LAYOUTS
 
 MANY_THREADS = 16
@@ -158,7 +159,7 @@ def test_a_slice_of_the_batch_gives_the_same_bits(name, dtype):
 INSTRUCTION_SETS = {
     "generic": ({"NUMBA_CPU_NAME": "generic"}, "xmm", "vfmadd"),
     "nehalem": ({"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": "+sse4.2"}, "xmm", "vfmadd"),
-    "haswell": ({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}, "vfmadd", "zmm"),
+    "haswell": ({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}, "ymm", "zmm"),
 }
 ON_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -174,9 +175,9 @@ def small_convolutions() -> dict[str, str]:
 
 
 def report_instructions(which: str) -> None:
-    """Print the digests, and the machine code of the forward pass."""
+    """Print the digests, and the machine code of the register tiles."""
     got = {"small": small_convolutions, "all": fixed_problems.everything}[which]()
-    code = "".join(implicit._forward.serial.inspect_asm().values())
+    code = emitting.assembly(micro.functions(np.dtype("float32")), isa.here().features)
     print(json.dumps([got, code]))
 
 

@@ -19,7 +19,7 @@ LONG_CALLS = {
     "conv2d, integers": "conv2d(ones(2, 32, 256, 256, 'i4'), ones(32, 32, 3, 3, 'i4'))",
     "conv2d, complex": "conv2d(ones(2, 32, 256, 256, 'c8'), ones(32, 32, 3, 3, 'c8'))",
     "conv2d, reference": "conv2d(ones(1, 16, 256, 256), ones(16, 16, 3, 3), algorithm='reference')",
-    "conv2d, many terms": "conv2d(ones(4, 1 << 15, 12, 12), ones(32, 1 << 15, 3, 3))",
+    "conv2d, many terms": "conv2d(ones(12, 1 << 15, 12, 12), ones(32, 1 << 15, 3, 3))",
     "input gradient": "conv2d_input_grad(ones(2, 64, 384, 384), ones(64, 64, 3, 3), 384, padding=1)",
     "input gradient, stride 2": "conv2d_input_grad(ones(4, 64, 256, 256), ones(64, 64, 3, 3), 513, 2)",
     "weight gradient": "conv2d_weight_grad(ones(4, 64, 256, 256), ones(4, 64, 256, 256), 3, padding=1)",

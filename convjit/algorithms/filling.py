@@ -1,4 +1,4 @@
-"""Filling the planes that products read.
+"""Filling the planes that products read: of all images before, or of one image by the worker that reads them.
 
 Knows images and planes; does not know what is read from them.
 """
@@ -7,73 +7,54 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..gemm.blocked import LIST_ENTRIES
-from ..gemm.planes import (
-    BEHIND,
-    Axis,
-    backward_axes,
-    fill_tile,
-    forward_axes,
-    horizontal_axis,
-    horizontal_phase,
-    plane_elements,
-    vertical_axis,
-    vertical_phase,
-)
-from ..gemm.product import Cut
-from ..geometry import Geometry
+from ..gemm.micro import kernels as kernels_of
+from ..gemm.planes import BEHIND, Axis, Planes, fill_tile, filling
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
 from ..runtime.tiles import tile, tiling
-from .algorithm import INDICES, Space
+from ..typing import Array
 
 
 @kernel
-def source_of_image(n: Any, images: Any, planes: Any, vertical: Axis, horizontal: Axis) -> Any:
+def source_of_image(n: Any, kernels: Any, p: Planes, inside: Any, images: Any, planes: Any) -> Any:
     """Fill the planes of image n, or leave it where it lies, and return the address at which image 0 would be."""
     if planes.size == 0:
         return images.ctypes.data
-    each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    channels = images.shape[1]
+    channels, size = images.shape[1], images.itemsize
+    each, image = p.phases_h * p.phases_w * p.padded_h * p.padded_w * size, p.image_h * p.image_w * size
     for c in range(channels):
-        fill_tile(planes, c * each, images[n, c], vertical, horizontal, 0, vertical.padded, 0, horizontal.padded)
-    planes[channels * each :] = 0
-    return planes.ctypes.data - n * channels * each * planes.itemsize
-
-
-def planes_space(channels: int, batch: int, axes: tuple[Axis, Axis], cut: Cut, workers: int) -> Space:
-    """The planes of all images, or of an image for each worker."""
-    if cut.by_image:
-        return Space((workers, plane_elements(channels, *axes)))
-    return Space((plane_elements(batch * channels, *axes),))
-
-
-def lists_space(workers: int) -> Space:
-    """A product's lists."""
-    return Space((workers, LIST_ENTRIES), INDICES)
+        fill_tile(
+            kernels, planes.ctypes.data + c * each, images.ctypes.data + (n * channels + c) * image, p, inside, 0,
+            p.padded_h, 0, p.padded_w,
+        )  # fmt: skip
+    planes[planes.size - BEHIND :] = 0
+    return planes.ctypes.data - n * channels * each
 
 
 @driver
-def _fill(task: Any, worker: Any, g: Geometry, backward: Any, rows: Any, cols: Any, images: Any, planes: Any) -> None:
-    """Fill a tile of the planes of a channel of `images` (N, C, H, W), for a forward or a backward read."""
-    vertical = vertical_phase(g, 0) if backward else vertical_axis(g)
-    horizontal = horizontal_phase(g, 0) if backward else horizontal_axis(g)
-    channel, top, bottom, left, right = tile(task, vertical.padded, horizontal.padded, rows, cols)
-    n, c = channel // images.shape[1], channel % images.shape[1]
-    each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    fill_tile(planes, channel * each, images[n, c], vertical, horizontal, top, bottom, left, right)
+def _fill(
+    task: Any, worker: Any, p: Planes, rows: Any, cols: Any, kernels: Any, inside: Any, images: Any, planes: Any
+) -> None:
+    """Fill a tile of the planes of a channel of `images` (N, C, H, W)."""
+    channel, top, bottom, left, right = tile(task, p.padded_h, p.padded_w, rows, cols)
+    size = images.itemsize
+    each = p.phases_h * p.phases_w * p.padded_h * p.padded_w
+    fill_tile(
+        kernels, planes.ctypes.data + channel * each * size,
+        images.ctypes.data + channel * p.image_h * p.image_w * size, p, inside, top, bottom, left, right,
+    )  # fmt: skip
 
 
-def fill_planes(workers: int, g: Geometry, backward: bool, images: Any, planes: Any) -> Any:
-    """Fill the planes; they, or the images where those are read in place, as flat elements."""
+def fill_planes(workers: int, axes: tuple[Axis, Axis], images: Array, planes: Array) -> Array:
+    """Fill the planes; they, or the images where those are read in place, read-only."""
     if planes.size == 0:
         return images.reshape(images.size)
     planes[planes.size - BEHIND :] = 0
-    vertical, horizontal = backward_axes(g) if backward else forward_axes(g)
-    phases = vertical.phases * horizontal.phases
-    tiles = tiling(vertical.padded, horizontal.padded, phases)
+    p, inside = filling(axes)
+    tiles = tiling(p.padded_h, p.padded_w, p.phases_h * p.phases_w)
     tasks = images.shape[0] * images.shape[1] * tiles.a_plane
-    launch(_fill, workers, tasks, planes.size, g, backward, tiles.rows, tiles.cols, images, planes)
+    kernels = kernels_of(images.dtype)
+    launch(_fill, workers, tasks, planes.size / 4, p, tiles.rows, tiles.cols, kernels, inside, images, planes)
     # Read-only as images are: whichever of the two is read, the kernels have one signature.
     source = planes.view()
     source.flags.writeable = False

@@ -5,16 +5,15 @@ Knows how both factors are packed, 128 pixels at a time; does not know how a reg
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
-from ..gemm import micro
 from ..gemm.blocked import (
     LIST_ENTRIES,
     PANEL,
     PANEL_LANES,
     PANEL_OFFSETS,
-    RUNS,
-    clear_behind,
+    PIECES,
     fold_block,
     list_panel_offsets,
     results_at,
@@ -23,8 +22,10 @@ from ..gemm.blocked import (
     tile_count,
     tile_lanes,
 )
-from ..gemm.micro import pack_runs
-from ..gemm.planes import BEHIND, Axis, forward_axes, horizontal_axis, plane_elements, term_offsets, vertical_axis
+from ..gemm.micro import ELEMENT, LANES, pack
+from ..gemm.micro import kernels as kernels_of
+from ..gemm.planes import BEHIND, forward_axes, list_pieces, plane_elements, term_offsets
+from ..gemm.product import Product, plan_product
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel, uncompiled
@@ -32,6 +33,15 @@ from ..runtime.launch import launch
 from ..typing import DType
 from .algorithm import INDICES, Space, work_ns
 from .filling import fill_planes
+
+
+@kernel
+def _clear_behind(scratch: Any, lanes: Any, step: Any) -> None:
+    """Zero the lanes of the panel that only fill up the last vector: what lies there may be slow (denormal)."""
+    for t in range(TERM_BLOCK if lanes % step != 0 else 0):
+        at = (PANEL + t) * PANEL_LANES
+        for j in range(at + lanes, at + (lanes + step - 1) // step * step):
+            scratch[j] = 0
 
 
 @kernel
@@ -55,23 +65,18 @@ def _pack_pixels(
 
 
 @kernel
-def _list_pixels(runs: Any, g: Geometry, vertical: Axis, horizontal: Axis, first: Any, count: Any) -> Any:
-    """List the runs of neighbours that output pixels `first .. first + count` of the batch meet; return how many."""
-    image = g.in_channels * vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    n = first // (vertical.grid * horizontal.grid)
-    i = first // horizontal.grid % vertical.grid
-    k = first % horizontal.grid
-    found = 0
-    while count > 0:
-        here = min(horizontal.grid - k, count)
-        runs[2 * found], runs[2 * found + 1] = n * image + i * horizontal.padded + k, here
-        found += 1
-        count -= here
-        k = 0
-        i += 1
-        if i == vertical.grid:
-            i = 0
-            n += 1
+def _list_pixels(pieces: Any, p: Product, first: Any, count: Any, lanes: Any) -> Any:
+    """List what output pixels `first .. first + count` of the batch meet, as `list_pieces` does; return how many."""
+    pixels, found, lane = p.grid_h * p.grid_w, 0, 0
+    while lane < count:
+        n, pixel = (first + lane) // pixels, (first + lane) % pixels
+        run = min(pixels - pixel, count - lane)
+        before = found
+        found += list_pieces(pieces[3 * found :], p.grid_w, p.padded_w, pixel, run, lanes)
+        for i in range(3 * before, 3 * found, 3):
+            pieces[i] += n * p.groups * p.channels * p.each
+            pieces[i + 1] += lane
+        lane += run
     return found
 
 
@@ -82,43 +87,38 @@ _TASK_ROWS = 256
 
 @driver
 def _weight_grad(
-    task: Any, worker: Any, g: Geometry, chunk: Any, first: Any, stop: Any, kernels: Any, offsets: Any, dy: Any,
-    source: Any, dw: Any, scratch: Any, packed: Any, lists: Any,
+    task: Any, worker: Any, p: Product, first: Any, stop: Any, kernels: Any, offsets: Any, dy: Any, source: Any,
+    dw: Any, scratch: Any, packed: Any, lists: Any,
 ) -> None:  # fmt: skip
     """dw[o,c,kh,kw] = sum over n,oh,ow of x[n, c, oh*stride_h+kh*dilation_h-pad_top, ...] * dy[n,o,oh,ow]
 
     Of the terms (n, oh, ow), those `first <= term < stop`, whole totals, which are added to `dw` if they are not the
     first. Tasks are (group, chunk of (c, kh, kw), tile of output channels). `dy` is (N * O, pixels), `dw` (O, rows).
     """
-    group_in, group_out = g.in_channels // g.groups, g.out_channels // g.groups
-    pixels = g.out_h * g.out_w
-    rows = group_in * g.kernel_h * g.kernel_w
-    tiles, tile_width = tile_count(group_out), tile_lanes(group_out, kernels[micro.LANES])
-    chunks = (rows + chunk - 1) // chunk
-    lane = task % tiles * tile_width
-    row = task // tiles % chunks * chunk
-    group = task // (tiles * chunks)
-    lanes = min(tile_width, group_out - lane)
+    pixels, rows = p.grid_h * p.grid_w, p.channels * p.taps
+    chunks = (rows + p.chunk - 1) // p.chunk
+    lane = task % p.tiles * p.lanes
+    row = task // p.tiles % chunks * p.chunk
+    group = task // (p.tiles * chunks)
+    lanes = min(p.lanes, p.rows - lane)
     if lanes <= 0:
         return
-    rows_here = min(chunk, rows - row)
-    channel = group * group_out + lane
-    vertical, horizontal = vertical_axis(g), horizontal_axis(g)
-    space, taps = scratch[worker], packed[worker]
-    panel = space.ctypes.data + PANEL * PANEL_LANES * space.itemsize
-    panel_offsets = lists[worker].ctypes.data + 8 * PANEL_OFFSETS
-    each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    met = source.ctypes.data + group * group_in * each * source.itemsize
-    list_panel_offsets(lists[worker])
-    clear_behind(space, lanes, kernels[micro.LANES])
+    rows_here = min(p.chunk, rows - row)
+    channel = group * p.rows + lane
+    space, taps, list_here = scratch[worker], packed[worker], lists[worker]
+    size = kernels[ELEMENT]
+    panel, panel_offsets = space.ctypes.data + PANEL * PANEL_LANES * size, list_here.ctypes.data + 8 * PANEL_OFFSETS
+    met = source.ctypes.data + group * p.channels * p.each * size
+    list_panel_offsets(list_here)
+    _clear_behind(space, lanes, kernels[LANES])
     for total in range(first, stop, TERMS_A_TOTAL):
         terms = min(TERMS_A_TOTAL, stop - total)
         for term in range(0, terms, TERM_BLOCK):
             here = min(TERM_BLOCK, terms - term)
-            _pack_pixels(space, dy, channel, lanes, pixels, total + term, here, g.out_channels)
-            runs = _list_pixels(lists[worker, RUNS:], g, vertical, horizontal, total + term, here)
-            pack_runs(
-                kernels, met, offsets.ctypes.data + 8 * row, rows_here, lists[worker].ctypes.data + 8 * RUNS, runs,
+            _pack_pixels(space, dy, channel, lanes, pixels, total + term, here, p.groups * p.rows)
+            count = _list_pixels(list_here[PIECES:], p, total + term, here, kernels[LANES])
+            pack(
+                kernels, met, offsets.ctypes.data + 8 * row, rows_here, list_here.ctypes.data + 8 * PIECES, count,
                 taps.ctypes.data, TERM_BLOCK,
             )  # fmt: skip
             fold_block(
@@ -131,20 +131,25 @@ def _weight_grad(
                 dw[channel + j, row + r] = value if total == 0 else dw[channel + j, row + r] + value
 
 
-def _weight_grad_rows(g: Geometry, workers: int) -> int:
-    rows = g.in_channels // g.groups * g.kernel_h * g.kernel_w
-    tiles = g.groups * int(uncompiled(tile_count)(g.out_channels // g.groups))
-    return min(_TASK_ROWS, row_chunk(rows, tiles, TERMS_A_TOTAL, workers))
+@lru_cache(maxsize=256)
+def _product(g: Geometry, workers: int, dtype: DType) -> Product:
+    """How the gradient is cut, in the words of a forward product: `tiles` and `lanes` are of output channels here."""
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    axes = forward_axes(g)
+    forward = plan_product(axes, g.batch, g.groups, rows, channels, g.out_h * g.out_w, 1, workers, dtype)
+    tiles = int(uncompiled(tile_count)(rows))
+    lanes = int(uncompiled(tile_lanes)(rows, kernels_of(dtype)[LANES]))
+    chunk = min(_TASK_ROWS, row_chunk(channels * forward.taps, g.groups * tiles, TERMS_A_TOTAL, workers))
+    return forward._replace(tiles=tiles, lanes=lanes, chunk=chunk)
 
 
 def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Scratch, planes, packed taps and lists."""
-    rows = _weight_grad_rows(g, workers)
-    elements = plane_elements(g.batch * g.in_channels, *forward_axes(g))
-    scratch = scratch_elements(rows, TERMS_A_TOTAL)
-    packed = rows * TERM_BLOCK + BEHIND
+    rows = _product(g, workers, dtype).chunk
+    planes = plane_elements(g.batch * g.in_channels, *forward_axes(g))
     return (
-        Space((workers, scratch)), Space((elements,)), Space((workers, packed)), Space((workers, LIST_ENTRIES), INDICES)
+        Space((workers, scratch_elements(rows, TERMS_A_TOTAL))), Space((planes,)),
+        Space((workers, rows * TERM_BLOCK + BEHIND)), Space((workers, LIST_ENTRIES), INDICES),
     )  # fmt: skip
 
 
@@ -156,20 +161,19 @@ def run(
     if terms == 0:
         dw[...] = 0
         return
-    source = fill_planes(workers, g, False, x, planes)
-    chunk = _weight_grad_rows(g, workers)
-    rows, group_out = g.in_channels // g.groups * g.kernel_h * g.kernel_w, g.out_channels // g.groups
-    tasks = g.groups * int(uncompiled(tile_count)(group_out)) * -(-rows // chunk)
+    axes, p = forward_axes(g), _product(g, workers, dw.dtype)
+    source = fill_planes(workers, axes, x, planes)
+    rows = p.channels * p.taps
+    tasks = p.groups * p.tiles * -(-rows // p.chunk)
     # As many totals at once as keep a task short: totals follow one another, so each launch waits for the last one.
-    together = TERMS_A_TOTAL * max(1, (_TASK_ROWS * PANEL_LANES) // (chunk * min(group_out, PANEL_LANES)))
+    together = TERMS_A_TOTAL * max(1, (_TASK_ROWS * PANEL_LANES) // (p.chunk * min(p.rows, PANEL_LANES)))
     gradients = dy.reshape(g.batch * g.out_channels, g.out_h * g.out_w)
     matrix = dw.reshape(g.out_channels, rows)
-    kernels = micro.kernels(dw.dtype)
-    offsets = term_offsets(*forward_axes(g), g.in_channels // g.groups)
+    kernels, offsets = kernels_of(dw.dtype), term_offsets(*axes, p.channels)
     for first in range(0, terms, together):
         stop = min(terms, first + together)
         share = work_ns(g) * (stop - first) / terms
         launch(
-            _weight_grad, workers, tasks, share, g, chunk, first, stop, kernels, offsets, gradients, source,
-            matrix, scratch, packed, lists,
+            _weight_grad, workers, tasks, share, p, first, stop, kernels, offsets, gradients, source, matrix, scratch,
+            packed, lists,
         )  # fmt: skip

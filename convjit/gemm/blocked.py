@@ -10,7 +10,7 @@ A scratch is flat, rows of `PANEL_LANES` elements:
 `TOTALS + rows`          the same again where sums are longer than one total: the results
 =======================  =====================================================================================
 
-A worker's lists are flat 64-bit integers: `PANEL_OFFSETS`, where each row of the panel begins, and `RUNS`, see
+A worker's lists are flat 64-bit integers: `PANEL_OFFSETS`, where each row of the panel begins, and `PIECES`, see
 `micro.pack`.
 """
 
@@ -34,8 +34,8 @@ PANEL = 0
 TOTALS = TERM_BLOCK + 1
 
 PANEL_OFFSETS = 0
-RUNS = TERM_BLOCK
-LIST_ENTRIES = RUNS + 2 * PANEL_LANES
+PIECES = TERM_BLOCK
+LIST_ENTRIES = PIECES + 3 * (PANEL_LANES + 1)
 
 
 def scratch_elements(result_rows: int, terms: int) -> int:
@@ -84,15 +84,6 @@ def list_panel_offsets(lists: Any) -> None:
 
 
 @kernel
-def clear_behind(scratch: Any, lanes: Any, step: Any) -> None:
-    """Zero the lanes of the panel that only fill up the last vector: what lies there may be slow (denormal)."""
-    for t in range(TERM_BLOCK if lanes % step != 0 else 0):
-        at = (PANEL + t) * PANEL_LANES
-        for j in range(at + lanes, at + (lanes + step - 1) // step * step):
-            scratch[j] = 0
-
-
-@kernel
 def fold_block(
     kernels: Any, a: Any, a_stride: Any, rows: Any, b: Any, offsets: Any, terms_done: Any, terms_here: Any,
     terms_all: Any, scratch: Any, lanes: Any,
@@ -104,7 +95,7 @@ def fold_block(
     extend = 0 if terms_done % TERMS_A_TOTAL == 0 else 1
     totals = scratch.ctypes.data + TOTALS * PANEL_LANES * scratch.itemsize
     multiply(
-        kernels, a, a_stride, rows, b, offsets, terms_here, lanes, totals, PANEL_LANES, totals, PANEL_LANES, extend, 0
+        kernels, a, a_stride, rows, b, offsets, terms_here, lanes, totals, PANEL_LANES, extend, 0
     )  # fmt: skip
     close_totals(scratch, rows, terms_done + terms_here, terms_all, lanes)
 

@@ -19,29 +19,23 @@ from ..runtime.compile import kernel
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
+from .filling import fill
 
 # What compiled code is told of a dtype's kernels, an int64 array: numbers, then addresses.
 ELEMENT = 0  # bytes an element
 LANES = 1  # lanes a vector
-ROWS = 2  # rows of the largest tile
-VECTORS = 3  # vectors of the widest tile
-PACK_VECTORS = 4
-PACK_RUNS = 5
-TILES = 6  # for each number of rows and of vectors, from 1 on: the rows that are done at once, the tile's address
+MULTIPLY = 2
+PACK = 3
+FILL = 4
 
 
 @cache
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    sizes, lanes = _tile_rows(row.rows), row.vector_bytes // dtype.itemsize
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features)
-    table = [dtype.itemsize, lanes, row.rows, row.vectors, addresses["pack_vectors"], addresses["pack_runs"]]
-    for rows in range(1, row.rows + 1):
-        done = max(size for size in sizes if size <= rows)
-        for vectors in range(1, row.vectors + 1):
-            table += [done, addresses[f"tile_{done}_{vectors}"]]
-    result = np.array(table, np.int64)
+    entries = (addresses[name] for name in ("multiply", "pack", "fill"))
+    result = np.array([dtype.itemsize, row.vector_bytes // dtype.itemsize, *entries], np.int64)
     result.flags.writeable = False
     return result
 
@@ -50,36 +44,37 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     """What is emitted for a dtype, by name: the number of arguments, and the body."""
     row = isa.here()
     lanes = row.vector_bytes // dtype.itemsize
-    found = {"pack_vectors": (7, _pack_vectors(dtype, lanes)), "pack_runs": (7, _pack_runs(dtype, lanes))}
-    for rows in _tile_rows(row.rows):
-        for vectors in range(1, row.vectors + 1):
-            found[f"tile_{rows}_{vectors}"] = (12, _tile(dtype, lanes, rows, vectors))
-    return found
+    found = {
+        f"tile_{rows}_{vectors}": (10, _tile(dtype, lanes, rows, vectors))
+        for rows in _tile_rows(row.rows)
+        for vectors in range(1, row.vectors + 1)
+    }
+    found["multiply"] = (11, _multiply(dtype, lanes, row))
+    return found | {"pack": (7, _pack(dtype, lanes)), "fill": (9, fill(dtype, lanes))}
 
 
 def _tile_rows(most: int) -> list[int]:
     """Heights that tiles are emitted for; what is left of a number of rows is put together from the smaller ones."""
-    return sorted({most, *(size for size in (1, 2, 4, 8) if size < most)})
+    return sorted({most, *(size for size in (1, 2, 4, 8) if size < most)}, reverse=True)
 
 
 def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
     """A register tile, called as `multiply` calls it.
 
-    target[r*target_stride + j] = sum over t of a[r*a_stride + t] * b[offsets[t] + j], r < rows, j < count, t in order,
-    one fma a term; with `extend`, added to source[r*source_stride + j]; with a `bias` that is not address 0, bias[r] is
-    added last. `count` fills all vectors but the last one. Of `b` whole vectors are read, of the others what counts.
+    target[r*pitch + j] = sum over t of a[r*a_stride + t] * b[offsets[t] + j], r < rows, j < count, t in order, one fma
+    a term; with `extend`, added to what the target was; with a `bias` that is not address 0, bias[r] is added last.
+    `count` fills all vectors but the last one. Of `b` whole vectors are read, of the others what counts.
     """
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        a, a_stride, b, offsets, terms, source, source_stride, target, target_stride, count, extend, bias = arguments
+        a, a_stride, b, offsets, terms, target, pitch, count, extend, bias = arguments
         chains = _chains(v, _rows(v, a, a_stride, rows), v.pointer(b), v.integers(offsets), terms, vectors)
         left = builder.sub(count, index((vectors - 1) * lanes))
         mask = v.first(left)
         cut = builder.zext(builder.icmp_signed("<", left, index(lanes)), count.type)
 
-        def places(address: Any, stride: Any) -> list[Any]:
-            return [v.offset(row, j * lanes) for row in _rows(v, address, stride, rows) for j in range(vectors)]
+        places = [v.offset(row, j * lanes) for row in _rows(v, target, pitch, rows) for j in range(vectors)]
 
         def load(place: Any, i: int, is_cut: bool) -> Any:
             return v.load_masked(place, mask) if is_cut and i % vectors == vectors - 1 else v.load(place)
@@ -91,7 +86,7 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
                 v.store(value, place)
 
         def extended() -> list[Any]:  # loads beside additions, or registers would have to hold all totals, too
-            at = list(enumerate(zip(places(source, source_stride), chains, strict=True)))
+            at = list(enumerate(zip(places, chains, strict=True)))
 
             def added(is_cut: bool) -> list[Any]:
                 return [v.add(load(place, i, is_cut), chain) for i, (place, chain) in at]
@@ -104,7 +99,7 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
 
         sums = v.either(extend, extended, lambda: chains)
         results = v.either(bias, lambda: shifted(sums), lambda: sums)
-        at = list(enumerate(zip(results, places(target, target_stride), strict=True)))
+        at = list(enumerate(zip(results, places, strict=True)))
 
         def stored(is_cut: bool) -> list[Any]:
             for i, (result, place) in at:
@@ -141,24 +136,87 @@ def _chains(v: Vectors, a: list[Any], b: Any, offsets: Any, terms: Any, vectors:
     return v.loop(terms, [offsets, *a, *[v.zero] * (rows * vectors)], term)[rows + 1 :]
 
 
-def _pack_vectors(dtype: DType, lanes: int) -> emitting.Body:
-    """Pack a panel: panel[t*pitch + to + j] = source[offsets[t] + from + j] for vectors (from, to), in their order."""
+def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
+    """Cover any number of rows and lanes with register tiles; the arguments are `multiply`'s.
+
+    Panels are of nearly equal width: four vectors are two and two, not three and one, whose tile has few chains. A
+    panel stays in the first-level cache while all rows of `a` pass by.
+    """
+    sizes = _tile_rows(row.rows)
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        source, offsets, terms, vectors, count, panel, pitch = arguments
-        begin, first = v.pointer(source), v.integers(vectors)
+        a, a_stride, rows, b, offsets, terms, count, target, pitch, extend, bias = arguments
+        size = index(dtype.itemsize)
+        vectors = builder.sdiv(builder.add(count, index(lanes - 1)), index(lanes))
+        panels = builder.sdiv(builder.add(vectors, index(row.vectors - 1)), index(row.vectors))
+
+        def run_tiles(height: int, width: int, times: Any, here: Any, values: list[Any]) -> list[Any]:
+            """So many tiles one below the other."""
+
+            def run_tile(values: list[Any]) -> list[Any]:
+                from_a, to, shift, met = values
+                v.call(
+                    f"tile_{height}_{width}", from_a, a_stride, met, offsets, terms, to, pitch, here, extend, shift
+                )  # fmt: skip
+                down = builder.mul(index(height), size)
+                next_shift = builder.add(shift, builder.select(v.is_set(bias), down, index(0)))
+                next_a = builder.add(from_a, builder.mul(a_stride, down))
+                return [next_a, builder.add(to, builder.mul(pitch, down)), next_shift, met]
+
+            return v.loop(times, values, run_tile)
+
+        def run_panel(values: list[Any]) -> list[Any]:
+            met, to, vectors, panels, left = values
+            width = builder.sdiv(builder.add(vectors, builder.sub(panels, index(1))), panels)
+            here = v.least(builder.mul(width, index(lanes)), left)
+            for tile_width in range(1, row.vectors + 1):
+                is_width = builder.zext(builder.icmp_signed("==", width, index(tile_width)), width.type)
+
+                def run_rows(tile_width: int = tile_width) -> list[Any]:
+                    at, rows_left = [a, to, bias, met], rows
+                    for height in sizes:
+                        at = run_tiles(height, tile_width, builder.sdiv(rows_left, index(height)), here, at)
+                        rows_left = builder.srem(rows_left, index(height))
+                    return []
+
+                v.either(is_width, run_rows, list)
+            along = builder.mul(here, size)
+            return [
+                builder.add(met, along), builder.add(to, along), builder.sub(vectors, width),
+                builder.sub(panels, index(1)), builder.sub(left, here),
+            ]  # fmt: skip
+
+        v.loop(panels, [b, target, vectors, panels, count], run_panel)
+
+    return body
+
+
+def _pack(dtype: DType, lanes: int) -> emitting.Body:
+    """Pack a panel: panel[t*pitch + to + j] = source[offsets[t] + from + j], j < count, for pieces (from, to, count).
+
+    A piece is a vector, the rest of which is zero: nothing is read but what counts, and what lies behind a piece is
+    written over by the next one.
+    """
+
+    def body(builder: Any, arguments: Any) -> None:
+        v = Vectors(builder, dtype, lanes)
+        source, offsets, terms, pieces, count, panel, pitch = arguments
+        begin, first = v.pointer(source), v.integers(pieces)
 
         def pack_term(values: list[Any]) -> list[Any]:
             offset, place = values
             met = v.offset(begin, v.element(offset))
 
-            def copy_vector(values: list[Any]) -> list[Any]:
-                (vector,) = values
-                v.store(v.load(v.offset(met, v.element(vector))), v.offset(place, v.element(v.offset(vector, 1))))
-                return [v.offset(vector, 2)]
+            def copy_piece(values: list[Any]) -> list[Any]:
+                (piece,) = values
+                at, of_piece = v.offset(met, v.element(piece)), v.element(v.offset(piece, 2))
+                is_cut = builder.zext(builder.icmp_signed("<", of_piece, index(lanes)), of_piece.type)
+                (value,) = v.either(is_cut, lambda: [v.load_masked(at, v.first(of_piece))], lambda: [v.load(at)])
+                v.store(value, v.offset(place, v.element(v.offset(piece, 1))))
+                return [v.offset(piece, 3)]
 
-            v.loop(count, [first], copy_vector)
+            v.loop(count, [first], copy_piece)
             return [v.offset(offset, 1), v.offset(place, pitch)]
 
         v.loop(terms, [v.integers(offsets), v.pointer(panel)], pack_term)
@@ -166,94 +224,33 @@ def _pack_vectors(dtype: DType, lanes: int) -> emitting.Body:
     return body
 
 
-def _pack_runs(dtype: DType, lanes: int) -> emitting.Body:
-    """Pack a panel without reading anything but its runs: (where it begins, how many) each, one after the other.
-
-    Whole vectors are written, up to a vector behind the last run.
-    """
-
-    def body(builder: Any, arguments: Any) -> None:
-        v = Vectors(builder, dtype, lanes)
-        source, offsets, terms, runs, run_count, panel, pitch = arguments
-        begin, first_run = v.pointer(source), v.integers(runs)
-
-        def copy_run(values: list[Any]) -> list[Any]:
-            met, run, place = values
-            start = v.offset(met, v.element(run))
-            count = v.element(v.offset(run, 1))
-            whole = builder.sdiv(count, index(lanes))
-
-            def copy_vector(values: list[Any]) -> list[Any]:
-                v.store(v.load(values[0]), values[1])
-                return [v.offset(values[0], lanes), v.offset(values[1], lanes)]
-
-            rest, to = v.loop(whole, [start, place], copy_vector)
-            left = builder.srem(count, index(lanes))
-
-            def copy_rest() -> list[Any]:
-                v.store(v.load_masked(rest, v.first(left)), to)
-                return []
-
-            v.either(left, copy_rest, list)
-            return [met, v.offset(run, 2), v.offset(place, count)]
-
-        def pack_term(values: list[Any]) -> list[Any]:
-            offset, place = values
-            v.loop(run_count, [v.offset(begin, v.element(offset)), first_run, place], copy_run)
-            return [v.offset(offset, 1), v.offset(place, pitch)]
-
-        v.loop(terms, [v.integers(offsets), v.pointer(panel)], pack_term)
-
-    return body
-
-
-_call_tile = emitting.caller(12)
+_call_multiply = emitting.caller(11)
 _call_pack = emitting.caller(7)
+_call_fill = emitting.caller(9)
 
 
 @kernel
-def pack_vectors(
-    kernels: Any, source: Any, offsets: Any, terms: Any, vectors: Any, count: Any, panel: Any, pitch: Any
-) -> None:
-    """Pack a panel, see `_pack_vectors`; all but the counts are addresses."""
-    _call_pack(kernels[PACK_VECTORS], source, offsets, terms, vectors, count, panel, pitch)
-
-
-@kernel
-def pack_runs(
-    kernels: Any, source: Any, offsets: Any, terms: Any, runs: Any, count: Any, panel: Any, pitch: Any
-) -> None:
-    """Pack a panel, see `_pack_runs`; all but the counts are addresses."""
-    _call_pack(kernels[PACK_RUNS], source, offsets, terms, runs, count, panel, pitch)
+def pack(kernels: Any, source: Any, offsets: Any, terms: Any, pieces: Any, count: Any, panel: Any, pitch: Any) -> None:
+    """Pack a panel, see `_pack`; all but the counts are addresses."""
+    _call_pack(kernels[PACK], source, offsets, terms, pieces, count, panel, pitch)
 
 
 @kernel
 def multiply(
-    kernels: Any, a: Any, a_stride: Any, rows: Any, b: Any, offsets: Any, terms: Any, count: Any, source: Any,
-    source_stride: Any, target: Any, target_stride: Any, extend: Any, bias: Any,
+    kernels: Any, a: Any, a_stride: Any, rows: Any, b: Any, offsets: Any, terms: Any, count: Any, target: Any,
+    pitch: Any, extend: Any, bias: Any,
 ) -> None:  # fmt: skip
-    """Cover rows x count lanes with register tiles, see `_tile`.
+    """Multiply rows with `count` lanes, in place in `target` where it extends a sum; see `_tile`, `_multiply`.
 
-    `a`, `b`, `offsets`, `source`, `target`, `bias` are addresses; of `b`, whole vectors are read beyond `count`.
+    `a`, `b`, `offsets`, `target`, `bias` are addresses; of `b`, whole vectors are read beyond `count`.
     """
-    size, lanes, most, widest = kernels[ELEMENT], kernels[LANES], kernels[ROWS], kernels[VECTORS]
-    vectors = (count + lanes - 1) // lanes
-    panels = (vectors + widest - 1) // widest
-    j = 0
-    # Panels of nearly equal width: four vectors are two and two, not three and one, whose tile has few chains. A panel
-    # stays in the first-level cache while all rows of `a` pass by.
-    while panels > 0:
-        width = (vectors + panels - 1) // panels
-        here = min(width * lanes, count - j)
-        r = 0
-        while r < rows:
-            entry = TILES + 2 * ((min(rows - r, most) - 1) * widest + width - 1)
-            _call_tile(
-                kernels[entry + 1], a + r * a_stride * size, a_stride, b + j * size, offsets, terms,
-                source + (r * source_stride + j) * size, source_stride, target + (r * target_stride + j) * size,
-                target_stride, here, extend, bias + r * size if bias != 0 else 0,
-            )  # fmt: skip
-            r += kernels[entry]
-        j += here
-        vectors -= width
-        panels -= 1
+    _call_multiply(kernels[MULTIPLY], a, a_stride, rows, b, offsets, terms, count, target, pitch, extend, bias)
+
+
+@kernel
+def fill_rows(
+    kernels: Any, target: Any, pitch: Any, source: Any, source_pitch: Any, rows: Any, before: Any, count: Any,
+    after: Any, step: Any,
+) -> None:  # fmt: skip
+    """Fill rows of a plane, see `gemm.filling`; `target` and `source` are addresses."""
+    _call_fill(kernels[FILL], target, pitch, source, source_pitch, rows, before, count, after, step)

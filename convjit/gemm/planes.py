@@ -20,6 +20,7 @@ from ..geometry import Geometry
 from ..runtime.compile import kernel, uncompiled
 from ..runtime.copying import copy_run
 from ..typing import Array
+from .micro import ELEMENT, fill_rows
 
 # Elements behind the last plane that may be read: the rest of the widest vector, of 16 elements.
 BEHIND = 16
@@ -48,8 +49,7 @@ class Axis(NamedTuple):
     kernel_step: int
 
 
-@kernel
-def forward_axis(out_size: Any, kernel_size: Any, stride: Any, dilation: Any, pad: Any, in_size: Any) -> Any:
+def forward_axis(out_size: int, kernel_size: int, stride: int, dilation: int, pad: int, in_size: int) -> Axis:
     """Output pixels read the input: tap `k` of output `i` meets input `i*stride + k*dilation - pad`."""
     padded = out_size + (kernel_size - 1) * dilation // stride
     phases = min(kernel_size, stride // math.gcd(stride, dilation))
@@ -94,18 +94,6 @@ def backward_axis(
 
 
 @kernel
-def vertical_axis(g: Geometry) -> Any:
-    """Rows of a forward read."""
-    return forward_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h)
-
-
-@kernel
-def horizontal_axis(g: Geometry) -> Any:
-    """Columns of a forward read."""
-    return forward_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w)
-
-
-@kernel
 def vertical_phase(g: Geometry, phase: Any) -> Any:
     """Rows of a backward read of one phase."""
     return backward_axis(phase, g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h)
@@ -132,10 +120,9 @@ def plane_elements(channels: int, vertical: Axis, horizontal: Axis) -> int:
 @lru_cache(maxsize=64)
 def forward_axes(g: Geometry) -> tuple[Axis, Axis]:
     """Both axes of a forward read, in Python."""
-    axis = uncompiled(forward_axis)
     return (
-        axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
-        axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
+        forward_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
+        forward_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
     )
 
 
@@ -207,35 +194,77 @@ def copy_rows(
                 row[q] = line[first + q * step]
 
 
+class Planes(NamedTuple):
+    """How compiled code fills the planes of a channel, beside the table of `filling`."""
+
+    phases_h: int
+    phases_w: int
+    padded_h: int
+    padded_w: int
+    step_h: int
+    step_w: int
+    image_h: int
+    image_w: int
+
+    @property
+    def each(self) -> int:
+        """Elements of all planes of a channel."""
+        return self.phases_h * self.phases_w * self.padded_h * self.padded_w
+
+
+@lru_cache(maxsize=64)
+def filling(axes: tuple[Axis, Axis]) -> tuple[Planes, Array]:
+    """How planes are filled, and for each row phase, then each column phase, what its pixels show.
+
+    That is (shift, lowest, highest): pixel `r` shows source pixel `r*step + shift` for `lowest <= r < highest`.
+    """
+    vertical, horizontal = axes
+    entries = []
+    for axis in axes:
+        for phase in range(axis.phases):
+            shift = phase * axis.phase_step % axis.step + axis.first
+            entries.append((shift, *_inside(shift, axis)))
+    table = np.array(entries, np.int64)
+    table.flags.writeable = False
+    planes = Planes(
+        vertical.phases, horizontal.phases, vertical.padded, horizontal.padded, vertical.step, horizontal.step,
+        vertical.size, horizontal.size,
+    )  # fmt: skip
+    return planes, table
+
+
+def _inside(shift: int, axis: Axis) -> tuple[int, int]:
+    """The pixels of a plane, in bounds and in order, that show source pixels."""
+    lowest = max(0, -(shift // axis.step))
+    highest = max(0, -(-(axis.size - shift) // axis.step))
+    return min(lowest, axis.padded), max(min(lowest, axis.padded), min(highest, axis.padded))
+
+
 @kernel
 def fill_tile(
-    planes: Any, base: Any, image: Any, vertical: Axis, horizontal: Axis, top: Any, bottom: Any, left: Any, right: Any
+    kernels: Any, target: Any, image: Any, p: Planes, inside: Any, top: Any, bottom: Any, left: Any, right: Any
 ) -> None:
-    """Fill rows `top..bottom`, columns `left..right` of all planes of one channel, which begin at `base`.
-
-    Zeros first, then what lies inside `image` (H, W).
-    """
-    pitch, step = horizontal.padded, horizontal.step
-    at = base
-    for p in range(vertical.phases):
-        shift_h = p * vertical.phase_step % vertical.step + vertical.first
-        first_row, last_row = clipped(shift_h, vertical.step, vertical.size, bottom)
-        first_row = max(first_row, top)
-        for q in range(horizontal.phases):
-            shift_w = q * horizontal.phase_step % step + horizontal.first
-            first_col, last_col = clipped(shift_w, step, horizontal.size, right)
-            first_col = max(first_col, left)
-            if right - left == pitch:
-                planes[at + top * pitch : at + bottom * pitch] = 0
-            else:
-                for r in range(top, bottom):
-                    planes[at + r * pitch + left : at + r * pitch + right] = 0
-            copy_rows(
-                planes, at + first_row * pitch + first_col, pitch, image, first_row * vertical.step + shift_h,
-                vertical.step, max(0, last_row - first_row), first_col * step + shift_w, step,
-                max(0, last_col - first_col),
+    """Fill rows `top..bottom`, columns `left..right` of all planes of a channel from an image; both are addresses."""
+    size = kernels[ELEMENT]
+    for phase_h in range(p.phases_h):
+        first_row = min(max(inside[phase_h, 1], top), bottom)
+        last_row = min(max(inside[phase_h, 2], first_row), bottom)
+        source_row = image + (first_row * p.step_h + inside[phase_h, 0]) * p.image_w * size
+        for phase_w in range(p.phases_w):
+            shift, lowest, highest = inside[p.phases_h + phase_w]
+            first = min(max(lowest, left), right)
+            count = min(max(highest, first), right) - first
+            at = target + left * size
+            width, source = right - left, source_row + (first * p.step_w + shift) * size
+            fill_rows(kernels, at + top * p.padded_w * size, p.padded_w, source, 0, first_row - top, width, 0, 0, 1)
+            fill_rows(
+                kernels, at + first_row * p.padded_w * size, p.padded_w, source, p.step_h * p.image_w,
+                last_row - first_row, first - left, count, right - first - count, p.step_w,
             )  # fmt: skip
-            at += vertical.padded * pitch
+            fill_rows(
+                kernels, at + last_row * p.padded_w * size, p.padded_w, source, 0, bottom - last_row, width, 0, 0, 1
+            )
+            target += p.padded_h * p.padded_w * size
 
 
 def _axis_offsets(axis: Axis) -> tuple[Array, Array]:
@@ -278,43 +307,27 @@ def list_phase_terms(offsets: Any, at: Any, vertical: Axis, horizontal: Axis, ch
 
 
 @kernel
-def list_runs(runs: Any, horizontal: Axis, position: Any, count: Any) -> Any:
-    """List the runs of neighbouring pixels that grid points `position .. position + count` meet; return how many.
+def list_pieces(pieces: Any, grid_w: Any, padded_w: Any, position: Any, count: Any, lanes: Any) -> Any:
+    """List the neighbouring pixels that grid points `position .. position + count` meet; return how many pieces.
 
-    A run is (where it begins, how many), counted from where grid point (0, 0) meets a tap.
-    """
-    if horizontal.padded == horizontal.grid:
-        runs[0], runs[1] = position, count
-        return 1
-    i = position // horizontal.grid
-    k = position - i * horizontal.grid
-    found = 0
-    while count > 0:
-        here = min(horizontal.grid - k, count)
-        runs[2 * found], runs[2 * found + 1] = i * horizontal.padded + k, here
-        found += 1
-        count -= here
+    A piece is (where it begins, its first lane, how many lanes), of at most `lanes`, counted from where grid point
+    (0, 0) meets a tap."""
+    i = position // grid_w
+    k = position - i * grid_w
+    found = lane = 0
+    while lane < count:
+        run = count - lane if padded_w == grid_w else min(grid_w - k, count - lane)
+        start = i * padded_w + k
+        for j in range(0, run, lanes):
+            found = add_piece(pieces, found, start + j, lane + j, min(lanes, run - j))
+        lane += run
         k = 0
         i += 1
     return found
 
 
 @kernel
-def list_vectors(vectors: Any, horizontal: Axis, position: Any, count: Any, lanes: Any) -> Any:
-    """The same as vectors of so many lanes: (where it begins, where it goes) each, in order; return how many.
-
-    The last vector of a run goes beyond it, where the next one is written over it.
-    """
-    i = position // horizontal.grid
-    k = position - i * horizontal.grid
-    found = lane = 0
-    while lane < count:
-        here = min(horizontal.grid - k, count - lane) if horizontal.padded != horizontal.grid else count - lane
-        start = i * horizontal.padded + k
-        for j in range(0, here, lanes):
-            vectors[2 * found], vectors[2 * found + 1] = start + j, lane + j
-            found += 1
-        lane += here
-        k = 0
-        i += 1
-    return found
+def add_piece(pieces: Any, found: Any, begin: Any, lane: Any, count: Any) -> Any:
+    """Write a piece behind those found so far; return how many there are then."""
+    pieces[3 * found], pieces[3 * found + 1], pieces[3 * found + 2] = begin, lane, count
+    return found + 1

@@ -10,41 +10,52 @@ M. Dukhan, "The Indirect Convolution Algorithm" (2019).
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..geometry import Geometry
 from ..runtime.compile import kernel, uncompiled
-from ..runtime.copying import copy_run
 from ..typing import DType
 from . import micro
 from .blocked import (
-    PANEL,
     PANEL_LANES,
     PANEL_OFFSETS,
-    RUNS,
-    TOTALS,
-    clear_behind,
-    close_totals,
+    PIECES,
     list_panel_offsets,
-    results_at,
     row_chunk,
     tile_count,
     tile_lanes,
 )
-from .micro import multiply, pack_runs, pack_vectors
-from .planes import BEHIND, Axis, list_runs, list_vectors, plane_elements
+from .micro import ELEMENT, LANES, multiply, pack
+from .planes import Axis, add_piece, list_pieces, plane_elements
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
 
 
-class Cut(NamedTuple):
-    """How a product is cut into tasks, and how lanes meet the planes."""
+class Product(NamedTuple):
+    """A product, how it is cut into tasks, and how lanes meet the planes: all that compiled code is told."""
 
-    tasks: int  # an image (and phase)
+    batch: int
+    groups: int
+    rows: int  # of a group
+    channels: int  # of a group
+    taps: int
+    grid_h: int
+    grid_w: int
+    padded_w: int  # pixels from a row of a plane to the next
+    each: int  # elements of all planes of a channel
+    result: int  # elements of a plane of the results
+    lanes: int  # of a tile
+    tiles: int  # an image
     chunk: int  # rows a task
-    by_image: int  # 1 where a worker fills the planes of an image and does all of its tasks
     in_place: int  # 1 where planes are read in place, row by row of the grid; 0 where panels are packed
-    behind: int  # elements behind the last plane that may be read
+
+    @property
+    def tasks(self) -> int:
+        """Tasks an image: of each group, chunk of rows and tile."""
+        return self.groups * -(-self.rows // max(self.chunk, 1)) * self.tiles
+
+    @property
+    def is_short(self) -> bool:
+        """Whether sums have one total, so that they can be added up where they belong."""
+        return self.channels * self.taps <= TERMS_A_TOTAL
 
 
 # Planes of an image that stay in the second-level cache between filling and reading.
@@ -58,26 +69,31 @@ _RUN_CYCLES, _VECTOR_CYCLES = 6, 3
 _TILE_SPEED = (1, 0.55, 0.9, 1.0, 0.9)
 
 
-@lru_cache(maxsize=256)
-def cut_product(
-    axes: tuple[Axis, Axis], rows: int, channels: int, planes: int, batch: int, groups: int, phases: int, workers: int,
+def plan_product(
+    axes: tuple[Axis, Axis], batch: int, groups: int, rows: int, channels: int, result: int, phases: int, workers: int,
     dtype: DType,
-) -> Cut:  # fmt: skip
-    """The cut of a product: rows and channels of a group, planes of an image, and phases that each have their own."""
+) -> Product:  # fmt: skip
+    """The product of a phase, one of so many; `rows` and `channels` are those of a group."""
     vertical, horizontal = axes
-    terms = channels * vertical.taps * horizontal.taps
-    tiles = int(uncompiled(tile_count)(vertical.grid * horizontal.grid))
-    elements = plane_elements(planes, *axes)
-    multiplications = rows * groups * terms * vertical.grid * horizontal.grid * phases
-    by_image = (
-        elements * dtype.itemsize <= _CACHED_BYTES
-        and multiplications <= _IMAGE_MULTIPLICATIONS
-        and batch >= (1 if workers == 1 else 4 * workers)
+    taps, extent = vertical.taps * horizontal.taps, vertical.grid * horizontal.grid
+    tiles = int(uncompiled(tile_count)(extent))
+    lanes = int(uncompiled(tile_lanes)(extent, micro.kernels(dtype)[micro.LANES]))
+    chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
+    each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+    in_place = plane_elements(1, *axes) > 0 and _pays_in_place(axes, chunk, dtype)
+    return Product(
+        batch, groups, rows, channels, taps, vertical.grid, horizontal.grid, horizontal.padded, each, result, lanes,
+        tiles, chunk, int(in_place),
+    )  # fmt: skip
+
+
+def goes_by_image(p: Product, planes: int, phases: int, workers: int, dtype: DType) -> bool:
+    """Whether a worker fills the planes of an image and does all of its tasks: while they are in its cache."""
+    return (
+        planes * dtype.itemsize <= _CACHED_BYTES
+        and p.groups * p.rows * p.channels * p.taps * p.grid_h * p.grid_w * phases <= _IMAGE_MULTIPLICATIONS
+        and p.batch >= (1 if workers == 1 else 4 * workers)
     )
-    chunk = row_chunk(rows, batch * groups * phases * tiles, terms, 1 if by_image else workers)
-    in_place = elements > 0 and _pays_in_place(axes, chunk, dtype)
-    tasks = groups * -(-rows // max(chunk, 1)) * tiles
-    return Cut(tasks, chunk, int(by_image), int(in_place), BEHIND if elements > 0 else 0)
 
 
 def _pays_in_place(axes: tuple[Axis, Axis], rows: int, dtype: DType) -> bool:
@@ -94,125 +110,76 @@ def _pays_in_place(axes: tuple[Axis, Axis], rows: int, dtype: DType) -> bool:
 
 
 @kernel
-def product(
-    task: Any, a: Any, offsets: Any, base: Any, vertical: Axis, horizontal: Axis, source: Any, results: Any, bias: Any,
-    g: Geometry, rows: Any, channels: Any, cut: Cut, kernels: Any, scratch: Any, lists: Any,
-) -> None:  # fmt: skip
-    """result row r at each grid point = sum over (channel, tap) of a[r, term] * what it meets, for a task's share.
-
-    `a` is flat, a matrix (rows, terms) for each group, and `offsets` says where terms are met; both begin behind those
-    of the `base` taps of other phases. `source` is the address of the planes, those of (N * groups * channels), and
-    `results` are (N * groups * rows, height, width). Tasks are (image and group, chunk of rows, tile of grid points);
-    some have nothing to do.
-    """
-    terms = channels * vertical.taps * horizontal.taps
-    extent = vertical.grid * horizontal.grid
-    tiles, tile_width = tile_count(extent), tile_lanes(extent, kernels[micro.LANES])
-    chunks = (rows + cut.chunk - 1) // cut.chunk
-    position = task % max(tiles, 1) * tile_width
-    lanes = min(tile_width, extent - position)
-    image = task // max(tiles * chunks, 1)  # and group
-    if lanes <= 0 or image >= g.batch * g.groups:
-        return
-    row = task // tiles % chunks * cut.chunk
-    rows_here = min(cut.chunk, rows - row)
-    size, o = kernels[micro.ELEMENT], image % g.groups * rows + row
-    each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    of_image = source + image * channels * each * size
-    of_row = a.ctypes.data + (base * g.groups * rows * channels + o * terms) * size
-    met = offsets.ctypes.data + base * channels * 8
-    # Results go straight to where they belong if that is one run a row and their sums are short.
-    is_direct = terms <= TERMS_A_TOTAL and vertical.out_step * horizontal.out_step == 1
-    pitch = results.shape[1] * results.shape[2] if is_direct else PANEL_LANES
-    target = scratch.ctypes.data + TOTALS * PANEL_LANES * size
-    if is_direct:
-        target = results.ctypes.data + ((image * rows + row) * pitch + position) * size
-    shift = bias.ctypes.data + o * size if is_direct and bias.size > 0 else 0
-    # Whole vectors are read, also behind a run, but never behind the last image.
-    whole = cut.behind > 0 or image + 1 < g.batch * g.groups or position + lanes + BEHIND <= extent
-    clear_behind(scratch, lanes, kernels[micro.LANES])
-    runs = _list_tile(lists, horizontal, position, lanes, kernels[micro.LANES] if whole and cut.in_place == 0 else 0)
-    for term in range(0, max(terms, 1), TERM_BLOCK):
-        here = min(TERM_BLOCK, terms - term)
-        done = term + here
-        _multiply_tile(
-            kernels, of_row + term * size, terms, rows_here, of_image, met + 8 * term, here, lists, runs, lanes,
-            scratch, cut.in_place == 1, whole, target, pitch, 1 if term % TERMS_A_TOTAL > 0 else 0,
-            shift if done == terms else 0,
-        )  # fmt: skip
-        if not is_direct:
-            close_totals(scratch, rows_here, done, terms, lanes)
-    if not is_direct:
-        at = results_at(rows_here, terms)
-        _finish(scratch, at, rows_here, lanes, bias, o)
-        _store(results, image * rows + row, scratch, at, rows_here, vertical, horizontal, position, lanes)
-
-
-@kernel
-def _list_tile(lists: Any, horizontal: Axis, position: Any, lanes: Any, step: Any) -> Any:
-    """List where the panel's rows begin, and the runs of a tile, or its vectors of `step` lanes; return how many."""
-    list_panel_offsets(lists)
-    if step > 0:
-        return list_vectors(lists[RUNS:], horizontal, position, lanes, step)
-    return list_runs(lists[RUNS:], horizontal, position, lanes)
-
-
-@kernel
-def _multiply_tile(
-    kernels: Any, a: Any, a_stride: Any, rows: Any, source: Any, offsets: Any, terms: Any, lists: Any, runs: Any,
-    lanes: Any, scratch: Any, in_place: Any, whole: Any, target: Any, pitch: Any, extend: Any, bias: Any,
-) -> None:  # fmt: skip
-    """Multiply a block of terms with the lanes of a tile: run by run where they lie, or packed. Addresses all."""
-    size = kernels[micro.ELEMENT]
-    if in_place:
-        for run in range(runs):
-            lane, count = lists[RUNS + 2 * run], lists[RUNS + 2 * run + 1]
-            multiply(
-                kernels, a, a_stride, rows, source + lane * size, offsets, terms, count, target, pitch, target, pitch,
-                extend, bias,
-            )  # fmt: skip
-            target += count * size
-        return
-    panel, listed = scratch.ctypes.data + PANEL * PANEL_LANES * size, lists.ctypes.data + 8 * RUNS
-    if whole:
-        pack_vectors(kernels, source, offsets, terms, listed, runs, panel, PANEL_LANES)
-    else:
-        pack_runs(kernels, source, offsets, terms, listed, runs, panel, PANEL_LANES)
-    multiply(
-        kernels, a, a_stride, rows, panel, lists.ctypes.data + 8 * PANEL_OFFSETS, terms, lanes, target, pitch, target,
-        pitch, extend, bias,
+def of_phase(p: Product, vertical: Axis, horizontal: Axis) -> Any:
+    """The same product on the grid and with the taps of another phase."""
+    taps = vertical.taps * horizontal.taps
+    return Product(
+        p.batch, p.groups, p.rows, p.channels, taps, vertical.grid, horizontal.grid, p.padded_w, p.each, p.result,
+        p.lanes, p.tiles, p.chunk, p.in_place,
     )  # fmt: skip
 
 
-@kernel
-def _finish(scratch: Any, at: Any, rows: Any, lanes: Any, bias: Any, o: Any) -> None:
-    """Add bias[o + r] to row r of the results where there is a bias."""
-    for r in range(rows if bias.size > 0 else 0):
-        shift = bias[o + r]
-        for j in range(at + r * PANEL_LANES, at + r * PANEL_LANES + lanes):
-            scratch[j] += shift
+class Task(NamedTuple):
+    """What a task computes: rows `row .. row + rows` of an image and group, at grid points from `position` on."""
+
+    image: int  # and group
+    row: int
+    rows: int
+    position: int
+    lanes: int
 
 
 @kernel
-def _store(
-    planes: Any, plane: Any, scratch: Any, at: Any, rows: Any, vertical: Axis, horizontal: Axis, position: Any,
-    lanes: Any,
+def task_of(p: Product, task: Any) -> Any:
+    """Tasks are (image, group, chunk of rows, tile of grid points), the last one fastest."""
+    chunks = (p.rows + p.chunk - 1) // p.chunk
+    position = task % p.tiles * p.lanes
+    row = task // p.tiles % chunks * p.chunk
+    lanes = max(0, min(p.lanes, p.grid_h * p.grid_w - position))
+    return Task(task // (p.tiles * chunks), row, min(p.chunk, p.rows - row), position, lanes)
+
+
+@kernel
+def multiply_tile(
+    p: Product, t: Task, kernels: Any, a: Any, offsets: Any, source: Any, target: Any, pitch: Any, bias: Any,
+    panel: Any, lists: Any, first: Any, stop: Any,
 ) -> None:  # fmt: skip
-    """planes[plane + r, where position + j lands] = row r, lane j of the results."""
-    step = horizontal.out_step
-    i = position // horizontal.grid
-    k = position - i * horizontal.grid
-    j = 0
-    while j < lanes:
-        run = min(horizontal.grid - k, lanes - j)
-        h, target = vertical.out_first + i * vertical.out_step, horizontal.out_first + k * step
-        for r in range(rows):
-            line, source = planes[plane + r, h], at + r * PANEL_LANES + j
-            if step == 1:
-                copy_run(line, target, scratch, source, run)
-            else:
-                for q in range(run):
-                    line[target + q * step] = scratch[source + q]
-        j += run
-        k = 0
-        i += 1
+    """target[r*pitch + j] = sum of a[r*terms + term] * what lane j meets at `term`, first <= term < stop, + bias[r].
+
+    One total. All but `lists` are addresses: `a` of the task's first row, `offsets` of where terms are met, `source` of
+    the planes of image 0, `bias` 0 where none is to be added.
+    """
+    size, terms = kernels[ELEMENT], p.channels * p.taps
+    planes = source + t.image * p.channels * p.each * size
+    pieces = lists.ctypes.data + 8 * PIECES
+    count = _list_lanes(p, t, kernels, lists)
+    term = first
+    while term < stop or term == first:
+        here = min(TERM_BLOCK, stop - term)
+        met, extend = offsets + 8 * term, 1 if term > first else 0
+        shift = bias if term + here >= stop else 0
+        if p.in_place == 1:
+            for i in range(PIECES, PIECES + 3 * count, 3):
+                multiply(
+                    kernels, a + term * size, terms, t.rows, planes + lists[i] * size, met, here, lists[i + 2],
+                    target + lists[i + 1] * size, pitch, extend, shift,
+                )  # fmt: skip
+        else:
+            pack(kernels, planes, met, here, pieces, count, panel, PANEL_LANES)
+            multiply(
+                kernels, a + term * size, terms, t.rows, panel, lists.ctypes.data + 8 * PANEL_OFFSETS, here, t.lanes,
+                target, pitch, extend, shift,
+            )  # fmt: skip
+        term += TERM_BLOCK
+
+
+@kernel
+def _list_lanes(p: Product, t: Task, kernels: Any, lists: Any) -> Any:
+    """List the rows of the panel, and what the tile's lanes meet: rows of the grid, or vectors; return how many."""
+    pieces, lanes = lists[PIECES:], kernels[LANES]
+    if p.in_place == 1:
+        return list_pieces(pieces, p.grid_w, p.padded_w, t.position, t.lanes, PANEL_LANES)
+    list_panel_offsets(lists)
+    count = list_pieces(pieces, p.grid_w, p.padded_w, t.position, t.lanes, lanes)
+    # Lanes that only fill up the last vector are zero: what lies there could be slow (denormal).
+    return add_piece(pieces, count, 0, t.lanes, 0) if t.lanes % lanes != 0 else count

@@ -88,9 +88,10 @@ def _machine(features: str) -> Any:
 def _optimised(functions: dict[str, tuple[int, Body]], machine: Any, triple: str) -> Any:
     module = ir.Module()
     module.triple = triple
-    for symbol, (parameters, body) in functions.items():
+    for symbol, (parameters, body) in functions.items():  # which may call those before them
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [INTEGER] * parameters), symbol)
-        function.attributes.add("nounwind")
+        for attribute in ("noinline", "nounwind"):
+            function.attributes.add(attribute)
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         body(builder, function.args)
         builder.ret_void()

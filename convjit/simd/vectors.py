@@ -78,8 +78,7 @@ class Vectors:
     def first(self, count: Any) -> Any:
         """A mask of the lanes below `count`, which may be negative or beyond the last lane."""
         builder = self._builder
-        most = index(self.lanes)
-        count = builder.select(builder.icmp_signed("<", count, most), count, most)
+        count = self.least(count, index(self.lanes))
         count = builder.select(builder.icmp_signed(">", count, index(0)), count, index(0))
         if self._counter.element != INDEX:
             count = builder.trunc(count, self._counter.element)
@@ -123,10 +122,29 @@ class Vectors:
         """`a + b`"""
         return self._builder.fadd(a, b) if self._is_float else self._builder.add(a, b)
 
+    def shuffle(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
+        """The given lanes of `a` and, counted on, of `b`."""
+        chosen = ir.Constant(ir.VectorType(_INT32, self.lanes), list(lanes))
+        return self._builder.shuffle_vector(a, b, chosen)
+
     def _function(self, name: str, result: Any, arguments: list[Any]) -> Any:
         module = self._builder.module
         found = module.globals.get(name)
         return found if found is not None else ir.Function(module, ir.FunctionType(result, arguments), name)
+
+    # --- integers -----------------------------------------------------------------------------------------------
+
+    def is_set(self, value: Any) -> Any:
+        """Whether an integer is not 0."""
+        return self._builder.icmp_signed("!=", value, index(0))
+
+    def least(self, a: Any, b: Any) -> Any:
+        """The smaller of two integers."""
+        return self._builder.select(self._builder.icmp_signed("<", a, b), a, b)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call another function of the module."""
+        self._builder.call(self._builder.module.globals[name], arguments)
 
     # --- control flow -------------------------------------------------------------------------------------------
 
@@ -135,8 +153,7 @@ class Vectors:
     ) -> list[Any]:
         """What `then` gives for a condition that is not 0, else what `otherwise` gives: as many values each."""
         builder = self._builder
-        is_true = builder.icmp_signed("!=", condition, index(0))
-        with builder.if_else(is_true) as (yes, no):
+        with builder.if_else(self.is_set(condition)) as (yes, no):
             with yes:
                 taken, after_then = then(), builder.block
             with no:

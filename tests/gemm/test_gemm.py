@@ -109,13 +109,12 @@ def test_scalar_sums_keep_the_order(dtype, length):
 
 
 @kernel
-def _multiply(kernels, a, a_at, a_stride, rows, b, b_at, offsets, terms, count, c, c_at, c_stride, d, extend, bias):
-    """Runs `micro.multiply` on flat arrays from elements on; source `c` and target `d` have one layout."""
-    size, at = a.itemsize, c_at * c.itemsize
+def _multiply(kernels, a, a_at, a_stride, rows, b, b_at, offsets, terms, count, c, c_at, pitch, extend, bias):
+    """Runs `micro.multiply` on flat arrays from elements on."""
+    size = a.itemsize
     micro.multiply(
         kernels, a.ctypes.data + a_at * size, a_stride, rows, b.ctypes.data + b_at * size, offsets.ctypes.data, terms,
-        count, c.ctypes.data + at, c_stride, d.ctypes.data + at, c_stride, extend,
-        bias.ctypes.data if bias.size > 0 else 0,
+        count, c.ctypes.data + c_at * size, pitch, extend, bias.ctypes.data if bias.size > 0 else 0,
     )  # fmt: skip
 
 
@@ -128,63 +127,75 @@ def test_register_tiles_are_a_chain_a_lane(dtype, rows, terms, extend):
     lanes = int(kernels[micro.LANES])
     for count in {1, lanes - 1, lanes, lanes + 1, 3 * lanes, 4 * lanes - 1, 7 * lanes + 1}:
         whole = -(-count // lanes) * lanes
-        a_stride, stride = terms + 3, count + 5
+        a_stride, pitch = terms + 3, count + 5
         a, bias = numbers(2 + rows * a_stride, dtype), numbers(rows if terms % 2 else 0, dtype, 2)
         b = numbers(3 + max(terms, 1) * (whole + 2), dtype, 1)
         offsets = np.random.default_rng(3).permutation(terms) * (whole + 2)
-        source, result = numbers(1 + rows * stride, dtype, 4), np.full(1 + rows * stride, dtype(77))
-        _multiply(
-            kernels, a, 2, a_stride, rows, b, 3, offsets, terms, count, source, 1, stride, result, extend, bias
-        )  # fmt: skip
-        grid, before = result[1:].reshape(rows, stride), source[1:].reshape(rows, stride)
+        result = np.full(1 + rows * pitch, dtype(77))
+        _multiply(kernels, a, 2, a_stride, rows, b, 3, offsets, terms, count, result, 1, pitch, extend, bias)
+        grid = result[1:].reshape(rows, pitch)
         for r, j in product({0, rows // 2, rows - 1}, {0, count // 2, count - 1}):
             wanted = chain(a[2 + r * a_stride :][:terms], b[3 + j :][offsets], dtype)
-            wanted = before[r, j] + wanted if extend else wanted
+            wanted = dtype(77) + wanted if extend else wanted
             assert_array_equal(grid[r, j], wanted + bias[r] if bias.size else wanted)
         assert (grid[:, count:] == 77).all()
         assert result[0] == 77
 
 
 @kernel
-def _pack(kernels, source, offsets, listed, count, panel, pitch, whole):
-    places = source.ctypes.data, offsets.ctypes.data
-    if whole:
-        micro.pack_vectors(
-            kernels, places[0], places[1], offsets.size, listed.ctypes.data, count, panel.ctypes.data, pitch
-        )
-    else:
-        micro.pack_runs(
-            kernels, places[0], places[1], offsets.size, listed.ctypes.data, count, panel.ctypes.data, pitch
-        )
+def _pack(kernels, source, offsets, pieces, count, panel, pitch):
+    micro.pack(
+        kernels, source.ctypes.data, offsets.ctypes.data, offsets.size, pieces.ctypes.data, count, panel.ctypes.data,
+        pitch,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("whole", [False, True])
 @given(data=st.data())
-def test_panels_hold_what_grid_points_meet(whole, data):
-    """Packed by runs, or by vectors that go beyond them."""
+def test_panels_hold_what_grid_points_meet(data):
     dtype = data.draw(st.sampled_from(DTYPES))
     kernels = micro.kernels(np.dtype(dtype))
     lanes = int(kernels[micro.LANES])
     height, grid, more = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 40)), data.draw(st.integers(0, 4))
     position = data.draw(st.integers(0, height * grid - 1))
     count = data.draw(st.integers(1, min(blocked.PANEL_LANES, height * grid - position)))
-    horizontal = planes.forward_axis(grid, more + 1, 1, 1, 0, grid + more)
     offsets = np.array([more, 0], np.int64)
-    source = numbers(height * (grid + more) + more + planes.BEHIND, dtype)
-    if not whole:  # nothing behind the last pixel is read
-        source = source[: height * (grid + more)].copy()
-    listed = np.full(2 * blocked.PANEL_LANES, -1)
-    if whole:
-        found = planes.list_vectors(listed, horizontal, position, count, lanes)
-    else:
-        found = planes.list_runs(listed, horizontal, position, count)
-        assert listed[1 : 2 * found : 2].sum() == count
+    source = numbers(height * (grid + more) + more, dtype)
+    pieces = np.full(3 * blocked.PANEL_LANES, -1)
+    found = planes.list_pieces(pieces, grid, grid + more, position, count, lanes)
+    assert pieces[2 : 3 * found : 3].sum() == count
     panel = np.full((3, blocked.PANEL_LANES), dtype(77))
-    _pack(kernels, source, offsets, listed, found, panel.reshape(-1), blocked.PANEL_LANES, whole)
+    _pack(kernels, source, offsets, pieces, found, panel.reshape(-1), blocked.PANEL_LANES)
     for t, j in product(range(2), range(count)):
         i, k = divmod(position + j, grid)
         assert panel[t, j] == source[offsets[t] + i * (grid + more) + k]
     assert (panel[2, lanes:] == 77).all()
+
+
+@kernel
+def _fill_rows(kernels, target, at, pitch, source, source_pitch, rows, before, count, after, step):
+    size = target.itemsize
+    micro.fill_rows(
+        kernels, target.ctypes.data + at * size, pitch, source.ctypes.data, source_pitch, rows, before, count, after,
+        step,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_are_filled_and_nothing_beside_them(dtype, step):
+    kernels = micro.kernels(np.dtype(dtype))
+    for before, count, after in product((0, 1, 17), (0, 1, 2, 7, 16, 33), (0, 3, 20)):
+        width = before + count + after
+        source = numbers((3, max(0, count - 1) * step + 1), dtype)
+        target = np.full((3, width + 4), dtype(77))
+        _fill_rows(
+            kernels, target.reshape(-1), 2, width + 4, source.reshape(-1), source.shape[1], 3, before, count, after,
+            step,
+        )  # fmt: skip
+        wanted = np.full((3, width + 4), dtype(77))
+        wanted[:, 2 : 2 + width] = 0
+        wanted[:, 2 + before : 2 + before + count] = source[:, ::step][:, :count]
+        assert_array_equal(target, wanted)
 
 
 @kernel
@@ -232,7 +243,13 @@ def axis_problems():
     ).filter(lambda p: (p[1] - 1) * p[3] + 1 <= p[0] + 2 * p[4])
 
 
+@kernel
+def _fill_tile(kernels, flat, image, p, inside, top, bottom, left, right):
+    planes.fill_tile(kernels, flat.ctypes.data + 8, image.ctypes.data, p, inside, top, bottom, left, right)
+
+
 def filled(vertical, horizontal, image):
+    kernels, (p, inside) = micro.kernels(np.dtype("float64")), planes.filling((vertical, horizontal))
     size = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
     flat = np.full(size + 2, np.nan)
     rows, cols, count = vertical.padded // 2 + 1, horizontal.padded // 3 + 1, 0
@@ -241,7 +258,7 @@ def filled(vertical, horizontal, image):
         plane, *where = tile(task, vertical.padded, horizontal.padded, rows, cols)
         assert plane == 0
         count += (where[1] - where[0]) * (where[3] - where[2])
-        planes.fill_tile(flat[1:-1], 0, image, vertical, horizontal, *where)
+        _fill_tile(kernels, flat, image, p, inside, *where)
     assert count == vertical.padded * horizontal.padded
     assert np.isnan(flat[[0, -1]]).all()
     assert not np.isnan(flat[1:-1]).any()

@@ -1,0 +1,129 @@
+"""The input gradient as a product: rows are input channels, terms are (output channel, tap), planes show gradients.
+
+A product for each phase of the pixels modulo the stride, whose taps are the same: dx[n,c,h,w] = sum over o,kh,kw of
+weight[o,c,kh,kw] * dy[n,o,oh,ow] where h = oh*stride_h + kh*dilation_h - pad_top. Knows how weights are transposed for
+it; does not know how a product is computed.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from ..gemm.landing import multiply_and_store
+from ..gemm.micro import ELEMENT
+from ..gemm.micro import kernels as kernels_of
+from ..gemm.planes import (
+    backward_axes,
+    grid_phases,
+    horizontal_phase,
+    list_phase_terms,
+    phase_tables,
+    vertical_phase,
+)
+from ..gemm.product import Product, of_phase, plan_product, task_of
+from ..geometry import Geometry
+from ..runtime.compile import driver, kernel
+from ..runtime.launch import launch
+from ..typing import DType
+from .algorithm import INDICES, Space, work_ns
+from .filling import fill_planes
+from .running import run_product, spaces
+
+# Input channels whose weights are transposed together: what is read of one filter fills some cache lines.
+_ROWS_TOGETHER = 16
+
+
+@kernel
+def _taps_before(phase_h: Any, phase_w: Any, above: Any, before: Any) -> Any:
+    """How many taps the phases before this one have, from the `phase_tables`."""
+    return above[phase_h] * before[before.size - 1] + (above[phase_h + 1] - above[phase_h]) * before[phase_w]
+
+
+@driver
+def _pack_transposed(
+    task: Any, worker: Any, g: Geometry, above: Any, before: Any, weight: Any, packed: Any, offsets: Any
+) -> None:
+    """For a phase and some input channels: rows of a matrix [(group, c), (o, kh, kw)] of weight[o, c, kh, kw].
+
+    With the first channels, also where the terms (o, kh, kw) are met.
+    """
+    group_in, group_out = g.in_channels // g.groups, g.out_channels // g.groups
+    shares = (g.in_channels + _ROWS_TOGETHER - 1) // _ROWS_TOGETHER
+    phase, first = task // shares, task % shares * _ROWS_TOGETHER
+    across = grid_phases(g.stride_w, g.in_w)
+    vertical, horizontal = vertical_phase(g, phase // across), horizontal_phase(g, phase % across)
+    taps_before = _taps_before(phase // across, phase % across, above, before)
+    if first == 0:
+        list_phase_terms(offsets, taps_before * group_out, vertical, horizontal, group_out)
+    base = g.in_channels * group_out * taps_before
+    taps = vertical.taps * horizontal.taps
+    for o in range(group_out):
+        for row in range(first, min(first + _ROWS_TOGETHER, g.in_channels)):
+            filters = weight[row // group_in * group_out + o, row % group_in]
+            at = base + (row * group_out + o) * taps
+            for s in range(vertical.taps):
+                line = filters[vertical.kernel_first + s * vertical.kernel_step]
+                for t in range(horizontal.taps):
+                    packed[at] = line[horizontal.kernel_first + t * horizontal.kernel_step]
+                    at += 1
+
+
+@driver
+def _multiply_phase(
+    task: Any, worker: Any, g: Geometry, of_phase_0: Product, tasks: Any, above: Any, before: Any, kernels: Any,
+    packed: Any, offsets: Any, source: Any, dx: Any, scratch: Any, lists: Any,
+) -> None:  # fmt: skip
+    """A task of the products of all phases; `dx` is (N * C, H, W)."""
+    across = grid_phases(g.stride_w, g.in_w)
+    phase_h, phase_w = task // tasks // across, task // tasks % across
+    vertical, horizontal = vertical_phase(g, phase_h), horizontal_phase(g, phase_w)
+    p = of_phase(of_phase_0, vertical, horizontal)
+    t = task_of(p, task % tasks)
+    if t.lanes == 0:
+        return
+    taps_before, row = _taps_before(phase_h, phase_w, above, before), t.image % p.groups * p.rows + t.row
+    base = (taps_before * g.in_channels + row * p.taps) * p.channels
+    multiply_and_store(
+        p, t, vertical, horizontal, kernels, packed.ctypes.data + base * kernels[ELEMENT],
+        offsets.ctypes.data + taps_before * p.channels * 8, source.ctypes.data, dx, packed[:0], scratch[worker],
+        lists[worker],
+    )  # fmt: skip
+
+
+def _phases(g: Geometry) -> int:
+    return min(g.stride_h, g.in_h) * min(g.stride_w, g.in_w)
+
+
+@lru_cache(maxsize=256)
+def _product(g: Geometry, workers: int, dtype: DType) -> Product:
+    rows, channels = g.in_channels // g.groups, g.out_channels // g.groups
+    return plan_product(
+        backward_axes(g), g.batch, g.groups, rows, channels, g.in_h * g.in_w, _phases(g), workers, dtype
+    )  # fmt: skip
+
+
+def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
+    """Packed weights, where their terms are met, and the product's spaces."""
+    terms = g.out_channels // g.groups * g.kernel_h * g.kernel_w
+    of_product = spaces(_product(g, workers, dtype), backward_axes(g), workers, dtype, terms, _phases(g))
+    return Space((g.in_channels * terms,)), Space((terms,), INDICES), *of_product
+
+
+def run(
+    workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, packed: Any, offsets: Any, scratch: Any, lists: Any,
+    planes: Any,
+) -> None:  # fmt: skip
+    """Launch the drivers."""
+    phases, tables, p, axes = _phases(g), phase_tables(g), _product(g, workers, dx.dtype), backward_axes(g)
+    shares = -(-g.in_channels // _ROWS_TOGETHER)
+    launch(_pack_transposed, workers, phases * shares, packed.size, g, *tables, weight, packed, offsets)
+    if g.stride_h == g.stride_w == 1:
+        run_product(workers, p, axes, work_ns(g), dy, packed, offsets, packed[:0], dx, scratch, lists, planes)
+        return
+    source = fill_planes(workers, axes, dy, planes)
+    flat, tasks = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w), g.batch * p.tasks
+    launch(
+        _multiply_phase, workers, phases * tasks, work_ns(g), g, p, tasks, *tables, kernels_of(dx.dtype), packed,
+        offsets, source, flat, scratch, lists,
+    )  # fmt: skip

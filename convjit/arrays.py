@@ -41,7 +41,9 @@ DTYPES: dict[DType, DTypeRow] = {
 
 def result_dtype(*arrays: Array) -> DType:
     """`np.result_type` of the arrays; bool counts as 0 and 1 and gives int64."""
-    dtype: DType = np.result_type(*(a.dtype for a in arrays))
+    dtype: DType = arrays[0].dtype
+    if any(a.dtype != dtype for a in arrays):
+        dtype = np.result_type(*(a.dtype for a in arrays))
     return np.dtype("int64") if dtype.kind == "b" else dtype
 
 

@@ -24,6 +24,8 @@ def check_name(function: str, name: object) -> None:
     """Refuse what is neither a choice nor the name of a row."""
     if not isinstance(name, str):
         raise TypeError(f"{function}: algorithm must be a string, got {type(name).__name__}")
+    if name in _CHOICES:
+        return
     known = (*_CHOICES, *(row.name for row in ALGORITHMS))
     if name not in known:
         raise ValueError(f"{function}: algorithm must be one of {', '.join(map(repr, known))}, got {name!r}")

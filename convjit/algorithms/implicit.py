@@ -9,30 +9,33 @@ from functools import lru_cache
 from typing import Any
 
 from ..gemm.planes import forward_axes, term_offsets
-from ..gemm.product import Product, plan_product
+from ..gemm.product import plan_product
 from ..geometry import Geometry
 from ..runtime.options import COMPILED
 from ..typing import DType
 from . import input_product, weight_product
 from .algorithm import Algorithm, Operation, Space, work_ns
-from .running import run_product, spaces
+from .running import Setup, run_product, set_up
 
 
 @lru_cache(maxsize=256)
-def _forward(g: Geometry, workers: int, dtype: DType) -> Product:
-    """y[n,o,oh,ow] = bias[o] + sum over c,kh,kw of weight[o,c,kh,kw] * x[n, c, oh*stride+kh*dilation-pad, ...]"""
-    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    return plan_product(forward_axes(g), g.batch, g.groups, rows, channels, g.out_h * g.out_w, 1, workers, dtype)
+def _forward(g: Geometry, workers: int, dtype: DType) -> tuple[Setup, Any]:
+    """y[n,o,oh,ow] = bias[o] + sum over c,kh,kw of weight[o,c,kh,kw] * x[n, c, oh*stride+kh*dilation-pad, ...]
+
+    The setup, and where the terms (c, kh, kw) are met.
+    """
+    axes, rows, channels = forward_axes(g), g.out_channels // g.groups, g.in_channels // g.groups
+    p = plan_product(axes, g.batch, g.groups, rows, channels, g.out_h * g.out_w, 1, workers, dtype)
+    return set_up(p, axes, workers, dtype, channels * p.taps), term_offsets(*axes, channels)
 
 
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    return spaces(_forward(g, workers, dtype), forward_axes(g), workers, dtype)
+    return _forward(g, workers, dtype)[0].spaces
 
 
 def _run(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *workspaces: Any) -> None:
-    axes, p = forward_axes(g), _forward(g, workers, y.dtype)
-    offsets = term_offsets(*axes, p.channels)
-    run_product(workers, p, axes, work_ns(g), x, weight, offsets, bias, y, *workspaces)
+    setup, offsets = _forward(g, workers, y.dtype)
+    run_product(workers, setup, work_ns(g), x, weight, offsets, bias, y, *workspaces)
 
 
 def _declines(geometry: Geometry, dtype: DType) -> str | None:

@@ -12,7 +12,6 @@ from typing import Any
 
 from ..gemm.landing import multiply_and_store
 from ..gemm.micro import ELEMENT
-from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import (
     backward_axes,
     grid_phases,
@@ -28,7 +27,7 @@ from ..runtime.launch import launch
 from ..typing import DType
 from .algorithm import INDICES, Space, work_ns
 from .filling import fill_planes
-from .running import run_product, spaces
+from .running import Setup, run_product, set_up
 
 # Input channels whose weights are transposed together: what is read of one filter fills some cache lines.
 _ROWS_TOGETHER = 16
@@ -96,18 +95,16 @@ def _phases(g: Geometry) -> int:
 
 
 @lru_cache(maxsize=256)
-def _product(g: Geometry, workers: int, dtype: DType) -> Product:
-    rows, channels = g.in_channels // g.groups, g.out_channels // g.groups
-    return plan_product(
-        backward_axes(g), g.batch, g.groups, rows, channels, g.in_h * g.in_w, _phases(g), workers, dtype
-    )  # fmt: skip
+def _input_grad(g: Geometry, workers: int, dtype: DType) -> Setup:
+    axes, rows, channels = backward_axes(g), g.in_channels // g.groups, g.out_channels // g.groups
+    p = plan_product(axes, g.batch, g.groups, rows, channels, g.in_h * g.in_w, _phases(g), workers, dtype)
+    return set_up(p, axes, workers, dtype, channels * g.kernel_h * g.kernel_w, _phases(g))
 
 
 def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Packed weights, where their terms are met, and the product's spaces."""
     terms = g.out_channels // g.groups * g.kernel_h * g.kernel_w
-    of_product = spaces(_product(g, workers, dtype), backward_axes(g), workers, dtype, terms, _phases(g))
-    return Space((g.in_channels * terms,)), Space((terms,), INDICES), *of_product
+    return Space((g.in_channels * terms,)), Space((terms,), INDICES), *_input_grad(g, workers, dtype).spaces
 
 
 def run(
@@ -115,15 +112,15 @@ def run(
     planes: Any,
 ) -> None:  # fmt: skip
     """Launch the drivers."""
-    phases, tables, p, axes = _phases(g), phase_tables(g), _product(g, workers, dx.dtype), backward_axes(g)
+    phases, tables, setup = _phases(g), phase_tables(g), _input_grad(g, workers, dx.dtype)
     shares = -(-g.in_channels // _ROWS_TOGETHER)
     launch(_pack_transposed, workers, phases * shares, packed.size, g, *tables, weight, packed, offsets)
     if g.stride_h == g.stride_w == 1:
-        run_product(workers, p, axes, work_ns(g), dy, packed, offsets, packed[:0], dx, scratch, lists, planes)
+        run_product(workers, setup, work_ns(g), dy, packed, offsets, packed[:0], dx, scratch, lists, planes)
         return
-    source = fill_planes(workers, axes, dy, planes)
+    source, p = fill_planes(workers, setup.axes, dy, planes), setup.product
     flat, tasks = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w), g.batch * p.tasks
     launch(
-        _multiply_phase, workers, phases * tasks, work_ns(g), g, p, tasks, *tables, kernels_of(dx.dtype), packed,
-        offsets, source, flat, scratch, lists,
+        _multiply_phase, workers, phases * tasks, work_ns(g), g, p, tasks, *tables, setup.kernels, packed, offsets,
+        source, flat, scratch, lists,
     )  # fmt: skip

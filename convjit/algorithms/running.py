@@ -5,7 +5,7 @@ Knows workers and workspaces; does not know which of the two it computes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..gemm.blocked import LIST_ENTRIES, scratch_elements
 from ..gemm.landing import multiply_and_store
@@ -13,7 +13,7 @@ from ..gemm.micro import ELEMENT
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import Axis, Planes, filling, plane_elements
 from ..gemm.product import Product, goes_by_image, multiply_tile, task_of
-from ..runtime.compile import driver, kernel
+from ..runtime.compile import driver, kernel, passed
 from ..runtime.launch import launch
 from ..typing import Array, DType
 from .algorithm import INDICES, Space
@@ -54,11 +54,12 @@ def _multiply(
 
 @driver
 def _multiply_image(
-    task: Any, worker: Any, p: Product, f: Planes, tasks: Any, inside: Any, kernels: Any, a: Any, offsets: Any,
+    task: Any, worker: Any, p: Product, f: Planes, inside: Any, kernels: Any, a: Any, offsets: Any,
     bias: Any, images: Any, results: Any, scratch: Any, lists: Any, planes: Any,
 ) -> None:  # fmt: skip
     """The same for all of an image, whose planes are the worker's."""
     source = source_of_image(task, kernels, f, inside, images, planes[worker])
+    tasks = p.groups * ((p.rows + p.chunk - 1) // p.chunk) * p.tiles
     for each in range(task * tasks, (task + 1) * tasks):
         _run_task(each, p, kernels, a, offsets, bias, source, results, scratch[worker], lists[worker])
 
@@ -79,44 +80,55 @@ def _multiply_long(
         )  # fmt: skip
 
 
-def spaces(
-    p: Product, axes: Axes, workers: int, dtype: DType, terms: int | None = None, phases: int = 1
-) -> tuple[Space, ...]:
-    """Scratch, lists, and planes: of all images, or of one for each worker.
+class Setup(NamedTuple):
+    """Everything about a product that its geometry, dtype and number of workers decide: made once, looked up after."""
 
-    `terms` are the most that any of the phases has.
-    """
+    product: Product
+    axes: Axes
+    kernels: Array
+    inside: Array
+    by_image: bool
+    tasks: int
+    spaces: tuple[Space, ...]  # scratch, lists, and planes: of all images, or of one for each worker
+    records: tuple[Array, ...]  # the records as compiled code takes them
+
+
+def set_up(p: Product, axes: Axes, workers: int, dtype: DType, terms: int, phases: int = 1) -> Setup:
+    """The setup of a product of so many phases, whose sums have at most so many terms."""
     channels = p.groups * p.channels
-    scratch = Space((workers, scratch_elements(p.chunk, p.channels * p.taps if terms is None else terms)))
-    planes = Space((plane_elements(p.batch * channels, *axes),))
-    if phases == 1 and _by_image(p, axes, workers, dtype):
-        planes = Space((workers, plane_elements(channels, *axes)))
-    return scratch, Space((workers, LIST_ENTRIES), INDICES), planes
-
-
-def _by_image(p: Product, axes: Axes, workers: int, dtype: DType) -> bool:
-    planes = plane_elements(p.groups * p.channels, *axes)
-    return p.is_short and goes_by_image(p, planes, 1, workers, dtype)
+    of_image = plane_elements(channels, *axes)
+    by_image = phases == 1 and p.is_short and goes_by_image(p, of_image, phases, workers, dtype)
+    spaces = (
+        Space((workers, scratch_elements(p.chunk, terms))),
+        Space((workers, LIST_ENTRIES), INDICES),
+        Space((workers, of_image) if by_image else (plane_elements(p.batch * channels, *axes),)),
+    )
+    f, inside = filling(axes)
+    records = passed(p), passed(f), passed(axes[0]), passed(axes[1])
+    tasks = p.batch if by_image else p.batch * p.tasks
+    return Setup(p, axes, kernels_of(dtype), inside, by_image, tasks, spaces, records)
 
 
 def run_product(
-    workers: int, p: Product, axes: Axes, nanoseconds: float, images: Array, a: Array, offsets: Array, bias: Array,
+    workers: int, setup: Setup, nanoseconds: float, images: Array, a: Array, offsets: Array, bias: Array,
     results: Array, scratch: Array, lists: Array, planes: Array,
 ) -> None:  # fmt: skip
     """Launch the drivers; `images` and `results` are four-dimensional, `bias` may be empty."""
-    kernels = kernels_of(results.dtype)
-    ours = kernels, a.reshape(-1), offsets, bias
-    if _by_image(p, axes, workers, results.dtype):
-        f, inside = filling(axes)
+    product, f, vertical, horizontal = setup.records
+    ours = setup.kernels, a.reshape(-1), offsets, bias
+    if setup.by_image:
         launch(
-            _multiply_image, workers, p.batch, nanoseconds, p, f, p.tasks, inside, *ours, images, results, scratch,
-            lists, planes,
+            _multiply_image, workers, setup.tasks, nanoseconds, product, f, setup.inside, *ours, images, results,
+            scratch, lists, planes,
         )  # fmt: skip
         return
-    source = fill_planes(workers, axes, images, planes)
-    if p.is_short:
-        launch(_multiply, workers, p.batch * p.tasks, nanoseconds, p, *ours, source, results, scratch, lists)
+    source = fill_planes(workers, setup.axes, images, planes)
+    if setup.product.is_short:
+        launch(_multiply, workers, setup.tasks, nanoseconds, product, *ours, source, results, scratch, lists)
         return
     n, c, height, width = results.shape
     flat = results.reshape(n * c, height, width)
-    launch(_multiply_long, workers, p.batch * p.tasks, nanoseconds, p, *axes, *ours, source, flat, scratch, lists)
+    launch(
+        _multiply_long, workers, setup.tasks, nanoseconds, product, vertical, horizontal, *ours, source, flat, scratch,
+        lists,
+    )  # fmt: skip

@@ -7,6 +7,7 @@ Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learn
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..algorithms import check_name
@@ -38,6 +39,18 @@ def _problem(
     function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str
 ) -> _Problem:
     """`options` are stride, padding, dilation and groups."""
+    # Ints and names are what most calls have; True equals 1 and is refused, so types are looked at, not values.
+    if all(type(option) in _PLAIN for option in options) and type(mode) is str:
+        return _kept_problem(function, x_shape, weight_shape, options, mode)
+    return _new_problem(function, x_shape, weight_shape, options, mode)
+
+
+_PLAIN = (int, str)
+
+
+def _new_problem(
+    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str
+) -> _Problem:
     check_mode(function, mode, "padding_mode")
     geometry = conv2d_geometry(function, x_shape, weight_shape, *options)
     if mode == "constant" or geometry.pads == ((0, 0), (0, 0)):
@@ -48,6 +61,9 @@ def _problem(
         pad_right=0,
     )  # fmt: skip
     return _Problem(geometry, inner, mode)
+
+
+_kept_problem = lru_cache(maxsize=512)(_new_problem)
 
 
 def _padded(function: str, problem: _Problem, x: Array) -> Array:

@@ -80,7 +80,11 @@ def plan_product(
     lanes = int(uncompiled(tile_lanes)(extent, micro.kernels(dtype)[micro.LANES]))
     chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    in_place = plane_elements(1, *axes) > 0 and _pays_in_place(axes, chunk, dtype)
+    is_direct = phases == 1 and channels * taps <= TERMS_A_TOTAL
+    in_place = is_direct and plane_elements(1, *axes) > 0 and _pays_in_place(axes, chunk, dtype)
+    if in_place:  # whole rows of the grid, as no panel has to hold them
+        lanes = horizontal.grid * max(1, PANEL_LANES // horizontal.grid)
+        tiles = -(-extent // lanes)
     return Product(
         batch, groups, rows, channels, taps, vertical.grid, horizontal.grid, horizontal.padded, each, result, lanes,
         tiles, chunk, int(in_place),
@@ -101,8 +105,10 @@ def _pays_in_place(axes: tuple[Axis, Axis], rows: int, dtype: DType) -> bool:
     vertical, horizontal = axes
     lanes = int(micro.kernels(dtype)[micro.LANES])
     planes = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    # Planes that lie a multiple of a few hundred bytes apart fall into few sets of the first-level cache.
-    if math.gcd(planes * dtype.itemsize, 4096) > 256 * vertical.taps * horizontal.taps:
+    # Planes that lie a multiple of a few hundred bytes apart fall into few sets of the first-level cache. Rows of more
+    # than a few panels would make long tasks.
+    set_stride = math.gcd(planes * dtype.itemsize, 4096)
+    if set_stride > 256 * vertical.taps * horizontal.taps or horizontal.grid > 4 * PANEL_LANES:
         return False
     vectors, tile = -(-horizontal.grid // lanes), rows / 2  # cycles of a tile for a vector and a term
     packed = horizontal.grid / lanes * tile + _RUN_CYCLES + _VECTOR_CYCLES * vectors

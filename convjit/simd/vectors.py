@@ -28,7 +28,7 @@ class Vectors:
     """Emits operations on vectors of `lanes` elements of a dtype: float32, float64 or int64."""
 
     def __init__(self, builder: Any, dtype: DType, lanes: int) -> None:
-        self._builder = builder
+        self.builder = builder
         self._scalar, suffix = _SCALARS[dtype]
         self._vector = ir.VectorType(self._scalar, lanes)
         self._mask = ir.VectorType(ir.IntType(1), lanes)
@@ -48,36 +48,36 @@ class Vectors:
 
     def pointer(self, address: Any) -> Any:
         """The elements at an address."""
-        return self._builder.inttoptr(address, self._scalar.as_pointer())
+        return self.builder.inttoptr(address, self._scalar.as_pointer())
 
     def integers(self, address: Any) -> Any:
         """The 64-bit integers at an address."""
-        return self._builder.inttoptr(address, INDEX.as_pointer())
+        return self.builder.inttoptr(address, INDEX.as_pointer())
 
     def offset(self, pointer: Any, elements: Any) -> Any:
         """The pointer so many elements on."""
-        return self._builder.gep(pointer, [index(elements)])
+        return self.builder.gep(pointer, [index(elements)])
 
     def element(self, pointer: Any) -> Any:
         """One element, or one integer."""
-        return self._builder.load(pointer)
+        return self.builder.load(pointer)
 
     # --- vectors ------------------------------------------------------------------------------------------------
 
     def load(self, pointer: Any) -> Any:
         """A vector of neighbouring elements."""
-        value = self._builder.load(self._builder.bitcast(pointer, self._vector.as_pointer()))
+        value = self.builder.load(self.builder.bitcast(pointer, self._vector.as_pointer()))
         value.align = self._align
         return value
 
     def store(self, value: Any, pointer: Any) -> None:
         """Neighbouring elements from a vector."""
-        stored = self._builder.store(value, self._builder.bitcast(pointer, self._vector.as_pointer()))
+        stored = self.builder.store(value, self.builder.bitcast(pointer, self._vector.as_pointer()))
         stored.align = self._align
 
     def first(self, count: Any) -> Any:
         """A mask of the lanes below `count`, which may be negative or beyond the last lane."""
-        builder = self._builder
+        builder = self.builder
         count = self.least(count, index(self.lanes))
         count = builder.select(builder.icmp_signed(">", count, index(0)), count, index(0))
         if self._counter.element != INDEX:
@@ -87,48 +87,48 @@ class Vectors:
 
     def load_masked(self, pointer: Any, mask: Any) -> Any:
         """As `load`; lanes outside the mask are zero, and not read."""
-        place = self._builder.bitcast(pointer, self._vector.as_pointer())
+        place = self.builder.bitcast(pointer, self._vector.as_pointer())
         load = self._function(
             f"llvm.masked.load.{self._suffix}.p0", self._vector, [place.type, _INT32, self._mask, self._vector]
         )
-        return self._builder.call(load, [place, ir.Constant(_INT32, self._align), mask, self.zero])
+        return self.builder.call(load, [place, ir.Constant(_INT32, self._align), mask, self.zero])
 
     def store_masked(self, value: Any, pointer: Any, mask: Any) -> None:
         """As `store`; lanes outside the mask are not written."""
-        place = self._builder.bitcast(pointer, self._vector.as_pointer())
+        place = self.builder.bitcast(pointer, self._vector.as_pointer())
         store = self._function(
             f"llvm.masked.store.{self._suffix}.p0", ir.VoidType(), [self._vector, place.type, _INT32, self._mask]
         )
-        self._builder.call(store, [value, place, ir.Constant(_INT32, self._align), mask])
+        self.builder.call(store, [value, place, ir.Constant(_INT32, self._align), mask])
 
     def splat(self, pointer: Any) -> Any:
         """A vector with the element at `pointer` in every lane."""
-        return self._everywhere(self._builder.load(pointer), self._vector)
+        return self._everywhere(self.builder.load(pointer), self._vector)
 
     def _everywhere(self, scalar: Any, vector: Any) -> Any:
         undefined = ir.Constant(vector, ir.Undefined)
-        first = self._builder.insert_element(undefined, scalar, ir.Constant(_INT32, 0))
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(_INT32, 0))
         lanes = ir.Constant(ir.VectorType(_INT32, self.lanes), [0] * self.lanes)
-        return self._builder.shuffle_vector(first, undefined, lanes)
+        return self.builder.shuffle_vector(first, undefined, lanes)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """`a * b + c`, rounded once; integers wrap."""
         if not self._is_float:
-            return self._builder.add(self._builder.mul(a, b), c)
+            return self.builder.add(self.builder.mul(a, b), c)
         fma = self._function(f"llvm.fma.{self._suffix}", self._vector, [self._vector] * 3)
-        return self._builder.call(fma, [a, b, c])
+        return self.builder.call(fma, [a, b, c])
 
     def add(self, a: Any, b: Any) -> Any:
         """`a + b`"""
-        return self._builder.fadd(a, b) if self._is_float else self._builder.add(a, b)
+        return self.builder.fadd(a, b) if self._is_float else self.builder.add(a, b)
 
     def shuffle(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
         """The given lanes of `a` and, counted on, of `b`."""
         chosen = ir.Constant(ir.VectorType(_INT32, self.lanes), list(lanes))
-        return self._builder.shuffle_vector(a, b, chosen)
+        return self.builder.shuffle_vector(a, b, chosen)
 
     def _function(self, name: str, result: Any, arguments: list[Any]) -> Any:
-        module = self._builder.module
+        module = self.builder.module
         found = module.globals.get(name)
         return found if found is not None else ir.Function(module, ir.FunctionType(result, arguments), name)
 
@@ -136,15 +136,15 @@ class Vectors:
 
     def is_set(self, value: Any) -> Any:
         """Whether an integer is not 0."""
-        return self._builder.icmp_signed("!=", value, index(0))
+        return self.builder.icmp_signed("!=", value, index(0))
 
     def least(self, a: Any, b: Any) -> Any:
         """The smaller of two integers."""
-        return self._builder.select(self._builder.icmp_signed("<", a, b), a, b)
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call another function of the module."""
-        self._builder.call(self._builder.module.globals[name], arguments)
+        self.builder.call(self.builder.module.globals[name], arguments)
 
     # --- control flow -------------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class Vectors:
         self, condition: Any, then: Callable[[], Sequence[Any]], otherwise: Callable[[], Sequence[Any]]
     ) -> list[Any]:
         """What `then` gives for a condition that is not 0, else what `otherwise` gives: as many values each."""
-        builder = self._builder
+        builder = self.builder
         with builder.if_else(self.is_set(condition)) as (yes, no):
             with yes:
                 taken, after_then = then(), builder.block
@@ -168,7 +168,7 @@ class Vectors:
 
     def loop(self, count: Any, carried: Sequence[Any], body: Callable[[list[Any]], list[Any]]) -> list[Any]:
         """What `carried` has become after `body` was applied `count` times."""
-        builder = self._builder
+        builder = self.builder
         before = builder.block
         head, end = builder.append_basic_block("loop"), builder.append_basic_block("end")
         builder.cbranch(builder.icmp_signed(">", count, index(0)), head, end)

@@ -1,4 +1,4 @@
-"""Filling the planes that products read: of all images before, or of one image by the worker that reads them.
+"""Filling the planes that products read: of all images before, or of a band by the worker that reads it.
 
 Knows images and planes; does not know what is read from them.
 """
@@ -16,16 +16,14 @@ from ..typing import Array
 
 
 @kernel
-def source_of_image(n: Any, kernels: Any, p: Planes, inside: Any, images: Any, planes: Any) -> Any:
-    """Fill the planes of image n, or leave it where it lies, and return the address at which image 0 would be."""
-    if planes.size == 0:
-        return images.ctypes.data
+def source_of_band(n: Any, origin: Any, kernels: Any, p: Planes, inside: Any, images: Any, planes: Any) -> Any:
+    """Fill a band of the planes of image n, from row `origin` on; return the address at which image 0 would be."""
     channels, size = images.shape[1], images.itemsize
     each, image = p.phases_h * p.phases_w * p.padded_h * p.padded_w * size, p.image_h * p.image_w * size
     for c in range(channels):
         fill_tile(
-            kernels, planes.ctypes.data + c * each, images.ctypes.data + (n * channels + c) * image, p, inside, 0,
-            p.padded_h, 0, p.padded_w,
+            kernels, planes.ctypes.data + c * each, images.ctypes.data + (n * channels + c) * image, p, inside, origin,
+            origin, origin + p.padded_h, 0, p.padded_w,
         )  # fmt: skip
     planes[planes.size - BEHIND :] = 0
     return planes.ctypes.data - n * channels * each
@@ -41,7 +39,7 @@ def _fill(
     each = p.phases_h * p.phases_w * p.padded_h * p.padded_w
     fill_tile(
         kernels, planes.ctypes.data + channel * each * size,
-        images.ctypes.data + channel * p.image_h * p.image_w * size, p, inside, top, bottom, left, right,
+        images.ctypes.data + channel * p.image_h * p.image_w * size, p, inside, 0, top, bottom, left, right,
     )  # fmt: skip
 
 

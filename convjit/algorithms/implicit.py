@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 from ..gemm.planes import forward_axes, term_offsets
-from ..gemm.product import plan_product
 from ..geometry import Geometry
 from ..runtime.options import COMPILED
 from ..typing import DType
@@ -25,8 +24,8 @@ def _forward(g: Geometry, workers: int, dtype: DType) -> tuple[Setup, Any]:
     The setup, and where the terms (c, kh, kw) are met.
     """
     axes, rows, channels = forward_axes(g), g.out_channels // g.groups, g.in_channels // g.groups
-    p = plan_product(axes, g.batch, g.groups, rows, channels, g.out_h * g.out_w, 1, workers, dtype)
-    return set_up(p, axes, workers, dtype, channels * p.taps), term_offsets(*axes, channels)
+    setup = set_up(axes, g.batch, g.groups, rows, channels, g.out_h * g.out_w, workers, dtype)
+    return setup, term_offsets(*setup.axes, channels)
 
 
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:

@@ -18,9 +18,10 @@ from ..gemm.planes import (
     horizontal_phase,
     list_phase_terms,
     phase_tables,
+    term_offsets,
     vertical_phase,
 )
-from ..gemm.product import Product, of_phase, plan_product, task_of
+from ..gemm.product import Product, of_phase, task_of
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
@@ -78,7 +79,7 @@ def _multiply_phase(
     phase_h, phase_w = task // tasks // across, task // tasks % across
     vertical, horizontal = vertical_phase(g, phase_h), horizontal_phase(g, phase_w)
     p = of_phase(of_phase_0, vertical, horizontal)
-    t = task_of(p, task % tasks)
+    t = task_of(p, task % tasks, p.grid_h)
     if t.lanes == 0:
         return
     taps_before, row = _taps_before(phase_h, phase_w, above, before), t.image % p.groups * p.rows + t.row
@@ -97,8 +98,8 @@ def _phases(g: Geometry) -> int:
 @lru_cache(maxsize=256)
 def _input_grad(g: Geometry, workers: int, dtype: DType) -> Setup:
     axes, rows, channels = backward_axes(g), g.in_channels // g.groups, g.out_channels // g.groups
-    p = plan_product(axes, g.batch, g.groups, rows, channels, g.in_h * g.in_w, _phases(g), workers, dtype)
-    return set_up(p, axes, workers, dtype, channels * g.kernel_h * g.kernel_w, _phases(g))
+    terms = channels * g.kernel_h * g.kernel_w
+    return set_up(axes, g.batch, g.groups, rows, channels, g.in_h * g.in_w, workers, dtype, terms, _phases(g))
 
 
 def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
@@ -116,7 +117,8 @@ def run(
     shares = -(-g.in_channels // _ROWS_TOGETHER)
     launch(_pack_transposed, workers, phases * shares, packed.size, g, *tables, weight, packed, offsets)
     if g.stride_h == g.stride_w == 1:
-        run_product(workers, setup, work_ns(g), dy, packed, offsets, packed[:0], dx, scratch, lists, planes)
+        met = term_offsets(*setup.axes, g.out_channels // g.groups)
+        run_product(workers, setup, work_ns(g), dy, packed, met, packed[:0], dx, scratch, lists, planes)
         return
     source, p = fill_planes(workers, setup.axes, dy, planes), setup.product
     flat, tasks = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w), g.batch * p.tasks

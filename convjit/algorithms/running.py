@@ -12,30 +12,31 @@ from ..gemm.landing import multiply_and_store
 from ..gemm.micro import ELEMENT
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import Axis, Planes, filling, plane_elements
-from ..gemm.product import Product, goes_by_image, multiply_tile, task_of
+from ..gemm.product import Product, band_rows, multiply_tile, plan_product, task_of
+from ..gemm.summation import TERMS_A_TOTAL
 from ..runtime.compile import driver, kernel, passed
 from ..runtime.launch import launch
 from ..typing import Array, DType
 from .algorithm import INDICES, Space
-from .filling import fill_planes, source_of_image
+from .filling import fill_planes, source_of_band
 
 Axes = tuple[Axis, Axis]
 
 
 @kernel
 def _run_task(
-    task: Any, p: Product, kernels: Any, a: Any, offsets: Any, bias: Any, source: Any, results: Any, scratch: Any,
-    lists: Any,
+    task: Any, origin: Any, p: Product, kernels: Any, a: Any, offsets: Any, bias: Any, source: Any, results: Any,
+    scratch: Any, lists: Any,
 ) -> None:  # fmt: skip
-    """One task of a product of short sums; `source` is the address of the planes of image 0."""
-    t = task_of(p, task)
+    """One task of a band that begins with row `origin`, of short sums; `source` is where image 0 would be."""
+    t = task_of(p, task, min(p.grid_h, p.image_h - origin))
     if t.lanes == 0:
         return
     size, terms, plane = kernels[ELEMENT], p.channels * p.taps, t.image * p.rows + t.row
     o = plane % (p.groups * p.rows)
     multiply_tile(
         p, t, kernels, a.ctypes.data + o * terms * size, offsets.ctypes.data, source,
-        results.ctypes.data + (plane * p.result + t.position) * size, p.result,
+        results.ctypes.data + (plane * p.result + origin * p.grid_w + t.position) * size, p.result,
         bias.ctypes.data + o * size if bias.size > 0 else 0, scratch.ctypes.data, lists, 0, terms,
     )  # fmt: skip
 
@@ -49,19 +50,20 @@ def _multiply(
 
     `a` is flat, a matrix (rows, terms) for each group; `source` are the planes of (N * groups * channels).
     """
-    _run_task(task, p, kernels, a, offsets, bias, source.ctypes.data, results, scratch[worker], lists[worker])
+    _run_task(task, 0, p, kernels, a, offsets, bias, source.ctypes.data, results, scratch[worker], lists[worker])
 
 
 @driver
-def _multiply_image(
-    task: Any, worker: Any, p: Product, f: Planes, inside: Any, kernels: Any, a: Any, offsets: Any,
-    bias: Any, images: Any, results: Any, scratch: Any, lists: Any, planes: Any,
+def _multiply_band(
+    task: Any, worker: Any, p: Product, f: Planes, inside: Any, kernels: Any, a: Any, offsets: Any, bias: Any,
+    images: Any, results: Any, scratch: Any, lists: Any, planes: Any,
 ) -> None:  # fmt: skip
-    """The same for all of an image, whose planes are the worker's."""
-    source = source_of_image(task, kernels, f, inside, images, planes[worker])
-    tasks = p.groups * ((p.rows + p.chunk - 1) // p.chunk) * p.tiles
-    for each in range(task * tasks, (task + 1) * tasks):
-        _run_task(each, p, kernels, a, offsets, bias, source, results, scratch[worker], lists[worker])
+    """The same for a band of rows of an image, whose planes are the worker's."""
+    bands, tasks = (p.image_h + p.grid_h - 1) // p.grid_h, p.groups * ((p.rows + p.chunk - 1) // p.chunk) * p.tiles
+    n, origin = task // bands, task % bands * p.grid_h
+    source = source_of_band(n, origin, kernels, f, inside, images, planes[worker])
+    for each in range(n * tasks, (n + 1) * tasks):
+        _run_task(each, origin, p, kernels, a, offsets, bias, source, results, scratch[worker], lists[worker])
 
 
 @driver
@@ -70,7 +72,7 @@ def _multiply_long(
     source: Any, results: Any, scratch: Any, lists: Any,
 ) -> None:  # fmt: skip
     """The same for sums of more than one total; `results` are (N * groups * rows, height, width)."""
-    t = task_of(p, task)
+    t = task_of(p, task, p.grid_h)
     if t.lanes > 0:
         o = (t.image * p.rows + t.row) % (p.groups * p.rows)
         of_row = a.ctypes.data + o * p.channels * p.taps * kernels[ELEMENT]
@@ -84,29 +86,41 @@ class Setup(NamedTuple):
     """Everything about a product that its geometry, dtype and number of workers decide: made once, looked up after."""
 
     product: Product
-    axes: Axes
+    axes: Axes  # of a band
     kernels: Array
     inside: Array
-    by_image: bool
+    by_band: bool
     tasks: int
-    spaces: tuple[Space, ...]  # scratch, lists, and planes: of all images, or of one for each worker
+    spaces: tuple[Space, ...]  # scratch, lists, and planes: of all images, or of a band for each worker
     records: tuple[Array, ...]  # the records as compiled code takes them
 
 
-def set_up(p: Product, axes: Axes, workers: int, dtype: DType, terms: int, phases: int = 1) -> Setup:
-    """The setup of a product of so many phases, whose sums have at most so many terms."""
-    channels = p.groups * p.channels
-    of_image = plane_elements(channels, *axes)
-    by_image = phases == 1 and p.is_short and goes_by_image(p, of_image, phases, workers, dtype)
+def set_up(
+    axes: Axes, batch: int, groups: int, rows: int, channels: int, result: int, workers: int, dtype: DType,
+    terms: int | None = None, phases: int = 1,
+) -> Setup:  # fmt: skip
+    """The setup of a product; of so many phases, whose sums have at most so many terms."""
+    vertical, horizontal = axes
+    planes, of_group = groups * channels, channels * vertical.taps * horizontal.taps
+    each = 0
+    if phases == 1 and of_group <= TERMS_A_TOTAL:
+        each = band_rows(axes, planes, batch, groups * rows, of_group, workers, dtype.itemsize)
+    if each > 0:
+        shared = vertical.padded - vertical.grid
+        axes = vertical._replace(grid=each, padded=each + shared), horizontal
+    crew = 1 if each > 0 else workers  # a band is one worker's: its rows are not cut for others
+    p = plan_product(axes, batch, groups, rows, channels, result, phases, crew, dtype, vertical.grid)
     spaces = (
-        Space((workers, scratch_elements(p.chunk, terms))),
+        Space((workers, scratch_elements(p.chunk, of_group if terms is None else terms))),
         Space((workers, LIST_ENTRIES), INDICES),
-        Space((workers, of_image) if by_image else (plane_elements(p.batch * channels, *axes),)),
+        Space((workers, plane_elements(planes, *axes)) if each > 0 else (plane_elements(batch * planes, *axes),)),
     )
     f, inside = filling(axes)
+    if each > 0:  # what lies inside the image is counted in its own rows
+        inside = filling((vertical, horizontal))[1]
     records = passed(p), passed(f), passed(axes[0]), passed(axes[1])
-    tasks = p.batch if by_image else p.batch * p.tasks
-    return Setup(p, axes, kernels_of(dtype), inside, by_image, tasks, spaces, records)
+    tasks = batch * p.bands if each > 0 else batch * p.tasks
+    return Setup(p, axes, kernels_of(dtype), inside, each > 0, tasks, spaces, records)
 
 
 def run_product(
@@ -116,9 +130,9 @@ def run_product(
     """Launch the drivers; `images` and `results` are four-dimensional, `bias` may be empty."""
     product, f, vertical, horizontal = setup.records
     ours = setup.kernels, a.reshape(-1), offsets, bias
-    if setup.by_image:
+    if setup.by_band:
         launch(
-            _multiply_image, workers, setup.tasks, nanoseconds, product, f, setup.inside, *ours, images, results,
+            _multiply_band, workers, setup.tasks, nanoseconds, product, f, setup.inside, *ours, images, results,
             scratch, lists, planes,
         )  # fmt: skip
         return

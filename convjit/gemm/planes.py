@@ -242,10 +242,15 @@ def _inside(shift: int, axis: Axis) -> tuple[int, int]:
 
 @kernel
 def fill_tile(
-    kernels: Any, target: Any, image: Any, p: Planes, inside: Any, top: Any, bottom: Any, left: Any, right: Any
-) -> None:
-    """Fill rows `top..bottom`, columns `left..right` of all planes of a channel from an image; both are addresses."""
+    kernels: Any, target: Any, image: Any, p: Planes, inside: Any, origin: Any, top: Any, bottom: Any, left: Any,
+    right: Any,
+) -> None:  # fmt: skip
+    """Fill rows `top..bottom`, columns `left..right` of all planes of a channel from an image; both are addresses.
+
+    The planes in memory begin with row `origin`, and have `padded_h` rows of it on.
+    """
     size = kernels[ELEMENT]
+    target -= origin * p.padded_w * size
     for phase_h in range(p.phases_h):
         first_row = min(max(inside[phase_h, 1], top), bottom)
         last_row = min(max(inside[phase_h, 2], first_row), bottom)

@@ -37,8 +37,9 @@ class Product(NamedTuple):
     rows: int  # of a group
     channels: int  # of a group
     taps: int
-    grid_h: int
+    grid_h: int  # of a band
     grid_w: int
+    image_h: int  # rows of the grid in all
     padded_w: int  # pixels from a row of a plane to the next
     each: int  # elements of all planes of a channel
     result: int  # elements of a plane of the results
@@ -49,8 +50,13 @@ class Product(NamedTuple):
 
     @property
     def tasks(self) -> int:
-        """Tasks an image: of each group, chunk of rows and tile."""
+        """Tasks a band: of each group, chunk of rows and tile."""
         return self.groups * -(-self.rows // max(self.chunk, 1)) * self.tiles
+
+    @property
+    def bands(self) -> int:
+        """Bands of rows of the grid, each filled and multiplied by one worker; one if planes are filled first."""
+        return -(-self.image_h // max(self.grid_h, 1))
 
     @property
     def is_short(self) -> bool:
@@ -58,10 +64,12 @@ class Product(NamedTuple):
         return self.channels * self.taps <= TERMS_A_TOTAL
 
 
-# Planes of an image that stay in the second-level cache between filling and reading.
+# Planes of a band that stay in the second-level cache between filling and reading.
 _CACHED_BYTES = 1 << 19
-# A task of one image takes 10 ms at most: at 25 multiplications a nanosecond, what float64 reaches.
-_IMAGE_MULTIPLICATIONS = 1 << 28
+# A band takes 10 ms at most: at 25 multiplications a nanosecond, what float64 reaches.
+_BAND_MULTIPLICATIONS = 1 << 28
+# Bands a worker, to even out.
+_BANDS_A_WORKER = 4
 # Cycles on AVX-512 that packing takes for a run of neighbouring pixels, and for each of its vectors.
 _RUN_CYCLES, _VECTOR_CYCLES = 6, 3
 # A tile of one vector, or of two, does not keep both multiply-add units busy: loads of `a` stand in the way. Four
@@ -71,9 +79,12 @@ _TILE_SPEED = (1, 0.55, 0.9, 1.0, 0.9)
 
 def plan_product(
     axes: tuple[Axis, Axis], batch: int, groups: int, rows: int, channels: int, result: int, phases: int, workers: int,
-    dtype: DType,
+    dtype: DType, image_h: int | None = None,
 ) -> Product:  # fmt: skip
-    """The product of a phase, one of so many; `rows` and `channels` are those of a group."""
+    """The product of a phase, one of so many; `rows` and `channels` are those of a group.
+
+    Where `axes` are those of a band, the grid has `image_h` rows in all.
+    """
     vertical, horizontal = axes
     taps, extent = vertical.taps * horizontal.taps, vertical.grid * horizontal.grid
     tiles = int(uncompiled(tile_count)(extent))
@@ -86,18 +97,28 @@ def plan_product(
         lanes = horizontal.grid * max(1, PANEL_LANES // horizontal.grid)
         tiles = -(-extent // lanes)
     return Product(
-        batch, groups, rows, channels, taps, vertical.grid, horizontal.grid, horizontal.padded, each, result, lanes,
-        tiles, chunk, int(in_place),
+        batch, groups, rows, channels, taps, vertical.grid, horizontal.grid, image_h or vertical.grid,
+        horizontal.padded, each, result, lanes, tiles, chunk, int(in_place),
     )  # fmt: skip
 
 
-def goes_by_image(p: Product, planes: int, phases: int, workers: int, dtype: DType) -> bool:
-    """Whether a worker fills the planes of an image and does all of its tasks: while they are in its cache."""
-    return (
-        planes * dtype.itemsize <= _CACHED_BYTES
-        and p.groups * p.rows * p.channels * p.taps * p.grid_h * p.grid_w * phases <= _IMAGE_MULTIPLICATIONS
-        and p.batch >= (1 if workers == 1 else 4 * workers)
-    )
+def band_rows(axes: tuple[Axis, Axis], planes: int, batch: int, rows: int, terms: int, workers: int, size: int) -> int:
+    """Rows of the grid in a band, whose planes stay in a worker's cache; 0 where all planes are better filled first.
+
+    That is where images are read in place, and where bands would be few or consist of what they share. `rows` of
+    results, and `size` bytes an element.
+    """
+    vertical, horizontal = axes
+    line = planes * vertical.phases * horizontal.phases * horizontal.padded * size
+    shared = vertical.padded - vertical.grid
+    most = min(_CACHED_BYTES // max(line, 1) - shared, _BAND_MULTIPLICATIONS // max(rows * terms * horizontal.grid, 1))
+    if plane_elements(1, *axes) == 0 or most < min(vertical.grid, max(1, 2 * shared)):
+        return 0
+    bands = max(-(-vertical.grid // most), -(-_BANDS_A_WORKER * workers // batch) if workers > 1 else 1)
+    each = -(-vertical.grid // bands)
+    if bands > 1 and (each < 2 * shared or each * horizontal.grid < PANEL_LANES):
+        return 0
+    return each
 
 
 def _pays_in_place(axes: tuple[Axis, Axis], rows: int, dtype: DType) -> bool:
@@ -120,8 +141,8 @@ def of_phase(p: Product, vertical: Axis, horizontal: Axis) -> Any:
     """The same product on the grid and with the taps of another phase."""
     taps = vertical.taps * horizontal.taps
     return Product(
-        p.batch, p.groups, p.rows, p.channels, taps, vertical.grid, horizontal.grid, p.padded_w, p.each, p.result,
-        p.lanes, p.tiles, p.chunk, p.in_place,
+        p.batch, p.groups, p.rows, p.channels, taps, vertical.grid, horizontal.grid, vertical.grid, p.padded_w, p.each,
+        p.result, p.lanes, p.tiles, p.chunk, p.in_place,
     )  # fmt: skip
 
 
@@ -136,12 +157,12 @@ class Task(NamedTuple):
 
 
 @kernel
-def task_of(p: Product, task: Any) -> Any:
-    """Tasks are (image, group, chunk of rows, tile of grid points), the last one fastest."""
+def task_of(p: Product, task: Any, grid_h: Any) -> Any:
+    """Tasks are (image, group, chunk of rows, tile of grid points), the last one fastest; `grid_h` rows have points."""
     chunks = (p.rows + p.chunk - 1) // p.chunk
     position = task % p.tiles * p.lanes
     row = task // p.tiles % chunks * p.chunk
-    lanes = max(0, min(p.lanes, p.grid_h * p.grid_w - position))
+    lanes = max(0, min(p.lanes, grid_h * p.grid_w - position))
     return Task(task // (p.tiles * chunks), row, min(p.chunk, p.rows - row), position, lanes)
 
 

@@ -245,7 +245,7 @@ def axis_problems():
 
 @kernel
 def _fill_tile(kernels, flat, image, p, inside, top, bottom, left, right):
-    planes.fill_tile(kernels, flat.ctypes.data + 8, image.ctypes.data, p, inside, top, bottom, left, right)
+    planes.fill_tile(kernels, flat.ctypes.data + 8, image.ctypes.data, p, inside, 0, top, bottom, left, right)
 
 
 def filled(vertical, horizontal, image):

@@ -69,14 +69,15 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
         a, a_stride, b, offsets, terms, target, pitch, count, extend, bias = arguments
+        places = [v.offset(row, j * lanes) for row in _rows(v, target, pitch, rows) for j in range(vectors)]
+        for place in places:  # they arrive while the sums are taken
+            v.prefetch(place)
         chains = _chains(
             v, _rows(v, a, a_stride, rows), v.pointer(b), v.integers(offsets), terms, vectors, rows == isa.here().rows
         )
         left = builder.sub(count, index((vectors - 1) * lanes))
         mask = v.first(left)
         cut = builder.zext(builder.icmp_signed("<", left, index(lanes)), count.type)
-
-        places = [v.offset(row, j * lanes) for row in _rows(v, target, pitch, rows) for j in range(vectors)]
 
         def load(place: Any, i: int, is_cut: bool) -> Any:
             return v.load_masked(place, mask) if is_cut and i % vectors == vectors - 1 else v.load(place)

@@ -72,9 +72,8 @@ _BAND_MULTIPLICATIONS = 1 << 28
 _BANDS_A_WORKER = 4
 # Cycles on AVX-512 that packing takes for a run of neighbouring pixels, and for each of its vectors.
 _RUN_CYCLES, _VECTOR_CYCLES = 6, 3
-# A tile of one vector, or of two, does not keep both multiply-add units busy: loads of `a` stand in the way. Four
-# vectors are two tiles of two.
-_TILE_SPEED = (1, 0.55, 0.9, 1.0, 0.9)
+# What a tile of one, two or three vectors reaches of the multiply-add units: loads of `a` stand in the way.
+_TILE_SPEED = (0.55, 0.9, 1.0)
 
 
 def plan_product(
@@ -133,7 +132,10 @@ def _pays_in_place(axes: tuple[Axis, Axis], rows: int, dtype: DType) -> bool:
         return False
     vectors, tile = -(-horizontal.grid // lanes), rows / 2  # cycles of a tile for a vector and a term
     packed = horizontal.grid / lanes * tile + _RUN_CYCLES + _VECTOR_CYCLES * vectors
-    return vectors * tile / _TILE_SPEED[min(vectors, 4)] < packed
+    # `multiply` splits them into tiles of nearly equal width.
+    tiles = -(-vectors // len(_TILE_SPEED))
+    widths = [vectors // tiles + (i < vectors % tiles) for i in range(tiles)]
+    return tile * sum(width / _TILE_SPEED[width - 1] for width in widths) < packed
 
 
 @kernel

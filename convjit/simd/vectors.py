@@ -75,6 +75,13 @@ class Vectors:
         stored = self.builder.store(value, self.builder.bitcast(pointer, self._vector.as_pointer()))
         stored.align = self._align
 
+    def prefetch(self, pointer: Any) -> None:
+        """Ask for the cache line of an element that will be read and written soon."""
+        void = ir.VoidType()
+        place = self.builder.bitcast(pointer, self._vector.as_pointer())
+        prefetch = self._function("llvm.prefetch.p0", void, [place.type, _INT32, _INT32, _INT32])
+        self.builder.call(prefetch, [place, *(ir.Constant(_INT32, n) for n in (1, 3, 1))])
+
     def first(self, count: Any) -> Any:
         """A mask of the lanes below `count`, which may be negative or beyond the last lane."""
         builder = self.builder

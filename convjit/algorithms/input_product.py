@@ -46,27 +46,30 @@ def _pack_transposed(
 ) -> None:
     """For a phase and some input channels: rows of a matrix [(group, c), (o, kh, kw)] of weight[o, c, kh, kw].
 
-    With the first channels, also where the terms (o, kh, kw) are met.
+    With the first channels, also where the terms (o, kh, kw) are met. `weight` is flat.
     """
-    group_in, group_out = g.in_channels // g.groups, g.out_channels // g.groups
-    shares = (g.in_channels + _ROWS_TOGETHER - 1) // _ROWS_TOGETHER
-    phase, first = task // shares, task % shares * _ROWS_TOGETHER
+    group_in, group_out, area = g.in_channels // g.groups, g.out_channels // g.groups, g.kernel_h * g.kernel_w
+    shares = (group_in + _ROWS_TOGETHER - 1) // _ROWS_TOGETHER
+    phase, group, first = task // (shares * g.groups), task // shares % g.groups, task % shares * _ROWS_TOGETHER
     across = grid_phases(g.stride_w, g.in_w)
     vertical, horizontal = vertical_phase(g, phase // across), horizontal_phase(g, phase % across)
     taps_before = _taps_before(phase // across, phase % across, above, before)
-    if first == 0:
+    if group == 0 and first == 0:
         list_phase_terms(offsets, taps_before * group_out, vertical, horizontal, group_out)
-    base = g.in_channels * group_out * taps_before
     taps = vertical.taps * horizontal.taps
-    for o in range(group_out):
-        for row in range(first, min(first + _ROWS_TOGETHER, g.in_channels)):
-            filters = weight[row // group_in * group_out + o, row % group_in]
-            at = base + (row * group_out + o) * taps
-            for s in range(vertical.taps):
-                line = filters[vertical.kernel_first + s * vertical.kernel_step]
-                for t in range(horizontal.taps):
-                    packed[at] = line[horizontal.kernel_first + t * horizontal.kernel_step]
-                    at += 1
+    kernel_first = vertical.kernel_first * g.kernel_w + horizontal.kernel_first
+    of_rows = (g.in_channels * taps_before + (group * group_in + first) * taps) * group_out
+    # Squares of weights: rows of both matrices lie multiples of 4096 bytes apart, and few of them fit a cache set.
+    for first_o in range(0, group_out, _ROWS_TOGETHER):
+        for row in range(min(_ROWS_TOGETHER, group_in - first)):
+            at = of_rows + (row * group_out + first_o) * taps
+            for o in range(first_o, min(first_o + _ROWS_TOGETHER, group_out)):
+                filters = ((group * group_out + o) * group_in + first + row) * area + kernel_first
+                for s in range(vertical.taps):
+                    line = filters + s * vertical.kernel_step * g.kernel_w
+                    for t in range(horizontal.taps):
+                        packed[at] = weight[line + t * horizontal.kernel_step]
+                        at += 1
 
 
 @driver
@@ -114,8 +117,9 @@ def run(
 ) -> None:  # fmt: skip
     """Launch the drivers."""
     phases, tables, setup = _phases(g), phase_tables(g), _input_grad(g, workers, dx.dtype)
-    shares = -(-g.in_channels // _ROWS_TOGETHER)
-    launch(_pack_transposed, workers, phases * shares, packed.size, g, *tables, weight, packed, offsets)
+    shares = g.groups * -(-(g.in_channels // g.groups) // _ROWS_TOGETHER)
+    flat = weight.reshape(-1)
+    launch(_pack_transposed, workers, phases * shares, packed.size, g, *tables, flat, packed, offsets)
     if g.stride_h == g.stride_w == 1:
         met = term_offsets(*setup.axes, g.out_channels // g.groups)
         run_product(workers, setup, work_ns(g), dy, packed, met, packed[:0], dx, scratch, lists, planes)

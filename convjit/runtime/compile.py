@@ -83,6 +83,9 @@ class Driver:
         self._body = body
         self._kernel = kernel(body)
         self._parameters = list(inspect.signature(body).parameters)[2:]
+        self._kinds = get_type_hints(body)
+        # Which arguments are records.
+        self.records = [i for i, name in enumerate(self._parameters) if hasattr(self._kinds[name], "_fields")]
         self._twins: dict[str, Any] = {}
         self.used = False  # set by every launch; a warm-up clears it, to see which drivers a function calls
         self.__doc__ = body.__doc__
@@ -119,17 +122,16 @@ class Driver:
 
     def _source(self, twin: str) -> FunctionType:
         body = self._body
-        kinds = get_type_hints(body)
         names = {"body": self._kernel, "prange": numba.prange, **team.VOCABULARY, **status.VOCABULARY}
         arguments = []
         for name in self._parameters:
-            fields = getattr(kinds[name], "_fields", None)
-            if fields is None:
-                arguments.append(name)
+            kind = self._kinds[name]
+            if hasattr(kind, "_fields"):
+                entries = ", ".join(f"int({name}[{i}])" for i in range(len(kind._fields)))
+                arguments.append(f"{kind.__name__}({entries})")
+                names[kind.__name__] = kind
             else:
-                entries = ", ".join(f"int({name}[{i}])" for i in range(len(fields)))
-                arguments.append(f"{kinds[name].__name__}({entries})")
-                names[kinds[name].__name__] = kinds[name]
+                arguments.append(name)
         text = _TWINS[twin].format(parameters=", ".join(self._parameters), arguments=", ".join(arguments))
         source = textwrap.dedent(text)
         exec(compile(source, f"<{twin} twin of {body.__module__}.{body.__qualname__}>", "exec"), names)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
+import numpy as np
+
 from . import team, threads
 from .compile import Driver, passed
 
@@ -26,7 +28,8 @@ def launch(driver: Driver, workers: int, tasks: int, nanoseconds: float, *argume
     Tasks are cut to take 20 ms at most, and workspaces made for `workers`, by the caller.
     """
     driver.used = True
-    arguments = tuple(map(passed, arguments))
+    if any(type(arguments[i]) is not np.ndarray for i in driver.records):
+        arguments = tuple(map(passed, arguments))
     run = _serial if workers == 1 else _parallel
     if nanoseconds <= _CUT_ABOVE_NS:
         run(driver, workers, 0, tasks, arguments)

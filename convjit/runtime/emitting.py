@@ -48,6 +48,9 @@ def _codegen() -> Any:
 # Emits a function's body, without the return: body(builder, arguments).
 Body = Callable[[Any, Sequence[Any]], None]
 
+# `Vectors.opaque` is a piece of assembly, if an empty one.
+llvm.initialize_native_asmparser()
+
 # Compiled code lives as long as its engine.
 _engines: list[Any] = []
 

@@ -58,6 +58,11 @@ class Vectors:
         """The pointer so many elements on."""
         return self.builder.gep(pointer, [index(elements)])
 
+    def opaque(self, pointer: Any) -> Any:
+        """The same pointer, of which LLVM knows nothing: an empty piece of assembly."""
+        kind = ir.FunctionType(pointer.type, [pointer.type])
+        return self.builder.asm(kind, "", "=r,0", [pointer], side_effect=False)
+
     def element(self, pointer: Any) -> Any:
         """One element, or one integer."""
         return self.builder.load(pointer)
@@ -175,6 +180,12 @@ class Vectors:
 
     def loop(self, count: Any, carried: Sequence[Any], body: Callable[[list[Any]], list[Any]]) -> list[Any]:
         """What `carried` has become after `body` was applied `count` times."""
+        return self.counted_loop(count, carried, lambda _, values: body(values))
+
+    def counted_loop(
+        self, count: Any, carried: Sequence[Any], body: Callable[[Any, list[Any]], list[Any]]
+    ) -> list[Any]:
+        """As `loop`, for a body that takes the number of the turn, too."""
         builder = self.builder
         before = builder.block
         head, end = builder.append_basic_block("loop"), builder.append_basic_block("end")
@@ -185,7 +196,7 @@ class Vectors:
         values = [builder.phi(value.type) for value in carried]
         for phi, value in zip(values, carried, strict=True):
             phi.add_incoming(value, before)
-        changed = body(values)
+        changed = body(step, values)
         following = builder.add(step, index(1))
         last = builder.block
         for phi, value in zip([step, *values], [following, *changed], strict=True):

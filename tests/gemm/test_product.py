@@ -1,0 +1,85 @@
+"""How a product is cut shows in speed alone: bands, chunks, panels and reading in place give the reference's bits."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from convjit import conv2d, conv2d_input_grad
+from convjit.algorithms import implicit, input_product
+from convjit.functional import bilinear
+from convjit.gemm import product
+from convjit.runtime import threads
+from convjit.testing import Problem
+
+PROBLEMS = {
+    "3x3": Problem((2, 4, 33, 18), (5, 4, 3, 3), padding=1),
+    "7x7, stride 2": Problem((1, 3, 40, 45), (9, 3, 7, 7), stride=2, padding=3),
+    "dilated": Problem((2, 2, 30, 31), (3, 2, 3, 3), dilation=3, padding=3),
+    "grouped": Problem((3, 6, 21, 50), (4, 3, 3, 5), groups=2, padding=2),
+    "one side": Problem((1, 3, 25, 17), (2, 3, 2, 2), padding=((0, 3), (2, 0))),
+    "1x1, stride 3": Problem((4, 5, 29, 31), (7, 5, 1, 1), stride=3),
+    "one row": Problem((1, 2, 1, 300), (3, 2, 1, 3), padding=(0, 1)),
+}
+
+
+def forget():
+    for kept in (implicit._forward, input_product._input_grad, bilinear._call):
+        kept.cache_clear()
+
+
+@pytest.fixture
+def anew():
+    """Nothing is remembered of how problems are cut, before and after."""
+    forget()
+    yield
+    forget()
+
+
+def check(problem, dtype="float32"):
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(shape).astype(dtype) for shape in (problem.x_shape, problem.weight_shape))
+    bias = rng.standard_normal(len(weight)).astype(dtype)
+    dy = rng.standard_normal(problem.y_shape).astype(dtype)
+    options = problem.options
+    y = conv2d(x, weight, bias, **options)
+    assert_array_equal(y, conv2d(x, weight, bias, **options, algorithm="reference"))
+    size = problem.x_shape[2:]
+    dx = conv2d_input_grad(dy, weight, size, **options)
+    assert_array_equal(dx, conv2d_input_grad(dy, weight, size, **options, algorithm="reference"))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("cached", [1000, 5000, 20000])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_bands_of_any_height(name, cached, workers, anew, monkeypatch):
+    monkeypatch.setattr(product, "_CACHED_BYTES", cached)
+    monkeypatch.setattr(threads, "SERIAL_BELOW_NS", 0)
+    monkeypatch.setattr(threads, "available", lambda: workers)
+    check(PROBLEMS[name])
+
+
+def test_some_of_these_are_cut_into_bands(anew, monkeypatch):
+    monkeypatch.setattr(product, "_CACHED_BYTES", 5000)
+    from convjit.geometry import conv2d_geometry
+
+    problem = PROBLEMS["3x3"]
+    geometry = conv2d_geometry("test", problem.x_shape, problem.weight_shape, 1, 1, 1, 1)
+    setup, _ = implicit._forward(geometry, 1, np.dtype("float32"))
+    assert setup.by_band
+    assert setup.product.bands > 2
+    assert setup.tasks == 2 * setup.product.bands
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_in_place_or_packed(name, dtype, in_place, anew, monkeypatch):
+    monkeypatch.setattr(product, "_pays_in_place", lambda *arguments: in_place)
+    check(PROBLEMS[name], dtype)
+
+
+@pytest.mark.parametrize("rows", [1, 24])
+def test_chunks_of_rows(rows, anew, monkeypatch):
+    monkeypatch.setattr(product, "row_chunk", lambda all_rows, *arguments: min(rows, all_rows))
+    for problem in PROBLEMS.values():
+        check(problem)

@@ -1,0 +1,54 @@
+"""The table of instruction sets: what is chosen for a target, and that its register tiles fit the registers."""
+
+import numpy as np
+import pytest
+
+from convjit.gemm import micro
+from convjit.runtime import emitting
+from convjit.simd.isa import INSTRUCTION_SETS, choose
+
+X86 = "x86_64-unknown-linux-gnu"
+
+
+@pytest.mark.parametrize(
+    ("triple", "features", "name"),
+    [
+        (X86, "+avx2,+fma,+avx512f,+avx512dq,+avx512vl", "avx512"),
+        (X86, "+avx2,+fma,+avx512f,-avx512dq,+avx512vl", "avx2"),
+        (X86, "+avx2,-fma", "vector128"),
+        (X86, "", "vector128"),
+        ("aarch64-apple-darwin", "+neon", "neon"),
+        ("arm64-apple-macosx", "", "neon"),
+        ("riscv64-unknown-linux-gnu", "+v", "vector128"),
+    ],
+)
+def test_the_best_row_that_the_target_has(triple, features, name):
+    assert choose(triple, features).name == name
+
+
+@pytest.mark.parametrize("row", INSTRUCTION_SETS, ids=lambda row: row.name)
+def test_tiles_fit_the_registers(row):
+    assert row.rows * row.vectors + row.vectors + 1 <= row.registers
+    assert row.rows * row.vectors >= 8  # chains that hide the latency of a multiply-add
+    assert 24 % row.rows == 0  # chunks of rows are multiples of 24
+    for size in (4, 8):
+        assert 144 % (row.vectors * row.vector_bytes // size) == 0  # a panel is a whole number of tiles
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_the_highest_tiles_keep_their_chains_in_registers(dtype):
+    """A loop that spilled would run at a third of the speed: none of its instructions may name the stack."""
+    functions = micro.functions(np.dtype(dtype))
+    row = choose(*emitting.target()[::2])
+    symbol = f"tile_{row.rows}_{row.vectors}"
+    code = emitting.assembly({symbol: functions[symbol]}, row.features)
+    if "fma" not in code:
+        pytest.skip("no multiply-add instruction here: calls of libm need the stack")
+    blocks, hottest = [[]], []
+    for line in code.splitlines():
+        blocks[-1].append(line)
+        if line.startswith(".L"):
+            blocks.append([line])
+    hottest = max(blocks, key=lambda block: sum("fma" in line or "mul" in line for line in block))
+    assert sum("fma" in line or "mul" in line for line in hottest) >= row.rows * row.vectors
+    assert not [line for line in hottest if "zmm" in line and "rsp" in line]

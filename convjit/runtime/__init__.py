@@ -16,7 +16,8 @@ and where arrays come from (`allocate`), and never sees a Numba decorator. Each 
 `memory`      a result that cannot fit is a `MemoryError` before memory is touched
 `fma`         the fused multiply-add in which every sum is written, compiled and not
 `copying`     a run of elements copied as one `memcpy`
-`emitting`    functions emitted as LLVM IR: the place of micro-kernels; they travel with their callers' cache entries
+`emitting`    micro-kernels as LLVM IR, compiled alone in whole vectors, kept on disk, called by address
+`status`      floating-point flags, which NumPy reads, put back after every loop
 ============  =========================================================================================================
 
 What an algorithm has to keep: a task writes what no other task writes, takes at most about 20 ms, allocates nothing

@@ -41,12 +41,32 @@ DTYPES = ("float32", "float64")
 # Zeros are filled in by one kernel and other modes by another: padding is the one option that decides about kernels.
 _PADDED: tuple[dict[str, Any], ...] = ({"padding": 1}, {"padding": 1, "padding_mode": "edge"})
 
+
+def _depthwise(x: Array, weight: Array) -> list[tuple[Array, Array, dict[str, Any]]]:
+    """The same with one input channel a group, few of which are computed otherwise than many: x, weight, options."""
+    return [
+        (np.repeat(x, n, 1), np.repeat(weight[:, :1], n, 0), {"padding": 1, "groups": 2 * n}) for n in (1, 8)
+    ]  # fmt: skip
+
+
 # Called with images (1, 2, 4, 4), weights (2, 2, 3, 3) and a bias (2,); padded by one, outputs are shaped as images.
 _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
-    "conv2d": lambda x, weight, bias: [conv2d(x, weight, bias, **padded) for padded in _PADDED],
-    "conv2d_backward": lambda x, weight, bias: [conv2d_backward(x, x, weight, **padded) for padded in _PADDED],
-    "conv2d_input_grad": lambda x, weight, bias: [conv2d_input_grad(x, weight, 4, **padded) for padded in _PADDED],
-    "conv2d_weight_grad": lambda x, weight, bias: [conv2d_weight_grad(x, x, 3, **padded) for padded in _PADDED],
+    "conv2d": lambda x, weight, bias: [
+        *(conv2d(x, weight, bias, **padded) for padded in _PADDED),
+        *(conv2d(many, each, **options) for many, each, options in _depthwise(x, weight)),
+    ],
+    "conv2d_backward": lambda x, weight, bias: [
+        *(conv2d_backward(x, x, weight, **padded) for padded in _PADDED),
+        *(conv2d_backward(many, many, each, **options) for many, each, options in _depthwise(x, weight)),
+    ],
+    "conv2d_input_grad": lambda x, weight, bias: [
+        *(conv2d_input_grad(x, weight, 4, **padded) for padded in _PADDED),
+        *(conv2d_input_grad(many, each, 4, **options) for many, each, options in _depthwise(x, weight)),
+    ],
+    "conv2d_weight_grad": lambda x, weight, bias: [
+        *(conv2d_weight_grad(x, x, 3, **padded) for padded in _PADDED),
+        *(conv2d_weight_grad(many, many, 3, **options) for many, _, options in _depthwise(x, weight)),
+    ],
     "conv_transpose2d": lambda x, weight, bias: conv_transpose2d(x, weight, bias),
     "conv_transpose2d_backward": lambda x, weight, bias: conv_transpose2d_backward(x, x, weight, padding=1),
     "im2col": lambda x, weight, bias: im2col(x, 1),

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from ..geometry import Geometry
 from ..typing import DType
-from . import implicit, reference
+from . import depthwise, implicit, reference
 from .algorithm import Algorithm, Operation
 
 __all__ = ["ALGORITHMS", "Algorithm", "Operation", "check_name", "choose"]
 
-ALGORITHMS: tuple[Algorithm, ...] = (implicit.ALGORITHM, reference.ALGORITHM)
+ALGORITHMS: tuple[Algorithm, ...] = (depthwise.ALGORITHM, implicit.ALGORITHM, reference.ALGORITHM)
 
 # "auto" keeps every numerical promise; "fastest" may also pick rows that trade accuracy for speed.
 _CHOICES = ("auto", "fastest")

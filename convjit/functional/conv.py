@@ -113,7 +113,7 @@ def conv2d(
         What the padding shows, in NumPy's names; `"constant"` is zero.
     algorithm : str
         `"auto"` keeps every promise of this library; `"fastest"` may also pick algorithms that are less accurate, once
-        there are any; or a name: `"implicit"`, `"reference"`.
+        there are any; or a name: `"depthwise"` (one input channel a group), `"implicit"`, `"reference"`.
     out : ndarray, optional
         Where the result is written: its exact shape and dtype, C-contiguous, and no memory shared with the inputs.
 

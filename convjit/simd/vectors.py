@@ -123,6 +123,11 @@ class Vectors:
         lanes = ir.Constant(ir.VectorType(_INT32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, undefined, lanes)
 
+    def zipped(self, a: Any, b: Any) -> tuple[Any, Any]:
+        """The lanes of two vectors in turn, `a[0], b[0], a[1], ...`, as two vectors."""
+        order = [lane + which * self.lanes for lane in range(self.lanes) for which in (0, 1)]
+        return self.shuffle(a, b, order[: self.lanes]), self.shuffle(a, b, order[self.lanes :])
+
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """`a * b + c`, rounded once; integers wrap."""
         if not self._is_float:

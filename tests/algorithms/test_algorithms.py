@@ -6,15 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from rows import GENERAL
+from same_bits import REFERENCE, assert_same_bits, results
 
-from convjit import conv2d, conv2d_backward
+from convjit import conv2d
 from convjit.algorithms import ALGORITHMS, choose
 from convjit.functional import bilinear
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem, conv2d_cases, real_arrays
 
+pytestmark = pytest.mark.usefixtures("poisoned")
+
 DTYPES = ["float32", "float64"]
-REFERENCE = ALGORITHMS[-1].name
 OTHERS = [name for name in GENERAL if name != REFERENCE]
 
 # What breaks blocked kernels: long sums, many lanes, rows that fill no micro-tile, strange strides.
@@ -55,34 +57,6 @@ AWKWARD = {
     "grouped": Problem((2, 12, 9, 9), (18, 4, 3, 3), groups=3, padding=1),
     "wrapped edges": Problem((1, 2, 5, 5), (3, 2, 3, 3), padding=7, padding_mode="wrap"),
 }
-
-
-def results(problem, arrays, algorithm):
-    """Forward and all gradients by one named row."""
-    x, weight, bias, dy = arrays
-    options = {**problem.options, "algorithm": algorithm}
-    return conv2d(x, weight, bias, **options), *conv2d_backward(dy, x, weight, **options)
-
-
-def assert_same_bits(problem, arrays, algorithm, wanted):
-    names = ("y", "grad_input", "grad_weight", "grad_bias")
-    for name, got, reference in zip(names, results(problem, arrays, algorithm), wanted, strict=True):
-        if got.tobytes() != reference.tobytes():
-            where = np.argwhere(got.view(f"u{got.itemsize}") != reference.view(f"u{got.itemsize}"))
-            raise AssertionError(
-                f"{name} of {algorithm} differs from {REFERENCE} in {len(where)} of {got.size} elements, first at "
-                f"{where[0].tolist()}: {got[tuple(where[0])]!r}, wanted {reference[tuple(where[0])]!r}, {problem}"
-            )
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """Results and workspaces start full of NaN or absurd integers: nothing may be left out, or read unwritten."""
-
-    def allocate(function, what, shape, dtype):
-        return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 1 << 40, dtype)
-
-    monkeypatch.setattr(bilinear, "allocate", allocate)
 
 
 @pytest.mark.parametrize("algorithm", OTHERS)

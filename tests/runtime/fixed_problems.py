@@ -18,6 +18,7 @@ LayOut = Callable[[Array], Array]
 DTYPES = ("float32", "float64", "int64")
 SMALL = {
     "grouped": Problem((2, 4, 9, 8), (6, 2, 3, 2), (6,), stride=(2, 1), padding="same", dilation=(1, 2), groups=2),
+    "depthwise": Problem((2, 5, 9, 19), (10, 1, 3, 4), (10,), stride=(1, 2), padding="same", groups=5),
     "reflected": Problem((1, 3, 6, 7), (5, 3, 3, 3), (5,), padding=2, padding_mode="reflect"),
     "strided": Problem((2, 3, 11, 9), (4, 3, 3, 4), (4,), stride=(3, 2), padding=((0, 1), (2, 1))),
 }
@@ -26,6 +27,7 @@ LARGE = {
     "images": Problem((4, 6, 40, 41), (10, 6, 3, 3), (10,), padding=1),
     "many groups": Problem((3, 12, 37, 33), (24, 3, 5, 3), (24,), stride=(1, 2), dilation=(2, 1), groups=4),
     "strided": Problem((3, 8, 45, 50), (24, 8, 3, 3), (24,), stride=2, padding="same_upper"),
+    "depthwise": Problem((3, 40, 41, 37), (40, 1, 5, 5), (40,), stride=(1, 2), padding=2, groups=40),
     "pointwise": Problem((2, 50, 21, 23), (40, 50, 1, 1), (40,)),
     # 18,000 terms an output, an input gradient and a weight gradient: more than one total of 128 blocks of 128 terms.
     "long sums": Problem((1, 2000, 6, 6), (3, 2000, 3, 3), (3,)),

@@ -74,7 +74,7 @@ class _Shapes(NamedTuple):
         return (self.filters, self.channels // self.groups, *self.kernel)
 
 
-def _shapes(r: random.Random) -> _Shapes:
+def _shapes(r: random.Random, row: str = "") -> _Shapes:
     kernel = r.choice(((1, 1), (3, 3), (r.randint(1, 4), r.randint(1, 4)), (1, 5), (7, 2)))
     stride, dilation = ((r.choice((1, 1, 1, 2, 3)), r.choice((1, 1, 1, 2, 3, 4))) for _ in range(2))
     extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -88,10 +88,12 @@ def _shapes(r: random.Random) -> _Shapes:
     out = tuple((n + sum(p) - e) // s + 1 for n, p, e, s in zip(image, pads, extent, stride, strict=True))
     groups, batch = r.choice((1, 1, 1, 2, 3)), r.choice((1, 1, 2, 3))
     channels, filters = r.choice(_CHANNELS), r.choice(_CHANNELS)
-    if r.random() < 0.05:
+    if row == "depthwise":
+        channels, filters, groups = 1, r.choice((1, 1, 1, 2, 3, 8)), r.choice(_CHANNELS)
+    elif r.random() < 0.05:
         channels, filters = r.sample((r.choice(_LARGE_CHANNELS), r.randint(1, 8)), 2)
     if batch * groups * channels * filters * out[0] * out[1] * kernel[0] * kernel[1] > _MOST_WORK:
-        channels, filters = r.sample((1, r.randint(1, 8)), 2)
+        channels, filters = r.sample((1, r.randint(1, 8)), 2) if row != "depthwise" else (1, filters)
     window = {"stride": stride, "padding": pads, "dilation": dilation}
     return _Shapes(batch, channels * groups, filters * groups, kernel, image, out, window, groups)
 
@@ -123,7 +125,7 @@ def _options(d: _Draw, s: _Shapes, row: str) -> dict[str, Any]:
 
 def _forward(row: str) -> Callable[[_Draw], Parts]:
     def draw(d: _Draw) -> Parts:
-        s = _shapes(d.random)
+        s = _shapes(d.random, row)
         arrays = {"x": d.array(*s.x), "weight": d.array(*s.weight)}
         if d.random.random() < 0.5:
             arrays["bias"] = d.array(s.filters)
@@ -136,7 +138,7 @@ def _forward(row: str) -> Callable[[_Draw], Parts]:
 
 def _input_grad(row: str) -> Callable[[_Draw], Parts]:
     def draw(d: _Draw) -> Parts:
-        s = _shapes(d.random)
+        s = _shapes(d.random, row)
         arrays = {"grad_output": d.array(*s.y), "weight": d.array(*s.weight)}
         return arrays, {"input_size": s.image, **_options(d, s, row)}
 
@@ -145,7 +147,7 @@ def _input_grad(row: str) -> Callable[[_Draw], Parts]:
 
 def _weight_grad(row: str) -> Callable[[_Draw], Parts]:
     def draw(d: _Draw) -> Parts:
-        s = _shapes(d.random)
+        s = _shapes(d.random, row)
         arrays = {"grad_output": d.array(*s.y), "x": d.array(*s.x)}
         return arrays, {"kernel_size": s.kernel, **_options(d, s, row)}
 
@@ -229,7 +231,7 @@ def _avg_pool2d_backward(d: _Draw) -> Parts:
 
 
 CALLS: list[tuple[str, Callable[[_Draw], Parts]]] = [
-    *(call for name in ("implicit", "reference") for call in (
+    *(call for name in ("depthwise", "implicit", "reference") for call in (
         ("conv2d", _forward(name)), ("conv2d_input_grad", _input_grad(name)),
         ("conv2d_weight_grad", _weight_grad(name)),
     )),

@@ -59,6 +59,10 @@ EVERY_DRIVER = (
     convjit.conv2d(np.ones((9, 4, 12, 12), "f4"), weight)  # image by image
     convjit.conv2d(np.ones((1, 20000, 2, 2), "f4"), np.ones((1, 20000, 1, 1), "f4"))  # a long sum
     convjit.conv2d_input_grad(x, weight, 25, stride=2)
+    for channels in (4, 64):  # pixels as lanes, and channels
+        many, filters = np.ones((2, channels, 12, 12), "f4"), np.ones((channels, 1, 3, 3), "f4")
+        y = convjit.conv2d(many, filters, np.ones(channels, "f4"), 1, 1, 1, channels, algorithm="depthwise")
+        convjit.conv2d_backward(y, many, filters, 1, 1, 1, channels, algorithm="depthwise")
     convjit.col2im(convjit.im2col(x, 2), 12, 2)
     convjit.pad2d_backward(convjit.pad2d(x, 1, mode="edge"), 1, mode="edge")
     y = convjit.max_pool2d(x, 2)

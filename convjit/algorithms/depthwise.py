@@ -1,0 +1,95 @@
+"""Depthwise convolution: one input channel a group, so that there is nothing to multiply as matrices.
+
+Knows which problems it takes, and whether pixels or channels are lanes; does not know how either computes.
+Source: P. Zhang, E. Lo, B. Lu, "High Performance Depthwise and Pointwise Convolutions on Mobile Devices" (2020).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+from ..gemm.summation import TERMS_A_TOTAL
+from ..geometry import Geometry
+from ..runtime.options import COMPILED
+from ..typing import DType
+from . import depthwise_channels, depthwise_pixels, depthwise_weight
+from .algorithm import Algorithm, Operation, Space
+
+
+def _forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
+    ours = (
+        depthwise_channels.forward_workspace
+        if depthwise_channels.forward_pays(g, dtype)
+        else depthwise_pixels.forward_workspace
+    )
+    return ours(g, workers, dtype)
+
+
+def _run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *spaces: Any) -> None:
+    run = (
+        depthwise_channels.run_forward if depthwise_channels.forward_pays(g, y.dtype) else depthwise_pixels.run_forward
+    )
+    run(workers, g, x, weight, bias, y, *spaces)
+
+
+def _input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
+    ours = (
+        depthwise_channels.input_grad_workspace
+        if depthwise_channels.input_grad_pays(g, dtype)
+        else depthwise_pixels.input_grad_workspace
+    )
+    return ours(g, workers, dtype)
+
+
+def _run_input_grad(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *spaces: Any) -> None:
+    run = (
+        depthwise_channels.run_input_grad
+        if depthwise_channels.input_grad_pays(g, dx.dtype)
+        else depthwise_pixels.run_input_grad
+    )
+    run(workers, g, dy, weight, dx, *spaces)
+
+
+# What a tile may take at most where taps lie far apart: 16 workers stay within 32 MiB.
+_LARGEST_BYTES = 1 << 21
+# More filters a channel fill a register tile's rows, and the matrix product is faster: in float32 on AVX-512, 3x3, it
+# takes 1.2 times as long for 8 filters on 56x56 pixels and 0.7 to 0.8 times as long on 14x14 and 7x7 (`bench.measure`).
+_MOST_FILTERS = 8
+
+
+def _declines(g: Geometry, dtype: DType) -> str | None:
+    if not COMPILED:
+        return "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
+    if g.in_channels != g.groups:
+        return f"groups have {g.in_channels // g.groups} input channels, it takes one"
+    each = g.out_channels // g.groups
+    if each > _MOST_FILTERS:
+        return f"channels have {each} filters, it takes {_MOST_FILTERS} at most"
+    if each * g.kernel_h * g.kernel_w > TERMS_A_TOTAL:
+        return f"sums have more than {TERMS_A_TOTAL} terms"
+    if _tile_bytes(g, dtype) > _LARGEST_BYTES:
+        return "taps lie too far apart for tiles of a cache"
+    return None
+
+
+@lru_cache(maxsize=256)
+def _tile_bytes(g: Geometry, dtype: DType) -> int:
+    """What a worker needs for a tile of any of the operations."""
+    if g.batch * g.in_h * g.in_w * g.out_h * g.out_w == 0:
+        return 0
+    operations = (
+        depthwise_pixels.forward_workspace, depthwise_pixels.input_grad_workspace, depthwise_weight.workspace
+    )  # fmt: skip
+    spaces = (space for operation in operations for space in operation(g, 1, dtype) if space.dtype is None)
+    return max(math.prod(space.shape) for space in spaces) * dtype.itemsize
+
+
+ALGORITHM = Algorithm(
+    "depthwise",
+    _declines,
+    Operation(_run_forward, _forward_workspace),
+    Operation(_run_input_grad, _input_grad_workspace),
+    Operation(depthwise_weight.run, depthwise_weight.workspace),
+)

@@ -1,0 +1,169 @@
+"""The weight gradient of a depthwise convolution: lanes are output channels, whose chains are independent.
+
+Knows how the pixels of a batch are walked in order, some rows or a part of a row at a time, and folds blocks as
+`gemm.summation` says; does not know how a run of pixels is summed.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ..gemm import channel_lanes
+from ..gemm.channel_lanes import ELEMENT, LANES, extend_chains, pack, pack_row
+from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
+from ..geometry import Geometry
+from ..runtime.compile import driver
+from ..runtime.launch import launch
+from ..typing import DType
+from .algorithm import INDICES, Space, work_ns
+
+
+class Walk(NamedTuple):
+    """How a task walks over pixels: `rows` whole output rows at a time, or `cols` pixels of one row."""
+
+    rows: int
+    cols: int
+    chunk: int  # pieces of a filter's rows a task
+    chunks: int
+    pixels_at: int  # where packed pixels, packed gradients, chains and totals begin in a worker's scratch
+    gradients_at: int
+    chains_at: int
+    totals_at: int
+    elements: int
+
+
+# Packed pixels and gradients stay in the second-level cache between packing and reading.
+_PACKED_BYTES = 1 << 19
+# A task takes 10 ms at most: at 13 multiplications a nanosecond, what float64 reaches.
+_TASK_MULTIPLICATIONS = 1 << 27
+# Packed rows begin at cache lines, so that no vector lies in two of them.
+_LINE = 64
+
+
+@lru_cache(maxsize=256)
+def _walk(g: Geometry, workers: int, dtype: DType) -> Walk:
+    lanes, (pieces, _) = channel_lanes.lanes_of(dtype), channel_lanes.pieces(g.kernel_h, g.kernel_w)
+    groups = -(-g.out_channels // lanes)
+    # A total of a task stays short, and there are tasks for all workers.
+    longest = max(1, _TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * g.kernel_w) * pieces // g.kernel_h)
+    chunk = min(pieces, longest)
+    if workers > 1:
+        chunk = min(chunk, max(1, groups * pieces // (2 * workers)))
+    chunks = -(-pieces // chunk)
+    kernel_rows = min(g.kernel_h, chunk * -(-g.kernel_h // pieces))
+    room = _PACKED_BYTES // (dtype.itemsize * lanes)
+    width = (g.out_w - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
+    reach = (kernel_rows - 1) * g.dilation_h + 1
+    rows = min(g.out_h, 1 + (room - reach * width - g.out_w) // (g.stride_h * width + g.out_w))
+    cols = g.out_w
+    if rows <= 1:
+        rows = 1
+        reach = kernel_rows  # only the rows that are met
+        cols = max(lanes, (room // reach - (g.kernel_w - 1) * g.dilation_w) // (g.stride_w + 1))
+        cols = min(g.out_w, cols)
+        width = (cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
+    # Behind each packed part a square of lanes is written.
+    gradients_at = lanes * (((rows - 1) * g.stride_h + reach) * width + lanes)
+    chains_at = gradients_at + lanes * (rows * cols + lanes)
+    taps = kernel_rows * g.kernel_w * lanes
+    elements = chains_at + 2 * taps + _LINE // dtype.itemsize
+    return Walk(rows, cols, chunk, chunks, 0, gradients_at, chains_at, chains_at + taps, elements)
+
+
+@driver
+def _weight_grad(
+    task: Any, worker: Any, g: Geometry, walk: Walk, first: Any, stop: Any, kernels: Any, dy: Any, x: Any, dw: Any,
+    scratches: Any, lists: Any,
+) -> None:  # fmt: skip
+    """dw[o,0,kh,kw] = sum over n,oh,ow of x[n, c, oh*stride_h+kh*dilation_h-pad_top, ...] * dy[n,o,oh,ow]
+
+    Of the terms (n, oh, ow), those `first <= term < stop`, whole totals, which are added to `dw` if they are not the
+    first. Tasks are (vector of output channels, chunk of kernel rows).
+    """
+    size, lanes, pieces = kernels[ELEMENT], kernels[LANES], kernels[channel_lanes.ROW_PIECES]
+    o, piece = task // walk.chunks * lanes, task % walk.chunks * walk.chunk
+    stop_piece = min(pieces, piece + walk.chunk)
+    kh, stop_kh = piece * g.kernel_h // pieces, stop_piece * g.kernel_h // pieces
+    taps = (stop_kh - kh) * g.kernel_w
+    scratch, sources = scratches[worker], lists[worker]
+    base = -scratch.ctypes.data % _LINE // size
+    here = scratch.ctypes.data + base * size
+    chains, totals = base + walk.chains_at, base + walk.totals_at
+    met, gradients = sources.ctypes.data, sources.ctypes.data + 8 * lanes
+    each, pixels = g.out_channels // g.groups, g.out_h * g.out_w
+    term = first
+    while term < stop:
+        n, oh, ow = term // pixels, term // g.out_w % g.out_h, term % g.out_w
+        rows, cols = 1, min(walk.cols, g.out_w - ow, stop - term)
+        if cols == g.out_w:
+            rows = min(walk.rows, g.out_h - oh, (stop - term) // g.out_w)
+        for j in range(lanes):  # behind the last channel it is summed again
+            channel = min(o + j, g.out_channels - 1)
+            sources[j] = x.ctypes.data + (n * g.in_channels + channel // each) * g.in_h * g.in_w * size
+            sources[lanes + j] = dy.ctypes.data + (n * g.out_channels + channel) * pixels * size
+        pack(kernels, gradients, oh * g.out_w + ow, rows * cols, here + walk.gradients_at * size)
+        # Rows that lie side by side, or those that one output row meets.
+        apart = g.dilation_h if walk.rows == 1 else 1
+        count = stop_kh - kh if walk.rows == 1 else (rows - 1) * g.stride_h + (stop_kh - kh - 1) * g.dilation_h + 1
+        width = (cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
+        in_row, in_col = oh * g.stride_h + kh * g.dilation_h - g.pad_top, ow * g.stride_w - g.pad_left
+        for r in range(count):
+            pack_row(
+                kernels, met, scratch, base + walk.pixels_at + r * width * lanes, in_col, width, in_row + r * apart,
+                g.in_h, g.in_w,
+            )  # fmt: skip
+        x_row = width * lanes * (g.dilation_h // apart)
+        for r in range(rows):
+            q = 0
+            while q < cols:
+                run = min(cols - q, TERM_BLOCK - term % TERM_BLOCK)
+                extend_chains(
+                    kernels, g.kernel_h, g.kernel_w, piece, stop_piece,
+                    here + (walk.pixels_at + (r * g.stride_h * width + q * g.stride_w) * lanes) * size, x_row,
+                    g.dilation_w * lanes, g.stride_w * lanes,
+                    here + (walk.gradients_at + (r * cols + q) * lanes) * size, run,
+                    here + walk.chains_at * size, term % TERM_BLOCK,
+                )  # fmt: skip
+                q += run
+                term += run
+                if term % TERM_BLOCK != 0 and term != stop:
+                    continue
+                if (term - 1) % TERMS_A_TOTAL < TERM_BLOCK:
+                    for i in range(taps * lanes):
+                        scratch[totals + i] = scratch[chains + i]
+                else:
+                    for i in range(taps * lanes):
+                        scratch[totals + i] += scratch[chains + i]
+                if term % TERMS_A_TOTAL != 0 and term != stop:
+                    continue
+                for j in range(min(lanes, g.out_channels - o)):
+                    at = (o + j) * g.kernel_h * g.kernel_w + kh * g.kernel_w
+                    for t in range(taps):
+                        value = scratch[totals + t * lanes + j]
+                        dw[at + t] = value if term <= TERMS_A_TOTAL else dw[at + t] + value
+
+
+def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
+    """Scratch, and where channels lie."""
+    lists = 2 * channel_lanes.lanes_of(dtype)
+    return Space((workers, _walk(g, workers, dtype).elements)), Space((workers, lists), INDICES)
+
+
+def run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, scratches: Any, lists: Any) -> None:
+    """Launch the driver."""
+    terms = g.batch * g.out_h * g.out_w
+    if terms == 0:
+        dw[...] = 0
+        return
+    kernels, walk = channel_lanes.kernels(dw.dtype, g.kernel_h, g.kernel_w), _walk(g, workers, dw.dtype)
+    lanes = channel_lanes.lanes_of(dw.dtype)
+    tasks = -(-g.out_channels // lanes) * walk.chunks
+    # As many totals at once as keep a task short: totals follow one another, so each launch waits for the last one.
+    taps = -(-g.kernel_h // walk.chunks) * g.kernel_w
+    together = TERMS_A_TOTAL * max(1, _TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * taps))
+    flat = dw.reshape(-1)
+    for first in range(0, terms, together):
+        stop = min(terms, first + together)
+        share = work_ns(g) * (stop - first) / terms
+        launch(_weight_grad, workers, tasks, share, g, walk, first, stop, kernels, dy, x, flat, scratches, lists)

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from ..geometry import Geometry
 from ..typing import DType
-from . import depthwise, implicit, reference
+from . import depthwise, implicit, reference, winograd
 from .algorithm import Algorithm, Operation
 
 __all__ = ["ALGORITHMS", "Algorithm", "Operation", "check_name", "choose"]
 
-ALGORITHMS: tuple[Algorithm, ...] = (depthwise.ALGORITHM, implicit.ALGORITHM, reference.ALGORITHM)
+ALGORITHMS: tuple[Algorithm, ...] = (
+    winograd.ALGORITHM,
+    depthwise.ALGORITHM,
+    implicit.ALGORITHM,
+    reference.ALGORITHM,
+)
 
 # "auto" keeps every numerical promise; "fastest" may also pick rows that trade accuracy for speed.
 _CHOICES = ("auto", "fastest")

@@ -35,6 +35,7 @@ class Vectors:
         self._counter = ir.VectorType(INDEX if dtype.itemsize == 8 else _INT32, lanes)
         self._suffix = f"v{lanes}{suffix}"
         self._is_float = dtype.kind == "f"
+        self._rounded: Callable[[float], Any] = lambda value: dtype.type(value).item()
         # Arrays are aligned to their elements, not to vectors.
         self._align = dtype.itemsize
         self.lanes = lanes
@@ -43,6 +44,10 @@ class Vectors:
     def zero(self) -> Any:
         """A vector of zeros."""
         return ir.Constant(self._vector, None)
+
+    def constant(self, value: float) -> Any:
+        """A vector with one number in every lane, rounded to the dtype."""
+        return ir.Constant(self._vector, [self._rounded(value)] * self.lanes)
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
@@ -89,13 +94,29 @@ class Vectors:
 
     def first(self, count: Any) -> Any:
         """A mask of the lanes below `count`, which may be negative or beyond the last lane."""
+        return self.builder.icmp_unsigned("<", self._lane, self._clamped(count))
+
+    def between(self, start: Any, stop: Any) -> Any:
+        """A mask of the lanes `start <= lane < stop`, which may be negative or beyond the last lane."""
+        from_start = self.builder.icmp_unsigned(">=", self._lane, self._clamped(start))
+        return self.builder.and_(from_start, self.first(stop))
+
+    def only_if(self, condition: Any, mask: Any) -> Any:
+        """A mask where a condition (one bit) holds, else no lanes."""
+        return self.builder.select(condition, mask, ir.Constant(self._mask, None))
+
+    @property
+    def _lane(self) -> Any:
+        return ir.Constant(self._counter, list(range(self.lanes)))
+
+    def _clamped(self, count: Any) -> Any:
+        """A number of lanes, none or all of them where it is beyond, in every lane."""
         builder = self.builder
         count = self.least(count, index(self.lanes))
         count = builder.select(builder.icmp_signed(">", count, index(0)), count, index(0))
         if self._counter.element != INDEX:
             count = builder.trunc(count, self._counter.element)
-        lane = ir.Constant(self._counter, list(range(self.lanes)))
-        return builder.icmp_unsigned("<", lane, self._everywhere(count, self._counter))
+        return self._everywhere(count, self._counter)
 
     def load_masked(self, pointer: Any, mask: Any) -> Any:
         """As `load`; lanes outside the mask are zero, and not read."""
@@ -143,6 +164,27 @@ class Vectors:
         """The given lanes of `a` and, counted on, of `b`."""
         chosen = ir.Constant(ir.VectorType(_INT32, self.lanes), list(lanes))
         return self.builder.shuffle_vector(a, b, chosen)
+
+    def transposed(self, rows: Sequence[Any]) -> list[Any]:
+        """The columns of as many rows as a vector has lanes."""
+        rows, block = list(rows), 1
+        while block < self.lanes:  # swap the blocks beside the diagonal of each 2x2 of blocks
+            upper = [lane if lane & block == 0 else self.lanes + lane - block for lane in range(self.lanes)]
+            lower = [lane + block if lane & block == 0 else self.lanes + lane for lane in range(self.lanes)]
+            for i in range(self.lanes):
+                if i & block == 0:
+                    a, b = rows[i], rows[i + block]
+                    rows[i], rows[i + block] = self.shuffle(a, b, upper), self.shuffle(a, b, lower)
+            block *= 2
+        return rows
+
+    def subtract(self, a: Any, b: Any) -> Any:
+        """`a - b`"""
+        return self.builder.fsub(a, b) if self._is_float else self.builder.sub(a, b)
+
+    def multiply(self, a: Any, b: Any) -> Any:
+        """`a * b`"""
+        return self.builder.fmul(a, b) if self._is_float else self.builder.mul(a, b)
 
     def _function(self, name: str, result: Any, arguments: list[Any]) -> Any:
         module = self.builder.module

@@ -1,0 +1,264 @@
+"""Winograd's row: its bound, the same bits however it is cut, and what it declines."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from convjit import conv2d, conv2d_backward, conv2d_input_grad
+from convjit.algorithms import ALGORITHMS, choose, winograd
+from convjit.functional import bilinear
+from convjit.geometry import conv2d_geometry
+from convjit.testing import Problem
+
+BOUND = {"float32": 2e-5, "float64": 4e-14}
+DTYPES = list(BOUND)
+NAMED = {row.name: row for row in ALGORITHMS}
+
+LAYERS = {
+    "64 channels": Problem((1, 64, 56, 56), (64, 64, 3, 3), padding=1),
+    "128 channels": Problem((2, 128, 28, 28), (128, 128, 3, 3), padding=1),
+    "256 channels": Problem((1, 256, 14, 14), (256, 256, 3, 3), padding=1),
+    "512 channels": Problem((1, 512, 7, 7), (512, 512, 3, 3), padding=1),
+    "a large map": Problem((1, 16, 224, 224), (16, 16, 3, 3), padding=1),
+    "few filters": Problem((1, 128, 28, 28), (32, 128, 3, 3), padding=1),
+}
+
+# Around tiles (4 pixels), windows (6), vectors (4, 8, 16 lanes), panels (2 vectors), blocks of channels (128).
+AWKWARD = {
+    "one pixel": Problem((1, 9, 3, 3), (40, 9, 3, 3)),
+    "a padded pixel": Problem((1, 40, 1, 1), (40, 40, 3, 3), padding=1),
+    "padding only": Problem((1, 3, 1, 1), (5, 3, 3, 3), padding=3),
+    "odd everything": Problem((3, 5, 7, 11), (7, 5, 3, 3)),
+    "no batch": Problem((5, 9, 13), (3, 5, 3, 3), padding=1),
+    "full": Problem((2, 3, 6, 5), (4, 3, 3, 3), padding="full"),
+    "padding on one side": Problem((2, 3, 5, 9), (17, 3, 3, 3), padding=((0, 3), (2, 0))),
+    "padding beyond the kernel": Problem((1, 2, 9, 6), (3, 2, 3, 3), padding=((5, 0), (4, 7))),
+    "129 channels": Problem((1, 129, 8, 8), (33, 129, 3, 3), padding=1),
+    "300 channels": Problem((1, 300, 5, 5), (31, 300, 3, 3), padding=1),
+    "a line": Problem((1, 4, 3, 300), (5, 4, 3, 3)),
+    "a padded line": Problem((1, 4, 1, 270), (5, 4, 3, 3), padding=1),
+    "a column": Problem((1, 4, 200, 3), (5, 4, 3, 3), padding=((0, 0), (1, 0))),
+    "wrapped edges": Problem((1, 2, 8, 9), (3, 2, 3, 3), padding=2, padding_mode="wrap"),
+    "many images": Problem((70, 4, 4, 4), (8, 4, 3, 3), padding=1),
+    **{f"{n} wide": Problem((1, 3, 6, n), (2, 3, 3, 3)) for n in (5, 6, 7, 17, 18, 19, 33, 34, 35, 66, 67, 130)},
+}
+
+# Settings of the row by name: how tiles are cut into blocks and tasks, and when weights are transformed.
+CUTS = {
+    "as it is": {},
+    "small blocks": {"_MOST_TILES": 3, "_FEWEST_TILES": 3},
+    "small blocks without lasting weights": {"_MOST_TILES": 5, "_FEWEST_TILES": 5, "_LASTING_BYTES": -1},
+    "waves": {"_TASK_MULTIPLICATIONS": -1, "_MOST_TILES": 6, "_FEWEST_TILES": 6},
+    "waves of one block": {"_TASK_MULTIPLICATIONS": -1, "_MOST_TILES": 20, "_LASTING_BYTES": -1, "_WAVE_BYTES": 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """Results and workspaces start full of NaN: nothing may be left out, or read unwritten."""
+    monkeypatch.setattr(bilinear, "allocate", lambda function, what, shape, dtype: np.full(shape, np.nan, dtype))
+
+
+@pytest.fixture
+def takes_all(monkeypatch):
+    """Small problems are taken, too."""
+    monkeypatch.setattr(winograd, "_pays", lambda geometry: True)
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """`cut(name, workers)` sets how work is cut, by a name from `CUTS`."""
+
+    def set_cut(name, workers):
+        for setting in {key for settings in CUTS.values() for key in settings}:
+            monkeypatch.setattr(winograd, setting, CUTS[name].get(setting, DEFAULTS[setting]))
+        monkeypatch.setattr(bilinear, "workers", lambda nanoseconds: workers)
+        winograd._cut.cache_clear()
+
+    yield set_cut
+    winograd._cut.cache_clear()
+
+
+DEFAULTS = {key: getattr(winograd, key) for settings in CUTS.values() for key in settings}
+
+
+def numbers(problem, dtype, seed=0):
+    """x, weight, bias and grad_output, normal."""
+    rng = np.random.default_rng(seed)
+    shapes = (problem.x_shape, problem.weight_shape, problem.weight_shape[:1], problem.y_shape)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def results(problem, arrays, algorithm):
+    """y and grad_input."""
+    x, weight, bias, dy = arrays
+    options = {**problem.options, "algorithm": algorithm}
+    return conv2d(x, weight, bias, **options), conv2d_input_grad(dy, weight, x.shape[-2:], **options)
+
+
+def errors(problem, arrays, got):
+    """The L2 norm of the errors of y and grad_input, relative to what normal numbers give inside an image.
+
+    Exact results are computed in float64: those of float64 err ten times less than Winograd's.
+    """
+    x, weight, _, dy = arrays
+    exact = results(problem, [a.astype("float64") for a in arrays], "implicit")
+    found = []
+    for values, wanted, channels, source in zip(got, exact, (x.shape[-3], len(weight)), (x, dy), strict=True):
+        a_result = np.sqrt(9 * channels * np.mean(source.astype(float) ** 2) * np.mean(weight.astype(float) ** 2))
+        found.append(np.linalg.norm(values - wanted) / max(a_result * np.sqrt(wanted.size), np.finfo(float).tiny))
+    return found
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_real_layers_keep_the_bound(name, dtype):
+    problem = LAYERS[name]
+    arrays = numbers(problem, dtype)
+    got = results(problem, arrays, "winograd")
+    exact = results(problem, [a.astype("float64") for a in arrays], "implicit")
+    for values, wanted in zip(got, exact, strict=True):
+        assert values.dtype == dtype
+        assert np.linalg.norm(values - wanted) <= BOUND[dtype] * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", AWKWARD)
+@pytest.mark.usefixtures("takes_all")
+def test_awkward_problems_are_right_and_the_same_however_they_are_cut(name, dtype, cut):
+    problem = AWKWARD[name]
+    arrays = numbers(problem, dtype, len(name))
+    cut("as it is", 1)
+    first = results(problem, arrays, "winograd")
+    assert max(errors(problem, arrays, first)) <= BOUND[dtype]
+    for way in CUTS:
+        for workers in (1, 2, 3, 4):
+            cut(way, workers)
+            for got, wanted in zip(results(problem, arrays, "winograd"), first, strict=True):
+                assert_array_equal(got, wanted, err_msg=f"{way}, {workers} workers", strict=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(data=st.data())
+def test_drawn_problems(data, dtype):
+    sizes, pads = st.integers(1, 40), st.tuples(st.integers(0, 4), st.integers(0, 4))
+    channels = st.integers(1, 20)
+    image, padding = (data.draw(sizes), data.draw(sizes)), (data.draw(pads), data.draw(pads))
+    image = tuple(max(n, 3 - sum(p)) for n, p in zip(image, padding, strict=True))
+    c, o = data.draw(channels), data.draw(channels)
+    problem = Problem((data.draw(st.integers(1, 3)), c, *image), (o, c, 3, 3), padding=padding)
+    arrays = numbers(problem, dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "_pays", lambda geometry: True)
+        assert max(errors(problem, arrays, results(problem, arrays, "winograd"))) <= BOUND[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("takes_all")
+def test_an_image_has_the_same_bits_in_any_batch(dtype):
+    problem = Problem((5, 20, 9, 23), (24, 20, 3, 3), padding=1)
+    arrays = numbers(problem, dtype)
+    whole = results(problem, arrays, "winograd")
+    x, weight, bias, dy = arrays
+    for part in (slice(0, 1), slice(1, 3), slice(4, 5), slice(0, 5, 2)):
+        got = results(problem, [x[part], weight, bias, dy[part]], "winograd")
+        for values, wanted in zip(got, whole, strict=True):
+            assert_array_equal(values, wanted[part], strict=True)
+
+
+def test_a_bad_pixel_stays_in_its_image():
+    x, weight, bias, _ = numbers(Problem((2, 32, 20, 20), (32, 32, 3, 3), padding=1), "float32")
+    y = conv2d(x, weight, bias, padding=1, algorithm="winograd")
+    x[0, 3, 11, 2] = np.nan
+    spoilt = conv2d(x, weight, bias, padding=1, algorithm="winograd")
+    assert np.isnan(spoilt[0, :, 10:13, 1:4]).all()
+    assert_array_equal(spoilt[0, :, :, 12:], y[0, :, :, 12:])
+    assert_array_equal(spoilt[1], y[1])
+
+
+@pytest.mark.usefixtures("takes_all")
+def test_it_takes_any_dtype_that_is_computed_in_floats():
+    x, weight, *_ = numbers(Problem((1, 4, 9, 9), (4, 4, 3, 3)), "float64")
+    for dtype in ("float16", "complex64", "complex128"):
+        got = conv2d(x.astype(dtype), weight.astype(dtype), algorithm="winograd")
+        assert got.dtype == dtype
+        assert np.linalg.norm(got - conv2d(x, weight)) <= 2e-3 * np.linalg.norm(got)
+
+
+def test_workspaces_are_small():
+    """Transformed weights are not counted; 4 workers, forward."""
+    for problem in (*LAYERS.values(), Problem((1, 2048, 64, 64), (64, 2048, 3, 3), padding=1)):
+        for dtype in map(np.dtype, DTYPES):
+            g = conv2d_geometry("test", problem.batched_x_shape, problem.weight_shape, 1, 1, 1, 1)
+            spaces = NAMED["winograd"].forward.workspace(g, 4, dtype)
+            size = sum(int(np.prod(space.shape)) for space in (*spaces[:2], *spaces[3:])) * dtype.itemsize
+            assert size <= max(2 * np.prod(g.x_shape) * dtype.itemsize, 32 << 20), problem
+
+
+# --- the choice -----------------------------------------------------------------------------------------------------
+
+X, W = (1, 64, 28, 28), (64, 64, 3, 3)
+DECLINED = {
+    "5x5": ((X, (64, 64, 5, 5), 1, 2, 1, 1), "3x3 kernels, not 5x5"),
+    "3x1": ((X, (64, 64, 3, 1), 1, 0, 1, 1), "3x3 kernels, not 3x1"),
+    "stride": ((X, W, (1, 2), 1, 1, 1), "stride 1"),
+    "dilation": ((X, W, 1, 1, (2, 1), 1), "dilation 1"),
+    "groups": ((X, (64, 32, 3, 3), 1, 1, 1, 2), "one group, not 2"),
+    "three channels": (((1, 3, 224, 224), (64, 3, 3, 3), 1, 1, 1, 1), "take longer"),
+    "one filter": ((X, (1, 64, 3, 3), 1, 1, 1, 1), "take longer"),
+    "one tile": (((1, 512, 4, 4), (512, 512, 3, 3), 1, 1, 1, 1), "take longer"),
+    "too many channels": (((1, 9000, 28, 28), (64, 9000, 3, 3), 1, 1, 1, 1), "at most 8192 channels"),
+}
+
+
+@pytest.mark.parametrize("name", DECLINED)
+def test_what_it_declines_it_says(name):
+    shapes, says = DECLINED[name]
+    geometry = conv2d_geometry("test", *shapes)
+    for dtype in map(np.dtype, DTYPES):
+        assert says in NAMED["winograd"].declines(geometry, dtype)
+        assert choose("test", "fastest", geometry, dtype, "forward") is NAMED["implicit"].forward
+        with pytest.raises(ValueError, match=f"^test: algorithm 'winograd' cannot run here: .*{says}"):
+            choose("test", "winograd", geometry, dtype, "forward")
+
+
+def test_integers_are_declined():
+    geometry = conv2d_geometry("test", X, W, 1, 1, 1, 1)
+    assert "int64" in NAMED["winograd"].declines(geometry, np.dtype("int64"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_fastest_picks_it_and_auto_does_not(dtype):
+    geometry = conv2d_geometry("test", X, W, 1, 1, 1, 1)
+    for operation in ("forward", "input_grad"):
+        picked = {name: choose("test", name, geometry, np.dtype(dtype), operation) for name in ("auto", "fastest")}
+        wanted = (NAMED["implicit"].operation(operation), NAMED["winograd"].operation(operation))
+        assert (picked["auto"], picked["fastest"]) == wanted
+    for name in ("fastest", "winograd"):
+        found = choose("test", name, geometry, np.dtype(dtype), "weight_grad")
+        assert found is NAMED["implicit"].weight_grad
+
+
+def test_the_batch_decides_nothing():
+    for size, channels in ((4, 64), (7, 64), (8, 64), (14, 16), (28, 8)):
+        reasons = {
+            NAMED["winograd"].declines(
+                conv2d_geometry("test", (n, channels, size, size), (channels, channels, 3, 3), 1, 1, 1, 1),
+                np.dtype("float32"),
+            )
+            for n in (0, 1, 2, 1000)
+        }
+        assert len(reasons) == 1
+
+
+def test_gradients_of_both_kinds_come_with_one_name():
+    problem = Problem((2, 32, 20, 20), (32, 32, 3, 3), padding=1)
+    x, weight, _, dy = numbers(problem, "float32")
+    fast = conv2d_backward(dy, x, weight, padding=1, algorithm="winograd")
+    plain = conv2d_backward(dy, x, weight, padding=1)
+    assert_array_equal(fast[1], plain[1])
+    assert_array_equal(fast[2], plain[2])
+    assert fast[0].tobytes() != plain[0].tobytes()
+    assert np.linalg.norm(fast[0] - plain[0]) <= BOUND["float32"] * np.linalg.norm(plain[0])

@@ -213,7 +213,7 @@ def _results_of_panel(
             target = y + (((n * p.filters + o) * p.out_h + top) * p.out_w + left) * size
             winograd.results(
                 kernels, source, tile_pitch, across, shift, target, p.out_h * p.out_w, p.out_w, p.out_h - top,
-                p.out_w - left, p.filters - o,
+                min(p.out_w - left, across * STEP), p.filters - o,
             )  # fmt: skip
             source += across * tile_pitch * size
 
@@ -280,12 +280,14 @@ def _some_results(
 
 # --- the row --------------------------------------------------------------------------------------------------------
 
-# Tiles of a block: transforming weights anew for each block costs a tenth of its products at 64 tiles.
-_MOST_TILES, _FEWEST_TILES = 64, 16
-# Transformed inputs of a block, which stay in the second-level cache while output channels pass by.
-_DATA_BYTES = 1 << 20
-# Transformed weights that stay there, too, from block to block.
-_LASTING_BYTES = 1 << 20
+# Tiles of a block: transforming weights anew for each block costs a tenth of its products at 64 tiles, and sizes from 32
+# to 112 differ by less than that.
+_MOST_TILES, _FEWEST_TILES = 64, 8
+# Transformed inputs of a block.
+_DATA_BYTES = 1 << 23
+# Weights that are worth reading from a cache behind the second level, where they were transformed before: (1, 128, 56,
+# 56) with 128 filters took 2.0 ms with them, 2.3 ms without; with 256 channels and filters it is the other way round.
+_LASTING_BYTES = 5 << 19
 # A task takes 20 ms at most: at 25 multiplications a nanosecond, what float64 reaches.
 _TASK_MULTIPLICATIONS = 1 << 28
 # Transformed inputs of blocks that are transformed before they are multiplied.
@@ -330,7 +332,7 @@ def _spaces(p: Problem, workers: int, dtype: DType) -> tuple[Space, ...]:
         Space((workers, (block * TAPS * TAPS + lanes) * lanes + line)),
         Space(transformed),
         Space((cut.wave or workers, PRODUCTS * cut.product_pitch + line)),
-        Space((workers, tiles * width * PRODUCTS + line)),
+        Space((workers, (tiles + lanes // STEP) * width * PRODUCTS + line)),
     )
 
 
@@ -345,16 +347,20 @@ def _run(
         tasks = panels * -(-p.channels // CHANNEL_BLOCK)
         launch(_all_weights, workers, tasks, weight.size, p, kernels, weight, taps, transformed)
     if cut.wave == 0:
-        spaces = lines, taps, transformed, data, sums
-        launch(_whole_block, workers, cut.blocks, nanoseconds, p, cut, kernels, x, weight, bias, y, *spaces)
+        launch(
+            _whole_block, workers, cut.blocks, nanoseconds, p, cut, kernels, x, weight, bias, y, lines, taps,
+            transformed, data, sums,
+        )  # fmt: skip
         return
     shares = -(-p.channels // _CHANNELS_TOGETHER)
     for first in range(0, cut.blocks, cut.wave):
         here = min(cut.wave, cut.blocks - first)
         share = nanoseconds * here / cut.blocks
         launch(_some_inputs, workers, here * shares, share / 4, p, cut, first, kernels, x, lines, data)
-        spaces = taps, transformed, data, sums
-        launch(_some_results, workers, here * panels, share, p, cut, first, kernels, weight, bias, y, *spaces)
+        launch(
+            _some_results, workers, here * panels, share, p, cut, first, kernels, weight, bias, y, taps, transformed,
+            data, sums,
+        )  # fmt: skip
 
 
 def _run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *spaces: Any) -> None:
@@ -384,7 +390,32 @@ def _declines(g: Geometry, dtype: DType) -> str | None:
         return "it is for stride 1 and dilation 1"
     if g.groups != 1:
         return f"it is for one group, not {g.groups}"
+    if max(g.in_channels, g.out_channels) > _MOST_CHANNELS:
+        return f"it is for at most {_MOST_CHANNELS} channels"
+    if not _pays(g):
+        return "transforms would take longer than the multiplications that they save"
     return None
+
+
+# Past it, a task on a block of the fewest tiles would be long, and its transformed inputs large.
+_MOST_CHANNELS = 8192
+# What the transforms cost, in multiplications: of the inputs or the results of a tile in a channel, and of the weights
+# of a filter in a channel. Fitted to single images of 8 to 512 channels and 7x7 to 64x64 pixels.
+_TILE_COST, _WEIGHT_COST = 450, 250
+# Lanes of output channels, whether they count or not: those of the widest vectors, so that every machine decides alike.
+_FILTERS_TOGETHER = 16
+
+
+def _pays(g: Geometry) -> bool:
+    """Whether one image takes fewer multiplications, transforms included, than the direct method.
+
+    That of a batch never matters: its images would get other bits than each alone.
+    """
+    tiles = -(-g.out_h // STEP) * -(-g.out_w // STEP)
+    filters = -(-g.out_channels // _FILTERS_TOGETHER) * _FILTERS_TOGETHER
+    transforms = _TILE_COST * tiles * (g.in_channels + filters) + _WEIGHT_COST * g.in_channels * filters
+    direct = g.multiplications // max(g.batch, 1)
+    return PRODUCTS * tiles * g.in_channels * filters + transforms <= direct
 
 
 ALGORITHM = Algorithm(

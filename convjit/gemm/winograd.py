@@ -172,7 +172,7 @@ def _windows(v: Vectors, pixels: list[Any]) -> list[Any]:
     *pixels, behind = pixels
     even, odd = range(0, 2 * v.lanes, 2), range(1, 2 * v.lanes, 2)
     halves = [[v.shuffle(pixels[i], pixels[i + 1], half) for i in (0, 2)] for half in (even, odd)]
-    found = [v.shuffle(*halves[i % 2], even if i < 2 else odd) for i in range(STEP)]
+    found = [v.shuffle(halves[i % 2][0], halves[i % 2][1], even if i < 2 else odd) for i in range(STEP)]
     following = [*range(1, v.lanes)]
     return found + [v.shuffle(found[i], behind, [*following, v.lanes + i]) for i in range(WINDOW - STEP)]
 
@@ -291,63 +291,69 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
 
 
 def _results(dtype: DType, lanes: int) -> emitting.Body:
-    """y[o][4*tile + i][j] = bias[o] + sum over r, s of AT[i][r] * AT[j][s] * M[tile][6*r + s], for tiles in a row.
+    """y[o][i][4*tile + j] = bias[o] + sum over r, s of AT[i][r] * AT[j][s] * M[tile][6*r + s], for tiles in a row.
 
     `target` is the address of the first tile's first pixel in the first channel; planes lie `plane` apart, rows
-    `row_pitch`. `rows` and `cols` say how much of the image is left there, `channels` how many lanes count. `bias` may
-    be address 0.
+    `row_pitch`. `rows` and `cols` say how many pixels are written from there on, `channels` how many lanes count.
+    `bias` may be address 0. The sums are overwritten, and may be read up to a vector of pixels behind the last tile.
     """
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
         sums, tile_pitch, tiles, bias, target, plane, row_pitch, rows, cols, channels = arguments
-        loaded = v.either(bias, lambda: [v.load_masked(v.pointer(bias), v.first(channels))], lambda: [v.zero])
-        few = min(lanes, STEP)  # pixels stored at once
-        short = Vectors(builder, dtype, few)
-        full_tiles = builder.and_(
-            builder.icmp_signed(">=", rows, index(STEP)), builder.icmp_signed(">=", channels, index(lanes))
-        )
+        shift = v.either(bias, lambda: [v.load_masked(v.pointer(bias), v.first(channels))], lambda: [v.zero])[0]
 
-        def tile(values: list[Any]) -> list[Any]:
-            place, to, left = values
+        def pixels(values: list[Any]) -> list[Any]:
+            place = values[0]
             columns = [
                 apply(v, AT, [v.load(v.offset(place, (WINDOW * r + s) * lanes)) for r in range(WINDOW)])
                 for s in range(WINDOW)
             ]
-            pixels = []
             for i in range(STEP):
-                pixels += [v.add(value, loaded[0]) for value in apply(v, AT, [c[i] for c in columns])]
-            pieces = []  # (lane, pixel, values): `few` pixels of a channel from a pixel on
-            for first in range(0, STEP * STEP, lanes):
-                for lane, run in enumerate(v.transposed(pixels[first : first + lanes])):
-                    for k in range(0, lanes, few):
-                        pieces.append((lane, first + k, v.shuffle(run, run, range(k, k + few))))
-            whole = builder.and_(full_tiles, builder.icmp_signed(">=", left, index(STEP)))
-            lines = [v.offset(to, builder.mul(row_pitch, index(i))) for i in range(STEP)]
+                for j, value in enumerate(apply(v, AT, [column[i] for column in columns])):
+                    v.store(v.add(value, shift), v.offset(place, (STEP * i + j) * lanes))
+            return [v.offset(place, tile_pitch)]
 
-            def at(lane: int, pixel: int) -> Any:
-                line = v.offset(lines[pixel // STEP], builder.mul(plane, index(lane)))
-                return v.offset(line, pixel % STEP)
+        v.loop(tiles, [v.pointer(sums)], pixels)
+        run = max(lanes, STEP)  # pixels of a row, in as many or more vectors with lanes = channels
+        all_channels = builder.icmp_signed(">=", channels, index(lanes))
 
-            def stored() -> list[Any]:
-                for lane, pixel, values in pieces:
-                    short.store(values, at(lane, pixel))
-                return []
+        def store_run(values: list[Any]) -> list[Any]:
+            place, to, left = values
+            whole = builder.and_(all_channels, builder.icmp_signed(">=", left, index(run)))
 
-            def cut_off() -> list[Any]:
-                for lane, pixel, values in pieces:
-                    exists = builder.and_(
-                        builder.icmp_signed("<", index(lane), channels),
-                        builder.icmp_signed("<", index(pixel // STEP), rows),
-                    )
-                    mask = short.first(builder.sub(left, index(pixel % STEP)))
-                    short.store_masked(values, at(lane, pixel), short.only_if(exists, mask))
-                return []
+            def row(values: list[Any]) -> list[Any]:
+                source, line = values
+                for first in range(0, run, lanes):
+                    loaded = []
+                    for k in range(first, first + lanes):
+                        of_tile = v.offset(source, builder.mul(tile_pitch, index(k // STEP)))
+                        loaded.append(v.load(v.offset(of_tile, k % STEP * lanes)))
+                    turned = v.transposed(loaded)
+                    mask = v.first(builder.sub(left, index(first)))
 
-            v.either(builder.zext(whole, left.type), stored, cut_off)
-            return [v.offset(place, tile_pitch), v.offset(to, STEP), builder.sub(left, index(STEP))]
+                    def stored(turned: list[Any] = turned, first: int = first) -> list[Any]:
+                        for o, value in enumerate(turned):
+                            v.store(value, v.offset(line, builder.add(builder.mul(plane, index(o)), index(first))))
+                        return []
 
-        v.loop(tiles, [v.pointer(sums), v.pointer(target), cols], tile)
+                    def cut_off(turned: list[Any] = turned, first: int = first, mask: Any = mask) -> list[Any]:
+                        for o, value in enumerate(turned):
+                            exists = v.only_if(builder.icmp_signed("<", index(o), channels), mask)
+                            at = v.offset(line, builder.add(builder.mul(plane, index(o)), index(first)))
+                            v.store_masked(value, at, exists)
+                        return []
+
+                    v.either(builder.zext(whole, left.type), stored, cut_off)
+                return [v.offset(source, STEP * lanes), v.offset(line, row_pitch)]
+
+            lines = builder.select(builder.icmp_signed("<", rows, index(STEP)), rows, index(STEP))
+            v.loop(lines, [place, to], row)
+            behind = v.offset(place, builder.mul(tile_pitch, index(run // STEP)))
+            return [behind, v.offset(to, run), builder.sub(left, index(run))]
+
+        runs = builder.sdiv(builder.add(tiles, index(run // STEP - 1)), index(run // STEP))
+        v.loop(runs, [v.pointer(sums), v.pointer(target), cols], store_run)
 
     return body
 

@@ -280,8 +280,8 @@ def _some_results(
 
 # --- the row --------------------------------------------------------------------------------------------------------
 
-# Tiles of a block: transforming weights anew for each block costs a tenth of its products at 64 tiles, and sizes from 32
-# to 112 differ by less than that.
+# Tiles of a block: transforming weights anew for each block costs a tenth of its products at 64 tiles, and sizes from
+# 32 to 112 differ by less than that.
 _MOST_TILES, _FEWEST_TILES = 64, 8
 # Transformed inputs of a block.
 _DATA_BYTES = 1 << 23
@@ -414,8 +414,7 @@ def _pays(g: Geometry) -> bool:
     tiles = -(-g.out_h // STEP) * -(-g.out_w // STEP)
     filters = -(-g.out_channels // _FILTERS_TOGETHER) * _FILTERS_TOGETHER
     transforms = _TILE_COST * tiles * (g.in_channels + filters) + _WEIGHT_COST * g.in_channels * filters
-    direct = g.multiplications // max(g.batch, 1)
-    return PRODUCTS * tiles * g.in_channels * filters + transforms <= direct
+    return PRODUCTS * tiles * g.in_channels * filters + transforms <= g._replace(batch=1).multiplications
 
 
 ALGORITHM = Algorithm(

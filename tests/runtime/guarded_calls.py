@@ -21,6 +21,7 @@ from guarded import Guarded, GuardedNumPy
 from trials import Finding, main
 
 import convjit
+from convjit.algorithms import winograd
 from convjit.functional import bilinear, columns, padding, pooling
 from convjit.runtime import memory
 from convjit.testing import PADDING_MODES, reference_pads
@@ -115,6 +116,20 @@ class _Draw:
 Parts = tuple[dict[str, Any], dict[str, Any]]
 
 
+def _shapes_of(row: str, d: _Draw) -> _Shapes:
+    """A convolution problem that the row takes, and the draw's dtype one that it takes."""
+    r, s = d.random, _shapes(d.random, row)
+    if row != "winograd":
+        return s
+    d.dtype = np.dtype("float32") if d.dtype.kind == "i" else d.dtype
+    pads = tuple((r.randint(0, 4), r.randint(0, 4)) for _ in range(2))
+    image = tuple(max(n, 3 - sum(p)) for n, p in zip((r.randint(1, 12), r.randint(1, 70)), pads, strict=True))
+    out = tuple(n + sum(p) - 2 for n, p in zip(image, pads, strict=True))
+    channels, filters = s.channels // s.groups, s.filters // s.groups
+    window = {"stride": (1, 1), "padding": pads, "dilation": (1, 1)}
+    return _Shapes(s.batch, channels, filters, (3, 3), image, out, window, 1)
+
+
 def _options(d: _Draw, s: _Shapes, row: str) -> dict[str, Any]:
     options = {**s.window, "groups": s.groups, "algorithm": row}
     pads = s.window["padding"]
@@ -125,7 +140,7 @@ def _options(d: _Draw, s: _Shapes, row: str) -> dict[str, Any]:
 
 def _forward(row: str) -> Callable[[_Draw], Parts]:
     def draw(d: _Draw) -> Parts:
-        s = _shapes(d.random, row)
+        s = _shapes_of(row, d)
         arrays = {"x": d.array(*s.x), "weight": d.array(*s.weight)}
         if d.random.random() < 0.5:
             arrays["bias"] = d.array(s.filters)
@@ -138,7 +153,7 @@ def _forward(row: str) -> Callable[[_Draw], Parts]:
 
 def _input_grad(row: str) -> Callable[[_Draw], Parts]:
     def draw(d: _Draw) -> Parts:
-        s = _shapes(d.random, row)
+        s = _shapes_of(row, d)
         arrays = {"grad_output": d.array(*s.y), "weight": d.array(*s.weight)}
         return arrays, {"input_size": s.image, **_options(d, s, row)}
 
@@ -235,6 +250,8 @@ CALLS: list[tuple[str, Callable[[_Draw], Parts]]] = [
         ("conv2d", _forward(name)), ("conv2d_input_grad", _input_grad(name)),
         ("conv2d_weight_grad", _weight_grad(name)),
     )),
+    ("conv2d", _forward("winograd")),
+    ("conv2d_input_grad", _input_grad("winograd")),
     ("conv2d_backward", _backward),
     ("conv_transpose2d", _conv_transpose2d),
     ("conv_transpose2d_backward", _conv_transpose2d_backward),
@@ -367,4 +384,5 @@ PLANTS = {
 }  # fmt: skip
 
 if __name__ == "__main__":
+    winograd._pays = lambda geometry: True  # small problems are taken, too
     sys.exit(main(__file__, trial, lambda seed: repr(draw(seed)), PLANTS))

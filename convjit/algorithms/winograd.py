@@ -400,8 +400,9 @@ def _declines(g: Geometry, dtype: DType) -> str | None:
 # Past it, a task on a block of the fewest tiles would be long, and its transformed inputs large.
 _MOST_CHANNELS = 8192
 # What the transforms cost, in multiplications: of the inputs or the results of a tile in a channel, and of the weights
-# of a filter in a channel. Fitted to single images of 8 to 512 channels and 7x7 to 64x64 pixels.
-_TILE_COST, _WEIGHT_COST = 450, 250
+# of a filter in a channel. Fitted to images of 8 to 512 channels and 7x7 to 64x64 pixels: at 8x8 a single image is a
+# tie, a batch takes half the time.
+_TILE_COST, _WEIGHT_COST = 350, 300
 # Lanes of output channels, whether they count or not: those of the widest vectors, so that every machine decides alike.
 _FILTERS_TOGETHER = 16
 

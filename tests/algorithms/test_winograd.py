@@ -10,6 +10,7 @@ from convjit import conv2d, conv2d_backward, conv2d_input_grad
 from convjit.algorithms import ALGORITHMS, choose, winograd
 from convjit.functional import bilinear
 from convjit.geometry import conv2d_geometry
+from convjit.runtime.compile import passed
 from convjit.testing import Problem
 
 BOUND = {"float32": 2e-5, "float64": 4e-14}
@@ -20,7 +21,7 @@ LAYERS = {
     "64 channels": Problem((1, 64, 56, 56), (64, 64, 3, 3), padding=1),
     "128 channels": Problem((2, 128, 28, 28), (128, 128, 3, 3), padding=1),
     "256 channels": Problem((1, 256, 14, 14), (256, 256, 3, 3), padding=1),
-    "512 channels": Problem((1, 512, 7, 7), (512, 512, 3, 3), padding=1),
+    "512 channels": Problem((1, 512, 8, 8), (512, 512, 3, 3), padding=1),
     "a large map": Problem((1, 16, 224, 224), (16, 16, 3, 3), padding=1),
     "few filters": Problem((1, 128, 28, 28), (32, 128, 3, 3), padding=1),
 }
@@ -174,6 +175,25 @@ def test_an_image_has_the_same_bits_in_any_batch(dtype):
         got = results(problem, [x[part], weight, bias, dy[part]], "winograd")
         for values, wanted in zip(got, whole, strict=True):
             assert_array_equal(values, wanted[part], strict=True)
+
+
+@pytest.mark.parametrize("way", CUTS)
+@pytest.mark.usefixtures("takes_all")
+def test_no_task_writes_what_is_another_ones(way, cut, monkeypatch):
+    """Tasks from the last to the first: what one writes too much is not put right by those behind it."""
+
+    def backwards(driver, workers, tasks, nanoseconds, *arguments):
+        for task in reversed(range(tasks)):
+            driver.serial(task, task + 1, *map(passed, arguments))
+
+    for problem in (AWKWARD["35 wide"], AWKWARD["a padded line"], AWKWARD["odd everything"]):
+        arrays = numbers(problem, "float32")
+        cut(way, 1)
+        wanted = results(problem, arrays, "winograd")
+        with monkeypatch.context() as patch:
+            patch.setattr(winograd, "launch", backwards)
+            for got, values in zip(results(problem, arrays, "winograd"), wanted, strict=True):
+                assert_array_equal(got, values)
 
 
 def test_a_bad_pixel_stays_in_its_image():

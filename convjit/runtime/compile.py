@@ -83,9 +83,9 @@ class Driver:
         self._body = body
         self._kernel = kernel(body)
         self._parameters = list(inspect.signature(body).parameters)[2:]
-        self._kinds = get_type_hints(body)
+        self._kinds: dict[str, Any] = get_type_hints(body)
         # Which arguments are records.
-        self.records = [i for i, name in enumerate(self._parameters) if hasattr(self._kinds[name], "_fields")]
+        self.records = [i for i, name in enumerate(self._parameters) if hasattr(self._kinds.get(name, object), "_fields")]
         self._twins: dict[str, Any] = {}
         self.used = False  # set by every launch; a warm-up clears it, to see which drivers a function calls
         self.__doc__ = body.__doc__
@@ -125,7 +125,7 @@ class Driver:
         names = {"body": self._kernel, "prange": numba.prange, **team.VOCABULARY, **status.VOCABULARY}
         arguments = []
         for name in self._parameters:
-            kind = self._kinds[name]
+            kind = self._kinds.get(name, object)
             if hasattr(kind, "_fields"):
                 entries = ", ".join(f"int({name}[{i}])" for i in range(len(kind._fields)))
                 arguments.append(f"{kind.__name__}({entries})")

@@ -12,6 +12,7 @@ from .functional import (
     conv2d,
     conv2d_backward,
     conv2d_input_grad,
+    conv2d_plan,
     conv2d_weight_grad,
     conv_transpose2d,
     conv_transpose2d_backward,
@@ -24,6 +25,7 @@ from .functional import (
     pad2d,
     pad2d_backward,
 )
+from .functional.plan import Conv2DPlan
 from .layers import (
     SGD,
     Activation,
@@ -58,6 +60,7 @@ __all__ = [
     "conv2d",
     "conv2d_backward",
     "conv2d_input_grad",
+    "conv2d_plan",
     "conv2d_weight_grad",
     "conv_transpose2d",
     "conv_transpose2d_backward",
@@ -78,6 +81,7 @@ __all__ = [
     "AveragePooling2D",
     "BatchNormalization",
     "Conv2D",
+    "Conv2DPlan",
     "CrossEntropy",
     "Dense",
     "Dropout",

@@ -107,8 +107,11 @@ def ready(function: str, name: str, array: Array, dtype: DType) -> Array:
 
     Marking every input read-only gives a kernel one signature whether the caller's array can be written or not.
     """
-    if array.dtype != dtype or not (array.flags.c_contiguous and array.flags.aligned):
+    flags = array.flags
+    if array.dtype != dtype or not (flags.c_contiguous and flags.aligned):
         array = _copied(function, f"a contiguous copy of {name}", array, dtype)
+    elif not flags.writeable:
+        return array
     view = array.view()
     view.flags.writeable = False
     return view

@@ -20,6 +20,7 @@ from .functional import (
     conv2d,
     conv2d_backward,
     conv2d_input_grad,
+    conv2d_plan,
     conv2d_weight_grad,
     conv_transpose2d,
     conv_transpose2d_backward,
@@ -66,6 +67,10 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "conv2d_weight_grad": lambda x, weight, bias: [
         *(conv2d_weight_grad(x, x, 3, **padded) for padded in _PADDED),
         *(conv2d_weight_grad(many, many, 3, **options) for many, _, options in _depthwise(x, weight)),
+    ],
+    "conv2d_plan": lambda x, weight, bias: [
+        *(conv2d_plan(weight, bias, **padded)(x) for padded in _PADDED),
+        *(conv2d_plan(each, **options)(many) for many, each, options in _depthwise(x, weight)),
     ],
     "conv_transpose2d": lambda x, weight, bias: conv_transpose2d(x, weight, bias),
     "conv_transpose2d_backward": lambda x, weight, bias: conv_transpose2d_backward(x, x, weight, padding=1),

@@ -62,6 +62,7 @@ def call_everything(dtype):
     convjit.conv2d(x[0], np.ones((1, 4, 1, 1), dtype))
     y = convjit.conv2d(x, weight[:4, :1], bias[:4], stride=2, groups=4)
     convjit.conv2d_backward(y, x, weight[:4, :1], stride=2, groups=4)
+    convjit.conv2d_plan(weight, bias, groups=2)(x, out=out)
     y = convjit.conv_transpose2d(x, np.ones((4, 3, 2, 2), dtype), np.ones(3, dtype), stride=2, output_padding=1)
     convjit.conv_transpose2d_backward(y, x, np.ones((4, 3, 2, 2), dtype), stride=2, output_padding=1)
     convjit.col2im(convjit.im2col(x, (3, 2), padding="same"), (9, 8), (3, 2), padding="same")

@@ -10,9 +10,9 @@ from __future__ import annotations
 from ..geometry import Geometry
 from ..typing import DType
 from . import depthwise, implicit, reference, winograd
-from .algorithm import Algorithm, Operation
+from .algorithm import Algorithm, Operation, Packing, Space
 
-__all__ = ["ALGORITHMS", "Algorithm", "Operation", "check_name", "choose"]
+__all__ = ["ALGORITHMS", "Algorithm", "Operation", "Packing", "Space", "check_name", "choose"]
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     winograd.ALGORITHM,

@@ -13,11 +13,16 @@ from ..typing import DType
 INDICES = np.dtype("int64")
 
 
+# A workspace of this name holds the weight in another form; what is promised of workspaces does not count it.
+PACKED_WEIGHT = "packed weight"
+
+
 class Space(NamedTuple):
-    """A workspace: its shape, and its dtype where it is not the problem's."""
+    """A workspace: its shape, its dtype where it is not the problem's, and what it holds."""
 
     shape: tuple[int, ...]
     dtype: DType | None = None
+    name: str = "workspace"
 
 
 def _no_workspace(geometry: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
@@ -33,8 +38,26 @@ def work_ns(geometry: Geometry) -> float:
     return geometry.multiplications / _MULTIPLICATIONS_A_NS
 
 
+class Packing(NamedTuple):
+    """How an operation runs on a weight that was brought into another form once, for a plan.
+
+    What is packed depends on the weight and on the geometry's window and groups, not on batch or image size: one packed
+    weight serves them all. A row that needs different forms is several rows.
+    """
+
+    # Of the packed weight, for a problem of this dtype.
+    space: Callable[[Geometry, DType], Space]
+    # `pack(workers, geometry, weight, packed)` fills it.
+    pack: Callable[..., None]
+    # As `Operation.run` and `Operation.workspace`, with the packed weight in the weight's place.
+    run: Callable[..., None]
+    workspace: Callable[[Geometry, int, DType], tuple[Space, ...]] = _no_workspace
+
+
 class Operation(NamedTuple):
     """One operation, called as `run(workers, geometry, *inputs, result, *workspaces)`: it launches drivers.
+
+    A large batch is cut and run slice by slice, so an operation that is chosen for a batch takes a smaller one, too.
 
     Inputs and result, C-contiguous and of one dtype:
 
@@ -48,6 +71,8 @@ class Operation(NamedTuple):
     run: Callable[..., None]
     # The workspaces for so many workers, and a problem of this dtype.
     workspace: Callable[[Geometry, int, DType], tuple[Space, ...]] = _no_workspace
+    # Of a forward operation that reads the weight in another form; None where there is nothing to pack.
+    packing: Packing | None = None
 
 
 class Algorithm(NamedTuple):

@@ -26,7 +26,7 @@ from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
 from ..typing import DType
-from .algorithm import INDICES, Space, work_ns
+from .algorithm import INDICES, PACKED_WEIGHT, Space, work_ns
 from .filling import fill_planes
 from .running import Setup, run_product, set_up
 
@@ -108,7 +108,8 @@ def _input_grad(g: Geometry, workers: int, dtype: DType) -> Setup:
 def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Packed weights, where their terms are met, and the product's spaces."""
     terms = g.out_channels // g.groups * g.kernel_h * g.kernel_w
-    return Space((g.in_channels * terms,)), Space((terms,), INDICES), *_input_grad(g, workers, dtype).spaces
+    packed = Space((g.in_channels * terms,), name=PACKED_WEIGHT)
+    return packed, Space((terms,), INDICES, "offsets"), *_input_grad(g, workers, dtype).spaces
 
 
 def run(

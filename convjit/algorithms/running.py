@@ -111,9 +111,12 @@ def set_up(
     crew = 1 if each > 0 else workers  # a band is one worker's: its rows are not cut for others
     p = plan_product(axes, batch, groups, rows, channels, result, phases, crew, dtype, vertical.grid)
     spaces = (
-        Space((workers, scratch_elements(p.chunk, of_group if terms is None else terms))),
-        Space((workers, LIST_ENTRIES), INDICES),
-        Space((workers, plane_elements(planes, *axes)) if each > 0 else (plane_elements(batch * planes, *axes),)),
+        Space((workers, scratch_elements(p.chunk, of_group if terms is None else terms)), name="scratch"),
+        Space((workers, LIST_ENTRIES), INDICES, "lists"),
+        Space(
+            (workers, plane_elements(planes, *axes)) if each > 0 else (plane_elements(batch * planes, *axes),),
+            name="planes",
+        ),
     )
     f, inside = filling(axes)
     if each > 0:  # what lies inside the image is counted in its own rows

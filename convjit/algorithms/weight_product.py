@@ -148,8 +148,9 @@ def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     rows = _product(g, workers, dtype).chunk
     planes = plane_elements(g.batch * g.in_channels, *forward_axes(g))
     return (
-        Space((workers, scratch_elements(rows, TERMS_A_TOTAL))), Space((planes,)),
-        Space((workers, rows * TERM_BLOCK + BEHIND)), Space((workers, LIST_ENTRIES), INDICES),
+        Space((workers, scratch_elements(rows, TERMS_A_TOTAL)), name="scratch"), Space((planes,), name="planes"),
+        Space((workers, rows * TERM_BLOCK + BEHIND), name="packed taps"),
+        Space((workers, LIST_ENTRIES), INDICES, "lists"),
     )  # fmt: skip
 
 

@@ -1,53 +1,30 @@
 """Running an operation in its dtype: the one place where dtype rows meet algorithms.
 
 Convolution and both its gradients are bilinear, so complex numbers are computed by parts. Knows dtypes, workers and
-workspaces; does not check arguments.
+slices of a batch; does not check arguments.
 """
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
-from typing import Any
+from functools import cache
 
 import numpy as np
 
-from .. import algorithms, arrays
-from ..algorithms import Operation
-from ..algorithms.algorithm import work_ns
+from .. import arrays
 from ..algorithms.bias import bias_grad as sum_bias_grad
 from ..arrays import DTYPES
 from ..geometry import Geometry
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array, DType
-
-
-class Call:
-    """An operation on a problem in a dtype: what is decided before any array is looked at."""
-
-    def __init__(self, function: str, algorithm: str, geometry: Geometry, compute: DType, operation: str) -> None:
-        self.is_pointwise = geometry.is_pointwise  # a 1x1 kernel sees an image as one long row
-        self.geometry = geometry.as_one_row() if self.is_pointwise else geometry
-        self.operation: Operation = algorithms.choose(function, algorithm, self.geometry, compute, operation)
-        self.nanoseconds = work_ns(geometry)
-        self._compute = compute
-        self._spaces: dict[int, list[tuple[tuple[int, ...], DType]]] = {}
-
-    def spaces(self, crew: int) -> list[tuple[tuple[int, ...], DType]]:
-        """Shapes and dtypes of the workspaces for so many workers."""
-        if crew not in self._spaces:
-            spaces = self.operation.workspace(self.geometry, crew, self._compute)
-            self._spaces[crew] = [(space.shape, space.dtype or self._compute) for space in spaces]
-        return self._spaces[crew]
-
-
-# A small convolution takes 10 us; deciding how would take as long again.
-_call = lru_cache(maxsize=512)(Call)
+from .calls import Call, decide
 
 
 @cache
 def _no_bias(dtype: DType) -> Array:
-    return np.empty(0, dtype)
+    none = np.empty(0, dtype)
+    none.flags.writeable = False
+    return none
 
 
 def forward(
@@ -55,19 +32,27 @@ def forward(
     out: Array | None = None,
 ) -> Array:  # fmt: skip
     """`y` of a convolution, into `out` where it is given."""
+    call = decide(function, algorithm, geometry, DTYPES[dtype].compute, "forward")
+    return run_forward(function, call, geometry.y_shape, x, parts(weight), bias, dtype, out)
+
+
+def run_forward(
+    function: str, call: Call, shape: tuple[int, ...], x: Array, weights: tuple[Array, ...], bias: Array | None,
+    dtype: DType, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """As `forward`, of a call that is decided; `weights` are the weight's parts, or those packed for the call."""
     compute, is_complex = DTYPES[dtype]
-    operation = _call(function, algorithm, geometry, compute, "forward")
     no_bias = _no_bias(compute)
     if is_complex:
-        y = _product(function, operation, (x, weight, no_bias), geometry.y_shape, dtype)
+        y = _product(function, call, x, weights, no_bias, shape, dtype)
         if bias is not None:
             arrays.add(y, bias[:, None, None])
-    elif out is not None and dtype == compute:
-        _run(function, operation, (x, weight, no_bias if bias is None else bias), out, compute)
-        return out
+    elif dtype == compute:
+        y = allocate(function, "the result", shape, compute) if out is None else out
+        _run(function, call, (x, weights[0], no_bias if bias is None else bias), y)
+        return y
     else:
-        inputs = (x, weight, no_bias if bias is None else bias)
-        y = _product(function, operation, inputs, geometry.y_shape, dtype)
+        y = _product(function, call, x, weights, no_bias if bias is None else bias, shape, dtype)
     if out is None:
         return y
     arrays.write(out, y)
@@ -76,14 +61,14 @@ def forward(
 
 def input_grad(function: str, algorithm: str, geometry: Geometry, dy: Array, weight: Array, dtype: DType) -> Array:
     """`grad_input`, the adjoint of the convolution in `x`."""
-    operation = _call(function, algorithm, geometry, DTYPES[dtype].compute, "input_grad")
-    return _product(function, operation, (dy, conjugate(weight)), geometry.x_shape, dtype)
+    call = decide(function, algorithm, geometry, DTYPES[dtype].compute, "input_grad")
+    return _product(function, call, dy, parts(conjugate(weight)), None, geometry.x_shape, dtype)
 
 
 def weight_grad(function: str, algorithm: str, geometry: Geometry, dy: Array, x: Array, dtype: DType) -> Array:
     """`grad_weight`, the adjoint of the convolution in `weight`."""
-    operation = _call(function, algorithm, geometry, DTYPES[dtype].compute, "weight_grad")
-    return _product(function, operation, (dy, conjugate(x)), geometry.weight_shape, dtype)
+    call = decide(function, algorithm, geometry, DTYPES[dtype].compute, "weight_grad")
+    return _product(function, call, dy, parts(conjugate(x)), None, geometry.weight_shape, dtype)
 
 
 def bias_grad(function: str, dy: Array, dtype: DType) -> Array:
@@ -92,7 +77,7 @@ def bias_grad(function: str, dy: Array, dtype: DType) -> Array:
     planes = dy.reshape(dy.shape[0], dy.shape[1], dy.shape[2] * dy.shape[3])
     result = np.zeros(dy.shape[1], dtype)
     targets = (result.real, result.imag) if is_complex else (result,)
-    for part, target in zip(_parts(planes), targets, strict=False):
+    for part, target in zip(parts(planes), targets, strict=False):
         part = arrays.ready(function, "grad_output", part, compute)
         db = np.empty(dy.shape[1], compute)
         sum_bias_grad(workers(part.size), part, db)
@@ -105,24 +90,27 @@ def conjugate(array: Array) -> Array:
     return array.conj() if array.dtype.kind == "c" else array
 
 
-def _parts(array: Array) -> tuple[Array, ...]:
+def parts(array: Array) -> tuple[Array, ...]:
     """The real part and, where there is one, the imaginary part."""
     return (array.real, array.imag) if array.dtype.kind == "c" else (array,)
 
 
-def _product(function: str, operation: Call, inputs: tuple[Array, ...], shape: tuple[int, ...], dtype: DType) -> Array:
-    """One operation in a fresh array; for complex dtypes a real one for each pair of parts of the first two inputs."""
+def _product(
+    function: str, call: Call, a: Array, b_parts: tuple[Array, ...], bias: Array | None, shape: tuple[int, ...],
+    dtype: DType,
+) -> Array:  # fmt: skip
+    """One operation in a fresh array; for complex dtypes a real one for each pair of parts of its two factors."""
     compute, is_complex = DTYPES[dtype]
+    rest = () if bias is None else (bias,)
     result = allocate(function, "the result", shape, compute)
     if not is_complex:
-        _run(function, operation, inputs, result, compute)
+        _run(function, call, (a, b_parts[0], *rest), result)
         return arrays.converted(function, "the result", result, dtype)
     total = allocate(function, "the complex result", shape, dtype)
     arrays.write(total, 0)
-    a, b, *rest = inputs
-    for i, a_part in enumerate(_parts(a)):
-        for j, b_part in enumerate(_parts(b)):
-            _run(function, operation, (a_part, b_part, *rest), result, compute)
+    for i, a_part in enumerate(parts(a)):
+        for j, b_part in enumerate(b_parts):
+            _run(function, call, (a_part, b_part, *rest), result)
             # (ar + i ai)(br + i bi): the power of i is the number of imaginary parts.
             if i + j == 0:
                 arrays.add(total.real, result)
@@ -133,17 +121,31 @@ def _product(function: str, operation: Call, inputs: tuple[Array, ...], shape: t
     return total
 
 
-def _run(function: str, call: Call, inputs: tuple[Array, ...], result: Array, compute: DType) -> None:
-    """Run an operation: inputs made ready, workers chosen, workspaces allocated."""
+def _run(function: str, call: Call, inputs: tuple[Array, ...], result: Array) -> None:
+    """Run an operation: inputs made ready, workers chosen, workspaces allocated.
+
+    A batch whose workspaces would be too large is cut: images do not see each other, so the bits are the same.
+    """
     if result.size == 0:
         return
-    prepared: list[Any] = [arrays.ready(function, "an input", array, compute) for array in inputs]
+    others = [arrays.ready(function, "an input", array, call.compute) for array in inputs[1:]]
+    crew, batch = workers(call.nanoseconds), call.geometry.batch
+    together = call.images(crew)
+    if together == batch:
+        _run_slice(function, call, crew, inputs[0], others, result)
+        return
+    for first in range(0, batch, together):
+        here = slice(first, min(batch, first + together))
+        part = call.of_batch(here.stop - first)
+        _run_slice(function, part, crew, inputs[0][here], others, result[here])
+
+
+def _run_slice(function: str, call: Call, crew: int, images: Array, others: list[Array], result: Array) -> None:
+    prepared = [arrays.ready(function, "an input", images, call.compute), *others]
     if call.is_pointwise:
-        prepared = [_one_row(array) for array in prepared]
-        result = _one_row(result)
-    crew = workers(call.nanoseconds)
-    spaces = [allocate(function, "workspace", shape, dtype) for shape, dtype in call.spaces(crew)]
-    call.operation.run(crew, call.geometry, *prepared, result, *spaces)
+        prepared, result = [_one_row(array) for array in prepared], _one_row(result)
+    workspaces = [allocate(function, s.name, s.shape, s.dtype) for s in call.spaces(crew)]
+    call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
 
 
 def _one_row(array: Array) -> Array:

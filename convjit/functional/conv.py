@@ -27,7 +27,7 @@ from .front_door import public
 from .padding import check_mode, pad_planes, pad_planes_backward
 
 
-class _Problem(NamedTuple):
+class Problem(NamedTuple):
     """A convolution with its padding mode taken apart: `inner` is what is convolved, after `pads` were added."""
 
     geometry: Geometry
@@ -37,36 +37,36 @@ class _Problem(NamedTuple):
 
 def _problem(
     function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str
-) -> _Problem:
+) -> Problem:
     """`options` are stride, padding, dilation and groups."""
     # Ints and names are what most calls have; True equals 1 and is refused, so types are looked at, not values.
     if all(type(option) in _PLAIN for option in options) and type(mode) is str:
         return _kept_problem(function, x_shape, weight_shape, options, mode)
-    return _new_problem(function, x_shape, weight_shape, options, mode)
+    return new_problem(function, x_shape, weight_shape, options, mode)
 
 
 _PLAIN = (int, str)
 
 
-def _new_problem(
+def new_problem(
     function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str
-) -> _Problem:
+) -> Problem:
     check_mode(function, mode, "padding_mode")
     geometry = conv2d_geometry(function, x_shape, weight_shape, *options)
     if mode == "constant" or geometry.pads == ((0, 0), (0, 0)):
-        return _Problem(geometry, geometry, "constant")
+        return Problem(geometry, geometry, "constant")
     (top, bottom), (left, right) = geometry.pads
     inner = geometry._replace(
         in_h=geometry.in_h + top + bottom, in_w=geometry.in_w + left + right, pad_top=0, pad_bottom=0, pad_left=0,
         pad_right=0,
     )  # fmt: skip
-    return _Problem(geometry, inner, mode)
+    return Problem(geometry, inner, mode)
 
 
-_kept_problem = lru_cache(maxsize=512)(_new_problem)
+_kept_problem = lru_cache(maxsize=512)(new_problem)
 
 
-def _padded(function: str, problem: _Problem, x: Array) -> Array:
+def padded_images(function: str, problem: Problem, x: Array) -> Array:
     if problem.mode == "constant":
         return x
     return pad_planes(function, x, problem.geometry.pads, problem.mode, 0)
@@ -158,7 +158,7 @@ def conv2d(
     shape = inner.y_shape if x.ndim == 4 else inner.y_shape[1:]
     if out is not None:
         as_out(name, out, shape, dtype, x=x, weight=weight, bias=bias)
-    padded = _padded(name, problem, images)
+    padded = padded_images(name, problem, images)
     target = None if out is None else out.reshape(inner.y_shape)
     y = bilinear.forward(name, algorithm, inner, padded, weight, bias, dtype, target)
     return y.reshape(shape) if out is None else out
@@ -233,7 +233,7 @@ def conv2d_backward(
     if wanted[0]:
         dx = _input_grad(name, algorithm, problem, dy, weight, dtype).reshape(x.shape)
     if wanted[1]:
-        dw = bilinear.weight_grad(name, algorithm, inner, dy, _padded(name, problem, images), dtype)
+        dw = bilinear.weight_grad(name, algorithm, inner, dy, padded_images(name, problem, images), dtype)
     if wanted[2]:
         db = bilinear.bias_grad(name, dy, dtype)
     return dx, dw, db
@@ -250,7 +250,7 @@ def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
     return as_flag(function, "need", first), as_flag(function, "need", second), as_flag(function, "need", third)
 
 
-def _input_grad(function: str, algorithm: str, problem: _Problem, dy: Array, weight: Array, dtype: Any) -> Array:
+def _input_grad(function: str, algorithm: str, problem: Problem, dy: Array, weight: Array, dtype: Any) -> Array:
     if problem.mode == "constant":
         return bilinear.input_grad(function, algorithm, problem.inner, dy, weight, dtype)
     # Rounded once, after the padding's adjoint has added up: float16 is float32 until then.
@@ -307,7 +307,7 @@ def conv2d_input_grad(
     dy, weight = as_array(name, "grad_output", grad_output), as_array(name, "weight", weight)
     gradients = as_images(name, "grad_output", dy)
     height, width = as_image_size(name, "input_size", input_size)
-    channels = _input_channels(name, weight.shape, groups)
+    channels = input_channels(name, weight.shape, groups)
     x_shape = (gradients.shape[0], channels, height, width)
     problem = _problem(name, x_shape, weight.shape, (stride, padding, dilation, groups), padding_mode)
     _check_output_shape(name, gradients.shape, problem.geometry)
@@ -317,7 +317,7 @@ def conv2d_input_grad(
     return dx if dy.ndim == 4 else dx[0]
 
 
-def _input_channels(function: str, weight_shape: tuple[int, ...], groups: Any) -> int:
+def input_channels(function: str, weight_shape: tuple[int, ...], groups: Any) -> int:
     if len(weight_shape) != 4:
         raise ValueError(f"{function}: expected weight of shape (O, C/groups, KH, KW), got {weight_shape}")
     return weight_shape[1] * as_pair(function, "groups", groups, 1)[0]
@@ -399,4 +399,4 @@ def conv2d_weight_grad(
     check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
     dtype = result_dtype(dy, x)
     check_name(name, algorithm)
-    return bilinear.weight_grad(name, algorithm, inner, gradients, _padded(name, problem, images), dtype)
+    return bilinear.weight_grad(name, algorithm, inner, gradients, padded_images(name, problem, images), dtype)

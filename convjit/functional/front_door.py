@@ -48,22 +48,30 @@ _LAYOUTS = ("data_format", "layout")
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
     """Refuse unknown keywords with one sentence that names the right word, where there is one."""
-    parameters = [name for name in inspect.signature(function).parameters if name != "self"]
-    known = frozenset(parameters)
-    where = function.__qualname__.removesuffix(".__init__")
+    return public_as(function.__qualname__.removesuffix(".__init__"))(function)
 
-    @wraps(function)
-    def front_door(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not known.issuperset(kwargs):
-            raise TypeError(_complaint(where, parameters, next(name for name in kwargs if name not in known)))
-        try:
-            return function(*args, **kwargs)
-        except MemoryError as error:
-            if type(error) is MemoryError and str(error).startswith(where):
-                raise
-            raise MemoryError(f"{where}: {str(error) or 'memory ran out'}") from None
 
-    return front_door
+def public_as(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """The same for what errors call by another name than its own."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        parameters = [name for name in inspect.signature(function).parameters if name != "self"]
+        known = frozenset(parameters)
+
+        @wraps(function)
+        def front_door(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not known.issuperset(kwargs):
+                raise TypeError(_complaint(where, parameters, next(name for name in kwargs if name not in known)))
+            try:
+                return function(*args, **kwargs)
+            except MemoryError as error:
+                if type(error) is MemoryError and str(error).startswith(where):
+                    raise
+                raise MemoryError(f"{where}: {str(error) or 'memory ran out'}") from None
+
+        return front_door
+
+    return decorate
 
 
 def _complaint(where: str, parameters: list[str], unknown: str) -> str:

@@ -80,6 +80,8 @@ def _functions(x: Array) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "conv2d_weight_grad", lambda: convjit.conv2d_weight_grad(x, x[:, ::-1], 3, padding=1)
     yield "conv_transpose2d", lambda: convjit.conv_transpose2d(x, weight, bias, stride=2)
     yield "conv_transpose2d_backward", lambda: convjit.conv_transpose2d_backward(x, x, weight, padding=1)
+    yield "conv2d_plan", lambda: convjit.conv2d_plan(weight, bias, padding=1)(x)
+    yield "conv2d_plan", lambda: convjit.conv2d_plan(weight, padding="same", padding_mode="wrap")(x, out=out)
     yield "im2col", lambda: convjit.im2col(x, 3, padding=1)
     yield "col2im", lambda: convjit.col2im(taps, (h, w), 3, padding=1)
     yield "pad2d", lambda: convjit.pad2d(x, 3, mode="reflect")
@@ -138,6 +140,7 @@ def failing_calls() -> Iterator[Call]:
         "conv2d of other channels": lambda: convjit.conv2d(x[:, :1], weight),
         "conv2d into its input": lambda: convjit.conv2d(x, weight, padding=1, out=x),
         "conv2d of a ragged list": lambda: convjit.conv2d([[1], [1, 2]], weight),
+        "conv2d_plan of other channels": lambda: convjit.conv2d_plan(weight)(x[:, :1]),
         "conv2d_backward of another size": lambda: convjit.conv2d_backward(x, x, weight),
         "conv_transpose2d of nothing": lambda: convjit.conv_transpose2d(x, weight, padding=99),
         "col2im of other columns": lambda: convjit.col2im(x[0], (3, 3), 2),
@@ -148,6 +151,7 @@ def failing_calls() -> Iterator[Call]:
         yield Call(name, run, ValueError)
     for name, run in {
         "conv2d of endless images": lambda: convjit.conv2d(endless, weight),
+        "conv2d_plan of endless images": lambda: convjit.conv2d_plan(weight)(endless),
         "conv2d_backward of endless images": lambda: convjit.conv2d_backward(endless, endless, weight[..., :1, :1]),
         "im2col of endless images": lambda: convjit.im2col(endless, 3),
         "pad2d by very much": lambda: convjit.pad2d(x, 1 << 24),

@@ -317,6 +317,7 @@ def _column_to_image(a: dict, got: Any = None) -> tuple[Expected, ...]:
 
 ANSWERS: dict[str, Callable[..., tuple[Expected | None, ...]]] = {
     "conv2d": _conv2d,
+    "conv2d_plan": _conv2d,
     "conv2d_backward": _conv2d_backward,
     "conv2d_input_grad": _conv2d_input_grad,
     "conv2d_weight_grad": _conv2d_weight_grad,

@@ -314,6 +314,7 @@ def _layer(v: Values) -> Arguments:
 
 VALID: dict[str, Callable[[Values], Arguments]] = {
     "conv2d": _conv2d,
+    "conv2d_plan": _conv2d,
     "conv2d_backward": _conv2d_backward,
     "conv2d_input_grad": _conv2d_input_grad,
     "conv2d_weight_grad": _conv2d_weight_grad,

@@ -19,9 +19,11 @@ import convjit
 
 rng = np.random.default_rng(0)
 x, weight = rng.normal(size=(2, 16, 40, 40)), rng.normal(size=(16, 16, 3, 3))
+plan = convjit.conv2d_plan(weight)
 
 def digest(*ignored):
     y = convjit.conv2d(x, weight)
+    assert (plan(x) == y).all()
     gradients = convjit.conv2d_backward(y, x, weight)
     return hashlib.sha256(b"".join(a.tobytes() for a in (y, *gradients, convjit.max_pool2d(y, 3)))).hexdigest()
 
@@ -52,7 +54,8 @@ with multiprocessing.get_context("fork").Pool(8) as pool:
 def work():
     new = np.ones((2, 3, 9, 9), "int64")
     y = convjit.conv2d(new, np.ones((1, 3, 2, 2), "int64"))
-    return (y == 12).all() and convjit.pad2d(new, 1).sum() == new.sum()
+    first = plan(new.repeat(16, 1)[:, :16])
+    return (y == 12).all() and convjit.pad2d(new, 1).sum() == new.sum() and first.dtype == "f8"
 print(in_child(work))
 """,
     "while another thread is inside a kernel": """
@@ -172,6 +175,11 @@ for layer in model.layers:
     copied = pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), copy.copy(layer)
     for name in layer.weight_names:
         assert all((getattr(c, name) == getattr(layer, name)).all() for c in copied)
+images = rng.normal(size=(2, 1, 8, 8)).astype("f4")
+plan = convjit.conv2d_plan(model.layers[0].W, np.ones(4), 2, "same")
+wanted = plan(images).tobytes()
+for copied in (pickle.loads(pickle.dumps(plan)), copy.deepcopy(plan), copy.copy(plan)):
+    assert copied(images).tobytes() == wanted and not copied.weight.flags.writeable
 print("same")
 """
 

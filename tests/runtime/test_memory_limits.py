@@ -84,7 +84,9 @@ def functions() -> dict[str, Callable[[], Arrays]]:
 
 def _convolutions(x: np.ndarray) -> dict[str, Callable[[], Arrays]]:
     weight, bias, dy = x[:, :, :3, :3].repeat(2, 0), x[0, :16, 0, 0], np.ones((8, 16, 56, 56), x.dtype)
+    plan = convjit.conv2d_plan(weight, bias, padding=1)
     return {
+        f"conv2d_plan {x.dtype}": lambda: [plan(x)],
         f"conv2d {x.dtype}": lambda: [convjit.conv2d(x, weight, bias, padding=1)],
         f"conv2d_backward {x.dtype}": lambda: convjit.conv2d_backward(dy, x, weight, padding=1),
     }

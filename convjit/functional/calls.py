@@ -1,0 +1,109 @@
+"""What is decided of an operation before any array is looked at: which row runs it, with which workspaces and slices.
+
+Knows geometries, dtypes and numbers of workers; does not know arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from .. import algorithms
+from ..algorithms import Operation, Packing, Space
+from ..algorithms.algorithm import PACKED_WEIGHT, work_ns
+from ..geometry import Geometry
+from ..typing import DType
+
+# Workspaces beside input, weights and output stay within twice the input or this, whichever is larger. A batch that
+# would take more is cut, down to one image; what one image takes, it takes.
+_WORKSPACE_BYTES = 32 << 20
+
+
+class Call:
+    """An operation (one of `algorithms.algorithm.OPERATIONS`) on a problem in a dtype."""
+
+    def __init__(self, name: str, geometry: Geometry, operation: Operation, compute: DType) -> None:
+        self.name = name
+        self.geometry = geometry
+        self.operation = operation
+        self.compute = compute
+        self.nanoseconds = work_ns(geometry)
+        self.is_pointwise = geometry.is_pointwise
+        self._images: dict[int, int] = {}
+        self._spaces: dict[int, tuple[Space, ...]] = {}
+        self._slices: dict[int, Call] = {}
+
+    @property
+    def packing(self) -> Packing | None:
+        """How the weight is packed for it, where it is."""
+        return self.operation.packing
+
+    def packed(self) -> Call:
+        """The same on a packed weight."""
+        packing = self.operation.packing
+        assert packing is not None
+        return Call(self.name, self.geometry, Operation(packing.run, packing.workspace), self.compute)
+
+    def images(self, workers: int) -> int:
+        """How many images so many workers compute together: all, or as many as stay within the limit."""
+        if workers not in self._images:
+            self._images[workers] = self._most_images(workers)
+        return self._images[workers]
+
+    def of_batch(self, batch: int) -> Call:
+        """The same for a slice of the batch, which the same operation runs."""
+        if batch not in self._slices:
+            geometry = self.geometry._replace(batch=batch)
+            self._slices[batch] = Call(self.name, geometry, self.operation, self.compute)
+        return self._slices[batch]
+
+    def spaces(self, workers: int) -> tuple[Space, ...]:
+        """The workspaces of the whole batch, with their dtypes."""
+        if workers not in self._spaces:
+            spaces = self.operation.workspace(self.geometry, workers, self.compute)
+            self._spaces[workers] = tuple(space._replace(dtype=space.dtype or self.compute) for space in spaces)
+        return self._spaces[workers]
+
+    def limit(self) -> int:
+        """Bytes that workspaces may take."""
+        g = self.geometry
+        x, dy = g.in_channels * g.in_h * g.in_w, g.out_channels * g.out_h * g.out_w
+        elements = {"forward": x, "input_grad": dy, "weight_grad": x + dy}[self.name] * g.batch
+        return max(_WORKSPACE_BYTES, 2 * elements * self.compute.itemsize)
+
+    def _most_images(self, workers: int) -> int:
+        """Slices of nearly equal size."""
+        batch, limit, slices, images = self.geometry.batch, self.limit(), 1, self.geometry.batch
+        if self.name == "weight_grad":  # it sums over the batch, in an order of its own
+            return batch
+        while images > 1:
+            taken = counted_bytes(self.of_batch(images).spaces(workers))
+            if taken <= limit:
+                break
+            # Planes grow with the batch, other workspaces do not: what is too much is cut into as many slices, or more.
+            slices = max(slices + 1, min(batch, slices * taken // limit))
+            images = -(-batch // slices)
+        return images
+
+
+def space_bytes(space: Space) -> int:
+    """Bytes of a workspace."""
+    assert space.dtype is not None
+    return math.prod(space.shape) * np.dtype(space.dtype).itemsize
+
+
+def counted_bytes(spaces: tuple[Space, ...]) -> int:
+    """Bytes of all workspaces but the weight in another form."""
+    return sum(space_bytes(space) for space in spaces if space.name != PACKED_WEIGHT)
+
+
+def _decide(function: str, algorithm: str, geometry: Geometry, compute: DType, name: str) -> Call:
+    # A 1x1 kernel sees an image as one long row.
+    geometry = geometry.as_one_row() if geometry.is_pointwise else geometry
+    return Call(name, geometry, algorithms.choose(function, algorithm, geometry, compute, name), compute)
+
+
+# A small convolution takes 10 us; deciding how would take as long again.
+decide = lru_cache(maxsize=512)(_decide)

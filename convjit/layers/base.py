@@ -47,9 +47,12 @@ class Layer:
     # first weight, or None.
     weight_names: ClassVar[tuple[str, ...]] = ()
     buffer_names: ClassVar[tuple[str, ...]] = ()
+    # Options that stay while the weights are frozen.
+    frozen_names: ClassVar[tuple[str, ...]] = ()
 
     input_shape: Shape | None = None
     trainable: bool = True
+    _frozen: bool = False
 
     def set_input_shape(self, shape: Shape) -> None:
         """Set the shape of one input, without the batch."""
@@ -75,6 +78,59 @@ class Layer:
         """The shape of one output, without the batch."""
         raise NotImplementedError(f"{type(self).__name__} has no output_shape")
 
+    # --- frozen weights -----------------------------------------------------------------------------------------
+
+    @property
+    def frozen(self) -> bool:
+        """Whether `freeze` was called, and `unfreeze` not since."""
+        return self._frozen
+
+    def freeze(self) -> None:
+        """Make the weights read-only, for inference, until `unfreeze`; without weights, nothing.
+
+        A frozen layer computes the same bits, a convolution with a plan, whose weights are packed once. What would
+        change weights, or the options that they are used with, is refused: a step of a trainable layer, `initialize`,
+        assigning to them, `Sequential.load`. Arrays that were its weights before stay as they are.
+        """
+        if not self._frozen and self.weight_names:
+            self._initialized("freeze")
+            self.__dict__.update(self._as_frozen())
+
+    def unfreeze(self) -> None:
+        """Make the weights arrays that can be written again."""
+        if self._frozen:
+            self.__dict__.update(self._as_thawed())
+
+    def _as_frozen(self) -> dict[str, Any]:
+        """What a frozen layer holds."""
+        frozen = {name: getattr(self, name).copy() for name in self.weight_names}
+        for weight in frozen.values():
+            weight.flags.writeable = False
+        return {**{name: weight.view() for name, weight in frozen.items()}, "_frozen": True}
+
+    def _as_thawed(self) -> dict[str, Any]:
+        return {**{name: getattr(self, name).copy() for name in self.weight_names}, "_frozen": False}
+
+    def _refuse_if_frozen(self, method: str, what: str) -> None:
+        if self._frozen:
+            raise RuntimeError(f"{type(self).__name__}.{method}: the layer is frozen, so {what}; call unfreeze first")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._frozen and name in (*self.weight_names, *self.frozen_names):
+            raise AttributeError(
+                f"{type(self).__name__}: the layer is frozen, so {name} cannot be set; call unfreeze first"
+            )
+        super().__setattr__(name, value)
+
+    def __setstate__(self, state: Any) -> None:
+        # Copies and pickles of arrays can be written.
+        attributes, slots = state if isinstance(state, tuple) else (state, None)
+        self.__dict__.update(attributes or {})
+        for name, value in (slots or {}).items():
+            object.__setattr__(self, name, value)
+        if self._frozen:
+            self.__dict__.update(self._as_frozen())
+
     # --- for layers ---------------------------------------------------------------------------------------------
 
     def _needed_input_shape(self, method: str) -> Shape:
@@ -85,6 +141,7 @@ class Layer:
 
     def _start(self, optimizer: Any, **weights: Array) -> None:
         """Set the first weights and give each a copy of the optimizer."""
+        self._refuse_if_frozen("initialize", "its weights cannot be drawn")
         usable = callable(getattr(optimizer, "update", None)) and not isinstance(optimizer, type)
         if optimizer is not None and not usable:
             raise TypeError(
@@ -114,6 +171,7 @@ class Layer:
         as a schedule, still does after a step. convjit's own rebind their state and never write into it; a foreign one
         may write, into its state and into `w`.
         """
+        self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
         where = f"{type(self).__name__}.backward_pass: the optimizer of"
         optimizers: dict[str, Any] = {name: getattr(self, f"{name}_opt", None) for name in gradients}
         for name, optimizer in optimizers.items():

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..algorithms import check_name
-from ..functional import conv2d, conv2d_backward
+from ..functional import conv2d, conv2d_backward, conv2d_plan
 from ..functional.front_door import public
 from ..functional.padding import check_mode
+from ..functional.plan import Conv2DPlan
 from ..geometry import as_index, as_padding, as_pair, as_positive, as_window, conv2d_geometry, shown
 from ..typing import Array, DTypeLike, IntOrPair, Padding
 from .base import Layer, Shape, as_batch, check_grad
@@ -77,9 +78,13 @@ class Conv2D(Layer):
     """
 
     weight_names: ClassVar[tuple[str, ...]] = ("W", "w0")
+    frozen_names: ClassVar[tuple[str, ...]] = (
+        "stride", "padding", "dilation", "groups", "padding_mode", "algorithm"
+    )  # fmt: skip
 
     W: Array
     w0: Array
+    _plan: Conv2DPlan | None = None
 
     @public
     def __init__(
@@ -147,8 +152,8 @@ class Conv2D(Layer):
                 f"Conv2D.forward_pass: the layer has weights for {channels} input channels, but X has "
                 f"{images.shape[1]}: X {images.shape}, W {self.W.shape}"
             )
-        weight = self.W
-        y = conv2d(images, weight, self.w0.reshape(-1), **self._options())
+        weight, plan = self.W, None if training else self._plan
+        y = conv2d(images, weight, self.w0.reshape(-1), **self._options()) if plan is None else plan(images)
         # Committed together: an interrupt between input and weights would mix two passes.
         self.__dict__.update(
             layer_input=images if training else None,
@@ -159,6 +164,8 @@ class Conv2D(Layer):
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient with respect to the last input; then the weights are updated, if the layer is trainable."""
+        if self.trainable:
+            self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
         images, weight = self._kept("layer_input"), self._kept("_weight_used")
         gradient = check_grad("Conv2D", accum_grad, self.__dict__["_output_shape"])
         need = (True, self.trainable, self.trainable)
@@ -174,6 +181,20 @@ class Conv2D(Layer):
         weight_shape = (self.n_filters, channels // self.groups, *self.filter_shape)
         options = (self.stride, self.padding, self.dilation, self.groups)
         return conv2d_geometry("Conv2D.output_shape", (1, channels, height, width), weight_shape, *options).y_shape[1:]
+
+    def _as_frozen(self) -> dict[str, Any]:
+        plan = conv2d_plan(self.W, self.w0.reshape(-1), **self._options())
+        assert plan.bias is not None
+        return {"W": plan.weight, "w0": plan.bias.reshape(-1, 1), "_plan": plan, "_frozen": True}
+
+    def _as_thawed(self) -> dict[str, Any]:
+        return {**super()._as_thawed(), "_plan": None}
+
+    def __getstate__(self) -> Any:
+        state = super().__getstate__()
+        attributes, slots = state if isinstance(state, tuple) else (state, None)
+        kept = {name: value for name, value in (attributes or {}).items() if name != "_plan"}
+        return kept if slots is None else (kept, slots)
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -99,6 +99,8 @@ class Dense(Layer):
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient with respect to the last input; then the weights are updated, if the layer is trainable."""
+        if self.trainable:
+            self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
         x, weight = self._kept("layer_input"), self._kept("_weight_used")
         dy = floating(check_grad("Dense", accum_grad, (x.shape[0], weight.shape[1])))
         dx = matrix_product(dy, weight.T)

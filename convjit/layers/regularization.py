@@ -165,6 +165,8 @@ class BatchNormalization(Layer):
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient with respect to the last input; then scale and shift are updated, if the layer is trainable."""
+        if self.trainable:
+            self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
         normalized, scale, gamma, use_batch = self._kept("_kept_pass")
         dy = floating(check_grad("BatchNormalization", accum_grad, normalized.shape))
         grad_gamma, grad_beta = channel_sums(np.multiply, dy, normalized), channel_sums(_itself, dy)

@@ -104,6 +104,7 @@ class Sequential:
         An error or an interrupt leaves all layers and their optimizers as they were.
         """
         inputs, y = _data("Sequential.train_on_batch", X, y)
+        self._refuse_if_frozen("train_on_batch", train=True)
         undo = undoing([*self.layers, *self._optimizers()])
         try:
             predicted = self._forward(inputs, training=True)
@@ -117,6 +118,35 @@ class Sequential:
     def _optimizers(self) -> Iterator[Any]:
         for layer in self.layers:
             yield from (value for name, value in vars(layer).items() if name.endswith("_opt") and value is not None)
+
+    def freeze(self) -> None:
+        """Freeze all layers, or none where one cannot be: `Layer.freeze` says what that means.
+
+        A frozen network predicts the same bits. It cannot be trained or loaded until `unfreeze`; one of which some
+        layers are frozen trains the others where those are not `trainable`.
+        """
+        self._all_or_none("freeze")
+
+    def unfreeze(self) -> None:
+        """Make the weights of all layers arrays that can be written again."""
+        self._all_or_none("unfreeze")
+
+    def _all_or_none(self, method: str) -> None:
+        layers = [layer for layer in self.layers if callable(getattr(layer, method, None))]
+        undo = undoing(layers)
+        try:
+            for layer in layers:
+                getattr(layer, method)()
+        except BaseException:
+            exhaust(undo)
+            raise
+
+    def _refuse_if_frozen(self, method: str, train: bool) -> None:
+        """Refuse to change frozen weights, in training only those that would be updated."""
+        for i, layer in enumerate(self.layers):
+            if getattr(layer, "frozen", False) and layer.weight_names and (layer.trainable or not train):
+                raise RuntimeError(f"Sequential.{method}: layer {i}, {layer.layer_name()}, is frozen; call unfreeze "
+                                   "first")  # fmt: skip
 
     def test_on_batch(self, X: Any, y: Any) -> tuple[float, float]:
         """The loss and accuracy of one batch."""
@@ -232,7 +262,11 @@ class Sequential:
         write_weights(path, self.layers)
 
     def load(self, path: Any) -> None:
-        """Read what `save` wrote into a network of the same layers; nothing changes if it does not fit."""
+        """Read what `save` wrote into a network of the same layers; nothing changes if it does not fit.
+
+        A frozen network is refused: `unfreeze` it first.
+        """
+        self._refuse_if_frozen("load", train=False)
         read_weights(path, self.layers)
 
 

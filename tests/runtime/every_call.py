@@ -112,15 +112,23 @@ def layer_calls() -> Iterator[Call]:
     yield Call("Sequential.fit", lambda: model.fit(x, labels, batch_size=4, rng=3, progress=False))
     yield Call("Sequential.predict", lambda: model.predict(x))
     yield Call("Sequential.test_on_batch", lambda: model.test_on_batch(x, labels))
+    yield Call("Sequential.freeze", lambda: (model.freeze(), model.predict(x), model.unfreeze()))
     yield Call("Sequential.summary", model.summary)
     yield Call("Conv2D of other channels", lambda: model.predict(x.repeat(2, 1)), ValueError)
     yield Call("Sequential of too few labels", lambda: model.train_on_batch(x, labels[:3]), ValueError)
+    yield Call("Conv2D.backward_pass frozen", lambda: _frozen().backward_pass(x), RuntimeError)
     yield Call("Conv2D.backward_pass first", lambda: _untrained().backward_pass(x), RuntimeError)
 
 
 def _untrained() -> convjit.Conv2D:
     layer = convjit.Conv2D(1, (3, 3), input_shape=(1, 8, 8), rng=0)
     layer.initialize(None)
+    return layer
+
+
+def _frozen() -> convjit.Conv2D:
+    layer = _untrained()
+    layer.freeze()
     return layer
 
 

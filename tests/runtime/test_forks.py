@@ -175,6 +175,10 @@ for layer in model.layers:
     copied = pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), copy.copy(layer)
     for name in layer.weight_names:
         assert all((getattr(c, name) == getattr(layer, name)).all() for c in copied)
+model.freeze()
+wanted = model.predict(x).tobytes()
+for copied in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+    assert copied.predict(x).tobytes() == wanted and not copied.layers[0].W.flags.writeable
 images = rng.normal(size=(2, 1, 8, 8)).astype("f4")
 plan = convjit.conv2d_plan(model.layers[0].W, np.ones(4), 2, "same")
 wanted = plan(images).tobytes()

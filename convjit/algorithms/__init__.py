@@ -10,9 +10,9 @@ from __future__ import annotations
 from ..geometry import Geometry
 from ..typing import DType
 from . import depthwise, implicit, reference, winograd
-from .algorithm import Algorithm, Operation, Packing, Space
+from .algorithm import Algorithm, Cut, Operation, Packing, Space
 
-__all__ = ["ALGORITHMS", "Algorithm", "Operation", "Packing", "Space", "check_name", "choose"]
+__all__ = ["ALGORITHMS", "Algorithm", "Cut", "Operation", "Packing", "Space", "check_name", "choose"]
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     winograd.ALGORITHM,

@@ -38,6 +38,14 @@ def work_ns(geometry: Geometry) -> float:
     return geometry.multiplications / _MULTIPLICATIONS_A_NS
 
 
+class Cut(NamedTuple):
+    """How an operation cuts its work, for people to read."""
+
+    how: str
+    # Of the multiply-adds' peak of as many cores as there are workers, to expect of the kernels.
+    share_of_peak: float
+
+
 class Packing(NamedTuple):
     """How an operation runs on a weight that was brought into another form once, for a plan.
 
@@ -73,6 +81,8 @@ class Operation(NamedTuple):
     workspace: Callable[[Geometry, int, DType], tuple[Space, ...]] = _no_workspace
     # Of a forward operation that reads the weight in another form; None where there is nothing to pack.
     packing: Packing | None = None
+    # How the work is cut for so many workers, and a problem of this dtype.
+    cut: Callable[[Geometry, int, DType], Cut] | None = None
 
 
 class Algorithm(NamedTuple):

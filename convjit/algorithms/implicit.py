@@ -13,8 +13,8 @@ from ..geometry import Geometry
 from ..runtime.options import COMPILED
 from ..typing import DType
 from . import input_product, weight_product
-from .algorithm import Algorithm, Operation, Space, work_ns
-from .running import Setup, run_product, set_up
+from .algorithm import Algorithm, Cut, Operation, Space, work_ns
+from .running import Setup, cut_of, run_product, set_up
 
 
 @lru_cache(maxsize=256)
@@ -37,6 +37,10 @@ def _run(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *wor
     run_product(workers, setup, work_ns(g), x, weight, offsets, bias, y, *workspaces)
 
 
+def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    return cut_of(_forward(g, workers, dtype)[0], g.kernel_h * g.kernel_w, workers, dtype)
+
+
 def _declines(geometry: Geometry, dtype: DType) -> str | None:
     if not COMPILED:
         return "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
@@ -46,7 +50,7 @@ def _declines(geometry: Geometry, dtype: DType) -> str | None:
 ALGORITHM = Algorithm(
     "implicit",
     _declines,
-    Operation(_run, _workspace),
-    Operation(input_product.run, input_product.workspace),
-    Operation(weight_product.run, weight_product.workspace),
+    Operation(_run, _workspace, cut=_cut),
+    Operation(input_product.run, input_product.workspace, cut=input_product.cut),
+    Operation(weight_product.run, weight_product.workspace, cut=weight_product.cut),
 )

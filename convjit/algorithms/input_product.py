@@ -26,9 +26,9 @@ from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
 from ..typing import DType
-from .algorithm import INDICES, PACKED_WEIGHT, Space, work_ns
+from .algorithm import INDICES, PACKED_WEIGHT, Cut, Space, work_ns
 from .filling import fill_planes
-from .running import Setup, run_product, set_up
+from .running import Setup, cut_of, run_product, set_up
 
 # Input channels whose weights are transposed together: what is read of one filter fills some cache lines.
 _ROWS_TOGETHER = 16
@@ -110,6 +110,13 @@ def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     terms = g.out_channels // g.groups * g.kernel_h * g.kernel_w
     packed = Space((g.in_channels * terms,), name=PACKED_WEIGHT)
     return packed, Space((terms,), INDICES, "offsets"), *_input_grad(g, workers, dtype).spaces
+
+
+def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    """That of the first phase, with as many taps as a phase has on average."""
+    taps = g.kernel_h * g.kernel_w / max(_phases(g), 1)
+    transposed = g.in_channels * g.out_channels // g.groups * g.kernel_h * g.kernel_w
+    return cut_of(_input_grad(g, workers, dtype), taps, workers, dtype, _phases(g), transposed)
 
 
 def run(

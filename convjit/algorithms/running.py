@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..gemm.blocked import LIST_ENTRIES, scratch_elements
+from ..gemm.estimate import forward_share
 from ..gemm.landing import multiply_and_store
 from ..gemm.micro import ELEMENT
 from ..gemm.micro import kernels as kernels_of
@@ -17,7 +18,7 @@ from ..gemm.summation import TERMS_A_TOTAL
 from ..runtime.compile import driver, kernel, passed
 from ..runtime.launch import launch
 from ..typing import Array, DType
-from .algorithm import INDICES, Space
+from .algorithm import INDICES, Cut, Space
 from .filling import fill_planes, source_of_band
 
 Axes = tuple[Axis, Axis]
@@ -124,6 +125,17 @@ def set_up(
     records = passed(p), passed(f), passed(axes[0]), passed(axes[1])
     tasks = batch * p.bands if each > 0 else batch * p.tasks
     return Setup(p, axes, kernels_of(dtype), inside, each > 0, tasks, spaces, records)
+
+
+def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 1, transposed: int = 0) -> Cut:
+    """How a product of so many taps is cut, in so many phases, after so many weights were transposed."""
+    p, tasks = setup.product, setup.tasks * phases
+    source = "in place" if p.in_place else "packed"
+    bands = f", bands of {p.grid_h} rows, filled by the worker that reads them" if setup.by_band else ""
+    each = f", {phases} phases" if phases > 1 else ""
+    how = f"{source}, panels of {p.lanes} lanes, {p.chunk} rows at once{each}{bands}, {tasks} tasks"
+    filled = plane_elements(p.groups * p.channels, *setup.axes) // phases
+    return Cut(how, forward_share(p, taps, filled, tasks, workers, dtype, transposed // phases))
 
 
 def run_product(

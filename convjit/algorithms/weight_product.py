@@ -22,6 +22,7 @@ from ..gemm.blocked import (
     tile_count,
     tile_lanes,
 )
+from ..gemm.estimate import weight_share
 from ..gemm.micro import ELEMENT, LANES, pack
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import BEHIND, forward_axes, list_pieces, plane_elements, term_offsets
@@ -31,7 +32,7 @@ from ..geometry import Geometry
 from ..runtime.compile import driver, kernel, uncompiled
 from ..runtime.launch import launch
 from ..typing import DType
-from .algorithm import INDICES, Space, work_ns
+from .algorithm import INDICES, Cut, Space, work_ns
 from .filling import fill_planes
 
 
@@ -152,6 +153,15 @@ def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
         Space((workers, rows * TERM_BLOCK + BEHIND), name="packed taps"),
         Space((workers, LIST_ENTRIES), INDICES, "lists"),
     )  # fmt: skip
+
+
+def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    """Chunks of (channel, tap), and tiles of output channels."""
+    p = _product(g, workers, dtype)
+    tasks = p.groups * p.tiles * -(-p.channels * p.taps // max(p.chunk, 1))
+    filled = plane_elements(g.in_channels, *forward_axes(g))
+    how = f"{TERM_BLOCK} pixels at a time, packed; tasks of {p.chunk} (channel, tap) x {p.lanes} filters, {tasks} tasks"
+    return Cut(how, weight_share(p, filled, tasks, workers, dtype))
 
 
 def run(

@@ -5,6 +5,7 @@ Every argument is checked here, once, before anything is allocated; from `algori
 
 from .columns import col2im, im2col
 from .conv import conv2d, conv2d_backward, conv2d_input_grad, conv2d_weight_grad
+from .explaining import explain
 from .padding import pad2d, pad2d_backward
 from .plan import conv2d_plan
 from .pooling import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
@@ -24,6 +25,7 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose2d_backward",
     "determine_padding",
+    "explain",
     "get_im2col_indices",
     "im2col",
     "image_to_column",

@@ -46,14 +46,14 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     lanes = row.vector_bytes // dtype.itemsize
     found = {
         f"tile_{rows}_{vectors}": (10, _tile(dtype, lanes, rows, vectors))
-        for rows in _tile_rows(row.rows)
+        for rows in tile_rows(row.rows)
         for vectors in range(1, row.vectors + 1)
     }
     found["multiply"] = (11, _multiply(dtype, lanes, row))
     return found | {"pack": (7, _pack(dtype, lanes)), "fill": (9, fill(dtype, lanes))}
 
 
-def _tile_rows(most: int) -> list[int]:
+def tile_rows(most: int) -> list[int]:
     """Heights that tiles are emitted for; what is left of a number of rows is put together from the smaller ones."""
     return sorted({most, *(size for size in (1, 2, 4, 8) if size < most)}, reverse=True)
 
@@ -146,7 +146,7 @@ def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Bod
     Panels are of nearly equal width: four vectors are two and two, not three and one, whose tile has few chains. A
     panel stays in the first-level cache while all rows of `a` pass by.
     """
-    sizes = _tile_rows(row.rows)
+    sizes = tile_rows(row.rows)
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)

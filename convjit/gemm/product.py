@@ -71,9 +71,9 @@ _BAND_MULTIPLICATIONS = 1 << 28
 # Bands a worker, to even out.
 _BANDS_A_WORKER = 4
 # Cycles on AVX-512 that packing takes for a run of neighbouring pixels, and for each of its vectors.
-_RUN_CYCLES, _VECTOR_CYCLES = 6, 3
+RUN_CYCLES, VECTOR_CYCLES = 6, 3
 # What a tile of one, two or three vectors reaches of the multiply-add units: loads of `a` stand in the way.
-_TILE_SPEED = (0.55, 0.9, 1.0)
+TILE_SPEED = (0.55, 0.9, 1.0)
 
 
 def plan_product(
@@ -131,11 +131,11 @@ def _pays_in_place(axes: tuple[Axis, Axis], rows: int, dtype: DType) -> bool:
     if set_stride > 256 * vertical.taps * horizontal.taps or horizontal.grid > 4 * PANEL_LANES:
         return False
     vectors, tile = -(-horizontal.grid // lanes), rows / 2  # cycles of a tile for a vector and a term
-    packed = horizontal.grid / lanes * tile + _RUN_CYCLES + _VECTOR_CYCLES * vectors
+    packed = horizontal.grid / lanes * tile + RUN_CYCLES + VECTOR_CYCLES * vectors
     # `multiply` splits them into tiles of nearly equal width.
-    tiles = -(-vectors // len(_TILE_SPEED))
+    tiles = -(-vectors // len(TILE_SPEED))
     widths = [vectors // tiles + (i < vectors % tiles) for i in range(tiles)]
-    return tile * sum(width / _TILE_SPEED[width - 1] for width in widths) < packed
+    return tile * sum(width / TILE_SPEED[width - 1] for width in widths) < packed
 
 
 @kernel

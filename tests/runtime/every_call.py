@@ -82,6 +82,7 @@ def _functions(x: Array) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "conv_transpose2d_backward", lambda: convjit.conv_transpose2d_backward(x, x, weight, padding=1)
     yield "conv2d_plan", lambda: convjit.conv2d_plan(weight, bias, padding=1)(x)
     yield "conv2d_plan", lambda: convjit.conv2d_plan(weight, padding="same", padding_mode="wrap")(x, out=out)
+    yield "explain", lambda: str(convjit.explain(x, weight, bias, padding=1))
     yield "im2col", lambda: convjit.im2col(x, 3, padding=1)
     yield "col2im", lambda: convjit.col2im(taps, (h, w), 3, padding=1)
     yield "pad2d", lambda: convjit.pad2d(x, 3, mode="reflect")
@@ -152,6 +153,7 @@ def failing_calls() -> Iterator[Call]:
         "conv2d_backward of another size": lambda: convjit.conv2d_backward(x, x, weight),
         "conv_transpose2d of nothing": lambda: convjit.conv_transpose2d(x, weight, padding=99),
         "col2im of other columns": lambda: convjit.col2im(x[0], (3, 3), 2),
+        "explain of other channels": lambda: convjit.explain((1, 1, 6, 6), weight),
         "pad2d of too much": lambda: convjit.pad2d(x, 6, mode="reflect"),
         "max_pool2d_backward outside": lambda: convjit.max_pool2d_backward(x, x, 1, indices=x.astype(int) + 99),
         "avg_pool2d of no pixels": lambda: convjit.avg_pool2d(x, 0),

@@ -138,6 +138,8 @@ def _is_giant(call: Call) -> bool:
 
 
 def _judge_answer(call: Call, got: Any) -> str:
+    if call.name == "explain":
+        return _judge_explanation(call, got)
     given = got if isinstance(got, tuple) else (got,)
     if call.name == "get_im2col_indices":
         given = _flat_positions(call, given)
@@ -160,6 +162,15 @@ def _judge_answer(call: Call, got: Any) -> str:
     for index, (array, expected) in enumerate(zip(checked, wanted, strict=True)):
         _compare(f"result {index} of {call!r}", array, expected)
     return "right"
+
+
+def _judge_explanation(call: Call, got: Any) -> str:
+    for found in (got.forward, got.input_grad, got.weight_grad):
+        counts = (found.workers, found.images, found.workspace_bytes, found.multiplications)
+        share = 0 if found.share_of_peak is None else found.share_of_peak
+        if min(counts) < 0 or not 0 <= share <= 1 or not found.algorithm:
+            raise Finding(f"explained by {found}\n{call!r}")
+    return "right" if str(got) else "empty"
 
 
 def _flat_positions(call: Call, given: tuple[Any, ...]) -> tuple[Any, ...]:

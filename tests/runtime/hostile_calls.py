@@ -130,6 +130,14 @@ def _conv2d(v: Values) -> Arguments:
     return a
 
 
+def _explain(v: Values) -> Arguments:
+    a = {name: value for name, value in _conv2d(v).items() if name != "out"}
+    if v.chance(0.5):
+        a["x"] = v.of((tuple, list))(np.shape(a["x"]))
+        a["dtype"] = v.of(("float32", np.float64, "complex64", "int8", np.dtype("bool")))
+    return a
+
+
 def _need(v: Values) -> Arguments:
     return {"need": v.of(((1, 1, 1), (True, False, True), [0, 1, 0], np.array([1, 0, 0])))} if v.chance(0.3) else {}
 
@@ -332,6 +340,7 @@ VALID: dict[str, Callable[[Values], Arguments]] = {
     "get_im2col_indices": _get_im2col_indices,
     "image_to_column": _image_to_column,
     "column_to_image": _column_to_image,
+    "explain": _explain,
     "Conv2D": _layer,
 }
 

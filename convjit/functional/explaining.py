@@ -1,0 +1,205 @@
+"""What a convolution would do: which algorithm, with how many workers, in which workspaces, and how fast.
+
+Knows the choice and its reasons; computes nothing and measures nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import algorithms
+from ..algorithms import check_name
+from ..arrays import DTYPES, as_array, as_images, result_dtype
+from ..geometry import as_index, check_same_shape, describe, is_sequence
+from ..runtime.memory import readable_size
+from ..runtime.threads import workers as workers_for
+from ..typing import Array, ArrayLike, DType, DTypeLike, IntOrPair, Padding
+from .calls import Call, decide, space_bytes
+from .conv import new_problem
+from .front_door import public
+
+_PASSES = {"forward": "forward", "input_grad": "input gradient", "weight_grad": "weight gradient"}
+
+
+class Pass(NamedTuple):
+    """One of the three operations: what runs it, and why nothing else does."""
+
+    algorithm: str
+    others: dict[str, str]  # why each of the other rows does not run
+    workers: int
+    images: int  # computed together
+    workspace: dict[str, int]  # bytes by what they hold
+    multiplications: int  # of the direct method, in real numbers
+    cut: str  # how the product is cut; empty where there is none
+    share_of_peak: float | None  # to expect; None where nothing is known
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Bytes of all workspaces."""
+        return sum(self.workspace.values())
+
+
+class Explanation(NamedTuple):
+    """What `explain` found; printed, it is a table."""
+
+    problem: str
+    forward: Pass
+    input_grad: Pass
+    weight_grad: Pass
+
+    def __repr__(self) -> str:
+        lines = [self.problem]
+        for name, title in _PASSES.items():
+            lines += _lines(title, getattr(self, name))
+        return "\n".join(lines)
+
+
+def _lines(title: str, found: Pass) -> list[str]:
+    parts = ", ".join(f"{name} {readable_size(size)}" for name, size in found.workspace.items() if size)
+    rows = [(f"not {name}", reason) for name, reason in found.others.items()]
+    rows += [
+        ("multiplications", f"{found.multiplications:,}"),
+        ("workers", f"{found.workers}"),
+        ("images together", f"{found.images}"),
+        ("workspace", readable_size(found.workspace_bytes) + (f": {parts}" if parts else "")),
+    ]
+    if found.cut:
+        rows.append(("product", found.cut))
+    if found.share_of_peak is not None:
+        rows.append(("share of peak", f"about {found.share_of_peak:.0%}"))
+    return [f"{title:<17} {found.algorithm}", *(f"  {name:<16}{value}" for name, value in rows)]
+
+
+@public
+def explain(
+    x: ArrayLike | tuple[int, ...],
+    weight: ArrayLike | tuple[int, ...],
+    bias: ArrayLike | tuple[int] | None = None,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "constant",
+    algorithm: str = "auto",
+    dtype: DTypeLike = "float32",
+) -> Explanation:
+    """What `conv2d` and its gradients would do with these arguments, in this thread of this process.
+
+    Parameters
+    ----------
+    x : array_like or shape, (N, C, H, W) or (C, H, W)
+        An array, or the shape of one as a tuple or list of ints.
+    weight : array_like or shape, (O, C // groups, KH, KW)
+    bias : array_like or shape, (O,), optional
+    stride, padding, dilation, groups, padding_mode, algorithm
+        As `conv2d` takes them.
+    dtype : dtype
+        Of what is given as a shape.
+
+    Returns
+    -------
+    Explanation
+        Printed, a table. Its entries `forward`, `input_grad` and `weight_grad` each have the name of the `algorithm`
+        that runs; `others`, why each other one does not; `workers`; how many `images` are computed together;
+        `workspace`, bytes by what they hold, and `workspace_bytes`; `multiplications`; how the product is `cut`; and
+        `share_of_peak`, None where there is no estimate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
+
+    Notes
+    -----
+    The share is of the multiply-add units' peak of as many cores as there are workers. It is estimated, not measured:
+    from how much of its registers the micro-kernel fills with these rows and lanes, from what packing, filling of
+    padded planes and transposing of weights cost beside it, and from how evenly tasks can be dealt. Caches, memory and
+    the ten microseconds of a call are left out, so small and memory-bound problems reach less.
+
+    Workspaces are what kernels need beside input, weights and output. They stay within twice the input or 32 MiB: a
+    batch that would need more is computed some images at a time (one image may still need more; a weight gradient sums
+    over the whole batch, and is not cut). Beside them, an array that is not C-contiguous or not of the dtype that is
+    computed in is copied, and a `padding_mode` other than `"constant"` makes a padded image. Complex arrays are
+    computed by parts, one after the other.
+
+    Examples
+    --------
+    >>> from convjit import explain
+    >>> found = explain((1, 3, 32, 32), (16, 3, 3, 3), padding="same")
+    >>> found.forward.multiplications
+    442368
+    >>> print(found.problem)
+    float32 x (1, 3, 32, 32), weight (16, 3, 3, 3) -> y (1, 16, 32, 32)
+    """
+    name = "explain"
+    given = {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
+    fallback = _dtype(name, dtype)
+    arrays = {key: _stand_in(name, key, value, fallback) for key, value in given.items()}
+    images, weights = as_images(name, "x", arrays["x"]), arrays["weight"]
+    problem = new_problem(name, images.shape, weights.shape, (stride, padding, dilation, groups), padding_mode)
+    inner = problem.inner
+    if bias is not None:
+        check_same_shape(name, "bias", arrays["bias"].shape, (inner.out_channels,), "one value an output channel")
+    check_name(name, algorithm)
+    result = result_dtype(*arrays.values())
+    compute, is_complex = DTYPES[result]
+    products = 1
+    if is_complex:
+        products = (2 if images.dtype.kind == "c" else 1) * (2 if weights.dtype.kind == "c" else 1)
+    passes = [
+        _explain_pass(decide(name, algorithm, inner, compute, operation), algorithm, products) for operation in _PASSES
+    ]
+    y_shape = inner.y_shape if arrays["x"].ndim == 4 else inner.y_shape[1:]
+    text = f"{result} x {arrays['x'].shape}, weight {weights.shape} -> y {y_shape}"
+    return Explanation(text + (f", computed as {compute}" if result != compute else ""), *passes)
+
+
+def _explain_pass(call: Call, algorithm: str, products: int) -> Pass:
+    crew = workers_for(call.nanoseconds)
+    images = call.images(crew)
+    together = call if images == call.geometry.batch else call.of_batch(images)
+    cut = None if call.operation.cut is None else call.operation.cut(together.geometry, crew, call.compute)
+    rows = {row.name: row for row in algorithms.ALGORITHMS}
+    chosen = next(name for name, row in rows.items() if row.operation(call.name) is call.operation)
+    return Pass(
+        chosen, {name: _why_not(row, call, algorithm) for name, row in rows.items() if name != chosen}, crew, images,
+        {space.name: space_bytes(space) for space in together.spaces(crew)},
+        products * call.geometry.multiplications, cut.how if cut else "", cut.share_of_peak if cut else None,
+    )  # fmt: skip
+
+
+def _why_not(row: algorithms.Algorithm, call: Call, algorithm: str) -> str:
+    """Why a row does not run the call."""
+    reason = row.declines(call.geometry, call.compute)
+    if reason is not None:
+        return reason
+    if row.operation(call.name) is None:
+        return f"it has no {_PASSES[call.name]}"
+    if algorithm not in ("auto", "fastest", row.name):
+        return f"algorithm={algorithm!r} was asked for"
+    if not row.keeps_promises and algorithm != "fastest":
+        return "breaks promises: only with algorithm='fastest', or by name"
+    return "slower"
+
+
+def _dtype(function: str, dtype: Any) -> DType:
+    try:
+        found: DType = np.dtype("object" if dtype is None else dtype)  # NumPy takes None for float64
+    except (TypeError, ValueError):
+        raise TypeError(f"{function}: dtype must be a dtype, got {describe(dtype)}") from None
+    return as_array(function, "an array of this dtype", np.empty(0, found)).dtype
+
+
+def _stand_in(function: str, name: str, value: Any, dtype: DType) -> Array:
+    """An array for its shape and dtype: the caller's, or one without memory."""
+    is_shape = is_sequence(value) and not isinstance(value, np.ndarray) and len(value) > 0
+    if not is_shape or any(is_sequence(entry) or isinstance(entry, float | complex) for entry in value):
+        return as_array(function, name, value)
+    shape = [as_index(function, f"the shape of {name}", size, "ints") for size in value]
+    try:
+        return np.broadcast_to(np.zeros((), dtype), shape)
+    except ValueError:
+        raise ValueError(f"{function}: {name} cannot have the shape {tuple(shape)}") from None

@@ -1,0 +1,89 @@
+"""What share of the multiply-adds' peak a product can be expected to reach, from how it is cut.
+
+Knows register tiles, packing and filling; measures nothing, and does not know caches, clocks or what else runs. Cycles
+are those of a core that starts two multiply-adds and two loads a cycle, with a latency of four.
+"""
+
+from __future__ import annotations
+
+from ..simd import isa
+from ..typing import DType
+from .micro import tile_rows
+from .product import RUN_CYCLES, TILE_SPEED, VECTOR_CYCLES, Product
+from .summation import TERM_BLOCK
+
+_FMAS_A_CYCLE, _FMA_LATENCY = 2, 4
+# Of a register tile: the call, where its rows and lanes lie, and the results.
+_TILE_CYCLES = 60
+# Of filling planes: a load and a store a vector, much of it beyond the first-level cache.
+_FILL_CYCLES = 4
+# Of an element that is moved alone: into a panel, or into a transposed weight, most of which is in no near cache.
+_ELEMENT_CYCLES, _TRANSPOSE_CYCLES = 1, 4
+
+
+def tiles_cycles(rows: int, vectors: int, terms: float) -> float:
+    """Cycles of so many rows, vectors and terms, covered with register tiles as `micro` covers them."""
+    row = isa.here()
+    panels = -(-vectors // row.vectors)
+    cycles = 0.0
+    for i in range(panels):
+        width, left = vectors // panels + (i < vectors % panels), rows
+        for height in tile_rows(row.rows):
+            times, left = divmod(left, height)
+            busy = height * width / _FMAS_A_CYCLE / TILE_SPEED[min(width, len(TILE_SPEED)) - 1]
+            cycles += times * (terms * max(busy, _FMA_LATENCY) + -(-terms // TERM_BLOCK) * _TILE_CYCLES)
+    return cycles
+
+
+def forward_share(
+    p: Product, taps: float, filled: int, tasks: int, workers: int, dtype: DType, transposed: int = 0
+) -> float:
+    """Of a forward product or an input gradient: sums of `taps` terms a channel.
+
+    `filled` elements of planes a band, and `transposed` elements of the weight in all.
+    """
+    lanes, terms = _lanes(dtype), p.channels * taps
+    pieces = _pieces(p, p.lanes, lanes)
+    if p.in_place:
+        panel = sum(tiles_cycles(p.chunk, piece, terms) for piece in pieces)
+    else:
+        packing = len(pieces) * RUN_CYCLES + sum(pieces) * VECTOR_CYCLES
+        panel = tiles_cycles(p.chunk, -(-p.lanes // lanes), terms) + terms * packing
+    chunks = -(-p.rows // max(p.chunk, 1))
+    panels = p.grid_h * p.grid_w / max(p.lanes, 1)
+    once = transposed * _TRANSPOSE_CYCLES / max(p.batch * p.bands, 1)
+    cycles = p.groups * chunks * panels * panel + filled / lanes * _FILL_CYCLES + once
+    useful = p.groups * p.rows * terms * p.grid_h * p.grid_w / lanes / _FMAS_A_CYCLE
+    return _dealt(useful, cycles, tasks, workers)
+
+
+def weight_share(p: Product, filled: int, tasks: int, workers: int, dtype: DType) -> float:
+    """Of a weight gradient: `lanes`, `tiles` are of output channels, rows are (channel, tap), terms are pixels."""
+    lanes, rows, pixels = _lanes(dtype), p.channels * p.taps, p.grid_h * p.grid_w
+    pieces, terms = _pieces(p, TERM_BLOCK, lanes), p.batch * pixels
+    packing = (
+        p.chunk * (len(pieces) * RUN_CYCLES + sum(pieces) * VECTOR_CYCLES) / TERM_BLOCK + p.lanes * _ELEMENT_CYCLES
+    )
+    each = tiles_cycles(p.chunk, -(-p.lanes // lanes), terms) + terms * packing
+    chunks = -(-rows // max(p.chunk, 1))
+    cycles = p.groups * p.tiles * chunks * each + p.batch * filled / lanes * _FILL_CYCLES
+    useful = p.groups * p.rows * rows * terms / lanes / _FMAS_A_CYCLE
+    return _dealt(useful, cycles, tasks, workers)
+
+
+def _lanes(dtype: DType) -> int:
+    return isa.here().vector_bytes // dtype.itemsize
+
+
+def _pieces(p: Product, count: int, lanes: int) -> list[int]:
+    """Vectors of each run of neighbouring pixels that so many grid points meet."""
+    if p.padded_w == p.grid_w and not p.in_place:
+        return [-(-count // lanes)]
+    whole, rest = divmod(count, max(p.grid_w, 1))
+    return [-(-p.grid_w // lanes)] * whole + ([-(-rest // lanes)] if rest else [])
+
+
+def _dealt(useful: float, cycles: float, tasks: int, workers: int) -> float:
+    """The share, where so many tasks are dealt to the workers: some wait for the last one."""
+    turns = -(-tasks // workers)
+    return useful / cycles * (tasks / (workers * turns)) if cycles > 0 and turns > 0 else 0.0

@@ -17,6 +17,15 @@ INDICES = np.dtype("int64")
 PACKED_WEIGHT = "packed weight"
 
 
+# Workspaces beside input, weights and output stay within twice the input or this, whichever is larger.
+WORKSPACE_BYTES = 32 << 20
+
+
+def workspace_limit(input_elements: int, dtype: DType) -> int:
+    """Bytes that the workspaces of a problem with so large an input may take."""
+    return max(WORKSPACE_BYTES, 2 * input_elements * dtype.itemsize)
+
+
 class Space(NamedTuple):
     """A workspace: its shape, its dtype where it is not the problem's, and what it holds."""
 

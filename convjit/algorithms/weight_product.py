@@ -5,6 +5,7 @@ Knows how both factors are packed, 128 pixels at a time; does not know how a reg
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -32,7 +33,7 @@ from ..geometry import Geometry
 from ..runtime.compile import driver, kernel, uncompiled
 from ..runtime.launch import launch
 from ..typing import DType
-from .algorithm import INDICES, Cut, Space, work_ns
+from .algorithm import INDICES, Cut, Space, work_ns, workspace_limit
 from .filling import fill_planes
 
 
@@ -89,12 +90,13 @@ _TASK_ROWS = 256
 @driver
 def _weight_grad(
     task: Any, worker: Any, p: Product, first: Any, stop: Any, kernels: Any, offsets: Any, dy: Any, source: Any,
-    dw: Any, scratch: Any, packed: Any, lists: Any,
+    begin: Any, dw: Any, scratch: Any, packed: Any, lists: Any,
 ) -> None:  # fmt: skip
     """dw[o,c,kh,kw] = sum over n,oh,ow of x[n, c, oh*stride_h+kh*dilation_h-pad_top, ...] * dy[n,o,oh,ow]
 
     Of the terms (n, oh, ow), those `first <= term < stop`, whole totals, which are added to `dw` if they are not the
-    first. Tasks are (group, chunk of (c, kh, kw), tile of output channels). `dy` is (N * O, pixels), `dw` (O, rows).
+    first. Tasks are (group, chunk of (c, kh, kw), tile of output channels). `dy` is (N * O, pixels), `dw` (O, rows);
+    `source` are planes from element `begin` on of those of the whole batch.
     """
     pixels, rows = p.grid_h * p.grid_w, p.channels * p.taps
     chunks = (rows + p.chunk - 1) // p.chunk
@@ -109,7 +111,7 @@ def _weight_grad(
     space, taps, list_here = scratch[worker], packed[worker], lists[worker]
     size = kernels[ELEMENT]
     panel, panel_offsets = space.ctypes.data + PANEL * PANEL_LANES * size, list_here.ctypes.data + 8 * PANEL_OFFSETS
-    met = source.ctypes.data + group * p.channels * p.each * size
+    met = source.ctypes.data + (group * p.channels * p.each - begin) * size
     list_panel_offsets(list_here)
     _clear_behind(space, lanes, kernels[LANES])
     for total in range(first, stop, TERMS_A_TOTAL):
@@ -145,14 +147,28 @@ def _product(g: Geometry, workers: int, dtype: DType) -> Product:
 
 
 def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    """Scratch, planes, packed taps and lists."""
+    """Scratch, planes of the images that are filled together, packed taps and lists."""
     rows = _product(g, workers, dtype).chunk
-    planes = plane_elements(g.batch * g.in_channels, *forward_axes(g))
-    return (
-        Space((workers, scratch_elements(rows, TERMS_A_TOTAL)), name="scratch"), Space((planes,), name="planes"),
+    others = (
+        Space((workers, scratch_elements(rows, TERMS_A_TOTAL)), name="scratch"),
         Space((workers, rows * TERM_BLOCK + BEHIND), name="packed taps"),
         Space((workers, LIST_ENTRIES), INDICES, "lists"),
-    )  # fmt: skip
+    )
+    taken = sum(math.prod(space.shape) * (space.dtype or dtype).itemsize for space in others)
+    left = (workspace_limit(math.prod(g.x_shape), dtype) - taken) // dtype.itemsize
+    planes = plane_elements(g.in_channels, *forward_axes(g))
+    together = min(g.batch, max(left // max(planes, 1), _least_images(g)))
+    scratch, packed, lists = others
+    return scratch, Space((_planes_of(g, together),), name="planes"), packed, lists
+
+
+def _planes_of(g: Geometry, images: int) -> int:
+    return plane_elements(images * g.in_channels, *forward_axes(g))
+
+
+def _least_images(g: Geometry) -> int:
+    """Images that the pixels of one total can lie in: so many must be filled at once."""
+    return -(-TERMS_A_TOTAL // (g.out_h * g.out_w)) + 1
 
 
 def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
@@ -167,24 +183,33 @@ def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
 def run(
     workers: int, g: Geometry, dy: Any, x: Any, dw: Any, scratch: Any, planes: Any, packed: Any, lists: Any
 ) -> None:
-    """Launch the drivers."""
-    terms = g.batch * g.out_h * g.out_w
+    """Launch the drivers, for as many images at a time as `planes` has room for."""
+    pixels = g.out_h * g.out_w
+    terms = g.batch * pixels
     if terms == 0:
         dw[...] = 0
         return
     axes, p = forward_axes(g), _product(g, workers, dw.dtype)
-    source = fill_planes(workers, axes, x, planes)
     rows = p.channels * p.taps
     tasks = p.groups * p.tiles * -(-rows // p.chunk)
     # As many totals at once as keep a task short: totals follow one another, so each launch waits for the last one.
     together = TERMS_A_TOTAL * max(1, (_TASK_ROWS * PANEL_LANES) // (p.chunk * min(p.rows, PANEL_LANES)))
-    gradients = dy.reshape(g.batch * g.out_channels, g.out_h * g.out_w)
+    gradients = dy.reshape(g.batch * g.out_channels, pixels)
     matrix = dw.reshape(g.out_channels, rows)
     kernels, offsets = kernels_of(dw.dtype), term_offsets(*axes, p.channels)
-    for first in range(0, terms, together):
-        stop = min(terms, first + together)
-        share = work_ns(g) * (stop - first) / terms
-        launch(
-            _weight_grad, workers, tasks, share, p, first, stop, kernels, offsets, gradients, source, matrix, scratch,
-            packed, lists,
-        )  # fmt: skip
+    of_image = p.groups * p.channels * p.each
+    # Images that lie on both sides of a cut between totals are filled twice.
+    span = terms
+    if 0 < planes.size < _planes_of(g, g.batch):
+        span = TERMS_A_TOTAL * max(1, ((planes.size - BEHIND) // of_image - 1) * pixels // TERMS_A_TOTAL)
+    for start in range(0, terms, span):
+        end = min(terms, start + span)
+        image, stop_image = start // pixels, -(-end // pixels)
+        source = fill_planes(workers, axes, x[image:stop_image], planes[: _planes_of(g, stop_image - image)])
+        for first in range(start, end, together):
+            stop = min(end, first + together)
+            share = work_ns(g) * (stop - first) / terms
+            launch(
+                _weight_grad, workers, tasks, share, p, first, stop, kernels, offsets, gradients, source,
+                image * of_image, matrix, scratch, packed, lists,
+            )  # fmt: skip

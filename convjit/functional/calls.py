@@ -12,13 +12,9 @@ import numpy as np
 
 from .. import algorithms
 from ..algorithms import Operation, Packing, Space
-from ..algorithms.algorithm import PACKED_WEIGHT, work_ns
+from ..algorithms.algorithm import PACKED_WEIGHT, work_ns, workspace_limit
 from ..geometry import Geometry
 from ..typing import DType
-
-# Workspaces beside input, weights and output stay within twice the input or this, whichever is larger. A batch that
-# would take more is cut, down to one image; what one image takes, it takes.
-_WORKSPACE_BYTES = 32 << 20
 
 
 class Call:
@@ -67,16 +63,14 @@ class Call:
         return self._spaces[workers]
 
     def limit(self) -> int:
-        """Bytes that workspaces may take."""
-        g = self.geometry
-        x, dy = g.in_channels * g.in_h * g.in_w, g.out_channels * g.out_h * g.out_w
-        elements = {"forward": x, "input_grad": dy, "weight_grad": x + dy}[self.name] * g.batch
-        return max(_WORKSPACE_BYTES, 2 * elements * self.compute.itemsize)
+        """Bytes that workspaces may take; one image may need more."""
+        shape = self.geometry.y_shape if self.name == "input_grad" else self.geometry.x_shape
+        return workspace_limit(math.prod(shape), self.compute)
 
     def _most_images(self, workers: int) -> int:
         """Slices of nearly equal size."""
         batch, limit, slices, images = self.geometry.batch, self.limit(), 1, self.geometry.batch
-        if self.name == "weight_grad":  # it sums over the batch, in an order of its own
+        if self.name == "weight_grad":  # it sums over the batch in an order of its own, and cuts it for itself
             return batch
         while images > 1:
             taken = counted_bytes(self.of_batch(images).spaces(workers))

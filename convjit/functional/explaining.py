@@ -120,10 +120,11 @@ def explain(
     the ten microseconds of a call are left out, so small and memory-bound problems reach less.
 
     Workspaces are what kernels need beside input, weights and output. They stay within twice the input or 32 MiB: a
-    batch that would need more is computed some images at a time (one image may still need more; a weight gradient sums
-    over the whole batch, and is not cut). Beside them, an array that is not C-contiguous or not of the dtype that is
-    computed in is copied, and a `padding_mode` other than `"constant"` makes a padded image. Complex arrays are
-    computed by parts, one after the other.
+    batch that would need more is computed some images at a time. One image may still need more, such as a small one in
+    a wide padding, and so may a weight gradient of few pixels an image, which sums 16384 pixels at once; weights in
+    another form and scratch for dozens of workers do not count. Beside workspaces, an array that is not C-contiguous or
+    not of the dtype that is computed in is copied, and a `padding_mode` other than `"constant"` makes a padded image.
+    Complex arrays are computed by parts, one after the other.
 
     Examples
     --------

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convjit import algorithms, conv2d, conv2d_backward, explain
-from convjit.algorithms import ALGORITHMS
+from convjit.algorithms import ALGORITHMS, algorithm
 from convjit.functional import bilinear, calls
 from convjit.testing import conv2d_cases
 
@@ -58,7 +58,7 @@ def test_workspaces_are_those_that_are_allocated(data, crew, algorithm, allocate
 
 
 def test_a_cut_batch(allocated, monkeypatch):
-    monkeypatch.setattr(calls, "_WORKSPACE_BYTES", 1 << 15)
+    monkeypatch.setattr(algorithm, "WORKSPACE_BYTES", 1 << 15)
     calls.decide.cache_clear()
     monkeypatch.setattr(bilinear, "workers", lambda _: 2)
     monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 2)

@@ -1,0 +1,151 @@
+"""Workspaces stay within twice the input or 32 MiB: a large batch is cut, which no bit shows."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rows import GENERAL
+
+from convjit import conv2d, conv2d_backward, conv2d_plan
+from convjit.functional import bilinear, calls
+from convjit.functional.calls import counted_bytes
+from convjit.geometry import conv2d_geometry
+
+MIB = 1 << 20
+PASSES = ("forward", "input_grad", "weight_grad")
+
+
+# Name: images, weights, options. Padding makes planes several times as large as images.
+CUT = {
+    "padded": ((9, 8, 5, 6), (6, 8, 3, 3), {"padding": 9}),
+    "strided": ((10, 6, 9, 9), (4, 6, 3, 3), {"padding": 9, "stride": 2}),
+    "grouped": ((7, 8, 5, 5), (8, 2, 3, 3), {"padding": 12, "groups": 4, "dilation": 2}),
+    "one side": ((13, 4, 6, 6), (5, 4, 2, 2), {"padding": ((0, 20), (15, 0))}),
+    "long sums": ((5, 1900, 3, 3), (3, 1900, 3, 3), {"padding": 3}),
+}
+DTYPES = ["float32", "float64", "float16", "complex64", "int8"]
+
+
+def arrays(name, dtype, bias=True):
+    x_shape, weight_shape, options = CUT[name]
+    rng = np.random.default_rng(0)
+    y_shape = conv2d_geometry("test", x_shape, weight_shape, *window(options)).y_shape
+    shapes = (x_shape, weight_shape, weight_shape[:1], y_shape)
+    return [(rng.standard_normal(shape) * 9).astype(dtype) for shape in shapes]
+
+
+def window(options):
+    return (options.get("stride", 1), options["padding"], options.get("dilation", 1), options.get("groups", 1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CUT)
+def test_a_cut_batch_has_the_same_bits(name, dtype, monkeypatch):
+    x, weight, bias, dy = arrays(name, dtype)
+    options, seen, run = {**CUT[name][2], "algorithm": "implicit"}, [], bilinear._run_slice
+
+    def counted(function, call, *arguments):
+        seen.append((call.name, call.geometry.batch))
+        run(function, call, *arguments)
+
+    def results():
+        y = conv2d(x, weight, bias, **options)
+        out = np.empty_like(y)
+        conv2d(x[::-1], weight, bias, **options, out=out)
+        return [y, out[::-1], conv2d_plan(weight, bias, **options)(x), *conv2d_backward(dy, x, weight, **options)]
+
+    monkeypatch.setattr(bilinear, "_run_slice", counted)
+    for crew in (1, 3):
+        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        wanted = results()
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                calls.Call, "images", lambda call, _: call.geometry.batch if call.name == "weight_grad" else 3
+            )
+            del seen[:]
+            got = results()
+        assert {("forward", 3), ("input_grad", 3), ("weight_grad", len(x))} <= set(seen)
+        assert {batch for _, batch in seen} <= {3, len(x) % 3, len(x)}
+        for one, other in zip(got, wanted, strict=True):
+            assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+@pytest.mark.parametrize("padding", [1, 3, ((5, 0), (2, 1))])
+@pytest.mark.parametrize("pixels", [(40, 41), (128, 128), (150, 170)])
+def test_a_weight_gradient_fills_some_images_at_a_time(pixels, padding, dtype, monkeypatch):
+    """Totals of 16384 pixels begin and end inside images; planes are those of the images that a few of them need."""
+    rng, images = np.random.default_rng(0), max(4, 90_000 // (pixels[0] * pixels[1]))
+    x = (9 * rng.standard_normal((images, 2, *pixels))).astype(dtype)
+    weight = np.ones((3, 2, 2, 3), dtype)
+    dy = (9 * rng.standard_normal(conv2d(x, weight, padding=padding).shape)).astype(dtype)
+    need = (False, True, False)
+    planes = []
+    allocate = bilinear.allocate
+
+    def seen(function, what, shape, dtype):
+        planes.extend(shape if what == "planes" else ())
+        return np.full(shape, 99, dtype) if what == "planes" else allocate(function, what, shape, dtype)
+
+    monkeypatch.setattr(bilinear, "allocate", seen)
+    results = []
+    for room in (1 << 40, 0):
+        monkeypatch.setattr(
+            "convjit.algorithms.weight_product.workspace_limit", lambda elements, dtype, room=room: room
+        )
+        calls.decide.cache_clear()
+        results.append(conv2d_backward(dy, x, weight, padding=padding, algorithm="implicit", need=need)[1].tobytes())
+    calls.decide.cache_clear()
+    assert planes[1] < planes[0]
+    assert results[0] == results[1]
+
+
+# --- the bound ------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def geometries(draw):
+    """Layers as networks have them, and some that no network has."""
+    groups, kernel = draw(st.sampled_from([1, 1, 1, 2, 32])), draw(st.sampled_from([1, 1, 3, 3, 5, 7, 11]))
+    channels, filters = (groups * draw(st.sampled_from([1, 2, 3, 8, 16, 64, 160])) for _ in range(2))
+    size = draw(st.sampled_from([1, 7, 8, 13, 14, 28, 32, 56, 112, 224]))
+    pad = draw(st.sampled_from(["same", "same", 0, 3, kernel]))
+    dilation = draw(st.sampled_from([1, 1, 1, 2, 6]))
+    size = max(size, (kernel - 1) * dilation + 1)
+    batch = draw(st.sampled_from([1, 2, 8, 32, 100, 256]))
+    stride = draw(st.sampled_from([1, 1, 2, 3, 4]))
+    weight_shape = (filters, channels // groups, kernel, kernel)
+    return conv2d_geometry("test", (batch, channels, size, size), weight_shape, stride, pad, dilation, groups)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("row", GENERAL)
+@given(g=geometries(), crew=st.sampled_from([1, 2, 8]))
+def test_workspaces_hold_the_bound(row, dtype, g, crew):
+    """Nothing is allocated: `tests/functional/test_explain.py` holds the workspaces against what is."""
+    dtype = np.dtype(dtype)
+    for name in PASSES:
+        call = calls.decide("test", row, g, dtype, name)
+        images = call.images(crew)
+        inputs = np.prod(g.y_shape if name == "input_grad" else g.x_shape)
+        taken = counted_bytes(call.of_batch(images).spaces(crew))
+        bound = max(32 * MIB, 2 * inputs * dtype.itemsize)
+        if name != "weight_grad":
+            assert taken <= bound or images == 1, (name, g, crew, taken / MIB)
+            # What is cut is not cut further than it must be: with twice the images it would not have fitted.
+            more = min(g.batch, 2 * images + 2)
+            assert images == g.batch or counted_bytes(call.of_batch(more).spaces(crew)) > bound
+        else:
+            one_total = -(-16384 // (g.out_h * g.out_w)) + 1
+            few = counted_bytes(call.of_batch(min(g.batch, one_total)).spaces(crew))
+            assert taken <= max(bound, few), (name, g, crew, taken / MIB)
+
+
+def test_what_one_image_needs_it_gets():
+    """The exception: an image of one pixel in a padding of 600."""
+    x, weight = np.ones((3, 8, 1, 1), "f4"), np.ones((1, 8, 3, 3), "f4")
+    g = conv2d_geometry("test", x.shape, weight.shape, 1, 600, 1, 1)
+    call = calls.decide("test", "implicit", g, np.dtype("f4"), "forward")
+    assert call.images(1) in (1, 3)
+    y = conv2d(x, weight, padding=600)
+    assert y.sum() == 3 * 8 * 9

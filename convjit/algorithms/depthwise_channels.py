@@ -63,7 +63,7 @@ def _space(g: Geometry, bands: Bands, workers: int, dtype: DType) -> tuple[Space
     lanes = channel_lanes.lanes_of(dtype)
     # Where channels lie, and where each tap is met.
     lists = 2 * lanes + 2 * g.kernel_h * g.kernel_w
-    return Space((workers, bands.elements)), Space((workers, lists), INDICES)
+    return Space((workers, bands.elements), name="bands"), Space((workers, lists), INDICES, "lists")
 
 
 # Rows of this many vectors and more are summed with pixels as lanes: nothing has to be packed and unpacked then. In

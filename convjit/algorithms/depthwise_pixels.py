@@ -135,7 +135,7 @@ def forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, .
     """Planes and lists."""
     axes, cut = forward_axes(g), _forward_cut(g, workers, dtype)
     lists = correlation.list_entries(*axes, 1)
-    return Space((workers, _planes(cut, axes, 1))), Space((workers, lists), INDICES)
+    return Space((workers, _planes(cut, axes, 1)), name="planes"), Space((workers, lists), INDICES, "lists")
 
 
 def run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, planes: Any, lists: Any) -> None:
@@ -246,8 +246,9 @@ def input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space
     axes, cut, each = backward_axes(g), _input_grad_cut(g, workers, dtype), g.out_channels // g.groups
     terms = each * g.kernel_h * g.kernel_w
     return (
-        Space((workers, _planes(cut, axes, each))), Space((workers, terms)), Space((workers, _lines(g, cut))),
-        Space((workers, max(terms, 2 * g.kernel_h + g.kernel_w)), INDICES),
+        Space((workers, _planes(cut, axes, each)), name="planes"), Space((workers, terms), name="turned taps"),
+        Space((workers, _lines(g, cut)), name="lines"),
+        Space((workers, max(terms, 2 * g.kernel_h + g.kernel_w)), INDICES, "lists"),
     )  # fmt: skip
 
 

@@ -147,7 +147,7 @@ def _weight_grad(
 def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Scratch, and where channels lie."""
     lists = 2 * channel_lanes.lanes_of(dtype)
-    return Space((workers, _walk(g, workers, dtype).elements)), Space((workers, lists), INDICES)
+    return Space((workers, _walk(g, workers, dtype).elements), name="bands"), Space((workers, lists), INDICES, "lists")
 
 
 def run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, scratches: Any, lists: Any) -> None:

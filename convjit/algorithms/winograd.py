@@ -22,7 +22,7 @@ from ..runtime.compile import driver, kernel, uncompiled
 from ..runtime.launch import launch
 from ..runtime.options import COMPILED
 from ..typing import DType
-from .algorithm import Algorithm, Operation, Space, work_ns
+from .algorithm import PACKED_WEIGHT, Algorithm, Operation, Space, work_ns
 
 # Channels summed in one chain. Weights of a block for two vectors of output channels take 590 KB, part of a second-
 # level cache of 1 or 2 MB; those of one product, 16 KB, stay in the first level while tiles pass by.
@@ -328,11 +328,11 @@ def _spaces(p: Problem, workers: int, dtype: DType) -> tuple[Space, ...]:
         transformed = (1, panels * PRODUCTS * (p.channels * width + line * -(-p.channels // CHANNEL_BLOCK)) + line)
     tiles = cut.tile_rows * cut.tile_cols
     return (
-        Space((workers, WINDOW * cut.line_pitch + line)),
-        Space((workers, (block * TAPS * TAPS + lanes) * lanes + line)),
-        Space(transformed),
-        Space((cut.wave or workers, PRODUCTS * cut.product_pitch + line)),
-        Space((workers, (tiles + lanes // STEP) * width * PRODUCTS + line)),
+        Space((workers, WINDOW * cut.line_pitch + line), name="lines"),
+        Space((workers, (block * TAPS * TAPS + lanes) * lanes + line), name="taps"),
+        Space(transformed, name=PACKED_WEIGHT),
+        Space((cut.wave or workers, PRODUCTS * cut.product_pitch + line), name="transformed inputs"),
+        Space((workers, (tiles + lanes // STEP) * width * PRODUCTS + line), name="sums"),
     )
 
 

@@ -101,8 +101,10 @@ def _phases(g: Geometry) -> int:
 @lru_cache(maxsize=256)
 def _input_grad(g: Geometry, workers: int, dtype: DType) -> Setup:
     axes, rows, channels = backward_axes(g), g.in_channels // g.groups, g.out_channels // g.groups
-    terms = channels * g.kernel_h * g.kernel_w
-    return set_up(axes, g.batch, g.groups, rows, channels, g.in_h * g.in_w, workers, dtype, terms, _phases(g))
+    terms, dense = channels * g.kernel_h * g.kernel_w, g.stride_h == g.stride_w == 1
+    return set_up(
+        axes, g.batch, g.groups, rows, channels, g.in_h * g.in_w, workers, dtype, terms, _phases(g), dense=dense
+    )  # fmt: skip
 
 
 def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:

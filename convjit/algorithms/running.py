@@ -98,19 +98,22 @@ class Setup(NamedTuple):
 
 def set_up(
     axes: Axes, batch: int, groups: int, rows: int, channels: int, result: int, workers: int, dtype: DType,
-    terms: int | None = None, phases: int = 1,
+    terms: int | None = None, phases: int = 1, *, dense: bool = True,
 ) -> Setup:  # fmt: skip
-    """The setup of a product; of so many phases, whose sums have at most so many terms."""
+    """The setup of a product; of so many phases, whose sums have at most so many terms.
+
+    `dense` where neighbouring grid points land beside one another: a stride of 1, which is not the same as one phase.
+    """
     vertical, horizontal = axes
     planes, of_group = groups * channels, channels * vertical.taps * horizontal.taps
     each = 0
-    if phases == 1 and of_group <= TERMS_A_TOTAL:
+    if dense and of_group <= TERMS_A_TOTAL:
         each = band_rows(axes, planes, batch, groups * rows, of_group, workers, dtype.itemsize)
     if each > 0:
         shared = vertical.padded - vertical.grid
         axes = vertical._replace(grid=each, padded=each + shared), horizontal
     crew = 1 if each > 0 else workers  # a band is one worker's: its rows are not cut for others
-    p = plan_product(axes, batch, groups, rows, channels, result, phases, crew, dtype, vertical.grid)
+    p = plan_product(axes, batch, groups, rows, channels, result, phases, crew, dtype, vertical.grid, dense=dense)
     spaces = (
         Space((workers, scratch_elements(p.chunk, of_group if terms is None else terms)), name="scratch"),
         Space((workers, LIST_ENTRIES), INDICES, "lists"),
@@ -134,8 +137,8 @@ def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 
     bands = f", bands of {p.grid_h} rows, filled by the worker that reads them" if setup.by_band else ""
     each = f", {phases} phases" if phases > 1 else ""
     how = f"{source}, panels of {p.lanes} lanes, {p.chunk} rows at once{each}{bands}, {tasks} tasks"
-    filled = plane_elements(p.groups * p.channels, *setup.axes) // phases
-    return Cut(how, forward_share(p, taps, filled, tasks, workers, dtype, transposed // phases))
+    filled = plane_elements(p.groups * p.channels, *setup.axes) // max(phases, 1)
+    return Cut(how, forward_share(p, taps, filled, tasks, workers, dtype, transposed // max(phases, 1)))
 
 
 def run_product(

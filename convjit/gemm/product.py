@@ -78,11 +78,11 @@ TILE_SPEED = (0.55, 0.9, 1.0)
 
 def plan_product(
     axes: tuple[Axis, Axis], batch: int, groups: int, rows: int, channels: int, result: int, phases: int, workers: int,
-    dtype: DType, image_h: int | None = None,
+    dtype: DType, image_h: int | None = None, *, dense: bool = True,
 ) -> Product:  # fmt: skip
     """The product of a phase, one of so many; `rows` and `channels` are those of a group.
 
-    Where `axes` are those of a band, the grid has `image_h` rows in all.
+    Where `axes` are those of a band, the grid has `image_h` rows in all. `dense` as in `set_up`.
     """
     vertical, horizontal = axes
     taps, extent = vertical.taps * horizontal.taps, vertical.grid * horizontal.grid
@@ -90,7 +90,7 @@ def plan_product(
     lanes = int(uncompiled(tile_lanes)(extent, micro.kernels(dtype)[micro.LANES]))
     chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    is_direct = phases == 1 and channels * taps <= TERMS_A_TOTAL
+    is_direct = dense and channels * taps <= TERMS_A_TOTAL
     in_place = is_direct and plane_elements(1, *axes) > 0 and _pays_in_place(axes, chunk, dtype)
     if in_place:  # whole rows of the grid, as no panel has to hold them
         lanes = horizontal.grid * max(1, PANEL_LANES // horizontal.grid)

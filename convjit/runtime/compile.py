@@ -85,7 +85,9 @@ class Driver:
         self._parameters = list(inspect.signature(body).parameters)[2:]
         self._kinds: dict[str, Any] = get_type_hints(body)
         # Which arguments are records.
-        self.records = [i for i, name in enumerate(self._parameters) if hasattr(self._kinds.get(name, object), "_fields")]
+        self.records = [
+            i for i, name in enumerate(self._parameters) if hasattr(self._kinds.get(name, object), "_fields")
+        ]
         self._twins: dict[str, Any] = {}
         self.used = False  # set by every launch; a warm-up clears it, to see which drivers a function calls
         self.__doc__ = body.__doc__

@@ -52,6 +52,9 @@ AWKWARD = {
     "huge padding": Problem((1, 2, 3, 3), (2, 2, 3, 3), padding=40),
     "padding on one side": Problem((1, 2, 3, 3), (2, 2, 3, 3), padding=((0, 50), (50, 0))),
     "kernel in the padding": Problem((1, 1, 1, 1), (1, 1, 9, 9), padding="full"),
+    "one row of a stride of 2": Problem(
+        (2, 20, 1, 39), (3, 20, 1, 5), stride=(2, 1), padding=((1, 1), (3, 0)), dilation=(2, 4)
+    ),
     "depthwise": Problem((2, 12, 9, 9), (12, 1, 3, 3), groups=12, padding=1),
     "depthwise, 3 each": Problem((1, 5, 9, 9), (15, 1, 3, 3), groups=5, stride=2),
     "grouped": Problem((2, 12, 9, 9), (18, 4, 3, 3), groups=3, padding=1),

@@ -116,7 +116,7 @@ def describe(value: Any) -> str:
     kind = type(value).__name__
     if value is None or isinstance(value, np.ndarray):
         return kind
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return f"{kind} {text}" if len(text) <= 40 else kind
 
 

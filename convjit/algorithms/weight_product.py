@@ -176,7 +176,7 @@ def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
     p = _product(g, workers, dtype)
     tasks = p.groups * p.tiles * -(-p.channels * p.taps // max(p.chunk, 1))
     filled = plane_elements(g.in_channels, *forward_axes(g))
-    how = f"{TERM_BLOCK} pixels at a time, packed; tasks of {p.chunk} (channel, tap) x {p.lanes} filters, {tasks} tasks"
+    how = f"{TERM_BLOCK} pixels at a time, packed, {p.chunk} (channel, tap) x {p.lanes} filters; tasks: {tasks}"
     return Cut(how, weight_share(p, filled, tasks, workers, dtype))
 
 

@@ -91,7 +91,7 @@ def explain(
     Parameters
     ----------
     x : array_like or shape, (N, C, H, W) or (C, H, W)
-        An array, or the shape of one as a tuple or list of ints.
+        An array, or the shape of one: a tuple of ints.
     weight : array_like or shape, (O, C // groups, KH, KW)
     bias : array_like or shape, (O,), optional
     stride, padding, dilation, groups, padding_mode, algorithm
@@ -196,10 +196,10 @@ def _dtype(function: str, dtype: Any) -> DType:
 
 def _stand_in(function: str, name: str, value: Any, dtype: DType) -> Array:
     """An array for its shape and dtype: the caller's, or one without memory."""
-    is_shape = is_sequence(value) and not isinstance(value, np.ndarray) and len(value) > 0
-    if not is_shape or any(is_sequence(entry) or isinstance(entry, float | complex) for entry in value):
+    entries = value if isinstance(value, tuple) else ()
+    if not entries or any(is_sequence(entry) or isinstance(entry, bool | float | complex) for entry in entries):
         return as_array(function, name, value)
-    shape = [as_index(function, f"the shape of {name}", size, "ints") for size in value]
+    shape = [as_index(function, f"the shape of {name}", size, "ints") for size in entries]
     try:
         return np.broadcast_to(np.zeros((), dtype), shape)
     except ValueError:

@@ -83,7 +83,7 @@ def test_arrays_and_shapes_are_alike():
     x, weight, bias = np.ones((2, 4, 9, 8), "f4"), np.ones((6, 2, 3, 3), "f4"), np.ones(6, "f4")
     options = {"stride": 2, "padding": "same", "groups": 2}
     wanted = explain(x, weight, bias, **options)
-    assert explain(x.shape, list(weight.shape), bias.shape, **options, dtype=np.float32) == wanted
+    assert explain(x.shape, weight.shape, bias.shape, **options, dtype=np.float32) == wanted
     assert explain(x.astype("f8"), weight.shape, **options).problem.startswith("float64 x (2, 4, 9, 8), weight (6, 2,")
     assert explain(x[0], weight, **options).problem.endswith("y (6, 5, 4)")
     assert "computed as int64" in explain(x.shape, weight.shape, **options, dtype="int8").problem

@@ -108,6 +108,8 @@ def _bytes_of_inputs(call: Call) -> list[bytes | str]:
         elif name != "out":
             out = call.arguments.get("out")
             shares = isinstance(out, np.ndarray) and np.may_share_memory(value, out)
+            if shares and call.name == "conv2d_plan" and name != "x":  # of which the plan has a copy
+                continue
             root = value
             while isinstance(root.base, np.ndarray) and not shares:
                 root = root.base
@@ -124,7 +126,9 @@ def _judge_error(call: Call, error: Exception) -> str:
     said = f"{kind.__module__}.{kind.__name__}: {text!r}\n{call!r}"
     if kind not in _ERRORS:
         raise Finding(f"raised {said}") from error
-    if not text.strip() or "\n" in text or "numba" in text.lower() or call.name.lower() not in text.lower():
+    # Python itself says `Conv2DPlan` of a plan that gets no images.
+    is_named = call.name.lower().replace("_", "") in text.lower().replace("_", "")
+    if not text.strip() or "\n" in text or "numba" in text.lower() or not is_named:
         raise Finding(f"unclear message: {said}") from error
     if not call.spoiled and not (kind is MemoryError and _is_giant(call)):
         raise Finding(f"a valid call was refused: {said}") from error
@@ -190,7 +194,8 @@ def _check_aliases(call: Call, given: tuple[Any, ...]) -> None:
         raise Finding(f"the result is not out\n{call!r}")
     for name, value in call.arguments.items():
         for array in given:
-            if name != "out" and isinstance(value, np.ndarray) and np.may_share_memory(array, value):
+            copied = call.name == "conv2d_plan" and name != "x" and array is out
+            if name != "out" and not copied and isinstance(value, np.ndarray) and np.may_share_memory(array, value):
                 raise Finding(f"a result shares memory with {name}\n{call!r}")
 
 

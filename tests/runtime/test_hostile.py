@@ -35,9 +35,9 @@ def test_a_planted_abort_is_one_finding_and_the_rest_is_run():
 
 
 def test_a_planted_hang_is_one_finding_and_the_rest_is_run():
-    # Trial 68 is of `determine_padding`: nothing is compiled, so that three seconds are enough.
-    report = trials.run(SCRIPT, range(67, 69), workers=1, timeout=3, plant="hang")
-    assert list(report.findings) == [67]
-    assert report.findings[67].startswith("no answer after 3 s")
-    assert "_plant_hang" in report.findings[67]
+    # Trial 368 is of `determine_padding`: nothing is compiled, so that three seconds are enough.
+    report = trials.run(SCRIPT, range(367, 369), workers=1, timeout=3, plant="hang")
+    assert list(report.findings) == [367]
+    assert report.findings[367].startswith("no answer after 3 s")
+    assert "_plant_hang" in report.findings[367]
     assert report.counts.total() == 1

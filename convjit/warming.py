@@ -43,37 +43,58 @@ DTYPES = ("float32", "float64")
 _PADDED: tuple[dict[str, Any], ...] = ({"padding": 1}, {"padding": 1, "padding_mode": "edge"})
 
 
-def _depthwise(x: Array, weight: Array) -> list[tuple[Array, Array, dict[str, Any]]]:
-    """The same with one input channel a group, few of which are computed otherwise than many: x, weight, options."""
+Way = tuple[Array, Array, dict[str, Any]]
+
+
+def _ways(x: Array, weight: Array) -> list[Way]:
+    """Small problems (x, weight, options) that take every way through the kernels that "auto" may pick."""
+    many, long = np.ones((1, 5000, 4, 8), x.dtype), np.ones((1, 1 << 15, 1, 1), x.dtype)
     return [
-        (np.repeat(x, n, 1), np.repeat(weight[:, :1], n, 0), {"padding": 1, "groups": 2 * n}) for n in (1, 8)
+        *((x, weight, padded) for padded in _PADDED),
+        (x, weight[:, :, :1, :1], {}),  # read where it lies
+        (x, weight, {"padding": 1, "stride": 2}),
+        (many, np.ones((1, 5000, 3, 1), x.dtype), {}),  # planes too large for bands
+        (long, long, {}),  # sums of more than one total
+        # Few channels of one a group are computed otherwise than many.
+        *(
+            (np.repeat(x, n, 1), np.repeat(weight[:, :1], n, 0), {"padding": 1, "groups": 2 * n}) for n in (1, 8)
+        ),
     ]  # fmt: skip
 
 
-# Called with images (1, 2, 4, 4), weights (2, 2, 3, 3) and a bias (2,); padded by one, outputs are shaped as images.
+def _input_grad(x: Array, weight: Array, options: dict[str, Any]) -> Array:
+    return conv2d_input_grad(_output(x, weight, options), weight, x.shape[2:], **options)
+
+
+def _weight_grad(x: Array, weight: Array, options: dict[str, Any]) -> Array:
+    return conv2d_weight_grad(_output(x, weight, options), x, weight.shape[2:], **options)
+
+
+def _output(x: Array, weight: Array, options: dict[str, Any]) -> Array:
+    """Ones, shaped as the forward result."""
+    sizes = [
+        (size + 2 * options.get("padding", 0) - kernel) // options.get("stride", 1) + 1
+        for size, kernel in zip(x.shape[2:], weight.shape[2:], strict=True)
+    ]
+    return np.ones((1, len(weight), *sizes), x.dtype)
+
+
+# Called with images (1, 2, 4, 4), weights (2, 2, 3, 3) and a bias (2,).
 _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
-    "conv2d": lambda x, weight, bias: [
-        *(conv2d(x, weight, bias, **padded) for padded in _PADDED),
-        *(conv2d(many, each, **options) for many, each, options in _depthwise(x, weight)),
-    ],
+    "conv2d": lambda x, weight, bias: [conv2d(x, weight, **options) for x, weight, options in _ways(x, weight)],
     "conv2d_backward": lambda x, weight, bias: [
-        *(conv2d_backward(x, x, weight, **padded) for padded in _PADDED),
-        *(conv2d_backward(many, many, each, **options) for many, each, options in _depthwise(x, weight)),
+        conv2d_backward(_output(x, weight, options), x, weight, **options) for x, weight, options in _ways(x, weight)
     ],
-    "conv2d_input_grad": lambda x, weight, bias: [
-        *(conv2d_input_grad(x, weight, 4, **padded) for padded in _PADDED),
-        *(conv2d_input_grad(many, each, 4, **options) for many, each, options in _depthwise(x, weight)),
-    ],
-    "conv2d_weight_grad": lambda x, weight, bias: [
-        *(conv2d_weight_grad(x, x, 3, **padded) for padded in _PADDED),
-        *(conv2d_weight_grad(many, many, 3, **options) for many, _, options in _depthwise(x, weight)),
-    ],
+    "conv2d_input_grad": lambda x, weight, bias: [_input_grad(*way) for way in _ways(x, weight)],
+    "conv2d_weight_grad": lambda x, weight, bias: [_weight_grad(*way) for way in _ways(x, weight)],
     "conv2d_plan": lambda x, weight, bias: [
-        *(conv2d_plan(weight, bias, **padded)(x) for padded in _PADDED),
-        *(conv2d_plan(each, **options)(many) for many, each, options in _depthwise(x, weight)),
+        conv2d_plan(weight, **options)(x) for x, weight, options in _ways(x, weight)
     ],
-    "conv_transpose2d": lambda x, weight, bias: conv_transpose2d(x, weight, bias),
-    "conv_transpose2d_backward": lambda x, weight, bias: conv_transpose2d_backward(x, x, weight, padding=1),
+    "conv_transpose2d": lambda x, weight, bias: [conv_transpose2d(x, weight, bias, stride=stride) for stride in (1, 2)],
+    "conv_transpose2d_backward": lambda x, weight, bias: [
+        conv_transpose2d_backward(np.ones((1, 2, size, size), x.dtype), x, weight, stride=stride)
+        for stride, size in ((1, 6), (2, 9))
+    ],
     "im2col": lambda x, weight, bias: im2col(x, 1),
     "col2im": lambda x, weight, bias: col2im(x.reshape(1, 2, 16), 4, 1),
     "pad2d": lambda x, weight, bias: pad2d(x, 1),

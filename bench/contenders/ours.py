@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..problems import Inputs, Problem
@@ -19,9 +17,8 @@ class Convjit:
     direct = True
 
     def offers(self) -> tuple[str, ...]:
-        import convjit
 
-        return tuple(p for p in PASSES if not p.startswith("plan") or hasattr(convjit, "conv2d_plan"))
+        return PASSES
 
     def declines(self, problem: Problem, dtype: str) -> str | None:
         return None
@@ -37,7 +34,7 @@ class Convjit:
             case "fastest":
                 return lambda: (convjit.conv2d(x, weight, bias, *options, algorithm="fastest"),)
             case "plan" | "plan-fastest":
-                make_plan: Any = vars(convjit)["conv2d_plan"]
+                make_plan = convjit.conv2d_plan
                 plan = make_plan(weight, bias, *options, algorithm="auto" if passed == "plan" else "fastest")
                 y = np.full(problem.y_shape, np.nan, weight.dtype)  # kept, as the inference runtimes keep theirs
                 return lambda: (plan(x, out=y),)

@@ -134,9 +134,9 @@ def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 
     """How a product of so many taps is cut, in so many phases, after so many weights were transposed."""
     p, tasks = setup.product, setup.tasks * phases
     source = "in place" if p.in_place else "packed"
-    bands = f", bands of {p.grid_h} rows, filled by the worker that reads them" if setup.by_band else ""
+    bands = f", bands of {p.grid_h} rows" if setup.by_band else ""
     each = f", {phases} phases" if phases > 1 else ""
-    how = f"{source}, panels of {p.lanes} lanes, {p.chunk} rows at once{each}{bands}, {tasks} tasks"
+    how = f"{source}, panels of {p.lanes} lanes, {p.chunk} rows at once{each}{bands}; tasks: {tasks}"
     filled = plane_elements(p.groups * p.channels, *setup.axes) // max(phases, 1)
     return Cut(how, forward_share(p, taps, filled, tasks, workers, dtype, transposed // max(phases, 1)))
 

@@ -22,7 +22,7 @@ from ..runtime.compile import driver, kernel, uncompiled
 from ..runtime.launch import launch
 from ..runtime.options import COMPILED
 from ..typing import DType
-from .algorithm import PACKED_WEIGHT, Algorithm, Operation, Space, work_ns
+from .algorithm import PACKED_WEIGHT, Algorithm, Operation, Packing, Space, work_ns
 
 # Channels summed in one chain. Weights of a block for two vectors of output channels take 590 KB, part of a second-
 # level cache of 1 or 2 MB; those of one product, 16 KB, stay in the first level while tiles pass by.
@@ -317,42 +317,75 @@ def _cut(p: Problem, workers: int, dtype: DType) -> Cut:
     return Cut(rows, cols, blocks, int(lasting), wave, line_pitch, data_pitch, product_pitch)
 
 
+def _transformed_elements(p: Problem, dtype: DType) -> int:
+    """Elements of all transformed weights, with room for their beginning to be aligned."""
+    kernels = winograd.kernels(dtype)
+    line, width = _CACHE_LINE // int(kernels[ELEMENT]), int(kernels[VECTORS]) * int(kernels[LANES])
+    panels = int(uncompiled(_panels)(p, kernels))
+    return panels * PRODUCTS * (p.channels * width + line * -(-p.channels // CHANNEL_BLOCK)) + line
+
+
+def _taps_space(p: Problem, workers: int, dtype: DType) -> Space:
+    kernels = winograd.kernels(dtype)
+    lanes, line = int(kernels[LANES]), _CACHE_LINE // int(kernels[ELEMENT])
+    return Space((workers, (min(CHANNEL_BLOCK, p.channels) * TAPS * TAPS + lanes) * lanes + line), name="taps")
+
+
 def _spaces(p: Problem, workers: int, dtype: DType) -> tuple[Space, ...]:
-    """Lines, taps, transformed weights, data and sums; each part has room for its beginning to be aligned."""
+    """Taps, transformed weights, lines, data and sums; each part has room for its beginning to be aligned."""
+    kernels = winograd.kernels(dtype)
+    line, width = _CACHE_LINE // int(kernels[ELEMENT]), int(kernels[VECTORS]) * int(kernels[LANES])
+    transformed = (workers, PRODUCTS * (min(CHANNEL_BLOCK, p.channels) * width + line) + line)
+    if _cut(p, workers, dtype).lasting:
+        transformed = (1, _transformed_elements(p, dtype))
+    taps = _taps_space(p, workers, dtype)
+    return taps, Space(transformed, name=PACKED_WEIGHT), *_spaces_of_inputs(p, workers, dtype)
+
+
+def _spaces_of_inputs(p: Problem, workers: int, dtype: DType) -> tuple[Space, ...]:
     cut, kernels = _cut(p, workers, dtype), winograd.kernels(dtype)
     lanes, line = int(kernels[LANES]), _CACHE_LINE // int(kernels[ELEMENT])
-    width, panels = int(kernels[VECTORS]) * lanes, int(uncompiled(_panels)(p, kernels))
-    block = min(CHANNEL_BLOCK, p.channels)
-    transformed = (workers, PRODUCTS * (block * width + line) + line)
-    if cut.lasting:
-        transformed = (1, panels * PRODUCTS * (p.channels * width + line * -(-p.channels // CHANNEL_BLOCK)) + line)
-    tiles = cut.tile_rows * cut.tile_cols
+    tiles, width = cut.tile_rows * cut.tile_cols, int(kernels[VECTORS]) * lanes
     return (
         Space((workers, WINDOW * cut.line_pitch + line), name="lines"),
-        Space((workers, (block * TAPS * TAPS + lanes) * lanes + line), name="taps"),
-        Space(transformed, name=PACKED_WEIGHT),
         Space((cut.wave or workers, PRODUCTS * cut.product_pitch + line), name="transformed inputs"),
         Space((workers, (tiles + lanes // STEP) * width * PRODUCTS + line), name="sums"),
     )
 
 
+def _transform_all(workers: int, p: Problem, weight: Any, taps: Any, transformed: Any) -> None:
+    kernels = winograd.kernels(transformed.dtype)
+    tasks = int(uncompiled(_panels)(p, kernels)) * -(-p.channels // CHANNEL_BLOCK)
+    launch(_all_weights, workers, tasks, weight.size, p, kernels, weight.reshape(-1), taps, transformed)
+
+
 def _run(
-    workers: int, p: Problem, nanoseconds: float, x: Any, weight: Any, bias: Any, y: Any, lines: Any, taps: Any,
-    transformed: Any, data: Any, sums: Any,
+    workers: int, p: Problem, nanoseconds: float, x: Any, weight: Any, bias: Any, y: Any, taps: Any, transformed: Any,
+    *spaces: Any,
 ) -> None:  # fmt: skip
-    cut, kernels = _cut(p, workers, y.dtype), winograd.kernels(y.dtype)
-    x, weight, y = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
-    panels = int(uncompiled(_panels)(p, kernels))
+    cut = _cut(p, workers, y.dtype)
     if cut.lasting:
-        tasks = panels * -(-p.channels // CHANNEL_BLOCK)
-        launch(_all_weights, workers, tasks, weight.size, p, kernels, weight, taps, transformed)
+        _transform_all(workers, p, weight, taps, transformed)
+    _multiply(workers, p, cut, nanoseconds, x, weight, bias, y, taps, transformed, *spaces)
+
+
+def _multiply(
+    workers: int, p: Problem, cut: Cut, nanoseconds: float, x: Any, weight: Any, bias: Any, y: Any, taps: Any,
+    transformed: Any, lines: Any, data: Any, sums: Any,
+) -> None:  # fmt: skip
+    """Everything but the weights, where these are lasting."""
+    kernels = winograd.kernels(y.dtype)
+    x, weight, y = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
+    # Written through addresses only. A plan's are read-only: kernels then have one signature for both.
+    transformed = transformed.view()
+    transformed.flags.writeable = False
     if cut.wave == 0:
         launch(
             _whole_block, workers, cut.blocks, nanoseconds, p, cut, kernels, x, weight, bias, y, lines, taps,
             transformed, data, sums,
         )  # fmt: skip
         return
-    shares = -(-p.channels // _CHANNELS_TOGETHER)
+    panels, shares = int(uncompiled(_panels)(p, kernels)), -(-p.channels // _CHANNELS_TOGETHER)
     for first in range(0, cut.blocks, cut.wave):
         here = min(cut.wave, cut.blocks - first)
         share = nanoseconds * here / cut.blocks
@@ -361,6 +394,31 @@ def _run(
             _some_results, workers, here * panels, share, p, cut, first, kernels, weight, bias, y, taps, transformed,
             data, sums,
         )  # fmt: skip
+
+
+# --- weights transformed once, for a plan -----------------------------------------------------------------------------
+
+
+def _pack(workers: int, g: Geometry, weight: Any, packed: Any) -> None:
+    p = _forward_problem(g)
+    _transform_all(workers, p, weight, np.empty(_taps_space(p, workers, packed.dtype).shape, packed.dtype), packed)
+
+
+def _run_packed(workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *spaces: Any) -> None:
+    p = _forward_problem(g)
+    cut, taps = _cut(p, workers, y.dtype)._replace(lasting=1), np.empty((workers, 0), y.dtype)
+    _multiply(workers, p, cut, work_ns(g) / 2, x, packed, bias, y, taps, packed, *spaces)
+
+
+PACKING = Packing(
+    lambda g, dtype: Space((1, _transformed_elements(_forward_problem(g), dtype)), name=PACKED_WEIGHT),
+    _pack,
+    _run_packed,
+    lambda g, workers, dtype: _spaces_of_inputs(_forward_problem(g), workers, dtype),
+)
+
+
+# --- the row ----------------------------------------------------------------------------------------------------------
 
 
 def _run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *spaces: Any) -> None:
@@ -421,7 +479,7 @@ def _pays(g: Geometry) -> bool:
 ALGORITHM = Algorithm(
     "winograd",
     _declines,
-    Operation(_run_forward, _forward_workspace),
+    Operation(_run_forward, _forward_workspace, PACKING),
     Operation(_run_input_grad, _input_grad_workspace),
     None,
     keeps_promises=False,

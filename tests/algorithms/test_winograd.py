@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from convjit import conv2d, conv2d_backward, conv2d_input_grad
 from convjit.algorithms import ALGORITHMS, choose, winograd
-from convjit.functional import bilinear
+from convjit.functional import bilinear, calls
 from convjit.geometry import conv2d_geometry
 from convjit.runtime.compile import passed
 from convjit.testing import Problem
@@ -70,9 +70,9 @@ def poisoned(monkeypatch):
 def takes_all(monkeypatch):
     """Small problems are taken, too."""
     monkeypatch.setattr(winograd, "_pays", lambda geometry: True)
-    bilinear._call.cache_clear()
+    calls.decide.cache_clear()
     yield
-    bilinear._call.cache_clear()
+    calls.decide.cache_clear()
 
 
 @pytest.fixture
@@ -84,11 +84,11 @@ def cut(monkeypatch):
             monkeypatch.setattr(winograd, setting, CUTS[name].get(setting, DEFAULTS[setting]))
         monkeypatch.setattr(bilinear, "workers", lambda nanoseconds: workers)
         winograd._cut.cache_clear()
-        bilinear._call.cache_clear()
+        calls.decide.cache_clear()
 
     yield set_cut
     winograd._cut.cache_clear()
-    bilinear._call.cache_clear()
+    calls.decide.cache_clear()
 
 
 DEFAULTS = {key: getattr(winograd, key) for settings in CUTS.values() for key in settings}

@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 
 from convjit import conv2d, conv2d_input_grad
 from convjit.algorithms import implicit, input_product
-from convjit.functional import bilinear
+from convjit.functional import calls
 from convjit.gemm import product
 from convjit.runtime import threads
 from convjit.testing import Problem
@@ -23,7 +23,7 @@ PROBLEMS = {
 
 
 def forget():
-    for kept in (implicit._forward, input_product._input_grad, bilinear._call):
+    for kept in (implicit._forward, input_product._input_grad, calls.decide):
         kept.cache_clear()
 
 

@@ -192,6 +192,7 @@ def test_a_frozen_layer_is_pickled_once():
     layer.initialize(None)
     layer.freeze()
     assert len(pickle.dumps(layer)) < 1.1 * layer.W.nbytes
+    assert b"Conv2DPlan" not in pickle.dumps(layer)  # the plan is made anew
 
 
 class Slotted(Conv2D):

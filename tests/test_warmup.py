@@ -60,6 +60,16 @@ def call_everything(dtype):
     weight.flags.writeable = False
     convjit.conv2d(x, weight, bias, groups=2, out=out)
     convjit.conv2d(x[0], np.ones((1, 4, 1, 1), dtype))
+    for many, each in (((1, 5000, 4, 8), (1, 5000, 3, 1)), ((1, 20000, 2, 2), (1, 20000, 1, 1))):
+        many, each = np.ones(many, dtype), np.ones(each, dtype)
+        y = convjit.conv2d(many, each)
+        convjit.conv2d_backward(y, many, each)
+    convjit.conv2d_backward(convjit.conv2d(many := np.ones((9, 2, 8, 8), dtype), weight, padding=2), many, weight, padding=2)
+    for channels in (2, 16):
+        many, each = np.ones((2, channels, 9, 9), dtype), np.ones((channels, 1, 3, 3), dtype)
+        convjit.conv2d_backward(convjit.conv2d(many, each, groups=channels), many, each, groups=channels)
+    y = convjit.conv2d(x, weight[:, :1].repeat(4, 1), stride=2)
+    convjit.conv2d_backward(y, x, weight[:, :1].repeat(4, 1), stride=2)
     y = convjit.conv2d(x, weight[:4, :1], bias[:4], stride=2, groups=4)
     convjit.conv2d_backward(y, x, weight[:4, :1], stride=2, groups=4)
     convjit.conv2d_plan(weight, bias, groups=2)(x, out=out)

@@ -64,6 +64,8 @@ def _declines(g: Geometry, dtype: DType) -> str | None:
         return "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
     if g.in_channels != g.groups:
         return f"groups have {g.in_channels // g.groups} input channels, it takes one"
+    if g.in_channels == 0 or g.out_channels == 0:
+        return "there are no channels"
     each = g.out_channels // g.groups
     if each > _MOST_FILTERS:
         return f"channels have {each} filters, it takes {_MOST_FILTERS} at most"

@@ -130,6 +130,8 @@ def run(
     shares = g.groups * -(-(g.in_channels // g.groups) // _ROWS_TOGETHER)
     flat = weight.reshape(-1)
     launch(_pack_transposed, workers, phases * shares, packed.size, g, *tables, flat, packed, offsets)
+    packed = packed.view()
+    packed.flags.writeable = False  # as the weight of a forward pass is: both run one compiled function
     if g.stride_h == g.stride_w == 1:
         met = term_offsets(*setup.axes, g.out_channels // g.groups)
         run_product(workers, setup, work_ns(g), dy, packed, met, packed[:0], dx, scratch, lists, planes)

@@ -91,7 +91,7 @@ def plan_product(
     chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
     is_direct = dense and channels * taps <= TERMS_A_TOTAL
-    in_place = is_direct and plane_elements(1, *axes) > 0 and _pays_in_place(axes, chunk, dtype)
+    in_place = is_direct and extent > 0 and plane_elements(1, *axes) > 0 and _pays_in_place(axes, chunk, dtype)
     if in_place:  # whole rows of the grid, as no panel has to hold them
         lanes = horizontal.grid * max(1, PANEL_LANES // horizontal.grid)
         tiles = -(-extent // lanes)

@@ -347,7 +347,7 @@ def _plant_read_before(seed: int) -> None:
 def _plant_short_workspace(seed: int) -> None:
     def shorter(function: str, what: str, shape: Any, dtype: Any) -> Any:
         # Half: what a product has room for is not all used by each. On ordinary arrays it would spoil memory.
-        less = shape[-1] // 2 if what == "workspace" and memory._new is not np.empty else 0
+        less = shape[-1] // 2 if "result" not in what and memory._new is not np.empty else 0
         return memory.allocate(function, what, (*shape[:-1], shape[-1] - less), dtype)
 
     bilinear.allocate = shorter

@@ -46,7 +46,8 @@ def _pack_transposed(
 ) -> None:
     """For a phase and some input channels: rows of a matrix [(group, c), (o, kh, kw)] of weight[o, c, kh, kw].
 
-    With the first channels, also where the terms (o, kh, kw) are met. `weight` is flat.
+    With the first channels, also where the terms (o, kh, kw) are met; with a stride of 1, that depends on bands, which
+    are not known here. `weight` is flat.
     """
     group_in, group_out, area = g.in_channels // g.groups, g.out_channels // g.groups, g.kernel_h * g.kernel_w
     shares = (group_in + _ROWS_TOGETHER - 1) // _ROWS_TOGETHER
@@ -54,7 +55,7 @@ def _pack_transposed(
     across = grid_phases(g.stride_w, g.in_w)
     vertical, horizontal = vertical_phase(g, phase // across), horizontal_phase(g, phase % across)
     taps_before = _taps_before(phase // across, phase % across, above, before)
-    if group == 0 and first == 0:
+    if group == 0 and first == 0 and g.stride_h * g.stride_w > 1:
         list_phase_terms(offsets, taps_before * group_out, vertical, horizontal, group_out)
     taps = vertical.taps * horizontal.taps
     kernel_first = vertical.kernel_first * g.kernel_w + horizontal.kernel_first

@@ -13,7 +13,7 @@ from ..gemm.landing import multiply_and_store
 from ..gemm.micro import ELEMENT
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import Axis, Planes, filling, plane_elements
-from ..gemm.product import Product, band_rows, multiply_tile, plan_product, task_of
+from ..gemm.product import Product, band_count, band_rows, multiply_tile, plan_product, task_count, task_of
 from ..gemm.summation import TERMS_A_TOTAL
 from ..runtime.compile import driver, kernel, passed
 from ..runtime.launch import launch
@@ -60,7 +60,7 @@ def _multiply_band(
     images: Any, results: Any, scratch: Any, lists: Any, planes: Any,
 ) -> None:  # fmt: skip
     """The same for a band of rows of an image, whose planes are the worker's."""
-    bands, tasks = (p.image_h + p.grid_h - 1) // p.grid_h, p.groups * ((p.rows + p.chunk - 1) // p.chunk) * p.tiles
+    bands, tasks = band_count(p), task_count(p)
     n, origin = task // bands, task % bands * p.grid_h
     source = source_of_band(n, origin, kernels, f, inside, images, planes[worker])
     for each in range(n * tasks, (n + 1) * tasks):

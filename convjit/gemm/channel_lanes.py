@@ -10,10 +10,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from ..runtime import emitting
-from ..runtime.compile import kernel
+from ..runtime.compile import kernel, passed
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
@@ -58,9 +56,7 @@ def kernels(dtype: DType, kernel_h: int, kernel_w: int) -> Array:
             functions[tiles[-1]] = (9, _tile(dtype, lanes, rows, cols))
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions, row.features)
     found = [addresses[name] for name in ("pack", *tiles)]
-    table = np.array([dtype.itemsize, lanes, row_pieces, col_pieces, *found], np.int64)
-    table.flags.writeable = False
-    return table
+    return passed((dtype.itemsize, lanes, row_pieces, col_pieces, *found))
 
 
 # What compiled code is told of a dtype's kernels for results, after ELEMENT and LANES.
@@ -80,9 +76,7 @@ def point_kernels(dtype: DType) -> Array:
         functions[f"points_{points}"] = (8, _points(dtype, lanes, points))
     addresses = emitting.compiled(f"{__name__}.points.{dtype}.{row.name}", functions, row.features)
     pack, *others = (addresses[name] for name in functions)
-    table = np.array([dtype.itemsize, lanes, 0, others[0], pack, *others[1:]], np.int64)
-    table.flags.writeable = False
-    return table
+    return passed((dtype.itemsize, lanes, 0, others[0], pack, *others[1:]))
 
 
 def _transposed(v: Vectors, rows: list[Any]) -> list[Any]:

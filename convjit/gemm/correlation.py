@@ -12,10 +12,8 @@ import math
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from ..runtime import emitting
-from ..runtime.compile import kernel
+from ..runtime.compile import kernel, passed
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
@@ -46,9 +44,7 @@ def kernels(dtype: DType) -> Array:
         for vectors in range(1, most + 1):
             functions[f"tile_{rows}_{vectors}"] = (11, _tile(dtype, lanes, rows, vectors))
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions, row.features)
-    table = np.array([dtype.itemsize, lanes, most, *(addresses[name] for name in functions)], np.int64)
-    table.flags.writeable = False
-    return table
+    return passed((dtype.itemsize, lanes, most, *(addresses[name] for name in functions)))
 
 
 def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:

@@ -1,9 +1,9 @@
 """Where a convolution reads: zero-padded planes in which every tap is a shift.
 
 A plane holds every `step`-th row and column of an image, with the padding as zeros, so that neighbouring grid points
-(output pixels forward, input pixels of one phase backward) read neighbouring pixels. What all grid points meet at one
-tap is then one contiguous run, and packing a panel is a copy a term: `position = i * padded + k` for grid point (i, k),
-where positions with `k` beyond the grid are computed and thrown away.
+(output pixels forward, input pixels of one phase backward) read neighbouring pixels. What a row of the grid
+meets at one tap is then one contiguous run: grid point (i, k) meets pixel `i * padded + k`, counted from where grid
+point (0, 0) meets it.
 
 Source: the polyphase decomposition, P. Vaidyanathan, "Multirate Systems and Filter Banks" (1993), section 4.3.
 """
@@ -234,7 +234,7 @@ def filling(axes: tuple[Axis, Axis]) -> tuple[Planes, Array]:
 
 
 def _inside(shift: int, axis: Axis) -> tuple[int, int]:
-    """The pixels of a plane, in bounds and in order, that show source pixels."""
+    """The pixels of a plane, in bounds and in order, that show source pixels: `clipped`, for whole planes in Python."""
     lowest = max(0, -(shift // axis.step))
     highest = max(0, -(-(axis.size - shift) // axis.step))
     return min(lowest, axis.padded), max(min(lowest, axis.padded), min(highest, axis.padded))
@@ -316,7 +316,8 @@ def list_pieces(pieces: Any, grid_w: Any, padded_w: Any, position: Any, count: A
     """List the neighbouring pixels that grid points `position .. position + count` meet; return how many pieces.
 
     A piece is (where it begins, its first lane, how many lanes), of at most `lanes`, counted from where grid point
-    (0, 0) meets a tap."""
+    (0, 0) meets a tap.
+    """
     i = position // grid_w
     k = position - i * grid_w
     found = lane = 0

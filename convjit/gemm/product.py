@@ -44,24 +44,36 @@ class Product(NamedTuple):
     each: int  # elements of all planes of a channel
     result: int  # elements of a plane of the results
     lanes: int  # of a tile
-    tiles: int  # an image
+    tiles: int  # a band
     chunk: int  # rows a task
     in_place: int  # 1 where planes are read in place, row by row of the grid; 0 where panels are packed
 
     @property
     def tasks(self) -> int:
         """Tasks a band: of each group, chunk of rows and tile."""
-        return self.groups * -(-self.rows // max(self.chunk, 1)) * self.tiles
+        return int(uncompiled(task_count)(self))
 
     @property
     def bands(self) -> int:
         """Bands of rows of the grid, each filled and multiplied by one worker; one if planes are filled first."""
-        return -(-self.image_h // max(self.grid_h, 1))
+        return int(uncompiled(band_count)(self))
 
     @property
     def is_short(self) -> bool:
         """Whether sums have one total, so that they can be added up where they belong."""
         return self.channels * self.taps <= TERMS_A_TOTAL
+
+
+@kernel
+def task_count(p: Product) -> Any:
+    """Tasks a band: of each group, chunk of rows and tile."""
+    return p.groups * ((p.rows + p.chunk - 1) // max(p.chunk, 1)) * p.tiles
+
+
+@kernel
+def band_count(p: Product) -> Any:
+    """Bands an image."""
+    return (p.image_h + p.grid_h - 1) // max(p.grid_h, 1)
 
 
 # Planes of a band that stay in the second-level cache between filling and reading.

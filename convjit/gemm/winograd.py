@@ -17,10 +17,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from ..runtime import emitting
-from ..runtime.compile import kernel
+from ..runtime.compile import kernel, passed
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
@@ -46,9 +44,7 @@ def kernels(dtype: DType) -> Array:
     row = isa.here()
     found = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features)
     table = [dtype.itemsize, row.vector_bytes // dtype.itemsize, _VECTORS, _most_rows(row), *found.values()]
-    result = np.array(table, np.int64)
-    result.flags.writeable = False
-    return result
+    return passed(tuple(table))
 
 
 def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:

@@ -146,7 +146,7 @@ class Driver:
 
 
 def passed(argument: Any) -> Any:
-    """An argument as twins take it: a record as an array of its integers."""
+    """An argument as twins take it: a record, or any tuple of integers, as a read-only array of them."""
     return _numbers(argument) if isinstance(argument, tuple) else argument
 
 

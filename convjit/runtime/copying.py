@@ -12,12 +12,7 @@ from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 
-from .compile import kernel
-
-__all__ = ["CHUNK", "copy_chunks", "copy_run", "element_size"]
-
-# Elements a chunk: one or two 256-bit vectors.
-CHUNK = 8
+__all__ = ["copy_run"]
 
 
 def _copy_in_python(target: Any, at: Any, source: Any, start: Any, count: Any) -> None:
@@ -45,29 +40,3 @@ def _typed_copy(typing_context: Any, target: Any, at: Any, source: Any, start: A
 
 
 copy_run: Any = _copy_in_python if config.DISABLE_JIT else intrinsic(_typed_copy)
-
-
-def _typed_size(typing_context: Any, array: Any) -> Any:
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
-        return context.get_constant(types.intp, size)
-
-    return (types.intp(array), emit) if isinstance(array, types.Array) else None
-
-
-def _size_in_python(array: Any) -> Any:
-    """Bytes an element; compiled it is a constant, where `array.itemsize` would be read from the array."""
-    return array.itemsize
-
-
-element_size: Any = _size_in_python if config.DISABLE_JIT else intrinsic(_typed_size)
-
-
-@kernel
-def copy_chunks(target: Any, at: Any, source: Any, start: Any, count: Any) -> None:
-    """target[at : at + count] = source[start : start + count], in whole chunks.
-
-    The caller guarantees that the elements up to the next multiple of `CHUNK` can be read, and may be overwritten.
-    """
-    for q in range(0, count, CHUNK):
-        copy_run(target, at + q, source, start + q, CHUNK)

@@ -24,8 +24,8 @@ class InstructionSet(NamedTuple):
     registers: int
     rows: int
     vectors: int
-    # LLVM cuts 512-bit vectors in two for processors whose early models slowed down under them. On a Xeon with AMX,
-    # whole vectors run the tile at 230 GFLOP/s in float32, halves at 120 (`python -m bench.peak`).
+    # LLVM cuts 512-bit vectors in two for processors whose early models slowed down under them; whole ones do twice the
+    # multiply-adds an instruction.
     features: str = ""
 
 

@@ -27,9 +27,9 @@ from convjit.runtime import memory
 from convjit.testing import PADDING_MODES, reference_pads
 
 _DTYPES = ("float32", "float32", "float64", "float64", "int64")
-# Channels around register tiles (6 rows), vectors (8, 16 lanes) and panels (128 lanes and terms), and their tails.
+# Channels around register tiles (8 or 6 rows), vectors (8, 16 lanes), blocks (128 terms) and panels (144 lanes).
 _CHANNELS = (*range(1, 21), *range(1, 21), 24, 31, 32, 33, 42, 43, 48)
-_LARGE_CHANNELS = (127, 128, 129, 136)
+_LARGE_CHANNELS = (127, 128, 129, 136, 143, 144, 145)
 # Multiplications above which a drawn problem is cut down to one channel a group.
 _MOST_WORK = 3_000_000
 

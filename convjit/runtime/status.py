@@ -17,7 +17,10 @@ from numba.extending import intrinsic
 
 from .options import COMPILED
 
-_MACHINE = platform.machine().lower()
+MACHINE = platform.machine().lower()
+_X86, _ARM = ("x86_64", "amd64"), ("aarch64", "arm64")
+# Elsewhere flags stay as kernels leave them.
+KNOWN = (*_X86, *_ARM)
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 
 
@@ -28,21 +31,21 @@ def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
 
 
 def _emit_read(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    if _MACHINE in ("x86_64", "amd64"):
+    if MACHINE in _X86:
         word = cgutils.alloca_once(builder, _INT32)
         _call(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), builder.bitcast(word, cgutils.voidptr_t))
         return builder.zext(builder.load(word), _INT64)
-    if _MACHINE in ("aarch64", "arm64"):
+    if MACHINE in _ARM:
         return _call(builder, "llvm.aarch64.get.fpsr", _INT64)
     return ir.Constant(_INT64, 0)
 
 
 def _emit_write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     (flags,) = arguments
-    if _MACHINE in ("x86_64", "amd64"):
+    if MACHINE in _X86:
         word = cgutils.alloca_once_value(builder, builder.trunc(flags, _INT32))
         _call(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), builder.bitcast(word, cgutils.voidptr_t))
-    elif _MACHINE in ("aarch64", "arm64"):
+    elif MACHINE in _ARM:
         _call(builder, "llvm.aarch64.set.fpsr", ir.VoidType(), flags)
     return context.get_dummy_value()
 

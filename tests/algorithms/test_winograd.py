@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from convjit import conv2d, conv2d_backward, conv2d_input_grad
+from convjit import conv2d, conv2d_backward, conv2d_input_grad, conv2d_plan
 from convjit.algorithms import ALGORITHMS, choose, winograd
 from convjit.functional import bilinear, calls
 from convjit.geometry import conv2d_geometry
@@ -290,3 +290,27 @@ def test_gradients_of_both_kinds_come_with_one_name():
     assert_array_equal(fast[2], plain[2])
     assert fast[0].tobytes() != plain[0].tobytes()
     assert np.linalg.norm(fast[0] - plain[0]) <= BOUND["float32"] * np.linalg.norm(plain[0])
+
+
+@pytest.mark.usefixtures("takes_all")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_plan_transforms_weights_once(dtype, monkeypatch):
+    """Whether a call would let them last or not, a plan's are all there, and give the call's bits."""
+    transformed = []
+    transform = winograd._transform_all
+
+    def counted(*arguments):
+        transformed.append(1)
+        transform(*arguments)
+
+    monkeypatch.setattr(winograd, "_transform_all", counted)
+    for problem in (Problem((2, 20, 19, 23), (40, 20, 3, 3), padding=1), Problem((1, 300, 4, 4), (33, 300, 3, 3))):
+        rng = np.random.default_rng(0)
+        x, weight = (rng.standard_normal(shape).astype(dtype) for shape in (problem.x_shape, problem.weight_shape))
+        images = (x, x[:1], np.concatenate([x, x], axis=2))
+        wanted = [conv2d(image, weight, **problem.options, algorithm="winograd") for image in images]
+        plan = conv2d_plan(weight, **problem.options, algorithm="winograd")
+        transformed.clear()
+        for image, right in zip(images, wanted, strict=True):
+            assert_array_equal(plan(image), right)
+        assert len(transformed) == 1

@@ -38,10 +38,10 @@ def launch_pool() -> None:
     """Start Numba's pool, once, so that idle threads of GNU OpenMP sleep soon instead of spinning.
 
     A spinning pool and a BLAS pool on the same two cores stand in each other's way: `a @ a` (200x200) in turn with
-    `conv2d` (1x16x28x28, 16 filters 3x3) took 10.8 ms a pair with 300000 spins, 0.32 ms with 1000, and 0.24 to 0.32 ms
-    one after the other alone (`python -m bench.peace`, which also shows that larger convolutions cost up to 1.9 times
-    that sum). libgomp reads the variable when it is loaded, so it is set for that moment only; a value
-    that the user has set is left alone.
+    `conv2d` (1x16x28x28, 16 filters 3x3) took 11.6 ms a pair with 300000 spins, 0.29 ms with 1000, and 0.20 to 0.26 ms
+    one after the other alone (`python -m bench.peace`, with `GOMP_SPINCOUNT=300000` and without; it also shows that
+    larger convolutions cost up to twice that sum). libgomp reads the variable when it is loaded, so it is set for that
+    moment only; a value that the user has set is left alone.
     """
     global _launched
     if _launched:

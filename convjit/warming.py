@@ -55,6 +55,9 @@ def _ways(x: Array, weight: Array) -> list[Way]:
         (x, weight, {"padding": 1, "stride": 2}),
         (many, np.ones((1, 5000, 3, 1), x.dtype), {}),  # planes too large for bands
         (long, long, {}),  # sums of more than one total
+        # Lanes of output channels, which "auto" picks for wider ones: weights packed by the way, or before.
+        (x, weight, {"padding": 1, "algorithm": "direct"}),
+        (np.repeat(x, 2, 0), weight[:, :, :1, :1], {"algorithm": "direct"}),
         # Few channels of one a group are computed otherwise than many.
         *(
             (np.repeat(x, n, 1), np.repeat(weight[:, :1], n, 0), {"padding": 1, "groups": 2 * n}) for n in (1, 8)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..geometry import Geometry
 from ..typing import DType
-from . import depthwise, implicit, reference, winograd
+from . import depthwise, direct, implicit, reference, winograd
 from .algorithm import Algorithm, Cut, Operation, Packing, Space
 
 __all__ = ["ALGORITHMS", "Algorithm", "Cut", "Operation", "Packing", "Space", "check_name", "choose"]
@@ -17,6 +17,7 @@ __all__ = ["ALGORITHMS", "Algorithm", "Cut", "Operation", "Packing", "Space", "c
 ALGORITHMS: tuple[Algorithm, ...] = (
     winograd.ALGORITHM,
     depthwise.ALGORITHM,
+    direct.ALGORITHM,
     implicit.ALGORITHM,
     reference.ALGORITHM,
 )
@@ -54,5 +55,5 @@ def choose(function: str, name: object, geometry: Geometry, dtype: DType, operat
     return next(
         found
         for row in rows
-        if (found := row.operation(operation)) is not None and row.declines(geometry, dtype) is None
+        if (found := row.operation(operation)) is not None and row.passes_over(geometry, dtype) is None
     )

@@ -94,11 +94,16 @@ class Operation(NamedTuple):
     cut: Callable[[Geometry, int, DType], Cut] | None = None
 
 
+def _never(geometry: Geometry, dtype: DType) -> str | None:
+    return None
+
+
 class Algorithm(NamedTuple):
     """A row: a name, when it declines and why, and its operations.
 
     An operation that it does not have is None. `keeps_promises` is False for a row that trades accuracy or containment
-    for speed: "auto" never picks it.
+    for speed: "auto" never picks it. `yields` says why it leaves a problem that it could take to the rows below, where
+    those are expected to be faster; it is not asked of a row that was named.
     """
 
     name: str
@@ -107,6 +112,11 @@ class Algorithm(NamedTuple):
     input_grad: Operation | None
     weight_grad: Operation | None
     keeps_promises: bool = True
+    yields: Callable[[Geometry, DType], str | None] = _never
+
+    def passes_over(self, geometry: Geometry, dtype: DType) -> str | None:
+        """Why "auto" does not pick it, though it keeps the promises: it declines or yields."""
+        return self.declines(geometry, dtype) or self.yields(geometry, dtype)
 
     def operation(self, name: str) -> Operation | None:
         """One of `OPERATIONS`."""

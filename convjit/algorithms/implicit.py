@@ -37,7 +37,8 @@ def _run(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *wor
     run_product(workers, setup, work_ns(g), x, weight, offsets, bias, y, *workspaces)
 
 
-def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+def forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    """How the forward product is cut."""
     return cut_of(_forward(g, workers, dtype)[0], g.kernel_h * g.kernel_w, workers, dtype)
 
 
@@ -50,7 +51,7 @@ def _declines(geometry: Geometry, dtype: DType) -> str | None:
 ALGORITHM = Algorithm(
     "implicit",
     _declines,
-    Operation(_run, _workspace, cut=_cut),
+    Operation(_run, _workspace, cut=forward_cut),
     Operation(input_product.run, input_product.workspace, cut=input_product.cut),
     Operation(weight_product.run, weight_product.workspace, cut=weight_product.cut),
 )

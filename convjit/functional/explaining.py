@@ -183,7 +183,7 @@ def _why_not(row: algorithms.Algorithm, call: Call, algorithm: str) -> str:
         return f"algorithm={algorithm!r} was asked for"
     if not row.keeps_promises and algorithm != "fastest":
         return "breaks promises: only with algorithm='fastest', or by name"
-    return "slower"
+    return row.yields(call.geometry, call.compute) or "slower"
 
 
 def _dtype(function: str, dtype: Any) -> DType:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from ..simd import isa
 from ..typing import DType
+from .direct import Direct
+from .direct_kernels import tile_rows as channel_tile_rows
 from .micro import tile_rows
 from .product import RUN_CYCLES, TILE_SPEED, VECTOR_CYCLES, Product
 from .summation import TERM_BLOCK
@@ -19,6 +21,14 @@ _TILE_CYCLES = 60
 _FILL_CYCLES = 4
 # Of an element that is moved alone: into a panel, or into a transposed weight, most of which is in no near cache.
 _ELEMENT_CYCLES, _TRANSPOSE_CYCLES = 1, 4
+
+# What a tile of one, two, three or four vectors of channels reaches of the multiply-add units: `python -m bench.peak`.
+_CHANNEL_TILE_SPEED = (0.7, 0.87, 1.0, 1.0)
+# Weights of more than so many bytes are read from beyond the second-level cache, a short run of each row at a time.
+_CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 20, 1
+# Of direct convolution: a vector of results that is transposed and put where it belongs, most of it in no near cache,
+# and an element of the weights that is packed.
+_LAND_CYCLES, _PACK_CYCLES = 16, 0.5
 
 
 def tiles_cycles(rows: int, vectors: int, terms: float) -> float:
@@ -51,10 +61,31 @@ def forward_share(
         panel = tiles_cycles(p.chunk, -(-p.lanes // lanes), terms) + terms * packing
     chunks = -(-p.rows // max(p.chunk, 1))
     panels = p.grid_h * p.grid_w / max(p.lanes, 1)
-    once = transposed * _TRANSPOSE_CYCLES / max(p.batch * p.bands, 1)
+    weights = p.groups * p.rows * terms
+    far = _FAR_WEIGHT_CYCLES * weights if weights * dtype.itemsize > _CACHED_WEIGHTS else 0
+    once = far + transposed * _TRANSPOSE_CYCLES / max(p.batch * p.bands, 1)
     cycles = p.groups * chunks * panels * panel + filled / lanes * _FILL_CYCLES + once
     useful = p.groups * p.rows * terms * p.grid_h * p.grid_w / lanes / _FMAS_A_CYCLE
     return _dealt(useful, cycles, tasks, workers)
+
+
+def direct_share(d: Direct, filled: int, tasks: int, workers: int, dtype: DType, *, is_packed: bool) -> float:
+    """Of direct convolution, as `forward_share`; with `is_packed`, weights are packed before."""
+    row, terms = isa.here(), d.channels * d.taps
+    points = min(d.points, d.grid_h * d.grid_w)
+    panels = 0.0
+    for i in range(d.panels):
+        width, left = d.vectors // d.panels + (i < d.vectors % d.panels), points
+        for height in channel_tile_rows(row, width):
+            times, left = divmod(left, height)
+            busy = height * width / _FMAS_A_CYCLE / _CHANNEL_TILE_SPEED[width - 1]
+            panels += times * (terms * max(busy, _FMA_LATENCY) + -(-terms // TERM_BLOCK) * _TILE_CYCLES)
+    chunks = d.grid_h * d.grid_w / max(points, 1)
+    lanes = _lanes(dtype)
+    once = 0 if is_packed else d.groups * d.rows * terms * _PACK_CYCLES / max(d.batch * d.bands, 1)
+    each = d.groups * (chunks * panels + d.grid_h * d.grid_w * d.vectors * _LAND_CYCLES)
+    useful = d.groups * d.rows * terms * d.grid_h * d.grid_w / lanes / _FMAS_A_CYCLE
+    return _dealt(useful, each + filled / lanes * _FILL_CYCLES + once, tasks, workers)
 
 
 def weight_share(p: Product, filled: int, tasks: int, workers: int, dtype: DType) -> float:

@@ -24,6 +24,8 @@ class InstructionSet(NamedTuple):
     registers: int
     rows: int
     vectors: int
+    # The widest tile whose lanes are channels, see `gemm.direct_kernels`: as many rows as registers are left for.
+    channel_vectors: int
     # LLVM cuts 512-bit vectors in two for processors whose early models slowed down under them; whole ones do twice the
     # multiply-adds an instruction.
     features: str = ""
@@ -33,11 +35,11 @@ class InstructionSet(NamedTuple):
 INSTRUCTION_SETS = (
     InstructionSet(
         "avx512", ("x86_64",), ("avx512f", "avx512dq", "avx512vl"), 64, 32, rows=8, vectors=3,
-        features="-prefer-256-bit",
+        channel_vectors=4, features="-prefer-256-bit",
     ),
-    InstructionSet("avx2", ("x86_64",), ("avx2", "fma"), 32, 16, rows=6, vectors=2),
-    InstructionSet("neon", ("aarch64", "arm64"), (), 16, 32, rows=8, vectors=3),
-    InstructionSet("vector128", (), (), 16, 16, rows=6, vectors=2),
+    InstructionSet("avx2", ("x86_64",), ("avx2", "fma"), 32, 16, rows=6, vectors=2, channel_vectors=2),
+    InstructionSet("neon", ("aarch64", "arm64"), (), 16, 32, rows=8, vectors=3, channel_vectors=4),
+    InstructionSet("vector128", (), (), 16, 16, rows=6, vectors=2, channel_vectors=2),
 )  # fmt: skip
 
 

@@ -119,9 +119,10 @@ Parts = tuple[dict[str, Any], dict[str, Any]]
 def _shapes_of(row: str, d: _Draw) -> _Shapes:
     """A convolution problem that the row takes, and the draw's dtype one that it takes."""
     r, s = d.random, _shapes(d.random, row)
+    if row in ("direct", "winograd") and d.dtype.kind == "i":
+        d.dtype = np.dtype("float32")
     if row != "winograd":
         return s
-    d.dtype = np.dtype("float32") if d.dtype.kind == "i" else d.dtype
     pads = tuple((r.randint(0, 4), r.randint(0, 4)) for _ in range(2))
     image = tuple(max(n, 3 - sum(p)) for n, p in zip((r.randint(1, 12), r.randint(1, 70)), pads, strict=True))
     out = tuple(n + sum(p) - 2 for n, p in zip(image, pads, strict=True))
@@ -250,6 +251,7 @@ CALLS: list[tuple[str, Callable[[_Draw], Parts]]] = [
         ("conv2d", _forward(name)), ("conv2d_input_grad", _input_grad(name)),
         ("conv2d_weight_grad", _weight_grad(name)),
     )),
+    ("conv2d", _forward("direct")),
     ("conv2d", _forward("winograd")),
     ("conv2d_input_grad", _input_grad("winograd")),
     ("conv2d_backward", _backward),

@@ -53,7 +53,7 @@ EVERY_DRIVER = (
     threads.SERIAL_BELOW_NS = 0
     ours = list(DRIVERS)
     x, weight = np.ones((2, 4, 12, 12), "f4"), np.ones((4, 4, 3, 3), "f4")
-    for algorithm in ("implicit", "reference"):
+    for algorithm in ("direct", "implicit", "reference"):
         y = convjit.conv2d(x, weight, np.ones(4, "f4"), padding=1, algorithm=algorithm)
         convjit.conv2d_backward(y, x, weight, padding=1, algorithm=algorithm)
     convjit.conv2d(np.ones((9, 4, 12, 12), "f4"), weight, padding=1)  # band by band

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convjit.gemm import micro
+from convjit.gemm import direct_kernels, micro
 from convjit.runtime import emitting
 from convjit.simd.isa import INSTRUCTION_SETS, choose
 
@@ -33,14 +33,29 @@ def test_tiles_fit_the_registers(row):
     assert 24 % row.rows == 0  # chunks of rows are multiples of 24
     for size in (4, 8):
         assert 144 % (row.vectors * row.vector_bytes // size) == 0  # a panel is a whole number of tiles
+    for vectors in range(1, row.channel_vectors + 1):
+        rows = direct_kernels.most_rows(row, vectors)
+        assert rows * vectors + vectors + 1 <= row.registers
+        assert rows * vectors >= 8
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
 def test_the_highest_tiles_keep_their_chains_in_registers(dtype):
     """A loop that spilled would run at a third of the speed: none of its instructions may name the stack."""
-    functions = micro.functions(np.dtype(dtype))
     row = choose(*emitting.target()[::2])
-    symbol = f"tile_{row.rows}_{row.vectors}"
+    hold_in_registers(micro.functions(np.dtype(dtype)), row, row.rows, row.vectors)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_widest_tiles_of_channels_keep_their_chains_in_registers(dtype):
+    row = choose(*emitting.target()[::2])
+    functions, vectors = direct_kernels.functions(np.dtype(dtype)), row.channel_vectors
+    hold_in_registers(functions, row, direct_kernels.most_rows(row, vectors), vectors)
+
+
+def hold_in_registers(functions, row, rows, vectors):
+    """The innermost loop of a tile."""
+    symbol = f"tile_{rows}_{vectors}"
     code = emitting.assembly({symbol: functions[symbol]}, row.features)
     if "fma" not in code:
         pytest.skip("no multiply-add instruction here: calls of libm need the stack")
@@ -50,5 +65,5 @@ def test_the_highest_tiles_keep_their_chains_in_registers(dtype):
         if line.startswith(".L"):
             blocks.append([line])
     hottest = max(blocks, key=lambda block: sum("fma" in line or "mul" in line for line in block))
-    assert sum("fma" in line or "mul" in line for line in hottest) >= row.rows * row.vectors
+    assert sum("fma" in line or "mul" in line for line in hottest) >= rows * vectors
     assert not [line for line in hottest if "zmm" in line and "rsp" in line]

@@ -1,0 +1,191 @@
+"""Direct convolution: lanes are output channels, pixels are read in place, weights are packed.
+
+Knows when that pays, and workers and workspaces; does not know how a panel is computed.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ..gemm.direct import Direct, multiply_points, pack_weights, packed_elements, plan_direct
+from ..gemm.direct_kernels import kernels as direct_kernels
+from ..gemm.estimate import direct_share
+from ..gemm.micro import kernels as kernels_of
+from ..gemm.planes import Axis, Planes, filling, forward_axes, plane_elements, term_offsets
+from ..gemm.product import band_rows
+from ..gemm.summation import TERMS_A_TOTAL
+from ..geometry import Geometry
+from ..runtime.compile import driver, passed
+from ..runtime.launch import launch
+from ..runtime.options import COMPILED
+from ..simd import isa
+from ..typing import Array, DType
+from . import implicit
+from .algorithm import INDICES, PACKED_WEIGHT, Algorithm, Cut, Operation, Packing, Space, work_ns
+from .filling import fill_planes, source_of_band
+
+
+@driver
+def _pack(task: Any, worker: Any, d: Direct, kernels: Any, weight: Any, packed: Any) -> None:
+    """Pack a panel of the weights of a group; both arrays are flat."""
+    pack_weights(d, kernels, task // d.panels, task % d.panels, weight, packed)
+
+
+@driver
+def _multiply(
+    task: Any, worker: Any, d: Direct, kernels: Any, weight: Any, offsets: Any, bias: Any, source: Any, results: Any,
+    totals: Any, positions: Any, space: Any,
+) -> None:  # fmt: skip
+    """result[o] at each grid point = bias[o] + sum over (channel, tap) of weight[o, term] * what the point meets."""
+    multiply_points(
+        d, task, 0, kernels, weight.ctypes.data, offsets, bias, source.ctypes.data, results.ctypes.data,
+        totals[worker].ctypes.data, positions[worker], space[worker].ctypes.data,
+    )  # fmt: skip
+
+
+@driver
+def _multiply_band(
+    task: Any, worker: Any, d: Direct, f: Planes, inside: Any, fills: Any, kernels: Any, weight: Any, offsets: Any,
+    bias: Any, images: Any, results: Any, totals: Any, positions: Any, space: Any, planes: Any,
+) -> None:  # fmt: skip
+    """The same for a band of rows of an image, whose planes are the worker's."""
+    bands, tasks = (d.image_h + d.grid_h - 1) // d.grid_h, d.groups * d.panels * d.chunks
+    n, origin = task // bands, task % bands * d.grid_h
+    source = source_of_band(n, origin, fills, f, inside, images, planes[worker])
+    for each in range(n * tasks, (n + 1) * tasks):
+        multiply_points(
+            d, each, origin, kernels, weight.ctypes.data, offsets, bias, source, results.ctypes.data,
+            totals[worker].ctypes.data, positions[worker], space[worker].ctypes.data,
+        )  # fmt: skip
+
+
+class _Setup(NamedTuple):
+    """Everything that geometry, dtype and number of workers decide: made once, looked up after."""
+
+    direct: Direct
+    axes: tuple[Axis, Axis]  # of a band
+    inside: Array
+    offsets: Array
+    by_band: bool
+    tasks: int
+    spaces: tuple[
+        Space, ...
+    ]  # totals, positions, packed panels, and planes: of all images, or of a band for each worker
+    records: tuple[Array, Array]  # as compiled code takes them
+
+
+@lru_cache(maxsize=256)
+def _set_up(g: Geometry, workers: int, dtype: DType, is_packed: bool) -> _Setup:
+    vertical, horizontal = axes = forward_axes(g)
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    terms = channels * g.kernel_h * g.kernel_w
+    each = band_rows(axes, g.in_channels, g.batch, g.out_channels, terms, workers, dtype.itemsize)
+    if each > 0:
+        axes = vertical._replace(grid=each, padded=each + vertical.padded - vertical.grid), horizontal
+    crew = 1 if each > 0 else workers  # a band is one worker's: its channels are not cut for others
+    d = plan_direct(
+        axes, g.batch, g.groups, rows, channels, g.out_h * g.out_w, crew, dtype, vertical.grid, is_packed=is_packed
+    )
+    lanes = isa.here().vector_bytes // dtype.itemsize
+    widest = -(-d.vectors // d.panels) * lanes
+    planes = plane_elements(g.in_channels, *axes)
+    spaces = (
+        Space((workers, d.points * widest), name="totals"),
+        Space((workers, d.points), INDICES, "positions"),
+        Space((workers, d.together * widest), name="packed panel"),
+        Space((workers, planes) if each > 0 else (plane_elements(g.batch * g.in_channels, *axes),), name="planes"),
+    )
+    f, inside = filling(axes)
+    if each > 0:  # what lies inside the image is counted in its own rows
+        inside = filling((vertical, horizontal))[1]
+    tasks = g.batch * d.bands * (1 if each > 0 else d.tasks)
+    return _Setup(d, axes, inside, term_offsets(*axes, channels), each > 0, tasks, spaces, (passed(d), passed(f)))
+
+
+def _packed_space(g: Geometry, dtype: DType) -> Space:
+    terms = g.in_channels // g.groups * g.kernel_h * g.kernel_w
+    return Space((packed_elements(g.groups, g.out_channels // g.groups, terms, dtype),), name=PACKED_WEIGHT)
+
+
+def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
+    setup = _set_up(g, workers, dtype, False)
+    packed = _packed_space(g, dtype) if setup.direct.together == 0 else Space((0,), name=PACKED_WEIGHT)
+    return packed, *setup.spaces
+
+
+def _packed_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
+    return _set_up(g, workers, dtype, True).spaces
+
+
+def _pack_weight(workers: int, g: Geometry, weight: Any, packed: Any) -> None:
+    d, kernels = _set_up(g, 1, packed.dtype, True).direct, direct_kernels(packed.dtype)
+    launch(_pack, workers, d.groups * d.panels, packed.size / 4, d, kernels, weight.reshape(-1), packed)
+
+
+def _run(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, packed: Any, *spaces: Any) -> None:
+    setup = _set_up(g, workers, y.dtype, False)
+    flat = weight.reshape(-1)
+    if setup.direct.together == 0:
+        _pack_weight(workers, g, weight, packed)
+        flat = packed.view()
+        flat.flags.writeable = False  # as that of a plan: all run one compiled function
+    _multiply_all(workers, g, setup, x, flat, bias, y, *spaces)
+
+
+def _run_packed(workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *spaces: Any) -> None:
+    _multiply_all(workers, g, _set_up(g, workers, y.dtype, True), x, packed, bias, y, *spaces)
+
+
+def _multiply_all(
+    workers: int, g: Geometry, s: _Setup, x: Any, weight: Any, bias: Any, y: Any, totals: Any, positions: Any,
+    space: Any, planes: Any,
+) -> None:  # fmt: skip
+    ours = direct_kernels(y.dtype), weight, s.offsets, bias
+    direct, f = s.records
+    if s.by_band:
+        launch(
+            _multiply_band, workers, s.tasks, work_ns(g), direct, f, s.inside, kernels_of(y.dtype), *ours, x, y, totals,
+            positions, space, planes,
+        )  # fmt: skip
+        return
+    source = fill_planes(workers, s.axes, x, planes)
+    launch(_multiply, workers, s.tasks, work_ns(g), direct, *ours, source, y, totals, positions, space)
+
+
+def _declines(g: Geometry, dtype: DType) -> str | None:
+    if not COMPILED:
+        return "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
+    if dtype.kind != "f":
+        return f"it is for floating point, not {dtype}"
+    if g.in_channels * g.out_channels == 0:
+        return "there are no channels"
+    if g.in_channels // g.groups * g.kernel_h * g.kernel_w > TERMS_A_TOTAL:
+        return f"sums have more than {TERMS_A_TOTAL} terms"
+    return None
+
+
+def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    s = _set_up(g, workers, dtype, False)
+    d = s.direct
+    bands = f", bands of {d.grid_h} rows" if s.by_band else ""
+    how = f"in place, panels of {-(-d.rows // d.panels)} channels, {d.points} pixels at once{bands}; tasks: {s.tasks}"
+    filled = plane_elements(d.groups * d.channels, *s.axes)
+    return Cut(how, direct_share(d, filled, s.tasks, workers, dtype, is_packed=False))
+
+
+def _yields(g: Geometry, dtype: DType) -> str | None:
+    ours, theirs = (cut(g, 1, dtype).share_of_peak for cut in (_cut, implicit.forward_cut))
+    if ours > theirs:
+        return None
+    return f"pixels in lanes are expected to reach {theirs:.0%} of the peak, channels in lanes {ours:.0%}"
+
+
+ALGORITHM = Algorithm(
+    "direct",
+    _declines,
+    Operation(_run, _workspace, Packing(_packed_space, _pack_weight, _run_packed, _packed_workspace), _cut),
+    None,
+    None,
+    yields=_yields,
+)

@@ -1,0 +1,173 @@
+"""Direct convolution: grid points times the weights of a panel of output channels, with pixels read where they lie.
+
+Rows are grid points, terms are (channel, tap), lanes are channels of the result: the product of `product`, turned. So
+maps of any width fill all lanes, nothing is packed but the weights, and results are transposed when they are complete.
+Knows planes and panels; does not know whether it computes outputs or an input gradient.
+Source: as `direct_kernels`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..runtime.compile import kernel
+from ..simd import isa
+from ..typing import DType
+from .direct_kernels import ELEMENT, LANES, add_panel, land, most_rows, pack_panel
+from .planes import Axis
+from .summation import TERM_BLOCK
+
+
+class Direct(NamedTuple):
+    """A convolution, how it is cut into tasks, and how grid points meet the planes: all that compiled code is told."""
+
+    batch: int
+    groups: int
+    rows: int  # channels of the result of a group
+    channels: int  # of the planes of a group
+    taps: int
+    grid_h: int  # of a band
+    grid_w: int
+    image_h: int  # rows of the grid in all
+    padded_w: int  # pixels from a row of a plane to the next
+    each: int  # elements of all planes of a channel
+    result: int  # elements of a plane of the results
+    vectors: int  # of channels of the result of a group
+    panels: int  # that they are cut into
+    points: int  # grid points a task
+    chunks: int  # of grid points a band
+    together: int  # terms of weights that a task packs for itself at once; 0 where all are packed before
+
+    @property
+    def bands(self) -> int:
+        """Bands of rows of the grid, each filled and multiplied by one worker; one if planes are filled first."""
+        return -(-self.image_h // max(self.grid_h, 1))
+
+    @property
+    def tasks(self) -> int:
+        """Tasks a band of an image."""
+        return self.groups * self.panels * self.chunks
+
+
+# Grid points a task at most: their totals, beside the weights of a block of terms, stay in the second-level cache.
+MOST_POINTS = 256
+# Where a panel's weights serve one task only, the task packs them, so many terms at a time: 256 KiB in float32 stay in
+# the second-level cache, and what is read of each channel is long enough for the processor to read ahead.
+_TERMS_TOGETHER = 8 * TERM_BLOCK
+# Tasks a worker, to even out; and the fewest grid points that pay for reading a panel's weights again.
+_TASKS_A_WORKER, _LEAST_POINTS = 4, 48
+
+
+def plan_direct(
+    axes: tuple[Axis, Axis], batch: int, groups: int, rows: int, channels: int, result: int, workers: int, dtype: DType,
+    image_h: int, *, is_packed: bool,
+) -> Direct:  # fmt: skip
+    """How a band of `axes` is cut; `rows` and `channels` are those of a group, the grid has `image_h` rows in all.
+
+    With `is_packed`, weights are packed before in any case.
+    """
+    vertical, horizontal = axes
+    machine = isa.here()
+    vectors = -(-rows * dtype.itemsize // machine.vector_bytes)
+    panels = -(-vectors // machine.channel_vectors)
+    points = vertical.grid * horizontal.grid
+    chunks = -(-points // MOST_POINTS)
+    if workers > 1:
+        tasks = batch * groups * panels
+        if tasks * chunks % workers != 0:
+            chunks = max(chunks, min(-(-_TASKS_A_WORKER * workers // tasks), points // _LEAST_POINTS))
+    tile = most_rows(machine, -(-vectors // panels))
+    each = -(-points // max(chunks, 1))
+    if chunks > 1:
+        each = -(-each // tile) * tile
+    chunks = -(-points // max(each, 1))
+    terms = channels * vertical.taps * horizontal.taps
+    is_used_once = batch * chunks == 1 and image_h == vertical.grid
+    return Direct(
+        batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,
+        horizontal.padded, vertical.phases * horizontal.phases * vertical.padded * horizontal.padded, result, vectors,
+        panels, each, chunks, min(_TERMS_TOGETHER, terms) if is_used_once and not is_packed else 0,
+    )  # fmt: skip
+
+
+@kernel
+def first_vector(d: Direct, panel: Any) -> Any:
+    """The first vector of a panel: panels are of nearly equal width, the wider ones first."""
+    return panel * (d.vectors // d.panels) + min(panel, d.vectors % d.panels)
+
+
+def packed_elements(groups: int, rows: int, terms: int, dtype: DType) -> int:
+    """Elements of the packed weights: whole vectors of channels."""
+    lanes = isa.here().vector_bytes // dtype.itemsize
+    return groups * -(-rows // lanes) * lanes * terms
+
+
+@kernel
+def pack_weights(d: Direct, kernels: Any, group: Any, panel: Any, weight: Any, packed: Any) -> None:
+    """The weights (rows, terms) of a panel of a group as (terms, lanes); both arrays are flat."""
+    lanes, terms, size = kernels[LANES], d.channels * d.taps, kernels[ELEMENT]
+    first, stop = first_vector(d, panel), first_vector(d, panel + 1)
+    row = first * lanes
+    pack_panel(
+        kernels, weight.ctypes.data + (group * d.rows + row) * terms * size, terms, min(d.rows, stop * lanes) - row,
+        terms, packed.ctypes.data + (group * d.vectors + first) * lanes * terms * size, stop - first,
+    )  # fmt: skip
+
+
+@kernel
+def multiply_points(
+    d: Direct, task: Any, origin: Any, kernels: Any, weight: Any, offsets: Any, bias: Any, source: Any, results: Any,
+    totals: Any, positions: Any, space: Any,
+) -> None:  # fmt: skip
+    """One task of a band that begins with row `origin`: grid points of an image, and a panel of channels.
+
+    Tasks are (image, group, panel, chunk of grid points), the last one fastest. `weight` is packed, unless the task
+    packs it into `space`. These, `source`, `results` and `totals` are addresses, `source` of the planes of image 0;
+    `positions` is a list, `bias` an array, which may be empty.
+    """
+    size, lanes, terms = kernels[ELEMENT], kernels[LANES], d.channels * d.taps
+    first = task % d.chunks * d.points
+    points = min(d.points, min(d.grid_h, d.image_h - origin) * d.grid_w - first)
+    if points <= 0:
+        return
+    panel, image = task // d.chunks % d.panels, task // (d.chunks * d.panels)  # and group
+    group = image % d.groups
+    vector = first_vector(d, panel)
+    vectors, row = first_vector(d, panel + 1) - vector, vector * lanes
+    _list_points(positions, first, points, d.grid_w, d.padded_w)
+    channel, channels = group * d.rows + row, min(d.rows - row, vectors * lanes)
+    of_panel = weight + (group * d.vectors + vector) * lanes * terms * size
+    of_channel = weight + channel * terms * size
+    planes = source + image * d.channels * d.each * size
+    for term in range(0, terms, TERM_BLOCK):
+        of_block = of_panel + term * vectors * lanes * size
+        if d.together > 0:
+            done = term % d.together
+            if done == 0:
+                here = min(d.together, terms - term)
+                pack_panel(kernels, of_channel + term * size, terms, channels, here, space, vectors)
+            of_block = space + done * vectors * lanes * size
+        add_panel(
+            kernels, planes, positions.ctypes.data, points, offsets.ctypes.data + 8 * term,
+            min(TERM_BLOCK, terms - term), of_block, vectors, totals, 1 if term > 0 else 0,
+        )  # fmt: skip
+    target = (image * d.rows + row) * d.result + origin * d.grid_w + first
+    land(
+        kernels, totals, vectors, points, channels, results + target * size, d.result,
+        bias.ctypes.data + channel * size if bias.size > 0 else 0,
+    )  # fmt: skip
+
+
+@kernel
+def _list_points(positions: Any, first: Any, points: Any, grid_w: Any, padded_w: Any) -> None:
+    """positions[p] = the pixel that grid point `first + p` meets, counted from where grid point (0, 0) meets a tap."""
+    i = first // grid_w
+    k = first - i * grid_w
+    p = 0
+    while p < points:
+        run = min(grid_w - k, points - p)
+        for q in range(run):
+            positions[p + q] = i * padded_w + k + q
+        p += run
+        k = 0
+        i += 1

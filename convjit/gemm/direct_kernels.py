@@ -1,0 +1,246 @@
+"""The micro-kernels of direct convolution: a register tile of pixels x output channels, and transposition.
+
+Knows pixels, lanes, terms and addresses; does not know what is convolved. A tile is rows x lanes chains held in
+registers, where rows are grid points and lanes are channels of the result: for each term it loads the weights of all
+its channels and, for each row, the one pixel that it meets into all lanes. Pixels are read where they lie, so that
+nothing is packed but the weights.
+Source: E. Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures" (2018);
+J. Zhang, F. Franchetti, T. Low, "High Performance Zero-Memory Overhead Direct Convolutions" (2018).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from ..runtime import emitting
+from ..runtime.compile import kernel, passed
+from ..simd import isa
+from ..simd.vectors import Vectors, index
+from ..typing import Array, DType
+
+# What compiled code is told of a dtype's kernels, an int64 array: numbers, then addresses.
+ELEMENT = 0  # bytes an element
+LANES = 1  # lanes a vector
+WIDEST = 2  # vectors a panel
+PANEL = 3
+LAND = 4
+PACK = 5
+
+# A pointer for each row, and four that a loop needs: more rows would not leave the sixteen general registers.
+_MOST_ROWS = 8
+
+
+@cache
+def kernels(dtype: DType) -> Array:
+    """The kernels of a dtype for this machine, compiled or loaded on the first call."""
+    row = isa.here()
+    addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features)
+    entries = (addresses[name] for name in ("panel", "land", "pack"))
+    return passed((dtype.itemsize, row.vector_bytes // dtype.itemsize, row.channel_vectors, *entries))
+
+
+def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
+    """What is emitted for a dtype, by name: the number of arguments, and the body."""
+    row = isa.here()
+    lanes = row.vector_bytes // dtype.itemsize
+    found = {
+        f"tile_{rows}_{vectors}": (9, _tile(dtype, lanes, rows, vectors))
+        for vectors in range(1, row.channel_vectors + 1)
+        for rows in tile_rows(row, vectors)
+    }
+    found["panel"] = (10, _panel(dtype, lanes, row))
+    return found | {
+        "land": (7, _transpose(dtype, lanes, is_result=True)),
+        "pack": (6, _transpose(dtype, lanes, is_result=False)),
+    }
+
+
+def most_rows(row: isa.InstructionSet, vectors: int) -> int:
+    """Rows of the tile of so many vectors: chains, the vectors of a term and a pixel fill the registers."""
+    return min(_MOST_ROWS, (row.registers - 1) // vectors - 1)
+
+
+def tile_rows(row: isa.InstructionSet, vectors: int) -> list[int]:
+    """Heights that tiles are emitted for; what is left of a number of rows is put together from the smaller ones."""
+    most = most_rows(row, vectors)
+    return sorted({most, *(size for size in (1, 2, 4) if size < most)}, reverse=True)
+
+
+def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
+    """A register tile.
+
+    totals[r*pitch + j] = sum over t of source[positions[r] + offsets[t]] * weights[t*weights_pitch + j], r < rows, j
+    in all vectors, t in order, one fma a term; with `extend`, added to what the total was.
+    """
+
+    def body(builder: Any, arguments: Any) -> None:
+        v = Vectors(builder, dtype, lanes)
+        source, positions, offsets, terms, weights, weights_pitch, totals, pitch, extend = arguments
+        begin, where = v.pointer(source), v.integers(positions)
+        # Pointers of which LLVM knows nothing: else it derives one from another, anew for each term.
+        pixels = [v.opaque(v.offset(begin, v.element(v.offset(where, r)))) for r in range(rows)]
+
+        def add_term(values: list[Any]) -> list[Any]:
+            offset, met, *chains = values
+            at = v.element(offset)
+            of_term = [v.load(v.offset(met, j * lanes)) for j in range(vectors)]
+            extended = []
+            for r, pixel in enumerate(pixels):
+                value = v.splat(v.offset(pixel, at))
+                extended += [v.fma(value, of_term[j], chains[r * vectors + j]) for j in range(vectors)]
+            return [v.offset(offset, 1), v.offset(met, weights_pitch), *extended]
+
+        carried = [v.integers(offsets), v.pointer(weights), *[v.zero] * (rows * vectors)]
+        chains = v.loop(terms, carried, add_term)[2:]
+        place = v.pointer(totals)
+        rows_of = [v.offset(place, builder.mul(pitch, index(r))) for r in range(rows)]
+        places = [v.offset(row, j * lanes) for row in rows_of for j in range(vectors)]
+        sums = v.either(
+            extend, lambda: [v.add(v.load(at), chain) for at, chain in zip(places, chains, strict=True)], lambda: chains
+        )
+        for total, at in zip(sums, places, strict=True):
+            v.store(total, at)
+
+    return body
+
+
+def _panel(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
+    """Cover any number of pixels with register tiles, for a panel of so many vectors."""
+
+    def body(builder: Any, arguments: Any) -> None:
+        v = Vectors(builder, dtype, lanes)
+        source, positions, pixels, offsets, terms, weights, vectors, totals, pitch, extend = arguments
+        size = index(dtype.itemsize)
+        weights_pitch = builder.mul(vectors, index(lanes))
+
+        def run_tiles(height: int, width: int, times: Any, values: list[Any]) -> list[Any]:
+            def run_tile(values: list[Any]) -> list[Any]:
+                where, to = values
+                v.call(
+                    f"tile_{height}_{width}", source, where, offsets, terms, weights, weights_pitch, to, pitch, extend
+                )
+                down = builder.mul(builder.mul(pitch, size), index(height))
+                return [builder.add(where, index(8 * height)), builder.add(to, down)]
+
+            return v.loop(times, values, run_tile)
+
+        for width in range(1, row.channel_vectors + 1):
+            is_width = builder.zext(builder.icmp_signed("==", vectors, index(width)), vectors.type)
+
+            def run_rows(width: int = width) -> list[Any]:
+                at, left = [positions, totals], pixels
+                for height in tile_rows(row, width):
+                    at = run_tiles(height, width, builder.sdiv(left, index(height)), at)
+                    left = builder.srem(left, index(height))
+                return []
+
+            v.either(is_width, run_rows, list)
+
+    return body
+
+
+def _transpose(dtype: DType, lanes: int, *, is_result: bool) -> emitting.Body:
+    """Transpose a matrix in squares of as many rows and columns as a vector has lanes.
+
+    target[c*target_pitch + r] = source[r*source_pitch + c], r < rows, c < columns. To results bias[c] is added, if
+    `bias` is not address 0. Of weights, whole vectors are written, with zeros for rows that are not there.
+    """
+
+    def body(builder: Any, arguments: Any) -> None:
+        v = Vectors(builder, dtype, lanes)
+        source, source_pitch, rows, columns, target, target_pitch, *rest = arguments
+
+        def transpose(bias: Any) -> list[Any]:
+            # Square by square along a channel, whose elements lie beside one another where the array is large.
+            channels, along = (columns, rows) if is_result else (rows, columns)
+
+            def move_channels(first: Any, _: list[Any]) -> list[Any]:
+                def move_along(second: Any, _: list[Any]) -> list[Any]:
+                    r, c = (second, first) if is_result else (first, second)
+                    return move(builder.mul(r, index(lanes)), builder.mul(c, index(lanes)), bias)
+
+                return v.counted_loop(squares(along), [], move_along)
+
+            return v.counted_loop(squares(channels), [], move_channels)
+
+        def squares(count: Any) -> Any:
+            return builder.sdiv(builder.add(count, index(lanes - 1)), index(lanes))
+
+        def move(r: Any, c: Any, bias: Any) -> list[Any]:
+            rows_left, columns_left = builder.sub(rows, r), builder.sub(columns, c)
+            in_rows, in_columns = v.first(rows_left), v.first(columns_left)
+            from_row = _pointers(
+                v, v.offset(v.offset(v.pointer(source), builder.mul(r, source_pitch)), c), source_pitch
+            )
+            to_row = _pointers(v, v.offset(v.offset(v.pointer(target), builder.mul(c, target_pitch)), r), target_pitch)
+            shift = None if bias is None else v.load_masked(v.offset(v.pointer(bias), c), in_columns)
+
+            def turned(values: list[Any]) -> list[Any]:
+                return v.transposed(values if shift is None else [v.add(value, shift) for value in values])
+
+            def whole() -> list[Any]:
+                for value, at in zip(turned([v.load(at) for at in from_row]), to_row, strict=True):
+                    v.store(value, at)
+                return []
+
+            def cut() -> list[Any]:
+                masks = [v.only_if(builder.icmp_signed(">", rows_left, index(i)), in_columns) for i in range(lanes)]
+                found = turned([v.load_masked(at, mask) for at, mask in zip(from_row, masks, strict=True)])
+                written = in_rows if is_result else v.first(index(lanes))
+                for i, (value, at) in enumerate(zip(found, to_row, strict=True)):
+                    v.store_masked(value, at, v.only_if(builder.icmp_signed(">", columns_left, index(i)), written))
+                return []
+
+            least = v.least(rows_left, columns_left)
+            v.either(builder.zext(builder.icmp_signed(">=", least, index(lanes)), r.type), whole, cut)
+            return []
+
+        if is_result:
+            v.either(rest[0], lambda: transpose(rest[0]), lambda: transpose(None))
+        else:
+            transpose(None)
+
+    return body
+
+
+def _pointers(v: Vectors, first: Any, pitch: Any) -> list[Any]:
+    """Pointers to as many rows as a vector has lanes."""
+    found = [first]
+    for _ in range(1, v.lanes):
+        found.append(v.offset(found[-1], pitch))
+    return found
+
+
+_call_panel = emitting.caller(10)
+_call_land = emitting.caller(7)
+_call_pack = emitting.caller(6)
+
+
+@kernel
+def add_panel(
+    kernels: Any, source: Any, positions: Any, pixels: Any, offsets: Any, terms: Any, weights: Any, vectors: Any,
+    totals: Any, extend: Any,
+) -> None:  # fmt: skip
+    """totals[p, j] (+)= sum over t of source[positions[p] + offsets[t]] * weights[t, j], see `_tile`.
+
+    A panel of so many vectors: totals and weights are rows of them. All but the counts are addresses.
+    """
+    _call_panel(
+        kernels[PANEL], source, positions, pixels, offsets, terms, weights, vectors, totals, vectors * kernels[LANES],
+        extend,
+    )  # fmt: skip
+
+
+@kernel
+def land(
+    kernels: Any, totals: Any, vectors: Any, pixels: Any, channels: Any, target: Any, pitch: Any, bias: Any
+) -> None:
+    """target[c*pitch + p] = totals[p, c] + bias[c] for a panel of so many vectors; `bias` may be 0."""
+    _call_land(kernels[LAND], totals, vectors * kernels[LANES], pixels, channels, target, pitch, bias)
+
+
+@kernel
+def pack_panel(kernels: Any, weight: Any, pitch: Any, channels: Any, terms: Any, target: Any, vectors: Any) -> None:
+    """target[t, c] = weight[c*pitch + t], in a panel of so many vectors; zero for channels that are not there."""
+    _call_pack(kernels[PACK], weight, pitch, channels, terms, target, vectors * kernels[LANES])

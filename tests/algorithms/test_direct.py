@@ -1,0 +1,174 @@
+"""Lanes of output channels: the bits of the reference, whatever tile, panel, block or chunk an output falls into."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from same_bits import REFERENCE
+
+from convjit import conv2d, conv2d_plan
+from convjit.algorithms import ALGORITHMS, direct
+from convjit.functional import bilinear, calls
+from convjit.gemm import direct as cutting
+from convjit.geometry import conv2d_geometry
+from convjit.testing import Problem
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+NAME = direct.ALGORITHM.name
+DTYPES = ["float32", "float64"]
+
+
+def problem(batch, channels, image, filters, kernel, groups=1, **options):
+    return Problem((batch, channels, *image), (filters, channels // groups, *kernel), groups=groups, **options)
+
+
+AWKWARD = {
+    "one pixel": problem(1, 1, (1, 1), 1, (1, 1)),
+    "one filter": problem(2, 3, (9, 7), 1, (3, 3), padding=1),
+    "one channel": problem(1, 1, (17, 18), 40, (5, 5), padding=2),
+    "1x1": problem(2, 70, (7, 7), 65, (1, 1)),
+    "1x1 with a stride": problem(2, 20, (15, 13), 33, (1, 1), stride=2),
+    "1x1 padded": problem(1, 20, (5, 5), 17, (1, 1), padding=2),
+    "128 terms": problem(1, 128, (6, 6), 16, (1, 1)),
+    "129 terms": problem(1, 129, (6, 6), 16, (1, 1)),
+    "weights of several packings": problem(1, 130, (5, 5), 70, (3, 3), padding=1),
+    "a last packing of one term": problem(1, 1025, (3, 3), 18, (1, 1)),
+    "rows of a tile": problem(1, 4, (1, 8 * 7 + 7), 100, (3, 3), padding=1),
+    "chunks of points": problem(1, 5, (23, 29), 50, (3, 3), padding=1),
+    "points of several images": problem(5, 6, (7, 7), 30, (3, 3), padding=1),
+    "stride of 2": problem(2, 9, (21, 20), 35, (3, 3), stride=2, padding=1),
+    "stride over kernel": problem(1, 9, (21, 20), 20, (2, 2), stride=(3, 4)),
+    "dilation": problem(1, 9, (14, 15), 20, (3, 3), dilation=(2, 3), padding=2),
+    "dilation with a stride": problem(1, 9, (21, 20), 20, (3, 3), stride=2, dilation=(3, 2), padding=3),
+    "groups": problem(2, 12, (9, 10), 60, (3, 3), groups=3, padding=1),
+    "groups of one filter": problem(1, 12, (9, 10), 6, (3, 3), groups=6, padding=1),
+    "padding on one side": problem(1, 3, (5, 6), 20, (3, 3), padding=((0, 20), (20, 0))),
+    "kernel in the padding": problem(1, 2, (1, 1), 20, (9, 9), padding="full"),
+    "bands": problem(1, 40, (150, 90), 20, (3, 3), padding=1),
+    "bands with a stride": problem(2, 30, (150, 190), 10, (3, 3), stride=2, padding=1),
+    "longest sums": problem(1, 1 << 14, (2, 1), 3, (1, 1)),
+    **{f"{n} filters": problem(1, 3, (4, 5), n, (3, 3), padding=1) for n in (2, 7, 8, 9, 15, 16, 17, 31, 33, 48, 49)},
+    **{f"{n} filters": problem(1, 2, (3, 5), n, (2, 2)) for n in (63, 64, 65, 79, 81, 96, 97, 112, 128, 129, 145, 161)},
+    **{f"{n} points": problem(1, 2, (1, n), 18, (1, 1)) for n in (2, 3, 4, 5, 6, 7, 9, 13, 47, 255, 256, 257, 513)},
+}  # fmt: skip
+
+
+def arrays(problem, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = (problem.x_shape, problem.weight_shape, problem.weight_shape[:1])
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def assert_same(problem, given_arrays, wanted):
+    """By the function and by a plan, whose weights are packed before."""
+    x, weight, bias = given_arrays
+    plan = conv2d_plan(weight, bias, **problem.options, algorithm=NAME)
+    for y in (conv2d(x, weight, bias, **problem.options, algorithm=NAME), plan(x)):
+        assert y.tobytes() == wanted.tobytes(), (problem, np.argwhere(y != wanted)[:3].tolist())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_problems(name, dtype, monkeypatch):
+    given_arrays = arrays(AWKWARD[name], dtype, len(name))
+    wanted = conv2d(*given_arrays, **AWKWARD[name].options, algorithm=REFERENCE)
+    for crew in (1, 2, 3):
+        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        assert_same(AWKWARD[name], given_arrays, wanted)
+
+
+@st.composite
+def problems(draw):
+    """Any window, and channels around a vector and a panel."""
+    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    stride, dilation = (draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(2))
+    pads = draw(st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2))
+    least = [max(1, (k - 1) * d + 1 - sum(p)) for k, d, p in zip(kernel, dilation, pads, strict=True)]
+    image = draw(st.integers(0, 9)) + least[0], draw(st.integers(0, 20)) + least[1]
+    groups = draw(st.sampled_from((1, 1, 2, 3)))
+    channels, filters = draw(st.integers(1, 12)), draw(st.integers(1, 20) | st.integers(30, 70))
+    options = {"stride": stride, "dilation": dilation, "padding": pads}
+    return problem(draw(st.integers(1, 3)), channels * groups, image, filters * groups, kernel, groups, **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(problem=problems(), seed=st.integers(0, 1 << 20))
+def test_drawn_problems(problem, seed, dtype):
+    given_arrays = arrays(problem, dtype, seed)
+    assert_same(problem, given_arrays, conv2d(*given_arrays, **problem.options, algorithm=REFERENCE))
+
+
+@pytest.mark.parametrize("points", [1, 5, 48])
+@pytest.mark.parametrize("name", ["chunks of points", "bands", "stride of 2", "weights of several packings", "groups"])
+def test_chunks_of_any_size_give_the_same_bits(name, points, monkeypatch):
+    given_arrays = arrays(AWKWARD[name], "float32")
+    wanted = conv2d(*given_arrays, **AWKWARD[name].options, algorithm=NAME)
+    monkeypatch.setattr(cutting, "MOST_POINTS", points)
+    cached = direct._set_up, calls.decide  # which keeps workspaces
+    for function in cached:
+        function.cache_clear()
+    try:
+        assert_same(AWKWARD[name], given_arrays, wanted)
+    finally:
+        for function in cached:
+            function.cache_clear()
+
+
+def test_special_values():
+    """Padding is the value zero: a NaN or an infinite weight that meets it shows."""
+    rng = np.random.default_rng(0)
+    pool = np.array([0.0, -0.0, 1e-45, -1e-40, 3e38, -3e38, 1.0, -1.0, np.inf], np.float32)
+    for name in ("stride of 2", "padding on one side", "weights of several packings"):
+        shapes = (AWKWARD[name].x_shape, AWKWARD[name].weight_shape, AWKWARD[name].weight_shape[:1])
+        given_arrays = [rng.choice(pool, s, p=[0.2, 0.2, 0.1, 0.1, 0.1, 0.1, 0.09, 0.1, 0.01]) for s in shapes]
+        got, wanted = (conv2d(*given_arrays, **AWKWARD[name].options, algorithm=row) for row in (NAME, REFERENCE))
+        np.testing.assert_array_equal(got, wanted)
+        np.testing.assert_array_equal(np.signbit(got[~np.isnan(got)]), np.signbit(wanted[~np.isnan(wanted)]))
+
+
+def test_a_sum_of_nothing_but_negative_zeros_stays_negative():
+    """No bias is nothing, not a zero that is added."""
+    x, weight = np.full((1, 1, 1, 20), -1.0, np.float32), np.full((20, 1, 1, 1), 0.0, np.float32)
+    wanted = conv2d(x, weight, algorithm=REFERENCE)
+    assert conv2d(x, weight, algorithm=NAME).tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_integers_are_exact(dtype):
+    x, weight = np.full((1, 128, 4, 4), 256, dtype), np.full((20, 128, 1, 1), 128, dtype)
+    assert (conv2d(x, weight, algorithm=NAME) == 1 << 22).all()
+
+
+def test_no_images():
+    x, weight = np.ones((0, 2, 5, 5), np.float32), np.ones((20, 2, 3, 3), np.float32)
+    assert conv2d(x, weight, algorithm=NAME).shape == (0, 20, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "weight_shape", "dtype", "reason"),
+    [
+        ((1, 0, 5, 5), (4, 0, 3, 3), "float32", "there are no channels"),
+        ((1, 1, 130, 130), (1, 1, 129, 128), "float32", "sums have more than 16384 terms"),
+        ((1, 4, 5, 5), (4, 4, 3, 3), "int64", "it is for floating point, not int64"),
+    ],
+)
+def test_it_says_what_it_declines(x_shape, weight_shape, dtype, reason):
+    geometry = conv2d_geometry("test", x_shape, weight_shape, 1, 0, 1, 1)
+    assert direct.ALGORITHM.declines(geometry, np.dtype(dtype)) == reason
+
+
+def test_it_yields_where_pixels_fill_lanes_better():
+    """Few terms a result, and few filters: what is transposed in the end is not paid for."""
+    few = conv2d_geometry("test", (1, 3, 224, 224), (8, 3, 3, 3), 1, 1, 1, 1)
+    narrow = conv2d_geometry("test", (1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)
+    assert "pixels in lanes are expected to reach" in direct.ALGORITHM.yields(few, np.dtype("float32"))
+    assert direct.ALGORITHM.yields(narrow, np.dtype("float32")) is None
+
+
+@pytest.mark.parametrize("row", ALGORITHMS, ids=lambda row: row.name)
+def test_a_row_that_yields_runs_when_it_is_named(row, monkeypatch):
+    geometry = conv2d_geometry("test", (1, 3, 16, 16), (8, 3, 3, 3), 1, 1, 1, 1)
+    if row.declines(geometry, np.dtype("float32")) is None:
+        x, weight = np.ones((1, 3, 16, 16), np.float32), np.ones((8, 3, 3, 3), np.float32)
+        assert conv2d(x, weight, padding=1, algorithm=row.name).shape == (1, 8, 16, 16)

@@ -52,6 +52,11 @@ class Tile(NamedTuple):
     taps: int
     points: tuple[Surd, ...]
 
+    @property
+    def window(self) -> int:
+        """Inputs of a row, and products."""
+        return self.outputs + self.taps - 1
+
 
 # Points and their inverses keep all matrices' entries near 1. With {0, +-1, +-2} instead the error of 3x3 layers is
 # more than twice as large.
@@ -60,7 +65,7 @@ F4X3 = Tile(4, 3, (ZERO, *(Surd(Fraction(0), Fraction(sign, n)) for n in (2, 1) 
 
 def matrices(tile: Tile) -> tuple[Matrix, Matrix, Matrix]:
     """`AT` (m, a), `G` (a, r) and `BT` (a, a) with a = m + r - 1."""
-    size = tile.outputs + tile.taps - 1
+    size = tile.window
     at = [[power(p, i) for p in tile.points] + [ONE if i == tile.outputs - 1 else ZERO] for i in range(tile.outputs)]
     g, bt = [], []
     for j, point in enumerate(tile.points):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from convjit import conv2d, conv2d_backward, conv2d_input_grad, conv2d_plan
-from convjit.algorithms import ALGORITHMS, choose, winograd
+from convjit.algorithms import ALGORITHMS, choose, winograd, winograd_cut, winograd_weights
+from convjit.algorithms.algorithm import PACKED_WEIGHT
 from convjit.functional import bilinear, calls
 from convjit.geometry import conv2d_geometry
 from convjit.runtime.compile import passed
@@ -21,9 +22,11 @@ LAYERS = {
     "64 channels": Problem((1, 64, 56, 56), (64, 64, 3, 3), padding=1),
     "128 channels": Problem((2, 128, 28, 28), (128, 128, 3, 3), padding=1),
     "256 channels": Problem((1, 256, 14, 14), (256, 256, 3, 3), padding=1),
-    "512 channels": Problem((1, 512, 8, 8), (512, 512, 3, 3), padding=1),
+    "512 channels": Problem((1, 512, 14, 14), (512, 512, 3, 3), padding=1),
     "a large map": Problem((1, 16, 224, 224), (16, 16, 3, 3), padding=1),
     "few filters": Problem((1, 128, 28, 28), (32, 128, 3, 3), padding=1),
+    "dilated": Problem((1, 256, 28, 28), (256, 256, 3, 3), padding=2, dilation=2),
+    "far dilated": Problem((1, 128, 36, 36), (64, 128, 3, 3), padding=3, dilation=3),
 }
 
 # Around tiles (4 pixels), windows (6), vectors (4, 8, 16 lanes), panels (2 vectors), blocks of channels (128).
@@ -43,6 +46,13 @@ AWKWARD = {
     "a column": Problem((1, 4, 200, 3), (5, 4, 3, 3), padding=((0, 0), (1, 0))),
     "wrapped edges": Problem((1, 2, 8, 9), (3, 2, 3, 3), padding=2, padding_mode="wrap"),
     "many images": Problem((70, 4, 4, 4), (8, 4, 3, 3), padding=1),
+    "phases of different sizes": Problem((2, 5, 19, 45), (7, 5, 3, 3), padding=2, dilation=(3, 2)),
+    "dilated along rows": Problem((2, 5, 9, 23), (7, 5, 3, 3), dilation=(1, 4)),
+    "dilated down columns": Problem((2, 17, 23, 40), (33, 17, 3, 3), padding=((4, 0), (0, 2)), dilation=(5, 1)),
+    "more phases than pixels": Problem((2, 3, 5, 4), (4, 3, 3, 3), padding=(9, 11), dilation=(9, 11)),
+    "a far dilation": Problem((1, 3, 4, 5), (4, 3, 3, 3), padding=700, dilation=700),
+    "dilated beyond the padding": Problem((1, 3, 70, 131), (4, 3, 3, 3), padding=((7, 3), (0, 9)), dilation=2),
+    "dilated 200 channels": Problem((1, 200, 13, 12), (18, 200, 3, 3), padding="same", dilation=3),
     **{f"{n} wide": Problem((1, 3, 6, n), (2, 3, 3, 3)) for n in (5, 6, 7, 17, 18, 19, 33, 34, 35, 66, 67, 130)},
 }
 
@@ -51,8 +61,9 @@ CUTS = {
     "as it is": {},
     "small blocks": {"_MOST_TILES": 3, "_FEWEST_TILES": 3},
     "small blocks without lasting weights": {"_MOST_TILES": 5, "_FEWEST_TILES": 5, "_LASTING_BYTES": -1},
-    "waves": {"_TASK_MULTIPLICATIONS": -1, "_MOST_TILES": 6, "_FEWEST_TILES": 6},
-    "waves of one block": {"_TASK_MULTIPLICATIONS": -1, "_MOST_TILES": 20, "_LASTING_BYTES": -1, "_WAVE_BYTES": 0},
+    "a task for each panel": {"_TASK_MULTIPLICATIONS": 1, "_MOST_TILES": 6, "_FEWEST_TILES": 6},
+    "and weights of its own": {"_TASK_MULTIPLICATIONS": 1, "_MOST_TILES": 20, "_LASTING_BYTES": -1},
+    "panels together": {"_NEAR_BYTES": -1, "_LASTING_BYTES": 1 << 40, "_MOST_TILES": 9},
 }
 
 
@@ -81,17 +92,17 @@ def cut(monkeypatch):
 
     def set_cut(name, workers):
         for setting in {key for settings in CUTS.values() for key in settings}:
-            monkeypatch.setattr(winograd, setting, CUTS[name].get(setting, DEFAULTS[setting]))
+            monkeypatch.setattr(winograd_cut, setting, CUTS[name].get(setting, DEFAULTS[setting]))
         monkeypatch.setattr(bilinear, "workers", lambda nanoseconds: workers)
-        winograd._cut.cache_clear()
+        winograd_cut.cut_of.cache_clear()
         calls.decide.cache_clear()
 
     yield set_cut
-    winograd._cut.cache_clear()
+    winograd_cut.cut_of.cache_clear()
     calls.decide.cache_clear()
 
 
-DEFAULTS = {key: getattr(winograd, key) for settings in CUTS.values() for key in settings}
+DEFAULTS = {key: getattr(winograd_cut, key) for settings in CUTS.values() for key in settings}
 
 
 def numbers(problem, dtype, seed=0):
@@ -157,9 +168,10 @@ def test_drawn_problems(data, dtype):
     sizes, pads = st.integers(1, 40), st.tuples(st.integers(0, 4), st.integers(0, 4))
     channels = st.integers(1, 20)
     image, padding = (data.draw(sizes), data.draw(sizes)), (data.draw(pads), data.draw(pads))
-    image = tuple(max(n, 3 - sum(p)) for n, p in zip(image, padding, strict=True))
     c, o = data.draw(channels), data.draw(channels)
-    problem = Problem((data.draw(st.integers(1, 3)), c, *image), (o, c, 3, 3), padding=padding)
+    dilation = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    image = tuple(max(n, 2 * d + 1 - sum(p)) for n, d, p in zip(image, dilation, padding, strict=True))
+    problem = Problem((data.draw(st.integers(1, 3)), c, *image), (o, c, 3, 3), padding=padding, dilation=dilation)
     arrays = numbers(problem, dtype)
     assert max(errors(problem, arrays, results(problem, arrays, "winograd"))) <= BOUND[dtype]
 
@@ -186,14 +198,51 @@ def test_no_task_writes_what_is_another_ones(way, cut, monkeypatch):
         for task in reversed(range(tasks)):
             driver.serial(task, task + 1, *map(passed, arguments))
 
-    for problem in (AWKWARD["35 wide"], AWKWARD["a padded line"], AWKWARD["odd everything"]):
+    for problem in (AWKWARD["35 wide"], AWKWARD["phases of different sizes"], AWKWARD["odd everything"]):
         arrays = numbers(problem, "float32")
         cut(way, 1)
         wanted = results(problem, arrays, "winograd")
         with monkeypatch.context() as patch:
-            patch.setattr(winograd, "launch", backwards)
+            for module in (winograd, winograd_weights):
+                patch.setattr(module, "launch", backwards)
             for got, values in zip(results(problem, arrays, "winograd"), wanted, strict=True):
                 assert_array_equal(got, values)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_real_layers_keep_the_bound_on_positive_numbers(name, dtype):
+    """Which add up: the sums are large, and so are their errors."""
+    problem = LAYERS[name]
+    arrays = [abs(array) for array in numbers(problem, dtype)]
+    exact = results(problem, [a.astype("float64") for a in arrays], "implicit")
+    for values, wanted in zip(results(problem, arrays, "winograd"), exact, strict=True):
+        assert np.linalg.norm(values - wanted) <= BOUND[dtype] * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["odd everything", "phases of different sizes", "more phases than pixels", "full"])
+@pytest.mark.usefixtures("takes_all")
+def test_the_input_gradient_is_the_adjoint(name, dtype):
+    """<y, dy> = <x, dx>, with small integers, of which the true values are known exactly."""
+    problem, rng = AWKWARD[name], np.random.default_rng(0)
+    shapes = (problem.x_shape, problem.weight_shape, problem.y_shape)
+    x, weight, dy = (rng.integers(-3, 4, shape).astype(dtype) for shape in shapes)
+    y, dx = results(problem, [x, weight, np.zeros(len(weight), dtype), dy], "winograd")
+    assert_array_equal(np.rint(y), conv2d(x, weight, **problem.options))
+    assert_array_equal(np.rint(dx), conv2d_input_grad(dy, weight, x.shape[-2:], **problem.options))
+    assert np.vdot(np.rint(y), dy) == np.vdot(x, np.rint(dx))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("takes_all")
+def test_a_dilated_convolution_is_a_dense_one_in_each_phase(dtype):
+    """To the bit: the same tiles, multiplied in the same order."""
+    x, weight, bias, _ = numbers(Problem((2, 6, 24, 36), (9, 6, 3, 3), padding=1), dtype)
+    y = conv2d(x, weight, bias, padding=(2, 3), dilation=(2, 3), algorithm="winograd")
+    for row, col in np.ndindex(2, 3):
+        phase = conv2d(x[:, :, row::2, col::3], weight, bias, padding=1, algorithm="winograd")
+        assert_array_equal(y[:, :, row::2, col::3], phase)
 
 
 def test_a_bad_pixel_stays_in_its_image():
@@ -221,7 +270,8 @@ def test_workspaces_are_small():
         for dtype in map(np.dtype, DTYPES):
             g = conv2d_geometry("test", problem.batched_x_shape, problem.weight_shape, 1, 1, 1, 1)
             spaces = NAMED["winograd"].forward.workspace(g, 4, dtype)
-            size = sum(int(np.prod(space.shape)) for space in (*spaces[:2], *spaces[3:])) * dtype.itemsize
+            bytes_of = {s.name: int(np.prod(s.shape)) * (s.dtype or dtype).itemsize for s in spaces}
+            size = sum(bytes_of.values()) - bytes_of[PACKED_WEIGHT]
             assert size <= max(2 * np.prod(g.x_shape) * dtype.itemsize, 32 << 20), problem
 
 
@@ -231,8 +281,8 @@ X, W = (1, 64, 28, 28), (64, 64, 3, 3)
 DECLINED = {
     "5x5": ((X, (64, 64, 5, 5), 1, 2, 1, 1), "3x3 kernels, not 5x5"),
     "3x1": ((X, (64, 64, 3, 1), 1, 0, 1, 1), "3x3 kernels, not 3x1"),
-    "stride": ((X, W, (1, 2), 1, 1, 1), "stride 1"),
-    "dilation": ((X, W, 1, 1, (2, 1), 1), "dilation 1"),
+    "stride": ((X, W, (1, 2), 1, 1, 1), "stride 1, not 1x2"),
+    "far apart": ((X, W, 1, 14, 14, 1), "take longer"),
     "groups": ((X, (64, 32, 3, 3), 1, 1, 1, 2), "one group, not 2"),
     "three channels": (((1, 3, 224, 224), (64, 3, 3, 3), 1, 1, 1, 1), "take longer"),
     "one filter": ((X, (1, 64, 3, 3), 1, 1, 1, 1), "take longer"),
@@ -298,14 +348,18 @@ def test_gradients_of_both_kinds_come_with_one_name():
 def test_a_plan_transforms_weights_once(dtype, monkeypatch):
     """Whether a call would let them last or not, a plan's are all there, and give the call's bits."""
     transformed = []
-    transform = winograd._transform_all
+    transform = winograd.transform_all
 
     def counted(*arguments):
         transformed.append(1)
         transform(*arguments)
 
-    monkeypatch.setattr(winograd, "_transform_all", counted)
-    for problem in (Problem((2, 20, 19, 23), (40, 20, 3, 3), padding=1), Problem((1, 300, 4, 4), (33, 300, 3, 3))):
+    monkeypatch.setattr(winograd, "transform_all", counted)
+    for problem in (
+        Problem((2, 20, 19, 23), (40, 20, 3, 3), padding=1),
+        Problem((1, 300, 4, 4), (33, 300, 3, 3)),
+        Problem((2, 20, 19, 23), (40, 20, 3, 3), padding=3, dilation=2),
+    ):
         rng = np.random.default_rng(0)
         x, weight = (rng.standard_normal(shape).astype(dtype) for shape in (problem.x_shape, problem.weight_shape))
         images = (x, x[:1], np.concatenate([x, x], axis=2))

@@ -69,31 +69,34 @@ def numbers(shape, dtype, seed=0):
 
 
 @kernel
-def _mix_rows(kernels, image, first, row_pitch, first_row, stop_row, col, width, target, pitch, vectors):
-    address = image.ctypes.data + first * kernels[0]
+def _mix_rows(kernels, image, row_pitch, step, first_row, stop_row, col, width, target, pitch, vectors):
+    address = image.ctypes.data + col * step * kernels[0]
     winograd.mix_rows(
-        kernels, address, row_pitch, first_row, stop_row, col, width, target.ctypes.data, pitch, vectors
+        kernels, address, row_pitch, step, first_row, stop_row, col, width, target.ctypes.data, pitch, vectors
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("step", [1, 2, 3, 11])
 @pytest.mark.parametrize("width", [1, 3, 8, 17, 40])
 @pytest.mark.parametrize("rows", [(0, 6), (1, 6), (0, 5), (2, 3), (4, 4), (-3, 9)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rows_are_mixed_and_what_is_outside_is_zero(dtype, rows, width):
+def test_rows_are_mixed_and_what_is_outside_is_zero(dtype, rows, width, step):
+    """Pixels between those that lie `step` apart are NaN: they are not looked at."""
     kernels = winograd.kernels(np.dtype(dtype))
     lanes, (first, stop) = int(kernels[LANES]), rows
     for left in (-lanes - 1, -1, 0, 2):
-        image, room = guarded((WINDOW, width), dtype)
+        image, room = guarded((WINDOW, (width - 1) * step + 1), dtype)
         first_row, stop_row = max(first, 0), min(stop, WINDOW)
-        image[first_row:stop_row] = numbers((stop_row - first_row, width), dtype)
+        image[first_row:stop_row, ::step] = numbers((stop_row - first_row, width), dtype)
         vectors = (width - left + lanes) // lanes
         target, canary = guarded((WINDOW, vectors * lanes + 3), dtype)
         before = room.copy()
-        _mix_rows(kernels, image, left, width, first, stop, left, width, target, target.shape[1], vectors)
+        pitches = image.shape[1], target.shape[1]
+        _mix_rows(kernels, image, pitches[0], step, first, stop, left, width, target, pitches[1], vectors)
         wanted = np.zeros((WINDOW, vectors * lanes))
         for row, j in product(range(first_row, stop_row), range(vectors * lanes)):
             if 0 <= left + j < width:
-                wanted[row, j] = image[row, left + j]
+                wanted[row, j] = image[row, (left + j) * step]
         assert_allclose(target[:, : vectors * lanes], np.array(BT) @ wanted, atol=10 * ROUNDING[dtype])
         assert np.isnan(target[:, vectors * lanes :]).all()
         assert unharmed(canary)
@@ -177,32 +180,33 @@ def test_products_add_channels(dtype, vectors, extend):
 
 
 @kernel
-def _results(kernels, sums, tile_pitch, tiles, bias, target, plane, row_pitch, rows, cols, channels):
+def _results(kernels, sums, tile_pitch, tiles, bias, target, plane, row_pitch, step, rows, cols, channels):
     winograd.results(
         kernels, sums.ctypes.data, tile_pitch, tiles, bias.ctypes.data if bias.size else 0, target.ctypes.data, plane,
-        row_pitch, rows, cols, channels,
+        row_pitch, step, rows, cols, channels,
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("step", [1, 2, 5])
 @pytest.mark.parametrize("cols", [1, 3, 4, 6, 15, 16, 21, 32, 50])
 @pytest.mark.parametrize("rows", [1, 3, 4, 9])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_results_are_written_where_the_image_is(dtype, rows, cols):
+def test_results_are_written_where_the_image_is(dtype, rows, cols, step):
     kernels = winograd.kernels(np.dtype(dtype))
     lanes, tiles = int(kernels[LANES]), -(-cols // STEP)
     for channels in sorted({1, lanes - 1, lanes, lanes + 2}):
         sums = numbers((tiles + lanes // STEP, PRODUCTS, lanes), dtype)
         given = sums.copy()
         bias = numbers(channels if cols % 2 else 0, dtype, 1)
-        target, canary = guarded((min(channels, lanes), rows + 1, cols + 1), dtype)
-        _results(
-            kernels, sums, PRODUCTS * lanes, tiles, bias, target, target[0].size, cols + 1, rows, cols, channels
-        )  # fmt: skip
+        target, canary = guarded((min(channels, lanes), rows + 1, (cols + 1) * step), dtype)
+        plane, pitch = target[0].size, target.shape[2]
+        _results(kernels, sums, PRODUCTS * lanes, tiles, bias, target, plane, pitch, step, rows, cols, channels)
         products = given[:tiles].reshape(tiles, WINDOW, WINDOW, lanes)
         wanted = np.einsum("ir,trsl,js->litj", AT, products, AT).reshape(lanes, STEP, STEP * tiles)[: len(target)]
         wanted = wanted + (bias[:lanes, None, None] if bias.size else 0)
         here = min(rows, STEP)
-        assert_allclose(target[:, :here, :cols], wanted[:, :here, :cols], atol=40 * ROUNDING[dtype])
-        assert np.isnan(target[:, here:]).all()
-        assert np.isnan(target[:, :, cols:]).all()
+        written = np.zeros(target.shape, bool)
+        written[:, :here, : cols * step : step] = True
+        assert_allclose(target[written], wanted[:, :here, :cols].ravel(), atol=40 * ROUNDING[dtype])
+        assert np.isnan(target[~written]).all()
         assert unharmed(canary)

@@ -124,10 +124,12 @@ def _shapes_of(row: str, d: _Draw) -> _Shapes:
     if row != "winograd":
         return s
     pads = tuple((r.randint(0, 4), r.randint(0, 4)) for _ in range(2))
-    image = tuple(max(n, 3 - sum(p)) for n, p in zip((r.randint(1, 12), r.randint(1, 70)), pads, strict=True))
-    out = tuple(n + sum(p) - 2 for n, p in zip(image, pads, strict=True))
+    dilation = tuple(r.choice((1, 1, 2, 3)) for _ in range(2))
+    reach = [2 * d - sum(p) for d, p in zip(dilation, pads, strict=True)]
+    image = tuple(max(n, 1 + more) for n, more in zip((r.randint(1, 12), r.randint(1, 70)), reach, strict=True))
+    out = tuple(n - more for n, more in zip(image, reach, strict=True))
     channels, filters = s.channels // s.groups, s.filters // s.groups
-    window = {"stride": (1, 1), "padding": pads, "dilation": (1, 1)}
+    window = {"stride": (1, 1), "padding": pads, "dilation": dilation}
     return _Shapes(s.batch, channels, filters, (3, 3), image, out, window, 1)
 
 

@@ -63,7 +63,7 @@ EVERY_DRIVER = (
         many, filters = np.ones((2, channels, 12, 12), "f4"), np.ones((channels, 1, 3, 3), "f4")
         y = convjit.conv2d(many, filters, np.ones(channels, "f4"), 1, 1, 1, channels, algorithm="depthwise")
         convjit.conv2d_backward(y, many, filters, 1, 1, 1, channels, algorithm="depthwise")
-    # Winograd's: blocks one by one and all at once, with weights transformed before.
+    # Winograd's: with weights transformed in each task, and before all.
     few, many = np.ones((1, 32, 28, 28), "f4"), np.ones((1, 32, 120, 120), "f4")
     weight = np.ones((32, 32, 3, 3), "f4")
     for images in (few, many):

@@ -15,7 +15,7 @@ from ..geometry import Geometry
 from ..runtime.options import COMPILED
 from ..typing import DType
 from . import depthwise_channels, depthwise_pixels, depthwise_weight
-from .algorithm import Algorithm, Operation, Space
+from .algorithm import Algorithm, Cut, Operation, Space
 
 
 def _forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
@@ -50,6 +50,18 @@ def _run_input_grad(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *s
         else depthwise_pixels.run_input_grad
     )
     run(workers, g, dy, weight, dx, *spaces)
+
+
+def _forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    if depthwise_channels.forward_pays(g, dtype):
+        return depthwise_channels.forward_cut(g, workers, dtype)
+    return depthwise_pixels.forward_cut(g, workers, dtype)
+
+
+def _input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    if depthwise_channels.input_grad_pays(g, dtype):
+        return depthwise_channels.input_grad_cut(g, workers, dtype)
+    return depthwise_pixels.input_grad_cut(g, workers, dtype)
 
 
 # What a tile may take at most where taps lie far apart: 16 workers stay within 32 MiB.
@@ -91,7 +103,7 @@ def _tile_bytes(g: Geometry, dtype: DType) -> int:
 ALGORITHM = Algorithm(
     "depthwise",
     _declines,
-    Operation(_run_forward, _forward_workspace),
-    Operation(_run_input_grad, _input_grad_workspace),
-    Operation(depthwise_weight.run, depthwise_weight.workspace),
+    Operation(_run_forward, _forward_workspace, cut=_forward_cut),
+    Operation(_run_input_grad, _input_grad_workspace, cut=_input_grad_cut),
+    Operation(depthwise_weight.run, depthwise_weight.workspace, cut=depthwise_weight.cut),
 )

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 from ..gemm import channel_lanes
 from ..gemm.channel_lanes import ELEMENT, LANES, pack, pack_row, sum_row, unpack
+from ..gemm.estimate import channel_lanes_share
 from ..gemm.planes import Axis, backward_axes, grid_phases, horizontal_phase, vertical_phase
 from ..gemm.summation import TERM_BLOCK
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
 from ..typing import DType
-from .algorithm import INDICES, Space, work_ns
+from .algorithm import INDICES, Cut, Space, work_ns
 
 
 class Bands(NamedTuple):
@@ -64,6 +65,17 @@ def _space(g: Geometry, bands: Bands, workers: int, dtype: DType) -> tuple[Space
     # Where channels lie, and where each tap is met.
     lists = 2 * lanes + 2 * g.kernel_h * g.kernel_w
     return Space((workers, bands.elements), name="bands"), Space((workers, lists), INDICES, "lists")
+
+
+def _explained(bands: Bands, channels: int, g: Geometry, packed: int, unpacked: int, workers: int, dtype: DType) -> Cut:
+    """The cut of so many channels of images, of each of which so many pixels are packed and unpacked."""
+    lanes = channel_lanes.lanes_of(dtype)
+    vectors = -(-channels // lanes)
+    tasks = g.batch * vectors * bands.bands
+    filled = channels / max(1, vectors * lanes)
+    products = g.kernel_h * g.kernel_w * g.out_h * g.out_w
+    share = channel_lanes_share(products, packed, unpacked, filled, tasks, workers)
+    return Cut(f"channels as lanes, bands of {bands.rows} rows; tasks: {tasks}", share)
 
 
 # Rows of this many vectors and more are summed with pixels as lanes: nothing has to be packed and unpacked then. In
@@ -165,6 +177,14 @@ def forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, .
     return _space(g, _forward_bands(g, workers, dtype), workers, dtype)
 
 
+def forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    """How it is cut, for people to read."""
+    bands, (step, more) = _forward_bands(g, workers, dtype), _forward_rows(g)
+    width = (g.out_w - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
+    pixels = (g.out_h * step + bands.bands * more) * width
+    return _explained(bands, g.out_channels, g, pixels, g.out_h * g.out_w, workers, dtype)
+
+
 def run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, scratches: Any, lists: Any) -> None:
     """Launch the driver."""
     kernels, bands = channel_lanes.point_kernels(y.dtype), _forward_bands(g, workers, y.dtype)
@@ -250,6 +270,14 @@ def _input_grad_bands(g: Geometry, workers: int, dtype: DType) -> Bands:
 def input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Scratch and lists."""
     return _space(g, _input_grad_bands(g, workers, dtype), workers, dtype)
+
+
+def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    """How it is cut, for people to read."""
+    bands, (_, more) = _input_grad_bands(g, workers, dtype), _input_grad_rows(g)
+    vertical, horizontal = backward_axes(g)
+    pixels = (vertical.grid + bands.bands * more) * horizontal.padded
+    return _explained(bands, g.in_channels, g, pixels, g.in_h * g.in_w, workers, dtype)
 
 
 def run_input_grad(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, scratches: Any, lists: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..gemm import correlation, micro
 from ..gemm.correlation import correlate, fill, weave
+from ..gemm.estimate import pixel_lanes_share
 from ..gemm.planes import (
     BEHIND,
     Axis,
@@ -26,6 +27,7 @@ from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
 from ..typing import DType
 from .algorithm import INDICES, Space, work_ns
+from .algorithm import Cut as Explained
 
 # --- tiles of grid points -------------------------------------------------------------------------------------------
 
@@ -85,6 +87,20 @@ def _planes(cut: Cut, axes: tuple[Axis, Axis], channels: int) -> int:
     return channels * axes[0].phases * axes[1].phases * pixels + BEHIND
 
 
+def _explained(
+    g: Geometry, cut: Cut, axes: tuple[Axis, Axis], planes: int, results: int, workers: int, dtype: DType
+) -> Explained:
+    """The cut of images of which so many planes are filled, for so many results a grid point."""
+    vertical, horizontal = axes
+    lanes, tasks = correlation.lanes_of(dtype), g.batch * g.in_channels * cut.down * cut.across
+    filling = g.batch * planes * cut.down * cut.across * (_planes(cut, axes, 1) - BEHIND) / lanes
+    vectors = g.batch * results * vertical.grid * cut.across * -(-cut.cols // lanes)
+    filled = g.batch * results * vertical.grid * horizontal.grid / max(1, vectors * lanes)
+    taps = g.kernel_h * g.kernel_w * g.batch * g.out_channels * g.out_h * g.out_w / max(1.0, filled * vectors * lanes)
+    share = pixel_lanes_share(taps, filling, vectors, filled, tasks, workers)
+    return Explained(f"pixels as lanes, tiles of {cut.rows}x{cut.cols}; tasks: {tasks}", share)
+
+
 @kernel
 def _window(axis: Axis, first: Any, count: Any, padded: Any) -> Any:
     """The axis from grid point `first` on, cut to `count` grid points at most, with planes of `padded` pixels."""
@@ -136,6 +152,12 @@ def forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, .
     axes, cut = forward_axes(g), _forward_cut(g, workers, dtype)
     lists = correlation.list_entries(*axes, 1)
     return Space((workers, _planes(cut, axes, 1)), name="planes"), Space((workers, lists), INDICES, "lists")
+
+
+def forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+    """How it is cut, for people to read."""
+    cut = _forward_cut(g, workers, dtype)
+    return _explained(g, cut, forward_axes(g), g.in_channels, g.out_channels, workers, dtype)
 
 
 def run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, planes: Any, lists: Any) -> None:
@@ -250,6 +272,12 @@ def input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space
         Space((workers, _lines(g, cut)), name="lines"),
         Space((workers, max(terms, 2 * g.kernel_h + g.kernel_w)), INDICES, "lists"),
     )  # fmt: skip
+
+
+def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+    """How it is cut, for people to read."""
+    cut, phases = _input_grad_cut(g, workers, dtype), min(g.stride_h, g.in_h) * min(g.stride_w, g.in_w)
+    return _explained(g, cut, backward_axes(g), g.out_channels, g.in_channels * phases, workers, dtype)
 
 
 def run_input_grad(

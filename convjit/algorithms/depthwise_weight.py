@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from ..gemm import channel_lanes
 from ..gemm.channel_lanes import ELEMENT, LANES, extend_chains, pack, pack_row
+from ..gemm.estimate import channel_lanes_share
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver
 from ..runtime.launch import launch
 from ..typing import DType
-from .algorithm import INDICES, Space, work_ns
+from .algorithm import INDICES, Cut, Space, work_ns
 
 
 class Walk(NamedTuple):
@@ -148,6 +149,21 @@ def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Scratch, and where channels lie."""
     lists = 2 * channel_lanes.lanes_of(dtype)
     return Space((workers, _walk(g, workers, dtype).elements), name="bands"), Space((workers, lists), INDICES, "lists")
+
+
+def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    """How it is cut, for people to read."""
+    walk, lanes = _walk(g, workers, dtype), channel_lanes.lanes_of(dtype)
+    vectors, results = -(-g.out_channels // lanes), g.batch * g.out_h * g.out_w
+    tasks = vectors * walk.chunks
+    width = (walk.cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
+    rows = (walk.rows - 1) * g.stride_h + (g.kernel_h - 1) * g.dilation_h + 1 if walk.rows > 1 else g.kernel_h
+    pixels = walk.chunks * results * rows * width / max(1, walk.rows * walk.cols)
+    filled = g.out_channels / max(1, vectors * lanes)
+    products, packed = results * g.kernel_h * g.kernel_w, pixels + walk.chunks * results
+    share = channel_lanes_share(products, packed, 0, filled, tasks, workers, is_long=True)
+    piece = f"{walk.rows} rows" if walk.rows > 1 else f"{walk.cols} pixels of a row"
+    return Cut(f"channels as lanes, {piece} at once; tasks: {tasks}", share)
 
 
 def run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, scratches: Any, lists: Any) -> None:

@@ -21,8 +21,18 @@ from ..runtime.launch import launch
 from ..runtime.options import COMPILED
 from ..typing import DType
 from .algorithm import Algorithm, Operation, Packing, Space, work_ns
+from .algorithm import Cut as Explained
 from .winograd_blocks import some_panels
-from .winograd_cut import MULTIPLICATIONS_A_CYCLE, VECTOR, Cut, cut_of, inputs_spaces, one_image_cycles, spaces
+from .winograd_cut import (
+    MULTIPLICATIONS_A_CYCLE,
+    VECTOR,
+    Cut,
+    cut_of,
+    explained,
+    inputs_spaces,
+    one_image_cycles,
+    spaces,
+)  # fmt: skip
 from .winograd_tiles import Problem, backward_problem, forward_problem
 from .winograd_weights import lasting_space, taps_space, transform_all
 
@@ -87,12 +97,20 @@ def _forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, 
     return spaces(forward_problem(g), workers, dtype)
 
 
+def _forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+    return explained(forward_problem(g), workers, dtype)
+
+
 def _run_input_grad(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *spaces: Any) -> None:
     _run(workers, backward_problem(g), work_ns(g) / 2, dy, weight, np.empty(0, dx.dtype), dx, *spaces)
 
 
 def _input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     return spaces(backward_problem(g), workers, dtype)
+
+
+def _input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+    return explained(backward_problem(g), workers, dtype)
 
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
@@ -134,8 +152,8 @@ def _pays(g: Geometry) -> bool:
 ALGORITHM = Algorithm(
     "winograd",
     _declines,
-    Operation(_run_forward, _forward_workspace, PACKING),
-    Operation(_run_input_grad, _input_grad_workspace),
+    Operation(_run_forward, _forward_workspace, PACKING, _forward_cut),
+    Operation(_run_input_grad, _input_grad_workspace, cut=_input_grad_cut),
     None,
     keeps_promises=False,
 )

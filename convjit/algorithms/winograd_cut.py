@@ -16,6 +16,7 @@ from ..gemm.winograd import LANES, PRODUCTS, STEP, VECTORS, WINDOW
 from ..runtime.compile import uncompiled
 from ..typing import DType
 from .algorithm import INDICES, Space
+from .algorithm import Cut as Explained
 from .winograd_blocks import list_entries, sums_elements
 from .winograd_tiles import Blocks, Problem, grid, phases
 from .winograd_weights import CHANNEL_BLOCK, lasting_bytes, lasting_space, panels, passing_space, taps_space
@@ -74,13 +75,6 @@ def cycles_of(p: Problem, tile_cols: int) -> Cycles:
         vectors * channels * _WEIGHTS_CYCLES,
         PRODUCTS * summed * vectors * VECTOR / MULTIPLICATIONS_A_CYCLE / _PRODUCTS_SPEED,
     )
-
-
-def multiplied_cycles(p: Problem) -> float:
-    """Cycles of all products of an image, at full speed."""
-    down, across = uncompiled(grid)(p)
-    high, wide = uncompiled(phases)(p)
-    return cycles_of(p, across).products * _PRODUCTS_SPEED * high * wide * down * across
 
 
 def one_image_cycles(p: Problem) -> float:
@@ -207,6 +201,20 @@ def _dealt(task: float, tasks: int, workers: int) -> float:
             return turns * task + late
         turns += 1
     return turns * task
+
+
+def explained(p: Problem, workers: int, dtype: DType) -> Explained:
+    """The cut for people to read: the share is that of its own multiplications, those of tiles that lie inside."""
+    cut = cut_of(p, workers, dtype)
+    high, wide = uncompiled(phases)(p)
+    blocks, tasks = cut.blocks, cut.blocks.number * cut.shares
+    when = "before all" if cut.lasting else "by each task"
+    apart = f" of {high}x{wide} phases" if high * wide > 1 else ""
+    how = f"blocks of {blocks.tile_rows}x{blocks.tile_cols} tiles{apart}, weights transformed {when}; tasks: {tasks}"
+    tiles = p.batch * p.out_h * p.out_w / STEP**2
+    useful = PRODUCTS * p.channels * p.filters * tiles / MULTIPLICATIONS_A_CYCLE
+    cycles = workers * _expected_cycles(p, cut, workers, packed=False)
+    return Explained(how, useful / cycles if cycles > 0 else 0.0)
 
 
 # --- workspaces -------------------------------------------------------------------------------------------------------

@@ -113,10 +113,10 @@ def conv2d(
         What the padding shows, in NumPy's names; `"constant"` is zero.
     algorithm : str
         `"auto"` keeps every promise of this library. `"fastest"` may also pick `"winograd"`, for 3x3 kernels with
-        stride, dilation and groups of 1 where that pays: several times fewer multiplications, for results whose error
-        is larger, in the L2 norm at most 2e-5 of normal results in float32 and 4e-14 in float64 (usually 1e-6 and
-        2e-15), integers are not exact, and a NaN or a huge value spoils pixels up to 3 beside those that see it.
-        Threads and other images still change no bit. Or a name: `"winograd"`, `"depthwise"` (one
+        stride and groups of 1, dilated or not, where that pays: several times fewer multiplications, for results whose
+        error is larger, in the L2 norm at most 2e-5 of normal results in float32 and 4e-14 in float64 (usually 1e-6
+        and 2e-15), integers are not exact, and a NaN or a huge value spoils pixels up to 3 times the dilation beside
+        those that see it. Threads and other images still change no bit. Or a name: `"winograd"`, `"depthwise"` (one
         input channel a group), `"implicit"`, `"reference"`.
     out : ndarray, optional
         Where the result is written: its exact shape and dtype, C-contiguous, and no memory shared with the inputs.

@@ -116,7 +116,8 @@ def explain(
     -----
     The share is of the multiply-add units' peak of as many cores as there are workers. It is estimated, not measured:
     from how much of its registers the micro-kernel fills with these rows and lanes, from what packing, filling of
-    padded planes and transposing of weights cost beside it, and from how evenly tasks can be dealt. Caches, memory and
+    padded planes, transposing and transforming cost beside it, and from how evenly tasks can be dealt. Of `"winograd"`
+    it is the share of the multiplications that it does, about a quarter of the direct method's. Caches, memory and
     the ten microseconds of a call are left out, so small and memory-bound problems reach less.
 
     Workspaces are what kernels need beside input, weights and output. They stay within twice the input or 32 MiB: a

@@ -171,6 +171,55 @@ def test_shares_are_ordered_as_fills_are(monkeypatch):
     assert share((1, 64, 56, 56), (64, 64, 3, 3), padding=1) < full / 1.5  # few tasks for so many
 
 
+DEPTHWISE = {
+    "pixels": ((1, 32, 112, 112), (32, 1, 3, 3), {"groups": 32, "padding": 1}),
+    "channels": ((1, 64, 14, 14), (64, 1, 3, 3), {"groups": 64, "padding": 1}),
+    "a stride": ((1, 64, 56, 56), (64, 1, 3, 3), {"groups": 64, "padding": 1, "stride": 2}),
+    "filters": ((1, 64, 56, 56), (128, 1, 3, 3), {"groups": 64, "padding": 1}),
+}
+
+
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_depthwise_says_how_it_is_cut(name, monkeypatch):
+    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 1)
+    x, weight, options = DEPTHWISE[name]
+    found, large = explain(x, weight, **options), explain(x, (weight[0], 1, 7, 7), **{**options, "padding": 3})
+    for which in PASSES:
+        one, more = getattr(found, which), getattr(large, which)
+        assert one.algorithm == "depthwise"
+        assert 0.02 < one.share_of_peak < more.share_of_peak < 0.7, "more products for what is moved"
+        assert "as lanes" in one.cut
+    assert ("channels" if name in ("channels", "a stride") else "pixels") in found.forward.cut
+    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 1000)
+    assert explain(x, weight, **options).forward.share_of_peak < found.forward.share_of_peak
+
+
+def test_winograd_says_how_it_is_cut(monkeypatch):
+    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 1)
+    shapes = (1, 64, 56, 56), (64, 64, 3, 3)
+    dense = explain(*shapes, padding=1, algorithm="winograd")
+    dilated = explain(*shapes, padding=3, dilation=3, algorithm="winograd").forward
+    assert dense.forward.share_of_peak == dense.input_grad.share_of_peak
+    assert 0.2 < dilated.share_of_peak < dense.forward.share_of_peak < 0.9
+    assert "3x3 phases" in dilated.cut
+    assert "phases" not in dense.forward.cut
+    assert "tiles" in dense.forward.cut
+    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 64)
+    crowd = explain(*shapes, padding=1, algorithm="winograd").forward
+    assert crowd.share_of_peak < dense.forward.share_of_peak / 2  # few tiles for so many
+
+
+@given(data=st.data())
+def test_depthwise_shares_are_shares(data):
+    case = data.draw(conv2d_cases("float32", max_channels=20, max_kernel=5, max_stride=3))
+    channels, (o, _, kh, kw) = case.x.shape[-3], case.weight.shape
+    options = {**case.problem.options, "groups": channels}
+    found = explain(case.x.shape, (channels * max(1, o // channels), 1, kh, kw), **options)
+    for name in PASSES:
+        expected = getattr(found, name).share_of_peak
+        assert expected is None or 0 <= expected <= 1
+
+
 @given(data=st.data())
 def test_shares_are_shares(data):
     case = data.draw(conv2d_cases("float32", max_channels=40, max_kernel=5, max_stride=3))

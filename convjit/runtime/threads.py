@@ -18,9 +18,10 @@ import numba.np.ufunc.parallel as numba_parallel
 from . import forks
 from .containers import cpu_quota
 
-# A parallel loop over two elements took 1.6 us longer than the serial one under OpenMP and 106 us under workqueue:
-# below this the serial twin wins.
-SERIAL_BELOW_NS = 50_000
+# A parallel loop over two elements took 1.6 us longer than the serial one under OpenMP and 106 us under workqueue, and
+# waking a thread that sleeps takes about 100 us: below this the serial twin wins. It also leaves other cores to a BLAS
+# pool that is at work beside small convolutions (`python -m bench.peace`).
+SERIAL_BELOW_NS = 120_000
 
 # More workers than any machine has cores for; libgomp keeps a team's books on the stack, which 100,000 overflow.
 _MOST_WORKERS = 1024
@@ -38,9 +39,9 @@ def launch_pool() -> None:
     """Start Numba's pool, once, so that idle threads of GNU OpenMP sleep soon instead of spinning.
 
     A spinning pool and a BLAS pool on the same two cores stand in each other's way: `a @ a` (200x200) in turn with
-    `conv2d` (1x16x28x28, 16 filters 3x3) took 11.6 ms a pair with 300000 spins, 0.29 ms with 1000, and 0.20 to 0.26 ms
-    one after the other alone (`python -m bench.peace`, with `GOMP_SPINCOUNT=300000` and without; it also shows that
-    larger convolutions cost up to twice that sum). libgomp reads the variable when it is loaded, so it is set for that
+    `conv2d` (1x64x56x56, 64 filters 3x3) took 13.3 ms a pair with 300000 spins, 1.71 ms with 3000 and 1.63 ms with
+    1000; the convolution alone 0.73, 0.79 and 0.85 ms (`python -m bench.peace`, with `GOMP_SPINCOUNT` set and not). So
+    3000: a thread stays awake between the loops of a call, and between calls that follow one another. libgomp reads the variable when it is loaded, so it is set for that
     moment only; a value that the user has set is left alone.
     """
     global _launched
@@ -56,7 +57,7 @@ def launch_pool() -> None:
         if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
             _start()
         else:
-            os.environ["GOMP_SPINCOUNT"] = "1000"
+            os.environ["GOMP_SPINCOUNT"] = "3000"
             try:
                 _start()
             finally:

@@ -19,7 +19,7 @@ Array = npt.NDArray[np.generic]
 DTYPES = ("float16", "float32", "float64", "int8", "int64", "uint64", "bool", "complex64", "complex128")
 # Of the large one every operation is more work than `runtime.threads.SERIAL_BELOW_NS`, the lightest of them, which
 # move values, too.
-SIZES = {"small": (1, 2, 7, 6), "large": (4, 10, 40, 40)}
+SIZES = {"small": (1, 2, 7, 6), "large": (4, 10, 64, 64)}
 # Numbers whose sums and products overflow, are no numbers, or vanish.
 EXTREMES = {
     "nan": ("float32", np.nan), "infinity": ("complex64", np.inf), "infinities": ("complex64", complex(np.inf, np.inf)),

@@ -24,15 +24,15 @@ SMALL = {
 }
 # Each is work for several threads, forward and backward.
 LARGE = {
-    "images": Problem((4, 6, 40, 41), (10, 6, 3, 3), (10,), padding=1),
-    "many groups": Problem((3, 12, 37, 33), (24, 3, 5, 3), (24,), stride=(1, 2), dilation=(2, 1), groups=4),
-    "strided": Problem((3, 8, 45, 50), (24, 8, 3, 3), (24,), stride=2, padding="same_upper"),
-    "depthwise": Problem((3, 40, 41, 37), (40, 1, 5, 5), (40,), stride=(1, 2), padding=2, groups=40),
-    "pointwise": Problem((2, 50, 21, 23), (40, 50, 1, 1), (40,)),
+    "images": Problem((10, 6, 40, 41), (10, 6, 3, 3), (10,), padding=1),
+    "many groups": Problem((8, 12, 37, 33), (24, 3, 5, 3), (24,), stride=(1, 2), dilation=(2, 1), groups=4),
+    "strided": Problem((8, 8, 45, 50), (24, 8, 3, 3), (24,), stride=2, padding="same_upper"),
+    "depthwise": Problem((8, 40, 41, 37), (40, 1, 5, 5), (40,), stride=(1, 2), padding=2, groups=40),
+    "pointwise": Problem((5, 50, 21, 23), (40, 50, 1, 1), (40,)),
     # 18,000 terms an output, an input gradient and a weight gradient: more than one total of 128 blocks of 128 terms.
-    "long sums": Problem((1, 2000, 6, 6), (3, 2000, 3, 3), (3,)),
-    "long input gradients": Problem((1, 3, 6, 6), (2000, 3, 3, 3), (2000,)),
-    "long weight gradients": Problem((5, 2, 62, 62), (3, 2, 3, 3), (3,)),
+    "long sums": Problem((1, 2000, 6, 6), (8, 2000, 3, 3), (8,)),
+    "long input gradients": Problem((1, 8, 6, 6), (2000, 8, 3, 3), (2000,)),
+    "long weight gradients": Problem((13, 2, 62, 62), (3, 2, 3, 3), (3,)),
 }
 
 
@@ -95,7 +95,7 @@ def training(dtype: str) -> Iterator[tuple[str, Array]]:
 
 def results(dtype: str, lay_out: LayOut = np.asarray) -> Iterator[tuple[str, Array]]:
     """Every operation on every problem, by name."""
-    for size, problems, shape in (("small", SMALL, (2, 3, 7, 6)), ("large", LARGE, (4, 8, 40, 43))):
+    for size, problems, shape in (("small", SMALL, (2, 3, 7, 6)), ("large", LARGE, (8, 8, 56, 59))):
         for name, problem in problems.items():
             yield from ((f"{size} {name} {dtype} {part}", a) for part, a in convolution(problem, dtype, lay_out))
         yield from ((f"{size} {dtype} {part}", a) for part, a in other_operations(shape, dtype, lay_out))

@@ -60,7 +60,7 @@ def test_the_large_problems_are_for_several_threads(monkeypatch):
         list(fixed_problems.convolution(problem, "float32"))
         assert crews[2] >= before + 3, problem  # the sum of a bias may be short
     small, large = crews[1], crews[2]
-    list(fixed_problems.other_operations((4, 8, 40, 43), "float32"))
+    list(fixed_problems.other_operations((8, 8, 56, 59), "float32"))
     assert crews[2] > large + 10
     assert crews[1] == small
 

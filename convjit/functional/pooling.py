@@ -177,15 +177,19 @@ def max_pool2d_backward(
         where = _max_pool(name, images, g)[1]
     else:
         where = _checked_indices(name, as_array(name, "indices", indices), shape, g)
+    return scatter_to_maxima(name, dy, where, g, dtype).reshape(x.shape)
+
+
+def scatter_to_maxima(function: str, dy: Array, indices: Array, g: Geometry, dtype: DType) -> Array:
+    """The gradient (N, C, H, W) of maxima at `indices`, which are known to lie in the image."""
     compute = DTYPES[dtype].compute
-    dx = allocate(name, "the gradient", (g.batch * g.in_channels, g.in_h * g.in_w), compute)
-    write(dx, 0)
-    if dy.size:
-        outputs = (dx.shape[0], g.out_h * g.out_w)
-        gradients = ready(name, "grad_output", dy, compute).reshape(outputs)
-        positions = ready(name, "indices", where, np.dtype(np.int64)).reshape(outputs)
+    dx = allocate(function, "the gradient", (g.batch * g.in_channels, g.in_h * g.in_w), compute)
+    outputs = (dx.shape[0], g.out_h * g.out_w)
+    gradients = ready(function, "grad_output", dy, compute).reshape(outputs)
+    positions = ready(function, "indices", indices, np.dtype(np.int64)).reshape(outputs)
+    if dx.size:
         max_pool_backward(workers(float(dx.size)), gradients, positions, dx)
-    return converted(name, "the gradient", dx, dtype).reshape(x.shape)
+    return converted(function, "the gradient", dx, dtype).reshape(g.x_shape)
 
 
 def _checked_indices(function: str, indices: Array, shape: tuple[int, ...], g: Geometry) -> Array:
@@ -299,8 +303,12 @@ def avg_pool2d_backward(
     size = as_image_size(name, "input_size", input_size)
     g = _geometry(name, (*gradients.shape[:2], *size), (kernel_size, stride, padding, dilation), ceil_mode)
     check_same_shape(name, "grad_output", gradients.shape, g.y_shape, f"the forward result of input_size {size}")
-    dx = _by_parts(name, gradients, g.x_shape, lambda source, target: avg_pool_backward(
-        workers(_work(g)), g, _planes(source), include_pad, _planes(target)))  # fmt: skip
+
+    def run(source: Array, target: Array) -> None:
+        part = _planes(allocate(name, "a workspace", source.shape, source.dtype))
+        avg_pool_backward(workers(_work(g)), g, _planes(source), include_pad, part, _planes(target))
+
+    dx = _by_parts(name, gradients, g.x_shape, run)
     return dx if dy.ndim == 4 else dx[0]
 
 

@@ -46,7 +46,9 @@ def poolings(draw, planes=((1, 1), (2, 3))):
     kernel, stride, dilation = (tuple(draw(st.integers(1, most)) for _ in range(2)) for most in (3, 4, 2))
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     pads = tuple((draw(st.integers(0, e - 1)), draw(st.integers(0, e - 1))) for e in extents)
-    sizes = [max(1, e - sum(p)) + draw(st.integers(0, 4)) for e, p in zip(extents, pads, strict=True)]
+    # Long rows are computed tap by tap, short ones window by window.
+    beyond = draw(st.integers(0, 4)), draw(st.integers(0, 4) | st.integers(16, 80))
+    sizes = [max(1, e - sum(p)) + more for e, p, more in zip(extents, pads, beyond, strict=True)]
     return Pooling((*draw(st.sampled_from(planes)), *sizes), kernel, stride, pads, dilation, draw(st.booleans()))
 
 
@@ -137,6 +139,27 @@ def test_mean_backward_is_the_adjoint(data, count_include_pad):
         dy,
         tolerance=1e-14,
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@given(data=st.data())
+def test_windows_of_two_by_two(data, dtype):
+    """Four pixels at once where no window reaches over an edge."""
+    planes, rows, cols = (data.draw(st.integers(1, most)) for most in (3, 7, 40))
+    shape = (1, planes, rows + 1, cols + 1)
+    x = data.draw(exact_arrays(shape, dtype, largest=2))
+    if dtype != "int64":
+        x[x == 2] = np.nan
+        x[x == -2] = -np.inf
+    options = data.draw(st.sampled_from([{}, {"ceil_mode": True}, {"padding": ((0, 1), (0, 1))}, {"padding": 1}]))
+    y, indices = max_pool2d(x, 2, **options, return_indices=True)
+    pads = {0: ((0, 0), (0, 0)), 1: ((1, 1), (1, 1))}.get(options.get("padding", 0), options.get("padding"))
+    wanted, where = reference_max_pool2d(x, (2, 2), (2, 2), pads, (1, 1), ceil_mode=options.get("ceil_mode", False))
+    assert_array_equal(y, wanted, strict=True)
+    assert_array_equal(indices, where, strict=True)
+    dy = np.arange(1, y.size + 1, dtype=float).reshape(y.shape)
+    gradient = reference_max_pool2d_backward(dy, where, x.shape[2:])
+    assert_array_equal(max_pool2d_backward(dy, np.zeros(shape), 2, **options, indices=indices), gradient)
 
 
 @given(x=exact_arrays((2, 4, 6)))

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..algorithms.activations import ELU, LEAKY_RELU, NUMPYS, RELU, SIGMOID, TANH, Passes
 from ..functional.front_door import public
 from ..typing import Array
 from .base import Layer, Shape, as_batch, check_grad, floating
+from .passes import compiled, pointwise
 from .slices import in_slices
 
 LEAK = 0.2
@@ -22,11 +24,16 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 class Row(NamedTuple):
-    """An activation: `gradient(x, y, dy)` is the gradient in `x` where `y = function(x)`."""
+    """An activation: `gradient(x, y, dy)` is the gradient in `x` where `y = function(x)`.
+
+    The functions are NumPy's way; `passes` are compiled, with the same `constants`.
+    """
 
     title: str
     function: Callable[[Array], Array]
     gradient: Callable[[Array, Array, Array], Array]
+    passes: Passes = NUMPYS
+    constants: tuple[float, ...] = ()
 
 
 def sigmoid(x: Array) -> Array:
@@ -53,18 +60,30 @@ def _elu(x: Array, alpha: float) -> Array:
 
 
 ACTIVATIONS: dict[str, Row] = {
-    "relu": Row("ReLU", lambda x: np.maximum(x, 0), lambda x, y, dy: np.where(x > 0, dy, 0)),
+    "relu": Row("ReLU", lambda x: np.maximum(x, 0), lambda x, y, dy: np.where(x > 0, dy, 0), RELU),
     "leaky_relu": Row(
-        "LeakyReLU", lambda x: np.where(x >= 0, x, LEAK * x), lambda x, y, dy: np.where(x >= 0, dy, LEAK * dy)
+        "LeakyReLU",
+        lambda x: np.where(x >= 0, x, LEAK * x),
+        lambda x, y, dy: np.where(x >= 0, dy, LEAK * dy),
+        LEAKY_RELU,
+        (LEAK,),
     ),
-    "sigmoid": Row("Sigmoid", sigmoid, lambda x, y, dy: dy * y * (1 - y)),
-    "tanh": Row("TanH", np.tanh, lambda x, y, dy: dy * (1 - y * y)),
+    "sigmoid": Row("Sigmoid", sigmoid, lambda x, y, dy: dy * y * (1 - y), SIGMOID),
+    "tanh": Row("TanH", np.tanh, lambda x, y, dy: dy * (1 - y * y), TANH),
     "softmax": Row("Softmax", softmax, _softmax_gradient),
-    "elu": Row("ELU", lambda x: _elu(x, ELU_ALPHA), lambda x, y, dy: np.where(x >= 0, dy, dy * (y + ELU_ALPHA))),
+    "elu": Row(
+        "ELU",
+        lambda x: _elu(x, ELU_ALPHA),
+        lambda x, y, dy: np.where(x >= 0, dy, dy * (y + ELU_ALPHA)),
+        ELU,
+        (1.0, ELU_ALPHA),
+    ),
     "selu": Row(
         "SELU",
         lambda x: SELU_SCALE * _elu(x, SELU_ALPHA),
         lambda x, y, dy: np.where(x >= 0, SELU_SCALE * dy, dy * (y + SELU_SCALE * SELU_ALPHA)),
+        ELU,
+        (SELU_SCALE, SELU_SCALE * SELU_ALPHA),
     ),
     "softplus": Row("SoftPlus", lambda x: np.logaddexp(x, 0).astype(x.dtype), lambda x, y, dy: dy * sigmoid(x)),
 }
@@ -112,8 +131,11 @@ class Activation(Layer):
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """The function of `X`, in its dtype; integers become float64."""
         x = floating(as_batch("Activation.forward_pass", X))
-        function, keep = ACTIVATIONS[self.activation_name].function, x.ndim - 1  # softmax needs whole rows
-        y = in_slices(lambda x: np.asarray(function(x), x.dtype), x, keep=keep)
+        row = ACTIVATIONS[self.activation_name]
+        if row.passes.forward is not None and compiled(x):
+            y = pointwise("Activation.forward_pass", row.passes.forward, row.constants, x)
+        else:  # softmax needs whole rows
+            y = in_slices(lambda x: np.asarray(row.function(x), x.dtype), x, keep=x.ndim - 1)
         kept: dict[str, Any] = {"layer_input": x, "_output": y} if training else {"layer_input": None, "_output": None}
         self.__dict__.update(kept)
         return y
@@ -122,7 +144,10 @@ class Activation(Layer):
         """The gradient with respect to the last input."""
         x, y = self._kept("layer_input"), self._kept("_output")
         dy = floating(check_grad("Activation", accum_grad, y.shape))
-        return in_slices(ACTIVATIONS[self.activation_name].gradient, x, y, dy, keep=x.ndim - 1)
+        row = ACTIVATIONS[self.activation_name]
+        if row.passes.backward is not None and compiled(x, y, dy):
+            return pointwise("Activation.backward_pass", row.passes.backward, row.constants, x, y, dy)
+        return in_slices(row.gradient, x, y, dy, keep=x.ndim - 1)
 
     def output_shape(self) -> Shape:
         """The input's shape."""

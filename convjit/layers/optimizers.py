@@ -2,6 +2,8 @@
 
 State is rebound, never written into, so that a shallow copy of an optimizer is a full one. All is computed in the dtype
 of the weights.
+
+Knows hyperparameters and state; the formulas are `algorithms.updates`'.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ..algorithms.updates import ADADELTA, ADAGRAD, ADAM, DESCENT, MOMENTUM, NESTEROV, RMSPROP
 from ..functional.front_door import public
 from ..geometry import describe
 from ..typing import Array
+from .passes import stepped
 
 
 def _number(owner: str, name: str, value: Any, low: float, high: float = math.inf) -> float:
@@ -50,10 +54,6 @@ class Optimizer:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def _zeros(state: Array | None, w: Array) -> Array:
-    return np.zeros_like(w) if state is None else state
-
-
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum.
 
@@ -84,11 +84,13 @@ class SGD(Optimizer):
         self._velocity: Array | None = None
 
     def update(self, w: Array, grad: Array) -> Array:
+        numbers = (self.learning_rate, self.momentum)
         if self.momentum == 0:
-            return w - self.learning_rate * grad
-        self._velocity = self.momentum * _zeros(self._velocity, w) + grad
-        step = grad + self.momentum * self._velocity if self.nesterov else self._velocity
-        return w - self.learning_rate * step
+            (new,) = stepped(DESCENT, numbers, w, grad)
+            return new
+        update = NESTEROV if self.nesterov else MOMENTUM
+        new, self._velocity = stepped(update, numbers, w, grad, self._velocity)
+        return new
 
 
 class Adagrad(Optimizer):
@@ -116,8 +118,8 @@ class Adagrad(Optimizer):
         self._squares: Array | None = None
 
     def update(self, w: Array, grad: Array) -> Array:
-        self._squares = _zeros(self._squares, w) + grad * grad
-        return w - self.learning_rate * grad / (np.sqrt(self._squares) + self.eps)
+        new, self._squares = stepped(ADAGRAD, (self.learning_rate, self.eps), w, grad, self._squares)
+        return new
 
 
 class Adadelta(Optimizer):
@@ -148,11 +150,10 @@ class Adadelta(Optimizer):
         self._steps: Array | None = None
 
     def update(self, w: Array, grad: Array) -> Array:
-        squares = self.rho * _zeros(self._squares, w) + (1 - self.rho) * grad * grad
-        steps = _zeros(self._steps, w)
-        step = np.sqrt(steps + self.eps) / np.sqrt(squares + self.eps) * grad
-        self._squares, self._steps = squares, self.rho * steps + (1 - self.rho) * step * step
-        return w - self.learning_rate * step
+        numbers = (self.learning_rate, self.rho, 1 - self.rho, self.eps)
+        new, squares, steps = stepped(ADADELTA, numbers, w, grad, self._squares, self._steps)
+        self._squares, self._steps = squares, steps
+        return new
 
 
 class RMSprop(Optimizer):
@@ -181,8 +182,9 @@ class RMSprop(Optimizer):
         self._squares: Array | None = None
 
     def update(self, w: Array, grad: Array) -> Array:
-        self._squares = self.rho * _zeros(self._squares, w) + (1 - self.rho) * grad * grad
-        return w - self.learning_rate * grad / (np.sqrt(self._squares) + self.eps)
+        numbers = (self.learning_rate, self.rho, 1 - self.rho, self.eps)
+        new, self._squares = stepped(RMSPROP, numbers, w, grad, self._squares)
+        return new
 
 
 class Adam(Optimizer):
@@ -215,12 +217,18 @@ class Adam(Optimizer):
         self._squares: Array | None = None
 
     def update(self, w: Array, grad: Array) -> Array:
-        mean = self.b1 * _zeros(self._mean, w) + (1 - self.b1) * grad
-        squares = self.b2 * _zeros(self._squares, w) + (1 - self.b2) * grad * grad
+        return self._step(w, grad, 1.0)
+
+    def _step(self, w: Array, grad: Array, shrink: float) -> Array:
+        """Adam's step from weights that are scaled by `shrink` first."""
         steps = self._steps + 1
+        numbers = (
+            self.b1, 1 - self.b1, self.b2, 1 - self.b2, self.learning_rate / (1 - self.b1**steps),
+            1 / math.sqrt(1 - self.b2**steps), self.eps, shrink,
+        )  # fmt: skip
+        new, mean, squares = stepped(ADAM, numbers, w, grad, self._mean, self._squares)
         self._mean, self._squares, self._steps = mean, squares, steps
-        corrected = np.sqrt(squares / (1 - self.b2**steps)) + self.eps
-        return w - self.learning_rate / (1 - self.b1**steps) * mean / corrected
+        return new
 
 
 class AdamW(Adam):
@@ -254,7 +262,7 @@ class AdamW(Adam):
         self.weight_decay = _number("AdamW", "weight_decay", weight_decay, 0)
 
     def update(self, w: Array, grad: Array) -> Array:
-        return super().update(w * (1 - self.learning_rate * self.weight_decay), grad)
+        return self._step(w, grad, 1 - self.learning_rate * self.weight_decay)
 
 
 # Those known to rebind their state and to leave `w` alone; a subclass of somebody else's need not.

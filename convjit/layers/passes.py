@@ -1,0 +1,65 @@
+"""Compiled passes over arrays of one shape, and when NumPy makes them instead.
+
+Knows dtypes, layouts and workers; does not know formulas. Kernels are for float32 and float64, all arrays of a pass of
+one dtype; what else comes is NumPy's, with the same formula.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..algorithms.pointwise import CONSTANTS, NUMBERS, everywhere
+from ..algorithms.updates import Update
+from ..arrays import ready
+from ..runtime.compile import Driver
+from ..runtime.memory import allocate
+from ..runtime.threads import workers
+from ..typing import Array, DType
+
+_COMPILED = (np.dtype(np.float32), np.dtype(np.float64))
+
+# What an element takes: an activation waits for memory, a step for a root and a division.
+_ACTIVATION_NS = 0.2
+_STEP_NS = 0.7
+
+
+def compiled(*arrays: Array) -> bool:
+    """Whether a pass over these arrays has a kernel."""
+    first = arrays[0]
+    return all(type(a) is np.ndarray and a.dtype == first.dtype and a.shape == first.shape for a in arrays) and (
+        first.dtype in _COMPILED and first.size > 0
+    )
+
+
+def pointwise(function: str, driver: Driver, constants: tuple[float, ...], *arrays: Array) -> Array:
+    """The result of a `forward` or `backward` driver, of the arrays' shape."""
+    like = arrays[0]
+    result = allocate(function, "the result", like.shape, like.dtype)
+    inputs = [ready(function, "an array", array, like.dtype).reshape(-1) for array in arrays]
+    crew = workers(_ACTIVATION_NS * like.size)
+    known = _numbers(constants, CONSTANTS, like.dtype)
+    everywhere(driver, crew, _ACTIVATION_NS, like.size, known, *inputs, result.reshape(-1))
+    return result
+
+
+def _numbers(numbers: tuple[float, ...], count: int, dtype: DType) -> Array:
+    """So many numbers, zeros behind those that are given."""
+    known = np.zeros(count, dtype)
+    known[: len(numbers)] = numbers
+    return known
+
+
+def stepped(
+    update: Update, numbers: tuple[float, ...], w: Array, grad: Array, *states: Array | None
+) -> tuple[Array, ...]:
+    """The new `w` and the new states, in new arrays; a state of None is zeros."""
+    arrays = [w, grad, *(np.zeros_like(w) if state is None else state for state in states)]
+    if not compiled(*arrays):
+        result: tuple[Array, ...] = update.formula(numbers, *arrays)
+        return result
+    new = [allocate("Optimizer.update", "the result", w.shape, w.dtype) for _ in range(1 + len(states))]
+    inputs = [ready("Optimizer.update", "an array", array, w.dtype).reshape(-1) for array in arrays]
+    known = _numbers(numbers, NUMBERS, w.dtype)
+    crew = workers(_STEP_NS * w.size)
+    everywhere(update.driver, crew, _STEP_NS, w.size, known, *inputs, *(array.reshape(-1) for array in new))
+    return tuple(new)

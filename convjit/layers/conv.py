@@ -162,17 +162,19 @@ class Conv2D(Layer):
         )
         return y
 
-    def backward_pass(self, accum_grad: Array) -> Array:
-        """The gradient with respect to the last input; then the weights are updated, if the layer is trainable."""
+    def backward_pass(self, accum_grad: Array, need_input: bool = True) -> Any:
+        """The gradient with respect to the last input; then the weights are updated, if the layer is trainable.
+
+        Without `need_input` that gradient is not computed, and None returned.
+        """
         if self.trainable:
             self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
         images, weight = self._kept("layer_input"), self._kept("_weight_used")
         gradient = check_grad("Conv2D", accum_grad, self.__dict__["_output_shape"])
-        need = (True, self.trainable, self.trainable)
+        need = (need_input, self.trainable, self.trainable)
         dx, dw, db = conv2d_backward(gradient, images, weight, **self._options(), need=need)
         if dw is not None and db is not None:
             self._update(W=dw, w0=db.reshape(-1, 1))
-        assert dx is not None
         return dx
 
     def output_shape(self) -> Shape:

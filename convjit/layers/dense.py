@@ -97,13 +97,16 @@ class Dense(Layer):
         self.__dict__.update(layer_input=x if training else None, _weight_used=weight if training else None)
         return y
 
-    def backward_pass(self, accum_grad: Array) -> Array:
-        """The gradient with respect to the last input; then the weights are updated, if the layer is trainable."""
+    def backward_pass(self, accum_grad: Array, need_input: bool = True) -> Any:
+        """The gradient with respect to the last input; then the weights are updated, if the layer is trainable.
+
+        Without `need_input` that gradient is not computed, and None returned.
+        """
         if self.trainable:
             self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
         x, weight = self._kept("layer_input"), self._kept("_weight_used")
         dy = floating(check_grad("Dense", accum_grad, (x.shape[0], weight.shape[1])))
-        dx = matrix_product(dy, weight.T)
+        dx = matrix_product(dy, weight.T) if need_input else None
         if self.trainable:
             self._update(W=matrix_product(x.T, dy), w0=dy.sum(axis=0, keepdims=True))
         return dx

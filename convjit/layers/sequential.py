@@ -5,8 +5,10 @@ Knows the order of layers and the loss. Does not know what a layer computes.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -88,7 +90,7 @@ class Sequential:
         return X
 
     def _backward(self, y: Any, predicted: Array) -> None:
-        layers = list(reversed(self.layers))
+        layers: list[Any] = list(reversed(self.layers))  # which need not be convjit's
         last = layers[0]
         if isinstance(self.loss, CrossEntropy) and getattr(last, "activation_name", "") == self.loss.fused_activation:
             gradient = self.loss.fused_gradient(y, predicted)
@@ -96,7 +98,9 @@ class Sequential:
         else:
             gradient = self.loss.gradient(y, predicted)
         for layer in layers:
-            gradient = layer.backward_pass(gradient)
+            # Nobody is there for the first layer's gradient; a layer that can spare it says so in its signature.
+            spares = layer is self.layers[0] and _takes_need_input(getattr(layer.backward_pass, "__func__", None))
+            gradient = layer.backward_pass(gradient, need_input=False) if spares else layer.backward_pass(gradient)
 
     def train_on_batch(self, X: Any, y: Any) -> tuple[float, float]:
         """One step on one batch; its loss and accuracy, before the step.
@@ -268,6 +272,12 @@ class Sequential:
         """
         self._refuse_if_frozen("load", train=False)
         read_weights(path, self.layers)
+
+
+@lru_cache(maxsize=256)
+def _takes_need_input(backward_pass: Any) -> bool:
+    """Whether a method can be told that nobody needs the gradient with respect to the input."""
+    return backward_pass is not None and "need_input" in inspect.signature(backward_pass).parameters
 
 
 def _as_loss(loss: Any) -> Loss:

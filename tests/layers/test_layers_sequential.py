@@ -98,6 +98,66 @@ def central_differences(function, x, step=1e-6):
     return gradient
 
 
+# --- what nobody needs ------------------------------------------------------------------------------------------------
+
+
+FIRST = {
+    "Conv2D": (lambda: Conv2D(3, (3, 3), input_shape=(2, 5, 5), rng=0), (4, 2, 5, 5)),
+    "Dense": (lambda: Dense(3, input_shape=(6,), rng=0), (4, 6)),
+}
+
+
+@pytest.mark.parametrize("kind", FIRST)
+def test_a_layer_that_is_spared_its_input_gradient_learns_the_same(kind):
+    make, shape = FIRST[kind]
+    steps = []
+    for need in (True, False):
+        layer = make()
+        layer.initialize(SGD(0.1))
+        dy = layer.forward_pass(numbers(*shape))
+        dx = layer.backward_pass(dy, need_input=need)
+        assert (dx is not None) == need
+        steps.append((layer.W, layer.w0))
+    for spared, whole in zip(*steps, strict=True):
+        assert_array_equal(spared, whole)
+
+
+@pytest.mark.parametrize("kind", FIRST)
+def test_the_first_layer_alone_is_spared_its_input_gradient(kind, monkeypatch):
+    make, shape = FIRST[kind]
+    second = Dense(2, rng=1)
+    model = Sequential([make(), Flatten(), second], optimizer=SGD(0.1), loss="square")
+    asked = []
+
+    def watched(layer):
+        original = type(layer).backward_pass
+
+        def backward_pass(self, accum_grad, need_input=True):
+            asked.append((layer is self, need_input))
+            return original(self, accum_grad, need_input)
+
+        return backward_pass
+
+    for layer in (model.layers[0], second):
+        monkeypatch.setattr(layer, "backward_pass", watched(layer).__get__(layer))
+    model.train_on_batch(numbers(*shape), numbers(4, 2))
+    assert asked == [(True, True), (True, False)]
+
+
+def test_a_first_layer_of_somebody_else_is_asked_as_ever():
+    seen = []
+
+    class Clipped(Dense):
+        def backward_pass(self, accum_grad):
+            dx = super().backward_pass(np.clip(accum_grad, -1, 1))
+            seen.append(dx.shape)
+            return dx
+
+    model = Sequential([Clipped(2, input_shape=(3,), rng=0)], optimizer=SGD(0.1), loss="square")
+    model.train_on_batch(numbers(5, 3), numbers(5, 2))
+    assert seen == [(5, 3)]
+
+
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from ..geometry import as_index, as_positive, describe, shown
 from ..typing import Array, DTypeLike
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw
-from .slices import matrix_product
+from .products import input_gradient, product, weight_gradient
 
 
 class Dense(Layer):
@@ -93,7 +93,7 @@ class Dense(Layer):
             raise ValueError(
                 f"Dense.forward_pass: the layer has weights for {weight.shape[0]} features, but X has {x.shape[1]}"
             )
-        y = matrix_product(x, weight, self.w0)
+        y = product(x, weight, self.w0)
         self.__dict__.update(layer_input=x if training else None, _weight_used=weight if training else None)
         return y
 
@@ -106,9 +106,9 @@ class Dense(Layer):
             self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
         x, weight = self._kept("layer_input"), self._kept("_weight_used")
         dy = floating(check_grad("Dense", accum_grad, (x.shape[0], weight.shape[1])))
-        dx = matrix_product(dy, weight.T) if need_input else None
+        dx = input_gradient(dy, weight) if need_input else None
         if self.trainable:
-            self._update(W=matrix_product(x.T, dy), w0=dy.sum(axis=0, keepdims=True))
+            self._update(W=weight_gradient(x, dy), w0=dy.sum(axis=0, keepdims=True))
         return dx
 
     def output_shape(self) -> Shape:

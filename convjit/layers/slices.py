@@ -11,14 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import add
 from ..runtime.memory import allocate
 from ..typing import Array
 
 # Elements a slice: a NumPy expression over them takes some ten milliseconds.
 _SLICE = 1 << 21
-# Multiplications a slice of a matrix product: as long, at what BLAS reaches on one core in float64.
-_PRODUCT = 1 << 29
 
 
 def cuts(shape: tuple[int, ...], keep: int | None = None) -> Iterator[Any]:
@@ -56,17 +53,3 @@ def channel_sums(function: Callable[..., Array], *arrays: Array) -> Array:
     sums = (part.sum(axis=(0, *range(2, part.ndim)), dtype=np.result_type(part, np.float32)) for part in parts)
     total: Array = np.sum(list(sums), axis=0)
     return total
-
-
-def matrix_product(a: Array, b: Array, bias: Array | None = None) -> Array:
-    """`a @ b`, plus a row `bias`, by BLAS."""
-    rows = max(1, _PRODUCT // max(1, b.size))
-    if len(a) <= rows:
-        product = a @ b
-    else:
-        product = allocate("Dense", "the result", (a.shape[0], b.shape[1]), np.result_type(a, b))
-        for first in range(0, len(a), rows):
-            np.matmul(a[first : first + rows], b, out=product[first : first + rows])
-    if bias is not None:
-        add(product, bias)
-    return product

@@ -356,6 +356,25 @@ def test_dense_is_a_product_and_a_shift():
     assert layer.W is before
 
 
+@pytest.mark.parametrize(("rows", "features", "units"), [(3, 4, 5), (20, 700, 31), (33, 270, 32), (64, 96, 64)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dense_is_exact_on_integers_however_it_is_computed(rows, features, units, dtype):
+    """By BLAS and by convjit's kernels, with few units and with many."""
+    rng = np.random.default_rng(0)
+    x, weights, dy = (
+        rng.integers(-4, 5, shape).astype(dtype) for shape in ((rows, features), (features, units), (rows, units))
+    )
+    layer = Dense(units, input_shape=(features,), dtype=dtype, rng=0)
+    layer.initialize(SGD(1.0))
+    layer.W, layer.w0 = weights, np.arange(units, dtype=dtype)[None]
+    wide = [array.astype(np.int64) for array in (x, weights, dy)]
+    y = layer.forward_pass(x)
+    assert_array_equal(y, wide[0] @ wide[1] + np.arange(units))
+    assert_array_equal(layer.backward_pass(dy), wide[2] @ wide[1].T)
+    assert_array_equal(layer.W, wide[1] - wide[0].T @ wide[2])
+    assert layer.W.dtype == y.dtype == dtype
+
+
 def test_dense_draws_as_the_original_text_does():
     np.random.seed(3)
     wanted = np.random.uniform(-0.5, 0.5, size=(4, 3))

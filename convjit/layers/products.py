@@ -1,0 +1,82 @@
+"""The three matrix products of a dense layer, by convjit's own kernels or by BLAS.
+
+Threads of OpenBLAS wait for their next work by spinning, for some 30 ms: on two cores, a step of the `cifar` network of
+`python -m bench.race` took 30 ms with BLAS in its dense layer and 19 ms without. So BLAS computes what it computes on
+the calling thread, and what takes so long that its threads pay for themselves; in between, a product is a convolution
+with 1x1 kernels. Shapes alone decide, never the number of threads.
+
+Knows matrices; does not know layers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arrays import add
+from ..functional import conv2d, conv2d_input_grad, conv2d_weight_grad
+from ..runtime.memory import allocate
+from ..typing import Array
+
+# Multiplications up to which OpenBLAS starts no threads (`SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD`), and from
+# which on a product takes milliseconds.
+_ON_ONE_THREAD, _LONG = 1 << 18, 1 << 27
+# Multiplications a slice of a product by BLAS: some ten milliseconds, at what it reaches on one core in float64.
+_SLICE = 1 << 29
+# Units below which vectors along them are not full, so that a transposed copy pays: 32 rows of 8192 features and 10
+# units took 120 us and 122 us for the two gradients that way, and 247 us and 530 us in place.
+_NARROW = 32
+
+
+def product(x: Array, weight: Array, bias: Array) -> Array:
+    """`x @ weight + bias` of (N, features), (features, units) and (1, units)."""
+    y = _by_blas(x, weight) if _is_for_blas(x, weight.shape[1]) else _product(x, weight)
+    add(y, bias)
+    return y
+
+
+def input_gradient(dy: Array, weight: Array) -> Array:
+    """`dy @ weight.T` of (N, units) and (features, units)."""
+    features, units = weight.shape
+    if _is_for_blas(dy, features):
+        return _by_blas(dy, weight.T)
+    if units < _NARROW:
+        return _product(dy, weight.T)
+    # The weights are an image of so many channels, whose pixels are the units: as in the forward product.
+    rows = len(dy)
+    return conv2d_weight_grad(
+        dy.reshape(1, rows, 1, units), weight.reshape(1, features, 1, units), 1
+    ).reshape(rows, features)  # fmt: skip
+
+
+def weight_gradient(x: Array, dy: Array) -> Array:
+    """`x.T @ dy` of (N, features) and (N, units)."""
+    (rows, features), units = x.shape, dy.shape[1]
+    if _is_for_blas(x, units):
+        return _by_blas(x.T, dy)
+    if units < _NARROW:
+        return np.ascontiguousarray(_product(dy.T, x).T)
+    return conv2d_input_grad(
+        dy.reshape(1, rows, 1, units), x.reshape(rows, features, 1, 1), (1, units)
+    ).reshape(features, units)  # fmt: skip
+
+
+def _is_for_blas(rows: Array, columns: int) -> bool:
+    multiplications = rows.size * columns
+    return multiplications <= _ON_ONE_THREAD or multiplications >= _LONG
+
+
+def _product(a: Array, b: Array) -> Array:
+    """`a @ b`: the rows of `a` are filters over the rows of `b`, which are channels."""
+    (rows, depth), columns = a.shape, b.shape[1]
+    image, filters = b.reshape(1, depth, 1, columns), a.reshape(rows, depth, 1, 1)
+    return conv2d(image, filters).reshape(rows, columns)
+
+
+def _by_blas(a: Array, b: Array) -> Array:
+    rows = max(1, _SLICE // max(1, b.size))
+    if len(a) <= rows:
+        return np.asarray(a @ b)
+    result = allocate("Dense", "the result", (a.shape[0], b.shape[1]), np.result_type(a, b))
+    for first in range(0, len(a), rows):
+        np.matmul(a[first : first + rows], b, out=result[first : first + rows])
+    return result

@@ -15,6 +15,9 @@ Each contender works in a process of its own and they are measured in turn, prob
 `results`      one JSON file for machines, stamped
 `peak`         a command of its own, `python -m bench.peak`: what the FMA units can do at most
 `figure`       a command of its own, `python -m bench.figure`: the picture of a result
+`race`         a command of its own, `python -m bench.race`: training, step by step, beside PyTorch and NumPy
+`networks`     what is trained in a race: a table, its data and first weights
+`racers`       who trains: convjit, PyTorch, the original NumPy way, each in a process of `race_worker`
 `peace`        a command of its own, `python -m bench.peace`: beside BLAS, after a pause, under Ctrl-C
 =============  ==============================================================================================
 """

@@ -26,7 +26,7 @@ class WorkerError(Exception):
 class WorkerProcess:
     """One contender at work; use as a context manager, which ends the process."""
 
-    def __init__(self, name: str, threads: int, cache: Path | None) -> None:
+    def __init__(self, name: str, threads: int, cache: Path | None, module: str = "bench.worker") -> None:
         self.name = name
         environment = os.environ | {variable: str(threads) for variable in THREAD_VARIABLES}
         if cache is not None:
@@ -34,7 +34,7 @@ class WorkerProcess:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed in `end`
         # A session of its own: Ctrl-C reaches the bench alone, which ends its workers.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", name], cwd=CHECKOUT, env=environment, start_new_session=True,
+            [sys.executable, "-m", module, name], cwd=CHECKOUT, env=environment, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
         )  # fmt: skip
 

@@ -46,7 +46,8 @@ def print_report(console: Console, outcome: Outcome, rounds: int) -> None:
         console.print(f"[bold red]trouble:[/bold red] {escape(trouble)}", soft_wrap=True)
 
 
-def _table(title: str, caption: str, names: Iterable[str], numbers: Iterable[str]) -> Table:
+def plain_table(title: str, caption: str, names: Iterable[str], numbers: Iterable[str]) -> Table:
+    """A table without rows: columns of names, then columns of numbers."""
     table = Table(
         title=title, caption=caption, title_justify="left", caption_justify="left", header_style="bold",
         box=SIMPLE_HEAD, pad_edge=False,
@@ -75,7 +76,7 @@ def _times(found: list[Line], peers: list[str], outcome: Outcome, rounds: int) -
         "MiB: at most, above the inputs, with the result and packed weights"
     )
     numbers = [OURS, *peers, "GFLOP/s", "of peak", "first", "MiB", f"best peer / {OURS}"]
-    table = _table(f"Median of {rounds} rounds, in milliseconds", caption, ("problem", "pass"), numbers)
+    table = plain_table(f"Median of {rounds} rounds, in milliseconds", caption, ("problem", "pass"), numbers)
     for name, section in _by_setting(found):
         table.add_row(f"[bold]{name}[/bold]")
         previous = None
@@ -132,7 +133,7 @@ def _means(found: list[Line], peers: list[str]) -> Table:
         columns.append(DIRECT_PEERS)
     if len(peers) > 1:
         columns.append(ALL_PEERS)
-    table = _table(
+    table = plain_table(
         f"How many times longer than {OURS}: geometric means, ties counted as 1",
         f"{DIRECT_PEERS}: without those that may take Winograd's way; least: of all peers", ("setting", "pass"),
         [*columns, "least"],
@@ -163,7 +164,7 @@ def _scaling(found: list[Line]) -> Table:
     columns.sort(key=lambda column: (column[0], PASSES.index(column[1])))
     most = max((line.threads for line in found), default=1)
     names = [f"{dtype[0]}{dtype[5:]} {passed}" for dtype, passed in columns]
-    table = _table(f"{OURS}: how many times as fast on {most} threads as on one", "", ("problem",), names)
+    table = plain_table(f"{OURS}: how many times as fast on {most} threads as on one", "", ("problem",), names)
     for problem in dict.fromkeys(problem for problem, _, _ in factors):
         values = [factors.get((problem, *column)) for column in columns]
         table.add_row(problem.name, *(NOTHING if value is None else f"{value:.2f}" for value in values))
@@ -173,7 +174,7 @@ def _scaling(found: list[Line]) -> Table:
 def _starts(outcome: Outcome) -> Table:
     """What each contender takes before a forward pass can be repeated."""
     numbers = ["first: median", "first: most", "MiB: median", "MiB: most", "of which prepared"]
-    table = _table("Forward, until the first result (ms) and memory above the inputs", "", ("contender",), numbers)
+    table = plain_table("Forward, until the first result (ms) and memory above the inputs", "", ("contender",), numbers)
     for name in outcome.versions:
         rows = [row for row in outcome.rows if (row.contender, row.passed) == (name, "forward")]
         seconds = [row.until_first for row in rows if row.until_first is not None]

@@ -22,6 +22,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 import numpy as np
@@ -109,14 +110,13 @@ class Worker:
         return (time.perf_counter() - start) / calls
 
 
-def main() -> None:
-    """Serve until the input ends."""
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer requests until the input ends."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    worker = Worker(BY_NAME[sys.argv[1]])
     for line in sys.stdin:
         try:
-            reply = worker.answer(json.loads(line))
+            reply = answer(json.loads(line))
         except Exception as error:  # one sentence for the one who asked
             reply = {"error": f"{type(error).__name__}: {error}"}
         replies.write(json.dumps(reply) + "\n")
@@ -124,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Worker(BY_NAME[sys.argv[1]]).answer)

@@ -177,19 +177,19 @@ def max_pool2d_backward(
         where = _max_pool(name, images, g)[1]
     else:
         where = _checked_indices(name, as_array(name, "indices", indices), shape, g)
-    return scatter_to_maxima(name, dy, where, g, dtype).reshape(x.shape)
+    return scatter_to_maxima(name, dy, where, g.x_shape, dtype).reshape(x.shape)
 
 
-def scatter_to_maxima(function: str, dy: Array, indices: Array, g: Geometry, dtype: DType) -> Array:
-    """The gradient (N, C, H, W) of maxima at `indices`, which are known to lie in the image."""
+def scatter_to_maxima(function: str, dy: Array, indices: Array, x_shape: tuple[int, ...], dtype: DType) -> Array:
+    """The gradient (N, C, H, W) of maxima at `indices` (N, C, OH, OW), which are known to lie in the image."""
     compute = DTYPES[dtype].compute
-    dx = allocate(function, "the gradient", (g.batch * g.in_channels, g.in_h * g.in_w), compute)
-    outputs = (dx.shape[0], g.out_h * g.out_w)
-    gradients = ready(function, "grad_output", dy, compute).reshape(outputs)
-    positions = ready(function, "indices", indices, np.dtype(np.int64)).reshape(outputs)
+    planes, pixels, outputs = x_shape[0] * x_shape[1], x_shape[2] * x_shape[3], indices.shape[-2] * indices.shape[-1]
+    dx = allocate(function, "the gradient", (planes, pixels), compute)
+    gradients = ready(function, "grad_output", dy, compute).reshape(planes, outputs)
+    positions = ready(function, "indices", indices, np.dtype(np.int64)).reshape(planes, outputs)
     if dx.size:
         max_pool_backward(workers(float(dx.size)), gradients, positions, dx)
-    return converted(function, "the gradient", dx, dtype).reshape(g.x_shape)
+    return converted(function, "the gradient", dx, dtype).reshape(x_shape)
 
 
 def _checked_indices(function: str, indices: Array, shape: tuple[int, ...], g: Geometry) -> Array:

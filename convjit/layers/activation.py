@@ -7,7 +7,7 @@ Source: the text's `activation_functions`; D.-A. Clevert et al. (2016) for elu, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,9 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 class Row(NamedTuple):
     """An activation: `gradient(x, y, dy)` is the gradient in `x` where `y = function(x)`.
 
-    The functions are NumPy's way; `passes` are compiled, with the same `constants`.
+    The functions are NumPy's way; `passes` are compiled, with the same `constants`. Where `by_output` is set, the
+    gradient does not need `x` and is given `y` twice: so inputs need not be kept, and their memory serves the layers
+    behind.
     """
 
     title: str
@@ -34,6 +36,7 @@ class Row(NamedTuple):
     gradient: Callable[[Array, Array, Array], Array]
     passes: Passes = NUMPYS
     constants: tuple[float, ...] = ()
+    by_output: bool = False
 
 
 def sigmoid(x: Array) -> Array:
@@ -60,7 +63,7 @@ def _elu(x: Array, alpha: float) -> Array:
 
 
 ACTIVATIONS: dict[str, Row] = {
-    "relu": Row("ReLU", lambda x: np.maximum(x, 0), lambda x, y, dy: np.where(x > 0, dy, 0), RELU),
+    "relu": Row("ReLU", lambda x: np.maximum(x, 0), lambda x, y, dy: np.where(x > 0, dy, 0), RELU, by_output=True),
     "leaky_relu": Row(
         "LeakyReLU",
         lambda x: np.where(x >= 0, x, LEAK * x),
@@ -68,9 +71,9 @@ ACTIVATIONS: dict[str, Row] = {
         LEAKY_RELU,
         (LEAK,),
     ),
-    "sigmoid": Row("Sigmoid", sigmoid, lambda x, y, dy: dy * y * (1 - y), SIGMOID),
-    "tanh": Row("TanH", np.tanh, lambda x, y, dy: dy * (1 - y * y), TANH),
-    "softmax": Row("Softmax", softmax, _softmax_gradient),
+    "sigmoid": Row("Sigmoid", sigmoid, lambda x, y, dy: dy * y * (1 - y), SIGMOID, by_output=True),
+    "tanh": Row("TanH", np.tanh, lambda x, y, dy: dy * (1 - y * y), TANH, by_output=True),
+    "softmax": Row("Softmax", softmax, _softmax_gradient, by_output=True),
     "elu": Row(
         "ELU",
         lambda x: _elu(x, ELU_ALPHA),
@@ -136,13 +139,12 @@ class Activation(Layer):
             y = pointwise("Activation.forward_pass", row.passes.forward, row.constants, x)
         else:  # softmax needs whole rows
             y = in_slices(lambda x: np.asarray(row.function(x), x.dtype), x, keep=x.ndim - 1)
-        kept: dict[str, Any] = {"layer_input": x, "_output": y} if training else {"layer_input": None, "_output": None}
-        self.__dict__.update(kept)
+        self._kept_pass = (y if row.by_output else x, y) if training else None
         return y
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient with respect to the last input."""
-        x, y = self._kept("layer_input"), self._kept("_output")
+        x, y = self._kept("_kept_pass")
         dy = floating(check_grad("Activation", accum_grad, y.shape))
         row = ACTIVATIONS[self.activation_name]
         if row.passes.backward is not None and compiled(x, y, dy):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..functional import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
+from ..functional import avg_pool2d, avg_pool2d_backward, max_pool2d
 from ..functional.front_door import public
+from ..functional.pooling import scatter_to_maxima
 from ..geometry import as_padding, as_pair, as_window, check_pooling_padding, pooling_geometry
 from ..typing import Array, IntOrPair, Padding
 from .base import Layer, Shape, as_batch, check_grad, floating
@@ -70,15 +71,14 @@ class MaxPooling2D(_Pooling):
         """The maxima of the images `X` (N, C, H, W); with `training`, where they were is kept."""
         images = as_batch("MaxPooling2D.forward_pass", X, 4)
         y, indices = max_pool2d(images, self.pool_shape, self.stride, self.padding, return_indices=True)
-        self.__dict__.update(layer_input=images if training else None, _indices=indices if training else None)
+        self._kept_pass = (images.shape, indices) if training else None
         return y
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """Each output's gradient, at the pixel that was its maximum."""
-        images, indices = self._kept("layer_input"), self._kept("_indices")
+        shape, indices = self._kept("_kept_pass")
         gradient = floating(check_grad("MaxPooling2D", accum_grad, indices.shape))
-        like = np.broadcast_to(np.zeros((), gradient.dtype), images.shape)
-        return max_pool2d_backward(gradient, like, self.pool_shape, self.stride, self.padding, indices=indices)
+        return scatter_to_maxima("MaxPooling2D.backward_pass", gradient, indices, shape, gradient.dtype)
 
 
 class AveragePooling2D(_Pooling):

@@ -1,6 +1,7 @@
 """Compiling ahead: what first calls would wait for, done before them.
 
-Knows a small problem for each public function and calls it; what is compiled for it is the functions' own affair.
+Knows a small problem for each public function, activation and optimizer, and calls it; what is compiled for it is
+their own affair.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from .functional import (
 )
 from .functional.front_door import public
 from .geometry import describe
+from .layers import SGD, Activation, Adadelta, Adagrad, Adam, AdamW, Layer, RMSprop
+from .layers.activation import ACTIVATIONS
 from .progress import progress_bar
 from .runtime.compile import DRIVERS
 from .typing import Array, DType
@@ -82,6 +85,10 @@ def _output(x: Array, weight: Array, options: dict[str, Any]) -> Array:
     return np.ones((1, len(weight), *sizes), x.dtype)
 
 
+def _both_passes(layer: Layer, x: Array) -> Array:
+    return layer.backward_pass(layer.forward_pass(x))
+
+
 # Called with images (1, 2, 4, 4), weights (2, 2, 3, 3) and a bias (2,).
 _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "conv2d": lambda x, weight, bias: [conv2d(x, weight, **options) for x, weight, options in _ways(x, weight)],
@@ -108,8 +115,17 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "avg_pool2d_backward": lambda x, weight, bias: avg_pool2d_backward(x, 4, 1),
     "image_to_column": lambda x, weight, bias: image_to_column(x, (1, 1), 1),
     "column_to_image": lambda x, weight, bias: column_to_image(x.reshape(2, 16), x.shape, (1, 1), 1),
+    "Activation": lambda x, weight, bias: [_both_passes(Activation(name), x) for name in ACTIVATIONS],
+    "SGD": lambda x, weight, bias: [
+        optimizer.update(bias, bias) for optimizer in (SGD(), SGD(0.1, 0.5), SGD(0.1, 0.5, nesterov=True))
+    ],
+    "Adagrad": lambda x, weight, bias: Adagrad().update(bias, bias),
+    "Adadelta": lambda x, weight, bias: Adadelta().update(bias, bias),
+    "RMSprop": lambda x, weight, bias: RMSprop().update(bias, bias),
+    "Adam": lambda x, weight, bias: Adam().update(bias, bias),
+    "AdamW": lambda x, weight, bias: AdamW().update(bias, bias),
 }
-_NOT_FOR_COMPLEX = ("max_pool2d", "max_pool2d_backward")
+_NOT_FOR_COMPLEX = ("max_pool2d", "max_pool2d_backward", "Activation")
 
 
 class Warmed(NamedTuple):
@@ -130,8 +146,8 @@ def warmup(
     Parameters
     ----------
     functions : str or iterable of str, optional
-        Names of public functions, such as `"conv2d"`; all that are compiled if not given. Layers need what they are
-        made of: `Conv2D` needs `"conv2d"` and `"conv2d_backward"`.
+        Names of public functions, such as `"conv2d"`, of optimizers, and `"Activation"`; all that are compiled if not
+        given. Other layers need what they are made of: `Conv2D` and `Dense` need `"conv2d"` and `"conv2d_backward"`.
     dtypes : dtype or iterable of dtypes
         Dtypes of the arrays that will come. Several share kernels: float16 is computed as float32, integers as int64.
     progress : bool, optional

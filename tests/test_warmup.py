@@ -14,8 +14,11 @@ import pytest
 import convjit
 from convjit import functional, warming, warmup
 from convjit.arrays import DTYPES
+from convjit.layers.optimizers import PUBLISHED
 
 COMPILE_NOTHING = {"determine_padding", "explain", "get_im2col_indices"}
+# Layers that are more than functions, and optimizers.
+BESIDES = {"Activation", *(kind.__name__ for kind in PUBLISHED)}
 
 
 def process(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +36,7 @@ def run(code: str, **variables: str) -> Any:
 
 
 def test_every_function_that_compiles_has_a_call():
-    assert set(warming._CALLS) == set(functional.__all__) - COMPILE_NOTHING
+    assert set(warming._CALLS) == set(functional.__all__) - COMPILE_NOTHING | BESIDES
 
 
 WARM_UP = "import convjit, json; print(json.dumps(convjit.warmup()))"
@@ -88,6 +91,13 @@ def call_everything(dtype):
     layer = convjit.Conv2D(3, (3, 3), input_shape=(4, 9, 8), dtype=dtype, rng=0)
     layer.initialize(convjit.Adam())
     layer.backward_pass(layer.forward_pass(x))
+    for kind in (convjit.SGD, convjit.Adagrad, convjit.Adadelta, convjit.RMSprop, convjit.Adam, convjit.AdamW):
+        kind().update(np.ones((3, 2, 5), dtype)[:, ::-1], np.ones((3, 2, 5), dtype))
+    for nesterov in (False, True):
+        convjit.SGD(0.1, 0.5, nesterov=nesterov).update(bias, bias)
+    for name in ("relu", "leaky_relu", "sigmoid", "tanh", "softmax", "elu", "selu", "softplus"):
+        activation = convjit.Activation(name)
+        activation.backward_pass(activation.forward_pass(x))
 
 for threads.SERIAL_BELOW_NS in (float("inf"), 0):
     for dtype in ("float32", "float64"):
@@ -186,7 +196,11 @@ def test_names_in_any_form():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("conv3d",), ValueError, r"^warmup: functions must be among 'conv2d', .*, 'column_to_image', got 'conv3d'$"),
+        (
+            ("conv3d",),
+            ValueError,
+            r"^warmup: functions must be among 'conv2d', .*, 'column_to_image', .*, got 'conv3d'$",
+        ),
         (("determine_padding",), ValueError, "^warmup: functions must be among .* got 'determine_padding'$"),
         ((["pad2d", "Conv2D"],), ValueError, "^warmup: functions must be among .* got 'Conv2D'$"),
         ((convjit.conv2d,), TypeError, "^warmup: functions must be names of functions, got function"),

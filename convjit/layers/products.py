@@ -1,14 +1,16 @@
 """The three matrix products of a dense layer, by convjit's own kernels or by BLAS.
 
 Threads of OpenBLAS wait for their next work by spinning, for some 30 ms: on two cores, a step of the `cifar` network of
-`python -m bench.race` took 30 ms with BLAS in its dense layer and 19 ms without. So BLAS computes what it computes on
-the calling thread, and what takes so long that its threads pay for themselves; in between, a product is a convolution
-with 1x1 kernels. Shapes alone decide, never the number of threads.
+`python -m bench.race` took 30 ms with BLAS in its dense layer and 19 ms without. So BLAS computes what a few calls on
+the calling thread can do, and what takes so long that its threads pay for themselves; in between, a product is a
+convolution with 1x1 kernels. Shapes alone decide, never the number of threads.
 
 Knows matrices; does not know layers.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,10 +19,14 @@ from ..functional import conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..runtime.memory import allocate
 from ..typing import Array
 
-# Multiplications up to which OpenBLAS starts no threads (`SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD`), and from
-# which on a product takes milliseconds.
-_ON_ONE_THREAD, _LONG = 1 << 18, 1 << 27
-# Multiplications a slice of a product by BLAS: some ten milliseconds, at what it reaches on one core in float64.
+# Multiplications up to which OpenBLAS starts no threads (`SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD`).
+_ON_ONE_THREAD = 1 << 18
+# In so many such calls, 32 rows of 512 features by 64 units took 65 us for all three products in float32, and 160 us
+# as convolutions; in more, the calls themselves begin to count.
+_FEW = 8
+# Multiplications from which on a product takes milliseconds.
+_LONG = 1 << 27
+# Multiplications a slice of a long product: some ten milliseconds, at what BLAS reaches on one core in float64.
 _SLICE = 1 << 29
 # Units below which vectors along them are not full, so that a transposed copy pays: 32 rows of 8192 features and 10
 # units took 120 us and 122 us for the two gradients that way, and 247 us and 530 us in place.
@@ -62,7 +68,7 @@ def weight_gradient(x: Array, dy: Array) -> Array:
 
 def _is_for_blas(rows: Array, columns: int) -> bool:
     multiplications = rows.size * columns
-    return multiplications <= _ON_ONE_THREAD or multiplications >= _LONG
+    return multiplications <= _FEW * _ON_ONE_THREAD or multiplications >= _LONG
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -73,10 +79,22 @@ def _product(a: Array, b: Array) -> Array:
 
 
 def _by_blas(a: Array, b: Array) -> Array:
-    rows = max(1, _SLICE // max(1, b.size))
-    if len(a) <= rows:
+    """`a @ b` in slices of the result, along its longer axis."""
+    rows, columns = a.shape[0], b.shape[1]
+    multiplications = a.size * columns
+    parts = -(-multiplications // (_SLICE if multiplications >= _LONG else _ON_ONE_THREAD))
+    if parts <= 1:
         return np.asarray(a @ b)
-    result = allocate("Dense", "the result", (a.shape[0], b.shape[1]), np.result_type(a, b))
-    for first in range(0, len(a), rows):
-        np.matmul(a[first : first + rows], b, out=result[first : first + rows])
+    result = allocate("Dense", "the result", (rows, columns), np.result_type(a, b))
+    if rows >= columns:
+        for part in _cut(rows, parts):
+            np.matmul(a[part], b, out=result[part])
+    else:
+        for part in _cut(columns, parts):
+            np.matmul(a, b[:, part], out=result[:, part])
     return result
+
+
+def _cut(size: int, parts: int) -> Iterator[slice]:
+    step = -(-size // parts)
+    return (slice(first, first + step) for first in range(0, size, step))

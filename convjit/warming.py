@@ -1,7 +1,7 @@
 """Compiling ahead: what first calls would wait for, done before them.
 
-Knows a small problem for each public function, activation and optimizer, and calls it; what is compiled for it is
-their own affair.
+Knows a small problem for each public function, optimizer and layer that is compiled, and calls it; what is compiled
+for it is their own affair.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .functional import (
 )
 from .functional.front_door import public
 from .geometry import describe
-from .layers import SGD, Activation, Adadelta, Adagrad, Adam, AdamW, Layer, RMSprop
+from .layers import SGD, Activation, Adadelta, Adagrad, Adam, AdamW, BatchNormalization, Layer, RMSprop
 from .layers.activation import ACTIVATIONS
 from .progress import progress_bar
 from .runtime.compile import DRIVERS
@@ -85,6 +85,13 @@ def _output(x: Array, weight: Array, options: dict[str, Any]) -> Array:
     return np.ones((1, len(weight), *sizes), x.dtype)
 
 
+def _normalisation(x: Array) -> Layer:
+    layer = BatchNormalization()
+    layer.set_input_shape(x.shape[1:])
+    layer.initialize(SGD())
+    return layer
+
+
 def _both_passes(layer: Layer, x: Array) -> Array:
     return layer.backward_pass(layer.forward_pass(x))
 
@@ -116,6 +123,7 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "image_to_column": lambda x, weight, bias: image_to_column(x, (1, 1), 1),
     "column_to_image": lambda x, weight, bias: column_to_image(x.reshape(2, 16), x.shape, (1, 1), 1),
     "Activation": lambda x, weight, bias: [_both_passes(Activation(name), x) for name in ACTIVATIONS],
+    "BatchNormalization": lambda x, weight, bias: _both_passes(_normalisation(x), x),
     "SGD": lambda x, weight, bias: [
         optimizer.update(bias, bias) for optimizer in (SGD(), SGD(0.1, 0.5), SGD(0.1, 0.5, nesterov=True))
     ],
@@ -125,7 +133,7 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "Adam": lambda x, weight, bias: Adam().update(bias, bias),
     "AdamW": lambda x, weight, bias: AdamW().update(bias, bias),
 }
-_NOT_FOR_COMPLEX = ("max_pool2d", "max_pool2d_backward", "Activation")
+_NOT_FOR_COMPLEX = ("max_pool2d", "max_pool2d_backward", "Activation", "BatchNormalization")
 
 
 class Warmed(NamedTuple):
@@ -146,8 +154,9 @@ def warmup(
     Parameters
     ----------
     functions : str or iterable of str, optional
-        Names of public functions, such as `"conv2d"`, of optimizers, and `"Activation"`; all that are compiled if not
-        given. Other layers need what they are made of: `Conv2D` and `Dense` need `"conv2d"` and `"conv2d_backward"`.
+        Names of public functions, such as `"conv2d"`, of optimizers, `"Activation"` and `"BatchNormalization"`; all
+        that are compiled if not given. Other layers need what they are made of: `Conv2D` and `Dense` need `"conv2d"`
+        and `"conv2d_backward"`.
     dtypes : dtype or iterable of dtypes
         Dtypes of the arrays that will come. Several share kernels: float16 is computed as float32, integers as int64.
     progress : bool, optional

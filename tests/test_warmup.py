@@ -18,7 +18,7 @@ from convjit.layers.optimizers import PUBLISHED
 
 COMPILE_NOTHING = {"determine_padding", "explain", "get_im2col_indices"}
 # Layers that are more than functions, and optimizers.
-BESIDES = {"Activation", *(kind.__name__ for kind in PUBLISHED)}
+BESIDES = {"Activation", "BatchNormalization", *(kind.__name__ for kind in PUBLISHED)}
 
 
 def process(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -95,6 +95,10 @@ def call_everything(dtype):
         kind().update(np.ones((3, 2, 5), dtype)[:, ::-1], np.ones((3, 2, 5), dtype))
     for nesterov in (False, True):
         convjit.SGD(0.1, 0.5, nesterov=nesterov).update(bias, bias)
+    normalisation = convjit.BatchNormalization()
+    normalisation.set_input_shape((4, 9, 8))
+    normalisation.initialize(convjit.SGD())
+    normalisation.backward_pass(normalisation.forward_pass(x))
     for name in ("relu", "leaky_relu", "sigmoid", "tanh", "softmax", "elu", "selu", "softplus"):
         activation = convjit.Activation(name)
         activation.backward_pass(activation.forward_pass(x))

@@ -10,8 +10,9 @@ from ..functional.front_door import public
 from ..typing import Array
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import as_rng
+from .normalising import input_gradient, normalised, product_sums, scaled, statistics, sums
 from .optimizers import _number
-from .slices import channel_sums, in_slices
+from .slices import in_slices
 
 
 class Dropout(Layer):
@@ -141,14 +142,12 @@ class BatchNormalization(Layer):
         use_batch = training and self.trainable
         if use_batch and x.shape[0] == 0:
             raise ValueError("BatchNormalization.forward_pass: cannot train on an empty batch")
-        batch = _statistics(x) if use_batch else None
+        batch = statistics(x) if use_batch else None
         running = self._running(batch, x)
         mean, var = running if batch is None else batch
-        scale, center = _as_channels(1 / np.sqrt(var + self.eps), x), _as_channels(mean, x)
-        normalized = in_slices(lambda x: (x - center) * scale, x, keep=1)
-        gamma, beta = _as_channels(self.gamma, x), _as_channels(self.beta, x)
-        y = in_slices(lambda normalized: normalized * gamma + beta, normalized, keep=1)
-        kept = (normalized, scale, gamma, use_batch) if training else None
+        scale = 1 / np.sqrt(var + self.eps)
+        y = normalised(x, mean, scale, self.gamma, self.beta)
+        kept = (x, mean, scale, self.gamma, use_batch) if training else None
         self.__dict__.update(running_mean=running[0], running_var=running[1], _kept_pass=kept)
         return y
 
@@ -167,15 +166,15 @@ class BatchNormalization(Layer):
         """The gradient with respect to the last input; then scale and shift are updated, if the layer is trainable."""
         if self.trainable:
             self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
-        normalized, scale, gamma, use_batch = self._kept("_kept_pass")
-        dy = floating(check_grad("BatchNormalization", accum_grad, normalized.shape))
-        grad_gamma, grad_beta = channel_sums(np.multiply, dy, normalized), channel_sums(_itself, dy)
+        x, center, scale, gamma, use_batch = self._kept("_kept_pass")
+        dy = floating(check_grad("BatchNormalization", accum_grad, x.shape))
+        grad_beta = sums(dy)
+        grad_gamma = product_sums(dy, np.zeros_like(center), x, center) * scale
         if use_batch:
             count = dy.size // dy.shape[1]
-            shift, slope = _as_channels(grad_beta / count, dy), _as_channels(grad_gamma / count, dy)
-            dx = in_slices(lambda dy, z: (dy - (shift + z * slope)) * gamma * scale, dy, normalized, keep=1)
+            dx = input_gradient(dy, x, center, scale, gamma, grad_beta / count, grad_gamma / count)
         else:
-            dx = in_slices(lambda dy: dy * gamma * scale, dy, keep=1)
+            dx = scaled(dy, gamma * scale)
         if self.trainable:
             self._update(gamma=grad_gamma, beta=grad_beta)
         return dx
@@ -183,21 +182,3 @@ class BatchNormalization(Layer):
     def output_shape(self) -> Shape:
         """The input's shape."""
         return self._needed_input_shape("output_shape")
-
-
-def _itself(x: Array) -> Array:
-    return x
-
-
-def _statistics(x: Array) -> tuple[Array, Array]:
-    """Mean and variance of each channel, around the mean."""
-    count = max(1, x.size // max(1, x.shape[1]))
-    mean: Array = channel_sums(_itself, x) / count
-    center = _as_channels(mean, x)
-    var: Array = channel_sums(lambda x: (x - center) ** 2, x) / count
-    return mean, var
-
-
-def _as_channels(values: Array, x: Array) -> Array:
-    """One value a channel, shaped to go along axis 1 of `x`, in its dtype."""
-    return values.reshape(1, -1, *(1,) * (x.ndim - 2)).astype(x.dtype, copy=False)

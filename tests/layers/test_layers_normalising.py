@@ -1,0 +1,73 @@
+"""Batch normalisation of planes: exact sums, the results of NumPy's way, the same bits on any number of threads."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from convjit import SGD, BatchNormalization
+from convjit.algorithms.normalising import FEWEST
+from convjit.layers import normalising
+
+SHAPES = [(3, 2, FEWEST), (2, 3, 4, 5), (4, 2, 31, 33), (1, 1, 1025), (2, 5, 3, 7, 9)]
+
+
+def numbers(shape, dtype, seed=0):
+    return (np.random.default_rng(seed).standard_normal(shape) + 1).astype(dtype)
+
+
+def trained(shape, dtype):
+    """Output, gradient, weights and running statistics of a step, and the output and gradient of inference."""
+    layer = BatchNormalization(momentum=0.5)
+    layer.set_input_shape(shape[1:])
+    layer.initialize(SGD(0.5))
+    layer.gamma, layer.beta = 1 + np.arange(shape[1]) / 4, np.arange(shape[1]) / 8
+    x, dy = numbers(shape, dtype), numbers(shape, dtype, seed=1)
+    results = [layer.forward_pass(x), layer.backward_pass(dy), layer.gamma, layer.beta, layer.running_mean]
+    results += [layer.running_var, layer.forward_pass(x, training=False)]
+    layer.trainable = False
+    return [*results, layer.forward_pass(x), layer.backward_pass(dy)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_sums_of_integers_are_exact(shape, dtype):
+    rng = np.random.default_rng(0)
+    a, x = (rng.integers(-4, 5, shape).astype(dtype) for _ in range(2))
+    q, m = (rng.integers(-2, 3, shape[1]).astype(dtype) for _ in range(2))
+    axes = (0, *range(2, len(shape)))
+    along = [np.expand_dims(values, tuple(range(1, len(shape) - 1))) for values in (q, m)]
+    wanted = ((a - along[0]) * (x - along[1])).sum(axis=axes)
+    assert_array_equal(normalising.product_sums(a, q, x, m), wanted)
+    assert_array_equal(normalising.normalised(x, m, q, q, m), (x - along[1]) * along[0] * along[0] + along[1])
+    dx = (a - (along[0] + (x - along[1]) * along[0] * along[1])) * along[1] * along[0]
+    assert_array_equal(normalising.input_gradient(a, x, m, q, m, q, m), dx)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_planes_are_normalised_as_numpy_does(shape, dtype, monkeypatch):
+    got = trained(shape, dtype)
+    monkeypatch.setattr(normalising, "compiled", lambda *arrays: False)
+    tolerance = {np.float32: 2e-5, np.float64: 1e-13}[dtype]
+    for one, other in zip(got, trained(shape, dtype), strict=True):
+        assert one.dtype == other.dtype
+        assert_allclose(one, other, rtol=tolerance, atol=tolerance * 10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_planes_have_the_same_bits_on_two_threads(dtype, monkeypatch):
+    results = []
+    for crew in (1, 2):
+        monkeypatch.setattr(normalising, "workers", lambda nanoseconds, crew=crew: crew)
+        results.append(trained((4, 3, 33, 31), dtype))
+    for one, other in zip(*results, strict=True):
+        assert_array_equal(one, other)
+
+
+def test_sums_err_no_more_than_blocks_do():
+    x = np.random.default_rng(0).random((1, 1, 1 << 20)).astype(np.float32)
+    zero = np.zeros(1, np.float32)
+    wanted = np.square(x, dtype=np.float64).sum()
+    got = normalising.product_sums(x, zero, x, zero)[0]
+    # Chains of 64 in lanes, and a chain of 2048 chunks.
+    assert abs(got - wanted) <= 40 * 2.0**-24 * wanted

@@ -4,6 +4,7 @@ Stateless functions (`conv2d` and its family), layers that hold weights and opti
 and, in `convjit.testing`, the tools of property-based testing. Importing compiles nothing.
 """
 
+from . import nopython as _nopython  # noqa: F401  # so that compiled code may call the functions, too
 from .functional import (
     avg_pool2d,
     avg_pool2d_backward,

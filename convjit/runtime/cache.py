@@ -59,15 +59,15 @@ def source_digest(package: Path) -> str | None:
 
 
 # Taken now, while the modules are imported: a file that is edited later is not what this process compiles.
-_SOURCES = source_digest(Path(__file__).resolve().parent.parent)
+SOURCES = source_digest(Path(__file__).resolve().parent.parent)
 
 
 def folder() -> Path:
     """Where compiled code is kept, below `CONVJIT_CACHE_DIR` or the user's cache folder; `OSError` if there is none."""
-    if _SOURCES is None:
+    if SOURCES is None:
         raise FileNotFoundError("the package's sources cannot be read, by which old code is told from new")
     try:
-        return _absolute(_base()) / _SOURCES
+        return _absolute(_base()) / SOURCES
     except RuntimeError:  # so says pathlib
         raise FileNotFoundError("this user has no home folder") from None
 

@@ -87,7 +87,7 @@ def test_a_cache_that_is_off_is_named(place, monkeypatch, capsys):
 def test_a_place_that_cannot_be_written_is_named(place, monkeypatch, capsys):
     place.write_text("")
     assert refused(capsys).startswith("NotADirectoryError: ")
-    monkeypatch.setattr(cache, "_SOURCES", None)
+    monkeypatch.setattr(cache, "SOURCES", None)
     assert refused(capsys).startswith("FileNotFoundError: the package's sources cannot be read")
 
 

@@ -1,0 +1,315 @@
+"""Entries that compute convolutions and their gradients, each on the calling thread.
+
+Runs the tasks of the algorithms' own drivers, always cut in the one way that serves every problem: panels are packed,
+images filled one at a time. Every algorithm gives the same bits, so this one does. Knows jobs; checks nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..algorithms import bias as bias_rows
+from ..algorithms import filling, input_product, running, weight_product
+from ..gemm.blocked import LIST_ENTRIES, PANEL_LANES, TOTALS, tile_count, tile_lanes
+from ..gemm.micro import LANES
+from ..gemm.planes import (
+    BEHIND,
+    Axis,
+    grid_phases,
+    horizontal_phase,
+    list_phase_terms,
+    vertical_phase,
+)
+from ..gemm.product import Product
+from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
+from ..geometry import Geometry
+from ..runtime.entries import Entry, array_at, call_twin, twin_for, twins
+from ..runtime.options import routine
+from .jobs import BIAS, DTYPES, RESULT, A, B, geometry_of, job_at, kernels_at_hand, kernels_row
+
+# Rows of results that share a packed panel: with their totals, and results of long sums, they stay in the second-level
+# cache or little beyond it.
+_ROWS = 480
+
+_FILL = twins(filling._fill, "ri1 n n ri1 ri2 r4 w1")
+_MULTIPLY = twins(running._multiply_long, "ri1 ri1 ri1 ri1 r1 ri1 r1 r1 w3 w2 wi2")
+_PACK = twins(input_product._pack_transposed, "ri1 ri1 ri1 r1 w1 wi1")
+_MULTIPLY_PHASE = twins(input_product._multiply_phase, "ri1 ri1 n ri1 ri1 ri1 r1 wi1 r1 w3 w2 wi2")
+_WEIGHT_GRAD = twins(weight_product._weight_grad, "ri1 n n ri1 ri1 r2 r1 n w2 w2 w2 wi2")
+_BIAS_GRAD = twins(bias_rows._bias_grad, "n n r3 w1")
+_ROWS_TOGETHER = input_product._ROWS_TOGETHER
+_TASK_ROWS = weight_product._TASK_ROWS
+_CHANNELS = bias_rows._CHANNELS
+
+
+@routine
+def _gcd(a: Any, b: Any) -> Any:
+    while b != 0:
+        a, b = b, a % b
+    return a
+
+
+@routine
+def _forward_axis(out_size: Any, kernel_size: Any, stride: Any, dilation: Any, pad: Any, in_size: Any) -> Any:
+    """As `planes.forward_axis`."""
+    padded = out_size + (kernel_size - 1) * dilation // stride
+    phases = min(kernel_size, stride // _gcd(stride, dilation))
+    return Axis(in_size, padded, phases, stride, dilation, -pad, out_size, kernel_size, 0, dilation, 0, 1, 0, 1)
+
+
+@routine
+def _axes(g: Geometry) -> Any:
+    return (
+        _forward_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
+        _forward_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
+    )
+
+
+@routine
+def _each(vertical: Axis, horizontal: Axis) -> Any:
+    """Elements of all planes of a channel."""
+    return vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+
+
+@routine
+def _shows_image(axis: Axis) -> Any:
+    whole = axis.first == 0 and axis.padded == axis.size and axis.phases == 1
+    return whole and (axis.step == 1 or axis.size == 1)
+
+
+@routine
+def _list_forward_terms(offsets: Any, vertical: Axis, horizontal: Axis, channels: Any) -> None:
+    """As `planes.term_offsets`."""
+    at = 0
+    for c in range(channels):
+        for kh in range(vertical.taps):
+            row = (vertical.shift + kh * vertical.tap_step) // vertical.step
+            for kw in range(horizontal.taps):
+                col = (horizontal.shift + kw * horizontal.tap_step) // horizontal.step
+                plane = (c * vertical.phases + kh % vertical.phases) * horizontal.phases + kw % horizontal.phases
+                offsets[at] = (plane * vertical.padded + row) * horizontal.padded + col
+                at += 1
+
+
+@routine
+def _list_inside(table: Any, at: Any, axis: Axis) -> None:
+    """As `planes.filling` lists it, for one axis."""
+    for phase in range(axis.phases):
+        shift = phase * axis.phase_step % axis.step + axis.first
+        lowest = min(max(0, -(shift // axis.step)), axis.padded)
+        highest = max(lowest, min(max(0, (axis.size - shift + axis.step - 1) // axis.step), axis.padded))
+        table[at + phase, 0], table[at + phase, 1], table[at + phase, 2] = shift, lowest, highest
+
+
+@routine
+def _axis_numbers(axis: Axis) -> Any:
+    """An axis as twins take it."""
+    return np.array((
+        axis.size, axis.padded, axis.phases, axis.step, axis.phase_step, axis.first, axis.grid, axis.taps, axis.shift,
+        axis.tap_step, axis.out_first, axis.out_step, axis.kernel_first, axis.kernel_step,
+    ), np.int64)  # fmt: skip
+
+
+@routine
+def _product_numbers(p: Product) -> Any:
+    """A product as twins take it."""
+    return np.array((
+        p.batch, p.groups, p.rows, p.channels, p.taps, p.grid_h, p.grid_w, p.image_h, p.padded_w, p.each, p.result,
+        p.lanes, p.tiles, p.chunk, p.in_place,
+    ), np.int64)  # fmt: skip
+
+
+@routine
+def _planes_numbers(vertical: Axis, horizontal: Axis) -> Any:
+    """`planes.Planes` as twins take them."""
+    return np.array((
+        vertical.phases, horizontal.phases, vertical.padded, horizontal.padded, vertical.step, horizontal.step,
+        vertical.size, horizontal.size,
+    ), np.int64)  # fmt: skip
+
+
+@routine
+def _inside(vertical: Axis, horizontal: Axis) -> Any:
+    """The table of `planes.filling`."""
+    table = np.empty((vertical.phases + horizontal.phases, 3), np.int64)
+    _list_inside(table, 0, vertical)
+    _list_inside(table, vertical.phases, horizontal)
+    return table
+
+
+@routine
+def _product(g: Geometry, rows: Any, channels: Any, vertical: Axis, horizontal: Axis, step: Any) -> Any:
+    """The product for one image, on a grid; `rows` and `channels` are those of a group."""
+    extent, result = vertical.grid * horizontal.grid, g.out_h * g.out_w
+    return Product(
+        1, g.groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, vertical.grid,
+        horizontal.padded, _each(vertical, horizontal), result, tile_lanes(extent, step), tile_count(extent),
+        max(min(rows, _ROWS), 1), 0,
+    )  # fmt: skip
+
+
+@routine
+def _tasks(p: Product) -> Any:
+    return p.groups * ((p.rows + p.chunk - 1) // p.chunk) * p.tiles
+
+
+def _forward(address: Any, zero: Any) -> Any:
+    """y = conv2d(x, weight) + bias."""
+    job = job_at(address)
+    g = geometry_of(job)
+    pixels_in, pixels_out = g.in_h * g.in_w, g.out_h * g.out_w
+    bias = array_at(job[BIAS], (g.out_channels if job[BIAS] != 0 else 0,), zero)
+    size, kernels = bias.itemsize, kernels_at_hand(bias.itemsize)
+    vertical, horizontal = _axes(g)
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    weight = array_at(job[B], (g.out_channels * channels * g.kernel_h * g.kernel_w,), zero)
+    p = _product(g, rows, channels, vertical, horizontal, kernels[LANES])
+    in_place = _shows_image(vertical) and _shows_image(horizontal)
+    planes = np.empty(0 if in_place else g.in_channels * p.each + BEHIND, bias.dtype)
+    planes[max(planes.size - BEHIND, 0) :] = 0
+    offsets = np.empty(channels * p.taps, np.int64)
+    scratch = np.empty((1, PANEL_LANES * (TOTALS + 2 * p.chunk)), bias.dtype)
+    lists = np.empty((1, LIST_ENTRIES), np.int64)
+    _list_forward_terms(offsets, vertical, horizontal, channels)
+    inside, how = _inside(vertical, horizontal), _planes_numbers(vertical, horizontal)
+    product, down, along = _product_numbers(p), _axis_numbers(vertical), _axis_numbers(horizontal)
+    for n in range(g.batch):
+        begin = job[A] + n * g.in_channels * pixels_in * size
+        y = array_at(job[RESULT] + n * g.out_channels * pixels_out * size, (g.out_channels, g.out_h, g.out_w), zero)
+        source = array_at(begin, (g.in_channels * pixels_in,), zero)
+        if not in_place:
+            images = array_at(begin, (1, g.in_channels, g.in_h, g.in_w), zero)
+            filled = (0, g.in_channels, how, vertical.padded, horizontal.padded, kernels, inside, images, planes)
+            call_twin(_FILL, zero, filled)
+            source = planes
+        call_twin(
+            _MULTIPLY, zero,
+            (0, _tasks(p), product, down, along, kernels, weight, offsets, bias, source, y, scratch, lists),
+        )  # fmt: skip
+    return 0
+
+
+@routine
+def _tap_table(phases: Any, vertical: Any, g: Geometry) -> Any:
+    """As `planes.taps_before_phases`."""
+    before = np.zeros(phases + 1, np.int64)
+    for phase in range(phases):
+        taps = vertical_phase(g, phase).taps if vertical else horizontal_phase(g, phase).taps
+        before[phase + 1] = before[phase] + taps
+    return before
+
+
+def _input_grad(address: Any, zero: Any) -> Any:
+    """The gradient of the input, a product for each phase of the pixels modulo the stride."""
+    job = job_at(address)
+    g = geometry_of(job)
+    pixels_in, pixels_out = g.in_h * g.in_w, g.out_h * g.out_w
+    rows, channels = g.in_channels // g.groups, g.out_channels // g.groups
+    terms = channels * g.kernel_h * g.kernel_w
+    weight = array_at(job[B], (g.in_channels * terms,), zero)
+    size, kernels = weight.itemsize, kernels_at_hand(weight.itemsize)
+    down, along = grid_phases(g.stride_h, g.in_h), grid_phases(g.stride_w, g.in_w)
+    above, before = _tap_table(down, True, g), _tap_table(along, False, g)
+    vertical, horizontal = vertical_phase(g, 0), horizontal_phase(g, 0)
+    p = _product(g, rows, channels, vertical, horizontal, kernels[LANES])
+    packed, offsets = np.empty(weight.size, weight.dtype), np.empty(terms, np.int64)
+    planes = np.empty(g.out_channels * p.each + BEHIND, weight.dtype)
+    planes[planes.size - BEHIND :] = 0
+    scratch = np.empty((1, PANEL_LANES * (TOTALS + 2 * p.chunk)), weight.dtype)
+    lists = np.empty((1, LIST_ENTRIES), np.int64)
+    shares = down * along * g.groups * ((rows + _ROWS_TOGETHER - 1) // _ROWS_TOGETHER)
+    call_twin(_PACK, zero, (0, shares, job[:A], above, before, weight, packed, offsets))
+    if g.stride_h * g.stride_w == 1:  # which are not listed there
+        list_phase_terms(offsets, 0, vertical, horizontal, channels)
+    inside, how, product = _inside(vertical, horizontal), _planes_numbers(vertical, horizontal), _product_numbers(p)
+    tasks = _tasks(p)
+    for n in range(g.batch):
+        begin = job[A] + n * g.out_channels * pixels_out * size
+        gradients = array_at(begin, (1, g.out_channels, g.out_h, g.out_w), zero)
+        dx = array_at(job[RESULT] + n * g.in_channels * pixels_in * size, (g.in_channels, g.in_h, g.in_w), zero)
+        filled = (0, g.out_channels, how, vertical.padded, horizontal.padded, kernels, inside, gradients, planes)
+        call_twin(_FILL, zero, filled)
+        call_twin(
+            _MULTIPLY_PHASE, zero,
+            (0, down * along * tasks, job[:A], product, tasks, above, before, kernels, packed, offsets, planes, dx,
+             scratch, lists),
+        )  # fmt: skip
+    return 0
+
+
+# Bytes of planes that a weight gradient fills at a time, where its sums can be cut.
+_PLANES_BYTES = 1 << 25
+
+
+def _weight_gradient(address: Any, zero: Any) -> Any:
+    """The gradient of the weight: of so many images at a time as sums can be cut between."""
+    job = job_at(address)
+    g = geometry_of(job)
+    pixels, rows, channels = g.out_h * g.out_w, g.out_channels // g.groups, g.in_channels // g.groups
+    terms, of_image = g.batch * pixels, g.in_channels * g.in_h * g.in_w
+    dy = array_at(job[A], (g.batch * g.out_channels, pixels), zero)
+    dw = array_at(job[RESULT], (g.out_channels, channels * g.kernel_h * g.kernel_w), zero)
+    size, kernels = dy.itemsize, kernels_at_hand(dy.itemsize)
+    vertical, horizontal = _axes(g)
+    forward = _product(g, rows, channels, vertical, horizontal, kernels[LANES])
+    chunk = max(min(dw.shape[1], _TASK_ROWS), 1)
+    p = Product(
+        g.batch, g.groups, rows, channels, forward.taps, forward.grid_h, forward.grid_w, forward.image_h,
+        forward.padded_w, forward.each, forward.result, tile_lanes(rows, kernels[LANES]), tile_count(rows), chunk, 0,
+    )  # fmt: skip
+    tasks = g.groups * ((dw.shape[1] + chunk - 1) // chunk) * p.tiles
+    # Whole totals at a time: images that lie on both sides of a cut are filled twice.
+    least = (TERMS_A_TOTAL + pixels - 1) // pixels + 1
+    together = max(least, _PLANES_BYTES // max(g.in_channels * p.each * size, 1))
+    span = terms
+    if together < g.batch:
+        span = TERMS_A_TOTAL * max(1, (together - 1) * pixels // TERMS_A_TOTAL)
+    planes = np.empty(min(together, g.batch) * g.in_channels * p.each + BEHIND, dy.dtype)
+    planes[planes.size - BEHIND :] = 0
+    offsets = np.empty(channels * p.taps, np.int64)
+    scratch = np.empty((1, PANEL_LANES * (TOTALS + 2 * chunk)), dy.dtype)
+    packed = np.empty((1, chunk * TERM_BLOCK + BEHIND), dy.dtype)
+    lists = np.empty((1, LIST_ENTRIES), np.int64)
+    _list_forward_terms(offsets, vertical, horizontal, channels)
+    inside, how, product = _inside(vertical, horizontal), _planes_numbers(vertical, horizontal), _product_numbers(p)
+    for first in range(0, terms, span):
+        stop = min(terms, first + span)
+        image, behind = first // pixels, (stop + pixels - 1) // pixels
+        images = array_at(job[B] + image * of_image * size, (behind - image, g.in_channels, g.in_h, g.in_w), zero)
+        channels_here = (behind - image) * g.in_channels
+        call_twin(
+            _FILL, zero, (0, channels_here, how, vertical.padded, horizontal.padded, kernels, inside, images, planes)
+        )
+        call_twin(
+            _WEIGHT_GRAD, zero,
+            (0, tasks, product, first, stop, kernels, offsets, dy, planes, image * g.in_channels * p.each, dw, scratch,
+             packed, lists),
+        )  # fmt: skip
+    return 0
+
+
+def _bias_gradient(address: Any, zero: Any) -> Any:
+    """The gradient of the bias, of at least one term."""
+    job = job_at(address)
+    g = geometry_of(job)
+    dy = array_at(job[A], (g.batch, g.out_channels, g.out_h * g.out_w), zero)
+    db = array_at(job[RESULT], (g.out_channels,), zero)
+    tasks = (g.out_channels + _CHANNELS - 1) // _CHANNELS
+    call_twin(_BIAS_GRAD, zero, (0, tasks, 0, g.batch * g.out_h * g.out_w, dy, db))
+    return 0
+
+
+def _entries(body: Any, *called: int) -> dict[Any, Entry]:
+    """An entry for each dtype, which calls so many twins."""
+    return {
+        dtype: Entry(body, (kernels_row(dtype), *(twin_for(number, dtype.itemsize) for number in called)), dtype)
+        for dtype in DTYPES
+    }
+
+
+FORWARD = _entries(_forward, _FILL, _MULTIPLY)
+INPUT_GRAD = _entries(_input_grad, _FILL, _PACK, _MULTIPLY_PHASE)
+WEIGHT_GRAD = _entries(_weight_gradient, _FILL, _WEIGHT_GRAD)
+BIAS_GRAD = _entries(_bias_gradient, _BIAS_GRAD)

@@ -1,0 +1,113 @@
+"""What compiled code refuses, in Python's own sentences.
+
+An entry that refuses keeps the call's record and returns its place; the user's function raises `Refused(place)`, whose
+making, by then under the GIL, asks the public function about arrays of the same shapes, and raises what that raises. So
+sentences are written in one place, and cost the user's function no compile time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..runtime.entries import array_at, new_slot, row_of_table, set_row
+from ..runtime.options import routine
+from ..runtime.team import BOARD, new_board, take_tasks
+from .record import (
+    ADDRESS,
+    ARRAYS,
+    ENTRIES,
+    FIRST,
+    FORM,
+    FUNCTION,
+    ITEM,
+    NAME,
+    NONE,
+    OF_ARRAY,
+    OF_VALUE,
+    RESULTS,
+    SHAPE,
+    VALUES,
+    value_of,
+)
+
+# What an entry returns instead of a place.
+NO_MEMORY, STALE = -1, -2
+
+# Records of calls that were refused, until Python asks: as many as threads may fail at once.
+_PLACES = 256
+_refused = np.zeros((_PLACES, ENTRIES), np.int64)
+_board = new_board(1, 0, 0)
+_REFUSED, _BOARD = new_slot(), new_slot()
+set_row(_REFUSED, _refused.ctypes.data)
+set_row(_BOARD, _board.ctypes.data)
+_ON_BOARD = len(_board)
+assert BOARD.ndim == 1
+
+# Public functions by their number in a record: filled by `overloads`.
+ASKED: list[tuple[Callable[..., object], tuple[str, ...], tuple[tuple[str, tuple[Any, ...]], ...]]] = []
+
+
+@routine
+def refuse(r: Any) -> Any:
+    """Keep the record of a call that Python would refuse; its place, counted from 1."""
+    place = take_tasks(array_at(row_of_table(_BOARD), (_ON_BOARD,), 0)) % _PLACES
+    kept = array_at(row_of_table(_REFUSED), (_PLACES, ENTRIES), 0)
+    for i in range(ENTRIES):
+        kept[place, i] = r[i]
+    return place + 1
+
+
+class Refused(Exception):  # noqa: N818  # nobody catches it: what is raised is another one
+    """Raised by compiled code; making one raises what it stands for."""
+
+    def __new__(cls, place: int, name: str) -> Refused:
+        raise _error(place, name).with_traceback(None) from None
+
+
+def _error(place: int, name: str) -> Exception:
+    if place == STALE:
+        return RuntimeError(
+            f"{name}: the calling function was compiled for another version of convjit; compile it anew, or delete the "
+            "cached files of its module in __pycache__"
+        )
+    if place == NO_MEMORY:
+        return MemoryError(f"{name}: memory ran out")
+    function, arguments = _call(_refused[place - 1].tolist())
+    try:
+        function(**arguments)
+    except Exception as error:
+        return error
+    return RuntimeError(f"{name}: compiled code refused a call that Python accepts; please report it: {arguments}")
+
+
+def _call(record: list[int]) -> tuple[Callable[..., object], dict[str, Any]]:
+    """The public function, and arguments as the compiled caller gave them: arrays of zeros of the same shapes."""
+    function, arrays, values = ASKED[record[FUNCTION]]
+    dtype = np.dtype(f"float{8 * record[ITEM]}")
+    arguments: dict[str, Any] = {}
+    for i, name in enumerate(arrays):
+        at = ARRAYS + OF_ARRAY * i
+        dimensions = record[at]
+        shape = record[at + SHAPE + 4 - dimensions : at + SHAPE + 4]
+        if dimensions == 0:
+            arguments[name] = None
+        elif name == "indices":  # their least and largest are what is wrong with them, if anything is
+            indices = np.zeros(shape, np.int64)
+            if record[at + ADDRESS] == 0:
+                indices.flat[0], indices.flat[-1] = record[RESULTS], record[RESULTS + 1]
+            arguments[name] = indices
+        else:
+            arguments[name] = np.broadcast_to(np.zeros((), dtype), shape)
+    for i, (name, choices) in enumerate(values):
+        at = VALUES + OF_VALUE * i
+        form = record[at + FORM]
+        if form == NONE:
+            arguments[name] = None
+        elif form == NAME:
+            arguments[name] = choices[record[at + FIRST]]
+        else:
+            arguments[name] = value_of(form, record[at + FIRST : at + OF_VALUE])
+    return function, arguments

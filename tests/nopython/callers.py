@@ -6,6 +6,8 @@ from functools import cache
 from typing import Any
 
 import numba
+import numpy as np
+from numpy.testing import assert_array_equal
 
 import convjit
 
@@ -32,3 +34,27 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_number, value))
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def as_pairs(problem: Any) -> dict[str, Any]:
+    """The options of a drawn problem, each in one form, so that few callers are compiled."""
+    return {
+        "stride": problem.stride_pair, "padding": problem.pads, "dilation": problem.dilation_pair,
+        "groups": problem.groups, "padding_mode": problem.padding_mode,
+    }  # fmt: skip
+
+
+def assert_same(got: Any, wanted: Any) -> None:
+    """The same bits, shapes and dtypes; also of tuples with None."""
+    if isinstance(wanted, tuple):
+        assert len(got) == len(wanted)
+        for a, b in zip(got, wanted, strict=True):
+            assert_same(a, b)
+    elif wanted is None:
+        assert got is None
+    else:
+        assert got.flags.c_contiguous
+        assert got.flags.writeable
+        assert_array_equal(got, wanted, strict=True)
+        if got.dtype.kind == "f":
+            assert_array_equal(np.signbit(got), np.signbit(wanted))

@@ -47,8 +47,9 @@ def size_of(r: Any, i: Any) -> Any:
 
 @routine
 def room_for(r: Any, i: Any, size: Any) -> Any:
-    """A place for a C-contiguous copy of array `i` with so many bytes an element; empty where it is contiguous."""
-    at, step, dense = of_array(i), size, True
+    """A place for a C-contiguous copy of array `i`, of so many bytes an element; empty where none is needed."""
+    at, step = of_array(i), size
+    dense = r[at + ADDRESS] % size == 0
     for axis in range(3, -1, -1):
         extent = r[at + SHAPE + axis]
         if extent != 1 and r[at + STRIDES + axis] != step:

@@ -68,8 +68,6 @@ def _check_array(function: str, name: str, kind: Any, wanted: Array) -> int:
         raise ValueError(
             f"{function}: expected {name} of shape {wanted.shapes}, got an array of {kind.ndim} dimensions"
         )
-    if not kind.aligned:
-        raise TypeError(f"{function}: {name} is not aligned, which compiled code cannot pass; pass a copy")
     return int(kind.ndim)
 
 

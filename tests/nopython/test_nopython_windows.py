@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from callers import assert_same, called
+from callers import assert_same, called, caller
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -74,8 +74,6 @@ def test_indices_are_taken_or_looked_for():
     y, indices = convjit.max_pool2d(x, 2, return_indices=True)
     wanted = convjit.max_pool2d_backward(y, x, 2)
     assert_same(called("max_pool2d_backward", y, x, kernel_size=2), wanted)
-    from callers import caller
-
     call = caller("max_pool2d_backward", 2, ("kernel_size", "indices"))
     assert_same(call(y, x, 2, indices), wanted)
     strided = np.repeat(indices, 2, axis=2)[:, :, ::2]

@@ -1,0 +1,164 @@
+"""What compiled code refuses: Python's own sentences for values, one sentence for types."""
+
+import numpy as np
+import pytest
+from callers import called, caller
+
+import convjit
+
+X, W, B = np.ones((2, 4, 6, 7)), np.ones((6, 2, 3, 3)), np.ones(6)
+HUGE = 1 << 40
+
+# Function, arrays, options: Python refuses each, for the values of shapes and numbers.
+REFUSED = [
+    ("conv2d", (X, W), {}),
+    ("conv2d", (X, W, np.ones(5)), {"groups": 2}),
+    ("conv2d", (X, W), {"groups": 3}),
+    ("conv2d", (X, W), {"groups": 0}),
+    ("conv2d", (X, W), {"groups": HUGE}),
+    ("conv2d", (X, W), {"groups": 2, "stride": 0}),
+    ("conv2d", (X, W), {"groups": 2, "stride": (1, 0)}),
+    ("conv2d", (X, W), {"groups": 2, "stride": (-3,)}),
+    ("conv2d", (X, W), {"groups": 2, "stride": HUGE}),
+    ("conv2d", (X, W), {"groups": 2, "dilation": (4, 1)}),
+    ("conv2d", (X, W), {"groups": 2, "dilation": (1 << 31, 1)}),
+    ("conv2d", (X, W), {"groups": 2, "dilation": (1 << 30, 1 << 30)}),
+    ("conv2d", (X, W), {"groups": 2, "padding": -1}),
+    ("conv2d", (X, W), {"groups": 2, "padding": ((0, 1), (2, -1))}),
+    ("conv2d", (X, W), {"groups": 2, "padding": ((0,), HUGE)}),
+    ("conv2d", (X, W), {"groups": 2, "padding": 6, "padding_mode": "reflect"}),
+    ("conv2d", (X, W), {"groups": 2, "padding": (1 << 31) - 1}),
+    ("conv2d", (X[0], W), {"groups": 2, "dilation": 9}),
+    ("conv2d", (np.ones((1, 1, 0, 3)), np.ones((1, 1, 1, 1))), {"padding": 1, "padding_mode": "wrap"}),
+    ("conv2d", (X, np.ones((0, 4, 3, 3))), {}),
+    ("conv2d", (X, np.ones((2, 4, 0, 3))), {}),
+    ("conv2d_backward", (X, X, W), {"groups": 2}),
+    ("conv2d_backward", (np.ones((6, 4, 5)), X, W), {"groups": 2}),
+    ("conv2d_backward", (np.ones((2, 6, 16, 17)), X, W), {"groups": 2, "padding": 6, "padding_mode": "reflect"}),
+    ("conv2d_input_grad", (X, np.ones((4, 1, 3, 3))), {"input_size": 6}),
+    ("conv2d_input_grad", (X, np.ones((5, 1, 3, 3))), {"input_size": (8, 9)}),
+    ("conv2d_input_grad", (X, np.ones((4, 1, 3, 3))), {"input_size": (8, -9)}),
+    ("conv2d_input_grad", (X, np.ones((4, 1, 3, 3))), {"input_size": (8, 9), "groups": 0}),
+    ("conv2d_weight_grad", (X, X), {"kernel_size": 2}),
+    ("conv2d_weight_grad", (X, X), {"kernel_size": 0}),
+    ("conv2d_weight_grad", (X, X), {"kernel_size": 1, "groups": 0}),
+    ("conv2d_weight_grad", (X[0], X), {"kernel_size": 1}),
+    ("conv_transpose2d", (X, W), {}),
+    ("conv_transpose2d", (X, np.ones((4, 2, 3, 3)), B), {}),
+    ("conv_transpose2d", (X, np.ones((4, 2, 3, 3))), {"groups": 3}),
+    ("conv_transpose2d", (X, np.ones((4, 2, 3, 3))), {"output_padding": 1}),
+    ("conv_transpose2d", (X, np.ones((4, 2, 3, 3))), {"output_size": (8, 10)}),
+    ("conv_transpose2d", (X, np.ones((4, 2, 3, 3))), {"stride": 2, "output_size": 14, "output_padding": 1}),
+    ("conv_transpose2d", (X, np.ones((4, 2, 3, 3))), {"padding": 9}),
+    ("conv_transpose2d", (X[:, :, :0], np.ones((4, 2, 3, 3))), {}),
+    ("conv_transpose2d_backward", (X, X, np.ones((4, 2, 3, 3))), {}),
+    ("pad2d", (X,), {"padding": -1}),
+    ("pad2d", (X,), {"padding": (6, 0), "mode": "reflect"}),
+    ("pad2d", (X[:, :, :0],), {"padding": 1, "mode": "edge"}),
+    ("pad2d_backward", (X,), {"padding": 4}),
+    ("pad2d_backward", (X,), {"padding": (2, 0), "mode": "reflect"}),
+    ("max_pool2d", (X,), {"kernel_size": 0}),
+    ("max_pool2d", (X,), {"kernel_size": 8}),
+    ("max_pool2d", (X,), {"kernel_size": 2, "padding": 2}),
+    ("max_pool2d", (X,), {"kernel_size": 2, "stride": 0}),
+    ("max_pool2d_backward", (X, X), {"kernel_size": 2}),
+    ("max_pool2d_backward", (X[0], X), {"kernel_size": 1}),
+    ("avg_pool2d", (X,), {"kernel_size": 2, "padding": ((0, 2), (0, 0))}),
+    ("avg_pool2d_backward", (X,), {"input_size": 6, "kernel_size": 2}),
+    ("im2col", (X,), {"kernel_size": (7, 1)}),
+    ("im2col", (X,), {"kernel_size": (1 << 40, 1)}),
+    ("col2im", (X[0],), {"image_size": 3, "kernel_size": 2}),
+    ("col2im", (np.ones((2, 8, 5)),), {"image_size": 3, "kernel_size": 2}),
+    ("col2im", (np.ones((8, 4)),), {"image_size": -3, "kernel_size": 2}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays", "options"), REFUSED, ids=lambda v: str(v) if isinstance(v, str | dict) else ""
+)
+def test_values_are_refused_with_pythons_sentence(name, arrays, options):
+    with pytest.raises((ValueError, MemoryError)) as wanted:
+        getattr(convjit, name)(*arrays, **options)
+    for _ in range(2):  # a compiled function refuses, and goes on
+        with pytest.raises(wanted.type) as got:
+            called(name, *arrays, **options)
+        assert str(got.value) == str(wanted.value)
+        assert got.type is wanted.type
+
+
+def test_results_that_fit_nowhere():
+    x = np.broadcast_to(np.ones(()), (1 << 20, 1, 1 << 12, 1 << 12))
+    with pytest.raises(MemoryError) as wanted:
+        convjit.pad2d(x, 1)
+    with pytest.raises(MemoryError) as got:
+        called("pad2d", x, padding=1)
+    assert str(got.value) == str(wanted.value)
+    with pytest.raises(MemoryError, match=r"^conv2d"):
+        called("conv2d", x, np.ones((1, 1, 1, 1)))
+
+
+TYPES = [
+    (
+        "conv2d", (X.astype(int), W), {},
+        r"conv2d: x has dtype int64, which compiled code cannot pass; float32 and float64 ",
+    ),
+    (
+        "conv2d", (X, W.astype("f")), {},
+        r"conv2d: arrays must have one dtype in compiled code, got x float64, weight float32",
+    ),
+    ("conv2d", (X.astype(complex), W), {}, r"conv2d: x has dtype complex128"),
+    ("conv2d", (X, 3), {}, r"conv2d: weight must be an array in compiled code, got int64"),
+    (
+        "conv2d", (X, W), {"stride": 1.5},
+        r"conv2d: stride must be an int or a pair of ints in compiled code, got float64",
+    ),
+    ("conv2d", (X, W), {"stride": (1, 2, 3)}, r"conv2d: stride must be an int or a pair"),
+    ("conv2d", (X, W), {"groups": (1, 2)}, r"conv2d: groups must be an int in compiled code"),
+    ("conv2d", (X, W), {"stride": True}, r"conv2d: stride must be an int or a pair"),
+    ("conv2d", (X, W), {"dilation": ((1, 2), (1, 2))}, r"conv2d: dilation must be an int or a pair"),
+    ("conv2d", (X, W), {"padding": None}, r"conv2d: padding must be a literal name, an int, a pair, or "),
+    (
+        "conv2d", (X, W), {"algorithm": "winograd"},
+        r"conv2d: algorithm must be 'auto' in compiled code, got str 'winograd'",
+    ),
+    ("conv2d", (X, W, None), {"out": True}, r"conv2d: out must be None in compiled code"),
+    ("pad2d", (X,), {"padding": "same"}, r"pad2d: padding must be an int, a pair, or "),
+    ("max_pool2d", (X,), {"kernel_size": 2, "ceil_mode": None}, r"max_pool2d: ceil_mode must be a bool, got NoneType"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "arrays", "options", "sentence"), TYPES, ids=[t[3][:60] for t in TYPES])
+def test_types_are_refused_when_the_caller_is_compiled(name, arrays, options, sentence):
+    with pytest.raises(TypeError, match=f"^{sentence}") as raised:
+        called(name, *arrays, **options)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "arrays", "options", "sentence"), [
+    (
+        "conv2d", (X[0, 0], W), {},
+        r"conv2d: expected x of shape \(N, C, H, W\) or \(C, H, W\), got an array of 2 dimensions",
+    ),
+    (
+        "conv2d", (X, W[0]), {},
+        r"conv2d: expected weight of shape \(O, C/groups, KH, KW\), got an array of 3 dimensions",
+    ),
+    ("conv2d", (X, W, W), {}, r"conv2d: expected bias of shape \(O,\), got an array of 4 dimensions"),
+    (
+        "conv2d", (X, W), {"padding": "sane"},
+        r"conv2d: padding must be 'valid', 'same', 'same_upper', 'same_lower', 'full', ",
+    ),
+    (
+        "conv2d", (X, W), {"padding_mode": "zeros"},
+        r"conv2d: padding_mode must be one of 'constant', 'edge', .* got str 'zeros'",
+    ),
+], ids=str)  # fmt: skip
+def test_dimensions_and_names_are_refused_when_the_caller_is_compiled(name, arrays, options, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}") as raised:
+        called(name, *arrays, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_names_must_be_literals():
+    with pytest.raises(TypeError, match=r"^conv2d: padding must be a literal name, an int, .* got unicode_type$"):
+        caller("conv2d", 2, ("padding",))(X, W, "same")

@@ -1,0 +1,227 @@
+"""Compiled callers in processes of their own: parallel loops, threads, forks, functions that Numba's cache keeps."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import convjit
+
+PACKAGE = Path(convjit.__file__).parent
+
+
+def run(code, *arguments, cwd=None, **environment):
+    """What a program prints; one that hangs fails."""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code, *arguments],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=240, cwd=cwd, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout.strip()
+
+
+PRANGE = """
+import sys
+import numba, numpy as np
+import convjit
+from convjit.runtime import threads
+
+@numba.njit(parallel=True)
+def many(x, weight, y, rounds):
+    for r in range(rounds):
+        for i in numba.prange(len(x)):
+            y[i] = convjit.conv2d(x[i], weight, padding=(1, 1), padding_mode="wrap")
+            if i % 7 == 0:  # another geometry, for the first time in whatever thread it is
+                convjit.max_pool2d(x[i], 1 + i % 3)
+
+rng = np.random.default_rng(0)
+x, weight = rng.normal(size=(64, 3, 12, 13)), rng.normal(size=(4, 3, 3, 3))
+y = np.full((64, 4, 12, 13), np.nan)
+many(x, weight, y, 5)
+assert threads.layer() == sys.argv[1], threads.layer()
+assert (y == convjit.conv2d(x, weight, padding=1, padding_mode="wrap")).all()
+print("same")
+"""
+
+
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_calls_in_a_parallel_loop(layer):
+    assert run(PRANGE, layer, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="3") == "same"
+
+
+DROPPED = """
+import numba, numpy as np
+import convjit
+
+@numba.njit(parallel=True)
+def many(x, weight):
+    for i in numba.prange(len(x)):
+        convjit.conv2d(x[i], weight)
+
+try:
+    many(np.ones((1000, 3, 5, 5)), np.ones((4, 2, 3, 3)))  # Numba drops exceptions of threads of its pool
+except SystemError as error:  # what Numba makes of one of the calling thread
+    assert str(error.__cause__).startswith("conv2d: weight expects 2 input channels"), error.__cause__
+print("on")
+"""
+
+
+def test_refusals_in_a_parallel_loop_do_no_harm():
+    assert run(DROPPED, NUMBA_NUM_THREADS="3") == "on"
+
+
+THREADS = """
+import threading
+import numba, numpy as np
+import convjit
+
+@numba.njit(nogil=True)
+def gradients(dy, x, weight):
+    return convjit.conv2d_backward(dy, x, weight, stride=2)
+
+@numba.njit(nogil=True)
+def wrong(x, weight):
+    return convjit.conv2d(x, weight)
+
+rng = np.random.default_rng(0)
+cases = [(rng.normal(size=(1, 2, 9, 9 + i)), rng.normal(size=(3, 2, 3, 3))) for i in range(8)]
+wanted = [convjit.conv2d_backward(convjit.conv2d(x, w, stride=2), x, w, stride=2) for x, w in cases]
+failures = []
+
+def work(i):
+    x, w = cases[i]
+    dy = convjit.conv2d(x, w, stride=2)
+    for _ in range(200):
+        if any((a != b).any() for a, b in zip(gradients(dy, x, w), wanted[i])):
+            failures.append(i)
+        try:
+            wrong(x, np.ones((1, 3 + i, 1, 1)))
+        except ValueError as error:
+            if f"expects {3 + i} input channels" not in str(error):
+                failures.append(str(error))
+
+crew = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+[t.start() for t in crew], [t.join() for t in crew]
+print(failures)
+"""
+
+
+def test_many_threads_without_the_global_lock():
+    assert run(THREADS) == "[]"
+
+
+FORKED = """
+import os, sys
+import numba, numpy as np
+import convjit
+
+@numba.njit
+def blur(x, weight):
+    return convjit.conv2d(x, weight, padding="same")
+
+x, weight = np.ones((1, 64, 64)), np.ones((1, 1, 3, 3))
+convjit.conv2d(np.ones((8, 16, 64, 64)), np.ones((16, 16, 3, 3)))  # starts the pool
+wanted = blur(x, weight)
+child = os.fork()
+if child == 0:
+    os._exit(0 if (blur(x, weight) == wanted).all() else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child():
+    assert run(FORKED) == "0"
+
+
+# --- Numba's cache --------------------------------------------------------------------------------------------------
+
+MODULE = """
+import numba
+import convjit
+
+@numba.njit(cache=True, parallel=True)
+def blur(images, weight, out):
+    for i in numba.prange(len(images)):
+        out[i] = convjit.conv2d(images[i], weight, padding="same", padding_mode="edge")
+
+@numba.njit(cache=True)
+def through(x, weight):
+    return _inner(x, weight).sum()
+
+@numba.njit
+def _inner(x, weight):
+    return convjit.conv2d(x, weight)
+"""
+USE = """
+import sys
+import numpy as np
+import convjit
+import module
+images, weight = np.ones((8, 1, 5, 6)), np.ones((2, 1, 3, 3))
+out = np.zeros((8, 2, 5, 6))
+module.blur(images, weight, out)
+assert (out == 9).all(), out
+assert module.through(images[0], weight) == 2 * 3 * 4 * 9
+print(sum(module.blur.stats.cache_hits.values()) + sum(module.through.stats.cache_hits.values()))
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A user's module, and a copy of the package that a test may upgrade."""
+    (tmp_path / "module.py").write_text(MODULE)
+    shutil.copytree(PACKAGE, tmp_path / "convjit", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def use(project, code=USE):
+    path = os.pathsep.join(filter(None, (str(project), os.environ.get("PYTHONPATH"))))
+    return run(code, cwd=project, PYTHONPATH=path, CONVJIT_CACHE_DIR=str(project / "cache"), NUMBA_NUM_THREADS="2")
+
+
+def test_cached_functions_are_loaded_and_compiled_anew_after_an_upgrade(project):
+    assert use(project) == "0"
+    assert use(project) == "2"
+    padding = project / "convjit" / "algorithms" / "padding.py"
+    source = padding.read_text()
+    changed = "line[j] = x[plane, h, w] if h >= 0 and w >= 0 else constant[0]"
+    assert changed in source
+    # The new version pads otherwise, in the same layout of records: no old kernel, and no old copy, may run.
+    padding.write_text(source.replace(changed, "line[j] = constant[0]"))
+    upgraded = USE.replace("assert (out == 9).all(), out", "assert (out == 0).all(), out")
+    assert use(project, upgraded) == "0"
+    assert use(project, upgraded) == "2"
+
+
+STALE = """
+import numpy as np
+import convjit
+from convjit.runtime import entries
+import module
+images, weight = np.ones((8, 1, 5, 6)), np.ones((2, 1, 3, 3))
+module.through(images[0], weight)  # loaded
+entries.TABLE[entries.DIGEST] += 1
+try:
+    module.through(images[0], weight)
+except RuntimeError as error:
+    print(error)
+entries.TABLE[entries.DIGEST] -= 1
+saved, entries.TABLE[1:] = entries.TABLE[1:].copy(), 0
+try:
+    module.through(images[0], weight)
+except RuntimeError as error:
+    print(error)
+entries.TABLE[1:] = saved
+print(module.through(images[0], weight))
+"""
+
+
+def test_code_of_another_version_that_was_loaded_all_the_same_is_refused(project):
+    lines = use(project, STALE).splitlines()
+    assert lines[0] == lines[1]
+    assert lines[0].startswith("conv2d: the calling function was compiled for another version of convjit; ")
+    assert lines[2:] == ["216.0"]

@@ -10,7 +10,7 @@ from typing import Any
 from ..geometry import Geometry
 from ..runtime.entries import Entry
 from ..runtime.options import routine
-from . import moving, products
+from . import depthwise, moving, products
 from .arguments import (
     call_of_size,
     dense,
@@ -40,6 +40,8 @@ from .record import (
 from .refusals import refuse
 
 _FORWARD_32, _FORWARD_64 = slots(products.FORWARD)
+_EACH_32, _EACH_64 = slots(depthwise.FORWARD)
+_EACH_INPUT_32, _EACH_INPUT_64 = slots(depthwise.INPUT_GRAD)
 _INPUT_32, _INPUT_64 = slots(products.INPUT_GRAD)
 _WEIGHT_32, _WEIGHT_64 = slots(products.WEIGHT_GRAD)
 _BIAS_32, _BIAS_64 = slots(products.BIAS_GRAD)
@@ -67,6 +69,8 @@ def _as_one_row(g: Geometry) -> Any:
 def _forward(size: Any, g: Geometry, x: Any, weight: Any, bias: Any, y: Any) -> Any:
     if y == 0 or g.batch * g.out_channels * g.out_h * g.out_w == 0:
         return 0
+    if depthwise.takes(g, size, _EACH_32 if size == 4 else _EACH_64):
+        return call_of_size(size, _EACH_32, _EACH_64, job_of(g, x, weight, bias, y, 0, 0))
     return call_of_size(size, _FORWARD_32, _FORWARD_64, job_of(_as_one_row(g), x, weight, bias, y, 0, 0))
 
 
@@ -74,6 +78,8 @@ def _forward(size: Any, g: Geometry, x: Any, weight: Any, bias: Any, y: Any) -> 
 def _input_grad(size: Any, g: Geometry, dy: Any, weight: Any, dx: Any) -> Any:
     if dx == 0 or g.batch * g.in_channels * g.in_h * g.in_w == 0:
         return 0
+    if depthwise.takes(g, size, _EACH_INPUT_32 if size == 4 else _EACH_INPUT_64):
+        return call_of_size(size, _EACH_INPUT_32, _EACH_INPUT_64, job_of(g, dy, weight, 0, dx, 0, 0))
     return call_of_size(size, _INPUT_32, _INPUT_64, job_of(_as_one_row(g), dy, weight, 0, dx, 0, 0))
 
 

@@ -153,7 +153,8 @@ def _check(row: Row, kinds: dict[str, Any]) -> tuple[Given, Any]:
             raise TypeError(
                 f"{function}: {name} must be {parameter.default!r} in compiled code, got {_shown(kinds[name])}"
             )
-    return Given(dimensions, chosen), _DTYPES[next(iter(found.values()))]
+    grouped = "groups" in kinds and _constant(kinds["groups"]) != (True, 1)
+    return Given(dimensions, chosen, grouped), _DTYPES[next(iter(found.values()))]
 
 
 # --- the instructions -----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from .. import functional
 from ..algorithms.padding import PADDING_MODES
 from ..runtime.entries import Entry
-from . import convolutions, moving, products, windows
+from . import convolutions, depthwise, moving, products, windows
 
 
 class Given(NamedTuple):
@@ -20,6 +20,7 @@ class Given(NamedTuple):
 
     dimensions: dict[str, int]
     chosen: dict[str, Any]
+    grouped: bool  # whether there may be more than one group
 
 
 class Array(NamedTuple):
@@ -97,23 +98,32 @@ def _padding(given: Given, *others: dict[Any, Entry]) -> list[dict[Any, Entry]]:
     return [] if given.chosen["padding_mode"] == "constant" else list(others)
 
 
+def _forward(given: Given) -> list[dict[Any, Entry]]:
+    return [products.FORWARD, *([depthwise.FORWARD] if given.grouped else [])]
+
+
+def _input_grad(given: Given) -> list[dict[Any, Entry]]:
+    return [products.INPUT_GRAD, *([depthwise.INPUT_GRAD] if given.grouped else [])]
+
+
 def _of_conv2d_backward(given: Given) -> list[dict[Any, Entry]]:
     to_input, to_weight, to_bias = given.chosen["need"]
-    entries = [products.INPUT_GRAD, *_padding(given, moving.PAD_BACKWARD)] if to_input else []
+    entries = [*_input_grad(given), *_padding(given, moving.PAD_BACKWARD)] if to_input else []
     entries += [products.WEIGHT_GRAD, *_padding(given, moving.PAD)] if to_weight else []
     return [*entries, *([products.BIAS_GRAD] if to_bias else []), moving.COPY]
 
 
 def _of_transposed_backward(given: Given) -> list[dict[Any, Entry]]:
-    families = (products.FORWARD, products.WEIGHT_GRAD, products.BIAS_GRAD)
-    needed = [entries for entries, wanted in zip(families, given.chosen["need"], strict=True) if wanted]
-    return [*needed, moving.COPY]
+    to_input, to_weight, to_bias = given.chosen["need"]
+    entries = _forward(given) if to_input else []
+    entries += [products.WEIGHT_GRAD] if to_weight else []
+    return [*entries, *([products.BIAS_GRAD] if to_bias else []), moving.COPY]
 
 
 ROWS = (
     Row(
         functional.conv2d, {"x": _IMAGES, "weight": _WEIGHT, "bias": _BIAS}, _CONV, _as("x"), convolutions.CONV2D,
-        lambda given: [products.FORWARD, moving.COPY, *_padding(given, moving.PAD)],
+        lambda given: [*_forward(given), moving.COPY, *_padding(given, moving.PAD)],
     ),
     Row(
         functional.conv2d_backward, {"grad_output": _IMAGES, "x": _IMAGES, "weight": _WEIGHT},
@@ -122,7 +132,7 @@ ROWS = (
     Row(
         functional.conv2d_input_grad, {"grad_output": _IMAGES, "weight": _WEIGHT}, {"input_size": _PAIR, **_CONV},
         _as("grad_output"), convolutions.CONV2D_INPUT_GRAD,
-        lambda given: [products.INPUT_GRAD, moving.COPY, *_padding(given, moving.PAD_BACKWARD)],
+        lambda given: [*_input_grad(given), moving.COPY, *_padding(given, moving.PAD_BACKWARD)],
     ),
     Row(
         functional.conv2d_weight_grad, {"grad_output": _IMAGES, "x": _IMAGES}, {"kernel_size": _PAIR, **_CONV},
@@ -131,7 +141,7 @@ ROWS = (
     ),
     Row(
         functional.conv_transpose2d, {"x": _IMAGES, "weight": _TRANSPOSED_WEIGHT, "bias": _BIAS}, _TRANSPOSED,
-        _as("x"), convolutions.CONV_TRANSPOSE2D, lambda given: [products.INPUT_GRAD, moving.ADD_BIAS, moving.COPY],
+        _as("x"), convolutions.CONV_TRANSPOSE2D, lambda given: [*_input_grad(given), moving.ADD_BIAS, moving.COPY],
     ),
     Row(
         functional.conv_transpose2d_backward, {"grad_output": _IMAGES, "x": _IMAGES, "weight": _TRANSPOSED_WEIGHT},

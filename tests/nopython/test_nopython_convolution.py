@@ -77,10 +77,27 @@ def test_large_problems_give_pythons_bits(shapes):
     assert_same(called("conv2d_backward", y, x, weight), convjit.conv2d_backward(y, x, weight))
 
 
-def test_weight_gradients_of_planes_that_are_filled_in_turn(monkeypatch):
+@pytest.mark.parametrize(("shapes", "options"), [
+    (((1, 2, 70, 900), (4, 1, 3, 3)), {"padding": 1}),  # tiles that are cut both ways
+    (((2, 3, 13, 17), (6, 1, 3, 2)), {"stride": 3, "padding": 1, "dilation": 2}),
+    (((1, 2, 600, 70), (2, 1, 7, 5)), {"stride": (1, 2), "padding": (3, 0)}),
+    (((1, 2, 150, 150), (2, 1, 3, 3)), {"dilation": (70, 2)}),  # taps too far apart
+    (((1, 2, 9, 9), (18, 1, 2, 2)), {}),  # too many filters
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_depthwise_problems_give_pythons_bits(shapes, options, dtype):
+    rng = np.random.default_rng(6)
+    x, weight = (rng.normal(size=shape).astype(dtype) for shape in shapes)
+    bias, options = np.linspace(-1, 1, len(weight)).astype(dtype), {**options, "groups": x.shape[1]}
+    y = called("conv2d", x, weight, bias, **options)
+    assert_same(y, convjit.conv2d(x, weight, bias, **options))
+    assert_same(called("conv2d_backward", y, x, weight, **options), convjit.conv2d_backward(y, x, weight, **options))
+
+
+def test_weight_gradients_of_planes_that_are_filled_in_turn():
     """Many images: those that fit, whole totals at a time."""
     rng = np.random.default_rng(2)
-    x, dy = rng.normal(size=(70, 1, 300, 300)).astype("float32"), rng.normal(size=(70, 1, 302, 302)).astype("float32")
+    x, dy = rng.normal(size=(130, 1, 270, 270)).astype("float32"), rng.normal(size=(130, 1, 272, 272)).astype("float32")
     options = {"kernel_size": (3, 3), "padding": 2}
     assert_same(called("conv2d_weight_grad", dy, x, **options), convjit.conv2d_weight_grad(dy, x, **options))
 

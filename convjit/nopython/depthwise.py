@@ -1,0 +1,137 @@
+"""Entries that compute depthwise convolutions and their input gradients, each on the calling thread.
+
+Runs the tasks of the drivers whose lanes are neighbouring pixels. Knows which problems they take; checks nothing else.
+Calls whose `groups` is the constant 1 do without: their callers would wait for code that few of them need.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..algorithms import depthwise, depthwise_pixels
+from ..gemm import correlation
+from ..gemm.planes import BEHIND, Axis, grid_phases, horizontal_phase, vertical_phase
+from ..gemm.summation import TERMS_A_TOTAL
+from ..geometry import Geometry
+from ..runtime.entries import Entry, array_at, call_twin, new_slot, row_of_table, set_row, twin_for, twins
+from ..runtime.options import routine
+from ..typing import DType
+from .jobs import BIAS, DTYPES, RESULT, A, B, geometry_of, job_at, kernels_at_hand, kernels_row
+from .products import _axes, _axis_numbers
+
+_MULTIPLY = twins(depthwise_pixels._forward, "ri1 ri1 ri1 ri1 ri1 ri1 r1 r1 r4 w4 w2 wi2")
+_MULTIPLY_PHASES = twins(depthwise_pixels._input_grad, "ri1 ri1 ri1 ri1 r4 r4 w4 w2 w2 w2 wi2")
+
+_TILE_BYTES = depthwise_pixels._TILE_BYTES
+_COLUMNS = depthwise_pixels._COLUMNS
+_MOST_FILTERS = depthwise._MOST_FILTERS
+
+# Rows of the table: where a dtype's correlation kernels are, and how many numbers they are.
+_KERNELS_32, _KERNELS_64, _NUMBERS = new_slot(), new_slot(), new_slot()
+
+
+def _correlation_row(dtype: DType) -> Any:
+    """What makes a dtype's correlation kernels ready."""
+
+    def fill() -> None:
+        kernels = correlation.kernels(dtype)
+        set_row(_KERNELS_32 if dtype.itemsize == 4 else _KERNELS_64, kernels.ctypes.data)
+        set_row(_NUMBERS, kernels.size)
+
+    return fill
+
+
+@routine
+def takes(g: Geometry, size: Any, slot: Any) -> Any:
+    """Whether these entries run a convolution: one input channel a group, and they are ready.
+
+    Taps lie close and strides are small, so that the planes of a tile stay within a few caches.
+    """
+    if row_of_table(slot) == 0 or g.in_channels != g.groups or g.in_channels == 0 or g.out_channels == 0:
+        return False
+    filters = g.out_channels // g.groups
+    close = max((g.kernel_h - 1) * g.dilation_h, (g.kernel_w - 1) * g.dilation_w) <= _TILE_BYTES // (1024 * size)
+    small = filters * g.kernel_h * g.kernel_w <= TERMS_A_TOTAL
+    return filters <= _MOST_FILTERS and close and small and max(g.stride_h, g.stride_w) <= 4
+
+
+@routine
+def _tile(vertical: Axis, horizontal: Axis, extra_h: Any, extra_w: Any, channels: Any, size: Any) -> Any:
+    """As `depthwise_pixels._cut` for one worker: the six numbers of a `Cut`."""
+    reach_h, reach_w = vertical.padded - vertical.grid + extra_h, horizontal.padded - horizontal.grid + extra_w
+    room = _TILE_BYTES // (size * channels * vertical.phases * horizontal.phases)
+    rows, cols = max(vertical.grid, 1), max(horizontal.grid, 1)
+    if (rows + reach_h) * (cols + reach_w) > room:
+        rows = min(rows, max(max(4, reach_h), room // (cols + reach_w) - reach_h))
+        wide = max(room // (rows + reach_h) - reach_w, reach_w) // _COLUMNS * _COLUMNS
+        cols = min(cols, max(_COLUMNS, wide))
+    down, across = (vertical.grid + rows - 1) // rows, (horizontal.grid + cols - 1) // cols
+    return np.array((rows, cols, down, across, reach_h, reach_w), np.int64)
+
+
+@routine
+def _planes_of(cut: Any, vertical: Axis, horizontal: Axis, channels: Any) -> Any:
+    """Elements of the planes of a tile."""
+    return channels * vertical.phases * horizontal.phases * (cut[0] + cut[4]) * (cut[1] + cut[5]) + BEHIND
+
+
+def _forward(address: Any, zero: Any) -> Any:
+    """y = conv2d(x, weight) + bias."""
+    job = job_at(address)
+    g = geometry_of(job)
+    taps = g.kernel_h * g.kernel_w
+    bias = array_at(job[BIAS], (g.out_channels if job[BIAS] != 0 else 0,), zero)
+    size = bias.itemsize
+    x = array_at(job[A], (g.batch, g.in_channels, g.in_h, g.in_w), zero)
+    weight = array_at(job[B], (g.out_channels * taps,), zero)
+    y = array_at(job[RESULT], (g.batch, g.out_channels, g.out_h, g.out_w), zero)
+    kernels = array_at(row_of_table(_KERNELS_32 if size == 4 else _KERNELS_64), (row_of_table(_NUMBERS),), 0)
+    vertical, horizontal = _axes(g)
+    cut = _tile(vertical, horizontal, 0, 0, 1, size)
+    planes = np.empty((1, _planes_of(cut, vertical, horizontal, 1)), bias.dtype)
+    lists = np.empty((1, max(taps, 2 * g.kernel_h + g.kernel_w)), np.int64)
+    call_twin(
+        _MULTIPLY, zero,
+        (0, g.batch * g.in_channels * cut[2] * cut[3], job[:A], cut, _axis_numbers(vertical),
+         _axis_numbers(horizontal), kernels, kernels_at_hand(size), weight, bias, x, y, planes, lists),
+    )  # fmt: skip
+    return 0
+
+
+def _input_grad(address: Any, zero: Any) -> Any:
+    """The gradient of the input."""
+    job = job_at(address)
+    g = geometry_of(job)
+    each = g.out_channels // g.groups
+    weight = array_at(job[B], (g.out_channels, 1, g.kernel_h, g.kernel_w), zero)
+    size = weight.itemsize
+    dy = array_at(job[A], (g.batch, g.out_channels, g.out_h, g.out_w), zero)
+    dx = array_at(job[RESULT], (g.batch, g.in_channels, g.in_h, g.in_w), zero)
+    kernels = array_at(row_of_table(_KERNELS_32 if size == 4 else _KERNELS_64), (row_of_table(_NUMBERS),), 0)
+    vertical, horizontal = vertical_phase(g, 0), horizontal_phase(g, 0)
+    more_h, more_w = 1 if g.stride_h > 1 else 0, 1 if g.stride_w > 1 else 0
+    cut = _tile(vertical, horizontal, more_h, more_w, each, size)
+    phases, terms = grid_phases(g.stride_w, g.in_w), each * g.kernel_h * g.kernel_w
+    planes = np.empty((1, _planes_of(cut, vertical, horizontal, each)), weight.dtype)
+    packed = np.empty((1, terms), weight.dtype)
+    phased = np.empty((1, phases * cut[0] * cut[1] + BEHIND if phases > 1 else 0), weight.dtype)
+    lists = np.empty((1, max(terms, 2 * g.kernel_h + g.kernel_w)), np.int64)
+    call_twin(
+        _MULTIPLY_PHASES, zero,
+        (0, g.batch * g.in_channels * cut[2] * cut[3], job[:A], cut, kernels, kernels_at_hand(size), weight, dy, dx,
+         planes, packed, phased, lists),
+    )  # fmt: skip
+    return 0
+
+
+def _entries(body: Any, called: int) -> dict[Any, Entry]:
+    return {
+        dtype: Entry(body, (kernels_row(dtype), _correlation_row(dtype), twin_for(called, dtype.itemsize)), dtype)
+        for dtype in DTYPES
+    }
+
+
+FORWARD = _entries(_forward, _MULTIPLY)
+INPUT_GRAD = _entries(_input_grad, _MULTIPLY_PHASES)

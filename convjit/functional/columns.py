@@ -50,6 +50,10 @@ def im2col(
     TypeError, ValueError, MemoryError
         As `conv2d`.
 
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is.
+
     Examples
     --------
     >>> import numpy as np
@@ -105,6 +109,10 @@ def col2im(
     ------
     TypeError, ValueError, MemoryError
         As `conv2d`; and `ValueError` if the columns do not fit the image size and the kernel.
+
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is.
 
     Examples
     --------

@@ -136,6 +136,14 @@ def conv2d(
     MemoryError
         If the result cannot fit into memory.
 
+    Notes
+    -----
+    Callable in `@njit` code, for float32 and float64 arrays of one dtype; `padding`, if a name, and `padding_mode` are
+    literals there, and `algorithm` and `out` are left alone. A call runs on the calling thread, also in a `prange` and
+    without the GIL, and gives the same bits. It raises the same errors, but Numba drops exceptions in a `prange`, and
+    what was not computed stays unwritten: check shapes before the loop. Where `groups` is named, images of one channel
+    a group take the depthwise kernels, too.
+
     Examples
     --------
     >>> import numpy as np
@@ -199,6 +207,10 @@ def conv2d_backward(
     ------
     TypeError, ValueError, MemoryError
         As `conv2d`; and `ValueError` if `grad_output` is not of the shape that `conv2d` returns.
+
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is, with `need` as a tuple of literal bools.
 
     Examples
     --------
@@ -294,6 +306,10 @@ def conv2d_input_grad(
     TypeError, ValueError, MemoryError
         As `conv2d`; and `ValueError` if no such input gives an output of this size.
 
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is.
+
     Examples
     --------
     >>> import numpy as np
@@ -378,6 +394,10 @@ def conv2d_weight_grad(
     ------
     TypeError, ValueError, MemoryError
         As `conv2d`; and `ValueError` if `grad_output` is not of the shape that `conv2d` returns.
+
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is.
 
     Examples
     --------

@@ -117,6 +117,10 @@ def pad2d(x: ArrayLike, padding: Padding, *, mode: str = "constant", value: comp
         For a padding, mode or value that cannot be used, and a result that cannot fit; with `"reflect"` the padding
         must be smaller than the image.
 
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is, with a real `value`.
+
     Examples
     --------
     >>> import numpy as np
@@ -168,6 +172,10 @@ def pad2d_backward(grad_output: ArrayLike, padding: Padding, *, mode: str = "con
     ------
     TypeError, ValueError, MemoryError
         As `pad2d`; and `ValueError` if the padding is larger than `grad_output`.
+
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is.
 
     Examples
     --------

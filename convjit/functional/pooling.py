@@ -103,6 +103,10 @@ def max_pool2d(
     TypeError, ValueError, MemoryError
         As `conv2d`; `TypeError` for complex `x`, `ValueError` for a padding as large as the kernel.
 
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is, with `return_indices` as a literal.
+
     Examples
     --------
     >>> import numpy as np
@@ -154,6 +158,10 @@ def max_pool2d_backward(
     ------
     TypeError, ValueError, MemoryError
         As `max_pool2d`; `ValueError` for shapes that do not fit and indices outside the image.
+
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is, with `indices` of int64.
 
     Examples
     --------
@@ -238,6 +246,10 @@ def avg_pool2d(
     TypeError, ValueError, MemoryError
         As `conv2d`; `ValueError` for a padding as large as the kernel.
 
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is.
+
     Examples
     --------
     >>> import numpy as np
@@ -287,6 +299,10 @@ def avg_pool2d_backward(
     ------
     TypeError, ValueError, MemoryError
         As `avg_pool2d`; `ValueError` if no such input gives an output of this size.
+
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is.
 
     Examples
     --------

@@ -136,6 +136,10 @@ def conv_transpose2d(
     TypeError, ValueError, MemoryError
         As `conv2d`; `ValueError` for an output size that cannot be reached.
 
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is.
+
     Examples
     --------
     >>> import numpy as np
@@ -193,6 +197,10 @@ def conv_transpose2d_backward(
     ------
     TypeError, ValueError, MemoryError
         As `conv_transpose2d`; and `ValueError` if `grad_output` is not of the shape that it returns.
+
+    Notes
+    -----
+    Callable in `@njit` code as `conv2d` is, with `need` as a tuple of literal bools.
 
     Examples
     --------

@@ -5,13 +5,15 @@ allocation of the results. Everything behind the table is compiled once, for eve
 
 =================  =================================================================================================
 `rows`             which functions there are, what they take and return
-`overloads`        their types, checked when the caller is compiled; the instructions that land in its code
+`checks`           types of arguments, when a caller is compiled
+`overloads`        the instructions that land in its code
 `record`           what a caller writes down of a call
 `refusals`         errors: a refused record is asked again of Python, which raises its own sentence
 `convolutions`,    entries that check a record, without dtypes
 `windows`
 `products`,        entries that compute, one a dtype: they call the serial twins of the algorithms' drivers by address,
-`moving`           the machine code that calls from Python run, hence the same bits
+`depthwise`,       the machine code that calls from Python run, hence the same bits
+`moving`
 `geometry`,        what these share
 `arguments`, `jobs`
 =================  =================================================================================================

@@ -12,10 +12,9 @@ from ..geometry import LARGEST, Geometry
 from ..runtime.options import routine
 from .record import FIRST, FORM, NAME, NONE, SECOND, of_value
 
-# Names of paddings and of modes are their places in these.
-PADDING_NAMES = ("valid", "same", "same_upper", "same_lower", "full")
+# Names are their places in `geometry.PADDING_NAMES` and `algorithms.padding.PADDING_MODES`.
 _VALID, _SAME, _SAME_UPPER, _SAME_LOWER, _FULL = range(5)
-CONSTANT, EDGE, REFLECT, SYMMETRIC, WRAP = range(5)  # as in `algorithms.padding.PADDING_MODES`
+CONSTANT, EDGE, REFLECT, SYMMETRIC, WRAP = range(5)
 
 
 @routine

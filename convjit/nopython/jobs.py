@@ -27,6 +27,7 @@ DTYPES = tuple(np.dtype(name) for name in ("float32", "float64"))
 # Where the table of entries has the address of a dtype's micro-kernels.
 _KERNELS = {dtype: new_slot() for dtype in DTYPES}
 _KERNELS_32, _KERNELS_64 = (_KERNELS[dtype] for dtype in DTYPES)
+_NUMBERS = micro.FILL + 1  # what a dtype's kernels are told by
 
 
 def kernels_row(dtype: DType) -> Any:
@@ -41,7 +42,7 @@ def kernels_row(dtype: DType) -> Any:
 @routine
 def kernels_at_hand(size: Any) -> Any:
     """The micro-kernels of the dtype of so many bytes an element."""
-    return array_at(row_of_table(_KERNELS_32 if size == 4 else _KERNELS_64), (5,), 0)
+    return array_at(row_of_table(_KERNELS_32 if size == 4 else _KERNELS_64), (_NUMBERS,), 0)
 
 
 @routine

@@ -1,7 +1,7 @@
-"""The public functions for compiled callers: checks of types, and the few instructions that land in their code.
+"""The public functions for compiled callers: the few instructions that land in their code.
 
 A call writes its arguments into a record on the stack, asks the function's entry for the shapes of the results,
-allocates them, and has them filled. Knows Numba's types and rows; does not know what is computed.
+allocates them, and has them filled. Knows rows and LLVM's words for records; does not know what is computed.
 Source: Numba's documentation, "Extending Numba" (`overload`, `intrinsic`).
 """
 
@@ -17,144 +17,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import _empty_nd_impl
 
-from ..geometry import describe
+from ..geometry import PADDING_NAMES
 from ..runtime.entries import DIGEST, Entry, Stamp, emit_call, emit_row
 from . import record, refusals
-from .jobs import DTYPES
+from .checks import checked, constant_of, entries_of
 from .refusals import Refused
-from .rows import COUNTS, FLAG, INT, PADDING, PAIR, REAL, ROWS, Array, Given, Row, Value
+from .rows import REAL, ROWS, Row, Value
 
 _INT64 = ir.IntType(64)
-_PADDING_NAMES = ("valid", "same", "same_upper", "same_lower", "full")
-_DTYPES = {getattr(types, dtype.name): dtype for dtype in DTYPES}
-
-
-# --- what types say, and what is wrong with them --------------------------------------------------------------------
-
-
-def _constant(kind: Any) -> tuple[bool, Any]:
-    """Whether a type stands for one value, and that value."""
-    if isinstance(kind, types.Omitted):
-        return True, kind.value
-    if isinstance(kind, types.Literal):
-        return True, kind.literal_value
-    if isinstance(kind, types.NoneType):
-        return True, None
-    if isinstance(kind, types.BaseTuple) and len(kind):
-        found = [_constant(each) for each in kind]
-        return all(known for known, _ in found), tuple(value for _, value in found)
-    return not isinstance(kind, types.Type), kind
-
-
-def _shown(kind: Any) -> str:
-    known, value = _constant(kind)
-    return describe(value) if known else str(types.unliteral(kind))
-
-
-def _check_array(function: str, name: str, kind: Any, wanted: Array) -> int:
-    """The dimensions of an array, 0 for None, or an error in one sentence."""
-    if wanted.optional and _constant(kind) == (True, None):
-        return 0
-    if isinstance(kind, types.Optional):
-        raise TypeError(f"{function}: {name} may be None or not when this runs; compiled code must know which")
-    if not isinstance(kind, types.Array):
-        raise TypeError(f"{function}: {name} must be an array in compiled code, got {_shown(kind)}")
-    needed = "int64 is" if wanted.integers else "float32 and float64 are"
-    if kind.dtype != types.int64 if wanted.integers else kind.dtype not in _DTYPES:
-        raise TypeError(
-            f"{function}: {name} has dtype {kind.dtype}, which compiled code cannot pass; {needed} supported there"
-        )
-    if kind.ndim not in wanted.dimensions:
-        raise ValueError(
-            f"{function}: expected {name} of shape {wanted.shapes}, got an array of {kind.ndim} dimensions"
-        )
-    return int(kind.ndim)
-
-
-def _check_numbers(function: str, name: str, kind: Any, value: Value) -> None:
-    """Refuse what is not the ints, pairs, or pairs of pairs that a value may be."""
-    needs = PAIR if value.kind != INT else INT
-    if value.kind in (COUNTS, PADDING):
-        needs = "a literal name, an int, a pair, or ((top, bottom), (left, right))"
-        needs = needs if value.kind == PADDING else needs.removeprefix("a literal name, ")
-    entries = _entries(kind)
-    if entries is None:
-        sound = _is_int(kind)
-    else:
-        sound = value.kind != INT and len(entries) in (1, 2)
-        for entry in entries:
-            inner = _entries(entry)
-            if inner is None:
-                sound = sound and _is_int(entry)
-            else:
-                nested = len(inner) in (1, 2) and all(map(_is_int, inner))
-                sound = sound and nested and value.kind in (COUNTS, PADDING)
-    if not sound:
-        raise TypeError(f"{function}: {name} must be {needs} in compiled code, got {_shown(kind)}")
-
-
-def _entries(kind: Any) -> list[Any] | None:
-    """The entries of a tuple."""
-    if isinstance(kind, types.Omitted):
-        kind = kind.value
-    if isinstance(kind, types.BaseTuple | tuple):
-        return list(kind)
-    return None
-
-
-def _is_int(kind: Any) -> bool:
-    known, value = _constant(kind)
-    if known:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(kind, types.Integer)
-
-
-def _check_value(function: str, name: str, kind: Any, value: Value) -> Any:
-    """What is chosen, where there is a choice."""
-    known, constant = _constant(kind)
-    if value.optional and known and constant is None:
-        return None
-    if value.choices:
-        if not known or constant not in value.choices:
-            listed = "one of " + ", ".join(map(repr, value.choices)) if len(value.choices) < 8 else "three bools"
-            raise (ValueError if known else TypeError)(
-                f"{function}: {name} must be {listed}, written as a literal in compiled code, got {_shown(kind)}"
-            )
-        return constant
-    if value.kind == PADDING and isinstance(constant if known else None, str):
-        if constant not in _PADDING_NAMES:
-            names = ", ".join(map(repr, _PADDING_NAMES))
-            raise ValueError(
-                f"{function}: padding must be {names}, an int, a pair, or ((top, bottom), (left, right)), "
-                f"got {constant!r}"
-            )
-    elif value.kind == FLAG:
-        if not (isinstance(kind, types.Boolean | types.Integer) or (known and isinstance(constant, bool | int))):
-            raise TypeError(f"{function}: {name} must be a bool, got {_shown(kind)}")
-    elif value.kind == REAL:
-        if not (isinstance(kind, types.Float | types.Integer) or (known and isinstance(constant, int | float))):
-            raise TypeError(f"{function}: {name} must be a real number in compiled code, got {_shown(kind)}")
-    else:
-        _check_numbers(function, name, kind, value)
-    return None
-
-
-def _check(row: Row, kinds: dict[str, Any]) -> tuple[Given, Any]:
-    """What is known of a call, and its dtype; or a `TypeError` or `ValueError` in one sentence."""
-    function = row.function.__name__
-    dimensions = {name: _check_array(function, name, kinds[name], array) for name, array in row.arrays.items()}
-    found = {name: kinds[name].dtype for name, array in row.arrays.items() if dimensions[name] and not array.integers}
-    if len(set(found.values())) != 1:
-        listed = ", ".join(f"{name} {dtype}" for name, dtype in found.items())
-        raise TypeError(f"{function}: arrays must have one dtype in compiled code, got {listed}")
-    chosen = {name: _check_value(function, name, kinds[name], value) for name, value in row.values.items()}
-    for name, parameter in inspect.signature(row.function).parameters.items():
-        if name not in row.arrays and name not in row.values and _constant(kinds[name]) != (True, parameter.default):
-            raise TypeError(
-                f"{function}: {name} must be {parameter.default!r} in compiled code, got {_shown(kinds[name])}"
-            )
-    grouped = "groups" in kinds and _constant(kinds["groups"]) != (True, 1)
-    return Given(dimensions, chosen, grouped), _DTYPES[next(iter(found.values()))]
 
 
 # --- the instructions -----------------------------------------------------------------------------------------------
@@ -194,13 +64,13 @@ class _Writer:
     def value(self, i: int, kind: Any, value: Any, wanted: Value, dtype: Any) -> None:
         """A form and four numbers."""
         at = record.VALUES + record.OF_VALUE * i
-        known, constant = _constant(kind)
+        known, constant = constant_of(kind)
         if known and constant is None:
             form, numbers = record.NONE, [0] * 4
         elif wanted.choices:
             form, numbers = record.NAME, [constant] * 4
         elif known and isinstance(constant, str):
-            form, numbers = record.NAME, [_PADDING_NAMES.index(constant)] * 4
+            form, numbers = record.NAME, [PADDING_NAMES.index(constant)] * 4
         elif wanted.kind == REAL:
             form, numbers = record.NUMBERS, [self._bits(kind, value, dtype)] * 4
         else:
@@ -215,7 +85,7 @@ class _Writer:
         if entries is None:
             return record.form_of(None), [self._int(kind, value)] * 4
         sides, numbers = [], []
-        nested = any(_entries(each) is not None for each, _ in entries)
+        nested = any(entries_of(each) is not None for each, _ in entries)
         for side in (entries[0], entries[-1]):
             inner = self._entries(*side)
             sides.append(0 if inner is None else len(inner))
@@ -226,7 +96,7 @@ class _Writer:
 
     def _entries(self, kind: Any, value: Any) -> list[tuple[Any, Any]] | None:
         """Types and values of the entries of a tuple."""
-        entries = _entries(kind)
+        entries = entries_of(kind)
         if entries is None:
             return None
         if isinstance(kind, types.BaseTuple):
@@ -234,12 +104,12 @@ class _Writer:
         return [(entry, None) for entry in entries]
 
     def _int(self, kind: Any, value: Any) -> Any:
-        known, constant = _constant(kind)
+        known, constant = constant_of(kind)
         return int(constant) if known else self.context.cast(self.builder, value, kind, types.int64)
 
     def _bits(self, kind: Any, value: Any, dtype: Any) -> Any:
         """The bits of a real number in the dtype."""
-        known, constant = _constant(kind)
+        known, constant = constant_of(kind)
         real = getattr(types, dtype.name)
         if known:
             return int(dtype.type(constant).view(f"int{8 * dtype.itemsize}"))
@@ -305,7 +175,7 @@ class _Call:
         # What is chosen arrives as its place, a literal.
         self.chosen = {name: kinds[name].literal_value for name, value in row.values.items() if value.choices}
         words = {name: row.values[name].choices[place] for name, place in self.chosen.items()}
-        given, self.dtype = _check(row, {**kinds, **words})
+        given, self.dtype = checked(row, {**kinds, **words})
         real = getattr(types, self.dtype.name)
         self.results = [
             types.Array(types.int64 if i in row.integers else real, n, "C") if n else types.none
@@ -340,7 +210,7 @@ def {function}({parameters}):
 
 def _choose(row: Row, kinds: dict[str, Any]) -> dict[str, int]:
     """Places of what is chosen among the choices; all arguments are checked."""
-    given, _ = _check(row, kinds)
+    given, _ = checked(row, kinds)
     return {name: value.choices.index(given.chosen[name]) for name, value in row.values.items() if value.choices}
 
 
@@ -363,7 +233,7 @@ def _register(row: Row) -> None:
     exec(compile(text, f"<convjit.{row.function.__name__} in compiled code>", "exec"), known)
     known["instructions"] = intrinsic(prefer_literal=True)(known["typed"])
     overload(row.function, prefer_literal=True, strict=False)(known[row.function.__name__])
-    values = tuple((name, value.choices or _PADDING_NAMES) for name, value in row.values.items())
+    values = tuple((name, value.choices or PADDING_NAMES) for name, value in row.values.items())
     refusals.ASKED.append((row.function, tuple(row.arrays), values))
 
 

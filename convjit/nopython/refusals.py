@@ -36,9 +36,10 @@ from .record import (
 # What an entry returns instead of a place.
 NO_MEMORY, STALE = -1, -2
 
-# Records of calls that were refused, until Python asks: as many as threads may fail at once.
-_PLACES = 256
-_refused = np.zeros((_PLACES, ENTRIES), np.int64)
+# Records of calls that were refused, until Python asks: a thread waits for the GIL in between, while others refuse
+# more. Behind each record stands its place, so that one that was written over is known.
+_PLACES = 4096
+_refused = np.zeros((_PLACES, ENTRIES + 1), np.int64)
 _board = new_board(1, 0, 0)
 _REFUSED, _BOARD = new_slot(), new_slot()
 set_row(_REFUSED, _refused.ctypes.data)
@@ -53,11 +54,12 @@ ASKED: list[tuple[Callable[..., object], tuple[str, ...], tuple[tuple[str, tuple
 @routine
 def refuse(r: Any) -> Any:
     """Keep the record of a call that Python would refuse; its place, counted from 1."""
-    place = take_tasks(array_at(row_of_table(_BOARD), (_ON_BOARD,), 0)) % _PLACES
-    kept = array_at(row_of_table(_REFUSED), (_PLACES, ENTRIES), 0)
+    place = take_tasks(array_at(row_of_table(_BOARD), (_ON_BOARD,), 0)) + 1
+    kept = array_at(row_of_table(_REFUSED), (_PLACES, ENTRIES + 1), 0)
     for i in range(ENTRIES):
-        kept[place, i] = r[i]
-    return place + 1
+        kept[place % _PLACES, i] = r[i]
+    kept[place % _PLACES, ENTRIES] = place
+    return place
 
 
 class Refused(Exception):  # noqa: N818  # nobody catches it: what is raised is another one
@@ -75,7 +77,12 @@ def _error(place: int, name: str) -> Exception:
         )
     if place == NO_MEMORY:
         return MemoryError(f"{name}: memory ran out")
-    function, arguments = _call(_refused[place - 1].tolist())
+    *record, kept = _refused[place % _PLACES].tolist()
+    if kept != place:
+        return ValueError(
+            f"{name}: shapes or values do not fit; {_PLACES} later errors took the place of this one's words"
+        )
+    function, arguments = _call(record)
     try:
         function(**arguments)
     except Exception as error:

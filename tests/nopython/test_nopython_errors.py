@@ -27,7 +27,7 @@ REFUSED = [
     ("conv2d", (X, W), {"groups": 2, "padding": ((0, 1), (2, -1))}),
     ("conv2d", (X, W), {"groups": 2, "padding": ((0,), HUGE)}),
     ("conv2d", (X, W), {"groups": 2, "padding": 6, "padding_mode": "reflect"}),
-    ("conv2d", (X, W), {"groups": 2, "padding": (1 << 31) - 1}),
+    ("conv2d", (X, W), {"groups": 2, "padding": 1 << 24}),
     ("conv2d", (X[0], W), {"groups": 2, "dilation": 9}),
     ("conv2d", (np.ones((1, 1, 0, 3)), np.ones((1, 1, 1, 1))), {"padding": 1, "padding_mode": "wrap"}),
     ("conv2d", (X, np.ones((0, 4, 3, 3))), {}),
@@ -162,3 +162,10 @@ def test_dimensions_and_names_are_refused_when_the_caller_is_compiled(name, arra
 def test_names_must_be_literals():
     with pytest.raises(TypeError, match=r"^conv2d: padding must be a literal name, an int, .* got unicode_type$"):
         caller("conv2d", 2, ("padding",))(X, W, "same")
+
+
+def test_an_error_whose_record_was_written_over_says_so():
+    from convjit.nopython.refusals import Refused
+
+    with pytest.raises(ValueError, match=r"^conv2d: shapes or values do not fit; 4096 later errors took"):
+        Refused(10**9, "conv2d")

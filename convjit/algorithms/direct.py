@@ -5,6 +5,7 @@ Knows when that pays, and workers and workspaces; does not know how a panel is c
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -174,7 +175,13 @@ def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:
     return Cut(how, direct_share(d, filled, s.tasks, workers, dtype, is_packed=False))
 
 
+# Elements: more than any memory holds, and little enough to count in 64 bits.
+_LARGEST = 1 << 48
+
+
 def _yields(g: Geometry, dtype: DType) -> str | None:
+    if max(math.prod(g.y_shape), plane_elements(g.batch * g.in_channels, *forward_axes(g))) > _LARGEST:
+        return "nothing can be expected of a problem that fits no memory"
     ours, theirs = (cut(g, 1, dtype).share_of_peak for cut in (_cut, implicit.forward_cut))
     if ours > theirs:
         return None

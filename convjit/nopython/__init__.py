@@ -29,7 +29,7 @@ In a `prange` Numba drops exceptions of its pool's threads, and makes a `SystemE
 results of refused calls stay unwritten, so shapes are better checked before the loop.
 
 A first call adds 0.15 s to its caller's compile time where the package's cache is warm. Where it is cold, entries and
-the drivers that they share with calls from Python are compiled: 3 to 10 s, the most for `conv2d` with a padding mode.
+the drivers that they share with calls from Python are compiled: 3 to 14 s, the most for `conv2d` with a padding mode.
 
 Does not know layers, plans, `explain` or `warmup`, and no dtypes but float32 and float64.
 """

@@ -41,8 +41,8 @@ def launch_pool() -> None:
     A spinning pool and a BLAS pool on the same two cores stand in each other's way: `a @ a` (200x200) in turn with
     `conv2d` (1x64x56x56, 64 filters 3x3) took 13.3 ms a pair with 300000 spins, 1.71 ms with 3000 and 1.63 ms with
     1000; the convolution alone 0.73, 0.79 and 0.85 ms (`python -m bench.peace`, with `GOMP_SPINCOUNT` set and not). So
-    3000: a thread stays awake between the loops of a call, and between calls that follow one another. libgomp reads the variable when it is loaded, so it is set for that
-    moment only; a value that the user has set is left alone.
+    3000: a thread stays awake between the loops of a call, and between calls that follow one another. libgomp reads the
+    variable when it is loaded, so it is set for that moment only; a value that the user has set is left alone.
     """
     global _launched
     if _launched:

@@ -56,7 +56,9 @@ EVERY_DRIVER = (
     for algorithm in ("direct", "implicit", "reference"):
         y = convjit.conv2d(x, weight, np.ones(4, "f4"), padding=1, algorithm=algorithm)
         convjit.conv2d_backward(y, x, weight, padding=1, algorithm=algorithm)
-    convjit.conv2d(np.ones((9, 4, 12, 12), "f4"), weight, padding=1)  # band by band
+    for algorithm in ("direct", "implicit"):  # band by band
+        convjit.conv2d(np.ones((9, 4, 12, 12), "f4"), weight, padding=1, algorithm=algorithm)
+    convjit.conv2d(x, np.ones((4, 4, 1, 1), "f4"), algorithm="direct")  # in place
     convjit.conv2d(np.ones((1, 20000, 2, 2), "f4"), np.ones((1, 20000, 1, 1), "f4"))  # a long sum
     convjit.conv2d_input_grad(x, weight, 25, stride=2)
     for channels in (4, 64):  # pixels as lanes, and channels

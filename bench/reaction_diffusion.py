@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import convjit
+from convjit.typing import Array
 
 SIZE = 192
 TIMES = (500, 2000, 4000, 12000)
@@ -23,8 +24,8 @@ TIMES = (500, 2000, 4000, 12000)
 RATES = {"stripes": (0.037, 0.060), "spots": (0.030, 0.062)}
 
 
-@numba.njit(cache=True)
-def react(state, laplacian, steps, feed, kill):
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def react(state: Array, laplacian: Array, steps: int, feed: float, kill: float) -> None:
     """So many steps of a state (2, H, W), the substances u and v."""
     for _ in range(steps):
         spread = convjit.conv2d(state, laplacian, padding=1, groups=2, padding_mode="wrap")
@@ -35,7 +36,7 @@ def react(state, laplacian, steps, feed, kill):
                 state[1, i, j] += 0.08 * spread[1, i, j] + u * v * v - (feed + kill) * v
 
 
-def beginning(size):
+def beginning(size: int) -> Array:
     """Nothing but u, and some v in squares here and there."""
     rng = np.random.default_rng(3)
     state = np.stack([np.ones((size, size)), np.zeros((size, size))])
@@ -44,7 +45,8 @@ def beginning(size):
     return state + rng.uniform(0, 0.01, state.shape)
 
 
-def main(path):
+def main(path: str) -> None:
+    """Simulate, and draw."""
     laplacian = np.array([[0.05, 0.2, 0.05], [0.2, -1.0, 0.2], [0.05, 0.2, 0.05]])
     laplacian = np.stack([laplacian[None], laplacian[None]])
     react(beginning(16), laplacian, 1, 0.0, 0.0)  # compiles

@@ -21,9 +21,10 @@ _PAD_BACKWARD = twins(padding._pad_backward, "n n r3 wi1 wi1 wi1 wi1 w3")
 _IM2COL = twins(columns._im2col, "ri1 n n ru3 wu2")
 _COL2IM = twins(columns._col2im, "ri1 n n r3 w3")
 _MAX_POOL = twins(pooling._max_pool, "ri1 n n r3 w1 w3 wi3")
-_SCATTER = twins(pooling._scatter, "n n r2 ri2 w2")
+_SCATTER = twins(pooling._scatter, "n n n r2 ri2 w2")
 _AVG_POOL = twins(pooling._avg_pool, "ri1 n n r3 b w3")
-_AVG_POOL_BACKWARD = twins(pooling._avg_pool_backward, "ri1 n n r3 b w3")
+_SHARES = twins(pooling._shares, "ri1 n n r3 b w3")
+_AVG_POOL_BACKWARD = twins(pooling._avg_pool_backward, "ri1 n n w3 w3")
 
 # What only moves values takes them as integers of their size.
 BITS = {dtype: np.dtype(f"uint{8 * dtype.itemsize}") for dtype in DTYPES}
@@ -166,8 +167,7 @@ def _largest_backward(address: Any, zero: Any) -> Any:
     planes, outputs = g.batch * g.in_channels, g.out_h * g.out_w
     dy, indices = array_at(job[A], (planes, outputs), zero), array_at(job[B], (planes, outputs), 0)
     dx = array_at(job[RESULT], (planes, g.in_h * g.in_w), zero)
-    dx[:] = 0
-    call_twin(_SCATTER, zero, (0, planes, 0, outputs, dy, indices, dx))
+    call_twin(_SCATTER, zero, (0, planes, 1, 0, outputs, dy, indices, dx))
     return 0
 
 
@@ -189,7 +189,9 @@ def _mean_backward(address: Any, zero: Any) -> Any:
     planes = g.batch * g.in_channels
     dy = array_at(job[A], (planes, g.out_h, g.out_w), zero)
     dx = array_at(job[RESULT], (planes, g.in_h, g.in_w), zero)
-    call_twin(_AVG_POOL_BACKWARD, zero, (0, planes, job[:A], g.in_h, g.in_w, dy, job[OPTION] != 0, dx))
+    part = np.empty((planes, g.out_h, g.out_w), dy.dtype)
+    call_twin(_SHARES, zero, (0, planes, job[:A], g.out_h, g.out_w, dy, job[OPTION] != 0, part))
+    call_twin(_AVG_POOL_BACKWARD, zero, (0, planes, job[:A], g.in_h, g.in_w, part, dx))
     return 0
 
 
@@ -226,5 +228,5 @@ COL2IM = _of_numbers(_fold, _COL2IM)
 MAX_POOL = _of_numbers(_largest, _MAX_POOL)
 MAX_POOL_BACKWARD = _of_numbers(_largest_backward, _SCATTER)
 AVG_POOL = _of_numbers(_mean, _AVG_POOL)
-AVG_POOL_BACKWARD = _of_numbers(_mean_backward, _AVG_POOL_BACKWARD)
+AVG_POOL_BACKWARD = _of_numbers(_mean_backward, _SHARES, _AVG_POOL_BACKWARD)
 ADD_BIAS = _of_numbers(_add_bias)

@@ -75,6 +75,8 @@ EVERY_DRIVER = (
     y = convjit.max_pool2d(x, 2)
     convjit.max_pool2d_backward(y, x, 2)
     convjit.avg_pool2d_backward(convjit.avg_pool2d(x, 2), 12, 2)
+    names = ("Activation", "BatchNormalization", "SGD", "Adagrad", "Adadelta", "RMSprop", "Adam", "AdamW")
+    convjit.warmup(names, dtypes=["float32"])
     for each in ours:
         print(each.__name__, *allocators(each))
     print(len(ours))

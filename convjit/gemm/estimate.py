@@ -22,7 +22,8 @@ _FILL_CYCLES = 4
 # Of an element that is moved alone: into a panel, or into a transposed weight, most of which is in no near cache.
 _ELEMENT_CYCLES, _TRANSPOSE_CYCLES = 1, 4
 
-# What a tile of one, two, three or four vectors of channels reaches of the multiply-add units: `python -m bench.peak`.
+# What a tile of one, two, three or four vectors of channels reaches of the multiply-add units. These and the cycles
+# below were fitted to calls with algorithm="direct" beside "implicit": which is faster is what they have to tell.
 _CHANNEL_TILE_SPEED = (0.7, 0.87, 1.0, 1.0)
 # Weights of more than so many bytes are read from beyond the second-level cache, a short run of each row at a time.
 _CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 20, 1

@@ -59,8 +59,10 @@ def _ways(x: Array, weight: Array) -> list[Way]:
         (many, np.ones((1, 5000, 3, 1), x.dtype), {}),  # planes too large for bands
         (long, long, {}),  # sums of more than one total
         # Lanes of output channels, which "auto" picks for wider ones: weights packed by the way, or before.
-        (x, weight, {"padding": 1, "algorithm": "direct"}),
-        (np.repeat(x, 2, 0), weight[:, :, :1, :1], {"algorithm": "direct"}),
+        *(
+            (x, weight, {"padding": 1, "algorithm": "direct"}),
+            (np.repeat(x, 2, 0), weight[:, :, :1, :1], {"algorithm": "direct"}),
+        )[: 2 if x.dtype.kind in "fc" else 0],
         # Few channels of one a group are computed otherwise than many.
         *(
             (np.repeat(x, n, 1), np.repeat(weight[:, :1], n, 0), {"padding": 1, "groups": 2 * n}) for n in (1, 8)
@@ -82,7 +84,7 @@ def _output(x: Array, weight: Array, options: dict[str, Any]) -> Array:
         (size + 2 * options.get("padding", 0) - kernel) // options.get("stride", 1) + 1
         for size, kernel in zip(x.shape[2:], weight.shape[2:], strict=True)
     ]
-    return np.ones((1, len(weight), *sizes), x.dtype)
+    return np.ones((len(x), len(weight), *sizes), x.dtype)
 
 
 def _normalisation(x: Array) -> Layer:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from . import command
 from .contenders import CONTENDERS, PASSES, installed
 from .problems import DTYPES, NAMES, OTHER_NAMES, OTHERS, PROBLEMS, QUICK, Problem, select
 
@@ -127,8 +128,4 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    command.run(main)

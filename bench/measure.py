@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from . import peak
 from .answers import Answers, faults, solve
 from .contenders import COMPARED, OURS, PASSES, Contender
 from .problems import Problem, draw
-from .process import WorkerError, WorkerProcess
+from .process import Asking, WorkerProcess
 
 # A sample is at least so long, so that the clock and the request do not show in it.
 SAMPLE_SECONDS = 0.004
@@ -112,13 +111,14 @@ def run(setting: Setting, problems: list[Problem], dtypes: list[str], threads: l
     return outcome
 
 
-class _Bench:
-    """The workers of one number of threads. A worker that fails is ended, and the others go on."""
+class _Bench(Asking):
+    """The workers of one number of threads."""
 
     def __init__(
         self, setting: Setting, outcome: Outcome, workers: dict[str, WorkerProcess], folder: Path, threads: int
     ) -> None:
-        self._setting, self._outcome, self._workers = setting, outcome, workers
+        super().__init__(workers, outcome.troubles)
+        self._setting, self._outcome = setting, outcome
         self._folder, self._threads = folder, threads
 
     def greet(self) -> None:
@@ -171,14 +171,3 @@ class _Bench:
         reply = self._ask(row.contender, where, "time", **{"pass": row.passed, "calls": row.calls_a_sample})
         if reply is not None:
             row.samples.append(reply["seconds"])
-
-    def _ask(self, name: str, where: str, do: str, **request: Any) -> dict[str, Any] | None:
-        """The reply of a worker; None if it is not there any more."""
-        if name not in self._workers:
-            return None
-        try:
-            return self._workers[name].ask(do, **request)
-        except WorkerError as error:
-            self._outcome.troubles.append(f"{where}: {error}" if where else str(error))
-            self._workers.pop(name).end()
-            return None

@@ -26,6 +26,7 @@ import numpy as np
 import convjit
 from convjit import environment
 
+from . import command
 from .__main__ import has_rich, positive
 from .contenders import Convjit
 from .problems import SEED, Problem, draw
@@ -367,8 +368,4 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    command.run(main)

@@ -75,3 +75,21 @@ class WorkerProcess:
             if pipe is not None:
                 with suppress(BrokenPipeError):  # what was still to be written has no reader
                     pipe.close()
+
+
+class Asking:
+    """Workers by name. One that fails is ended, its sentence is kept in `troubles`, and the others go on."""
+
+    def __init__(self, workers: dict[str, WorkerProcess], troubles: list[str]) -> None:
+        self._workers, self._troubles = workers, troubles
+
+    def _ask(self, name: str, where: str, do: str, **request: Any) -> dict[str, Any] | None:
+        """The reply of a worker; None if it is not there any more."""
+        if name not in self._workers:
+            return None
+        try:
+            return self._workers[name].ask(do, **request)
+        except WorkerError as error:
+            self._troubles.append(f"{where}: {error}" if where else str(error))
+            self._workers.pop(name).end()
+            return None

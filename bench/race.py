@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from . import command
 from .__main__ import default_threads, has_rich, positive
 from .contenders.contender import OURS
 from .measure import SETTLE_SECONDS
 from .networks import NETWORKS
 from .problems import DTYPES
-from .process import WorkerError, WorkerProcess
+from .process import Asking, WorkerProcess
 from .racers import RACERS, installed
 
 if TYPE_CHECKING:
@@ -66,11 +66,12 @@ class Outcome:
     troubles: list[str] = field(default_factory=list)
 
 
-class _Race:
-    """The workers of one number of threads. A worker that fails is ended, and the others go on."""
+class _Race(Asking):
+    """The workers of one number of threads."""
 
     def __init__(self, outcome: Outcome, workers: dict[str, WorkerProcess], threads: int) -> None:
-        self._outcome, self._workers, self._threads = outcome, workers, threads
+        super().__init__(workers, outcome.troubles)
+        self._outcome, self._threads = outcome, threads
 
     def greet(self) -> None:
         for name in list(self._workers):
@@ -105,17 +106,6 @@ class _Race:
                     time.sleep(SETTLE_SECONDS)
                     reply = self._ask(row.racer, where, "time", steps=row.steps_a_sample)
                     row.samples += [reply["seconds"]] if reply else []
-
-    def _ask(self, name: str, where: str, do: str, **request: Any) -> dict[str, Any] | None:
-        """The reply of a worker; None if it is not there any more."""
-        if name not in self._workers:
-            return None
-        try:
-            return self._workers[name].ask(do, **request)
-        except WorkerError as error:
-            self._outcome.troubles.append(f"{where}: {error}" if where else str(error))
-            self._workers.pop(name).end()
-            return None
 
 
 def compare(rows: list[Row], where: str, troubles: list[str]) -> None:
@@ -243,8 +233,4 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    command.run(main)

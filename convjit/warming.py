@@ -59,15 +59,19 @@ def _ways(x: Array, weight: Array) -> list[Way]:
         (many, np.ones((1, 5000, 3, 1), x.dtype), {}),  # planes too large for bands
         (long, long, {}),  # sums of more than one total
         # Lanes of output channels, which "auto" picks for wider ones: weights packed by the way, or before.
-        *(
-            (x, weight, {"padding": 1, "algorithm": "direct"}),
-            (np.repeat(x, 2, 0), weight[:, :, :1, :1], {"algorithm": "direct"}),
-        )[: 2 if x.dtype.kind in "fc" else 0],
+        *(_direct_ways(x, weight) if x.dtype.kind in "fc" else []),
         # Few channels of one a group are computed otherwise than many.
         *(
             (np.repeat(x, n, 1), np.repeat(weight[:, :1], n, 0), {"padding": 1, "groups": 2 * n}) for n in (1, 8)
         ),
     ]  # fmt: skip
+
+
+def _direct_ways(x: Array, weight: Array) -> list[Way]:
+    return [
+        (x, weight, {"padding": 1, "algorithm": "direct"}),
+        (np.repeat(x, 2, 0), weight[:, :, :1, :1], {"algorithm": "direct"}),
+    ]
 
 
 def _input_grad(x: Array, weight: Array, options: dict[str, Any]) -> Array:

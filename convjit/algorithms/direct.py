@@ -13,8 +13,8 @@ from ..gemm.direct import Direct, multiply_points, pack_weights, packed_elements
 from ..gemm.direct_kernels import kernels as direct_kernels
 from ..gemm.estimate import direct_share
 from ..gemm.micro import kernels as kernels_of
-from ..gemm.planes import Axis, Planes, filling, forward_axes, plane_elements, term_offsets
-from ..gemm.product import band_rows
+from ..gemm.planes import Axis, Planes, forward_axes, plane_elements, term_offsets
+from ..gemm.product import band_count, band_rows
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver, passed
@@ -24,7 +24,7 @@ from ..simd import isa
 from ..typing import Array, DType
 from . import implicit
 from .algorithm import INDICES, PACKED_WEIGHT, Algorithm, Cut, Operation, Packing, Space, work_ns
-from .filling import fill_planes, source_of_band
+from .filling import cut_into_bands, fill_planes, source_of_band
 
 
 @driver
@@ -51,7 +51,7 @@ def _multiply_band(
     bias: Any, images: Any, results: Any, totals: Any, positions: Any, space: Any, planes: Any,
 ) -> None:  # fmt: skip
     """The same for a band of rows of an image, whose planes are the worker's."""
-    bands, tasks = (d.image_h + d.grid_h - 1) // d.grid_h, d.groups * d.panels * d.chunks
+    bands, tasks = band_count(d), d.groups * d.panels * d.chunks
     n, origin = task // bands, task % bands * d.grid_h
     source = source_of_band(n, origin, fills, f, inside, images, planes[worker])
     for each in range(n * tasks, (n + 1) * tasks):
@@ -70,38 +70,33 @@ class _Setup(NamedTuple):
     offsets: Array
     by_band: bool
     tasks: int
-    spaces: tuple[
-        Space, ...
-    ]  # totals, positions, packed panels, and planes: of all images, or of a band for each worker
+    spaces: tuple[Space, ...]  # totals, positions, packed panels, planes
     records: tuple[Array, Array]  # as compiled code takes them
 
 
 @lru_cache(maxsize=256)
 def _set_up(g: Geometry, workers: int, dtype: DType, is_packed: bool) -> _Setup:
-    vertical, horizontal = axes = forward_axes(g)
+    axes = forward_axes(g)
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     terms = channels * g.kernel_h * g.kernel_w
     each = band_rows(axes, g.in_channels, g.batch, g.out_channels, terms, workers, dtype.itemsize)
-    if each > 0:
-        axes = vertical._replace(grid=each, padded=each + vertical.padded - vertical.grid), horizontal
-    crew = 1 if each > 0 else workers  # a band is one worker's: its channels are not cut for others
+    bands = cut_into_bands(axes, each, g.batch, g.in_channels, workers)
     d = plan_direct(
-        axes, g.batch, g.groups, rows, channels, g.out_h * g.out_w, crew, dtype, vertical.grid, is_packed=is_packed
-    )
-    lanes = isa.here().vector_bytes // dtype.itemsize
-    widest = -(-d.vectors // d.panels) * lanes
-    planes = plane_elements(g.in_channels, *axes)
+        bands.axes, g.batch, g.groups, rows, channels, g.out_h * g.out_w, bands.crew, dtype, g.out_h,
+        is_packed=is_packed,
+    )  # fmt: skip
+    widest = -(-d.vectors // d.panels) * isa.here().vector_bytes // dtype.itemsize
     spaces = (
         Space((workers, d.points * widest), name="totals"),
         Space((workers, d.points), INDICES, "positions"),
         Space((workers, d.together * widest), name="packed panel"),
-        Space((workers, planes) if each > 0 else (plane_elements(g.batch * g.in_channels, *axes),), name="planes"),
+        bands.space,
     )
-    f, inside = filling(axes)
-    if each > 0:  # what lies inside the image is counted in its own rows
-        inside = filling((vertical, horizontal))[1]
-    tasks = g.batch * d.bands * (1 if each > 0 else d.tasks)
-    return _Setup(d, axes, inside, term_offsets(*axes, channels), each > 0, tasks, spaces, (passed(d), passed(f)))
+    tasks = g.batch * (d.bands if bands.by_band else d.tasks)
+    records = passed(d), passed(bands.record)
+    return _Setup(
+        d, bands.axes, bands.inside, term_offsets(*bands.axes, channels), bands.by_band, tasks, spaces, records
+    )
 
 
 def _packed_space(g: Geometry, dtype: DType) -> Space:
@@ -172,7 +167,7 @@ def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:
     bands = f", bands of {d.grid_h} rows" if s.by_band else ""
     how = f"in place, panels of {-(-d.rows // d.panels)} channels, {d.points} pixels at once{bands}; tasks: {s.tasks}"
     filled = plane_elements(d.groups * d.channels, *s.axes)
-    return Cut(how, direct_share(d, filled, s.tasks, workers, dtype, is_packed=False))
+    return Cut(how, direct_share(d, filled, s.tasks, workers, dtype))
 
 
 # Elements: more than any memory holds, and little enough to count in 64 bits.

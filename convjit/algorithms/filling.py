@@ -5,14 +5,38 @@ Knows images and planes; does not know what is read from them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..gemm.micro import kernels as kernels_of
-from ..gemm.planes import BEHIND, Axis, Planes, fill_tile, filling
+from ..gemm.planes import BEHIND, Axis, Planes, fill_tile, filling, plane_elements
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
 from ..runtime.tiles import tile, tiling
 from ..typing import Array
+from .algorithm import Space
+
+
+class Bands(NamedTuple):
+    """How planes are filled: those of all images before, or those of a band of rows by the worker that reads it."""
+
+    axes: tuple[Axis, Axis]  # of a band
+    by_band: bool
+    record: Planes
+    inside: Array
+    space: Space  # of the planes
+    crew: int  # workers among whom the channels of a band may be cut: a band is one worker's
+
+
+def cut_into_bands(axes: tuple[Axis, Axis], rows: int, batch: int, channels: int, workers: int) -> Bands:
+    """Bands of so many rows of the grid, none of them for 0; `channels` are those of all groups."""
+    vertical, horizontal = axes
+    record, inside = filling(axes)  # what lies inside the image is counted in its own rows
+    if rows == 0:
+        planes = Space((plane_elements(batch * channels, *axes),), name="planes")
+        return Bands(axes, False, record, inside, planes, workers)
+    axes = vertical._replace(grid=rows, padded=rows + vertical.padded - vertical.grid), horizontal
+    planes = Space((workers, plane_elements(channels, *axes)), name="planes")
+    return Bands(axes, True, filling(axes)[0], inside, planes, 1)
 
 
 @kernel

@@ -12,14 +12,14 @@ from ..gemm.estimate import forward_share
 from ..gemm.landing import multiply_and_store
 from ..gemm.micro import ELEMENT
 from ..gemm.micro import kernels as kernels_of
-from ..gemm.planes import Axis, Planes, filling, plane_elements
+from ..gemm.planes import Axis, Planes, plane_elements
 from ..gemm.product import Product, band_count, band_rows, multiply_tile, plan_product, task_count, task_of
 from ..gemm.summation import TERMS_A_TOTAL
 from ..runtime.compile import driver, kernel, passed
 from ..runtime.launch import launch
 from ..typing import Array, DType
 from .algorithm import INDICES, Cut, Space
-from .filling import fill_planes, source_of_band
+from .filling import cut_into_bands, fill_planes, source_of_band
 
 Axes = tuple[Axis, Axis]
 
@@ -109,25 +109,18 @@ def set_up(
     each = 0
     if dense and of_group <= TERMS_A_TOTAL:
         each = band_rows(axes, planes, batch, groups * rows, of_group, workers, dtype.itemsize)
-    if each > 0:
-        shared = vertical.padded - vertical.grid
-        axes = vertical._replace(grid=each, padded=each + shared), horizontal
-    crew = 1 if each > 0 else workers  # a band is one worker's: its rows are not cut for others
-    p = plan_product(axes, batch, groups, rows, channels, result, phases, crew, dtype, vertical.grid, dense=dense)
+    bands = cut_into_bands(axes, each, batch, planes, workers)
+    p = plan_product(
+        bands.axes, batch, groups, rows, channels, result, phases, bands.crew, dtype, vertical.grid, dense=dense
+    )
     spaces = (
         Space((workers, scratch_elements(p.chunk, of_group if terms is None else terms)), name="scratch"),
         Space((workers, LIST_ENTRIES), INDICES, "lists"),
-        Space(
-            (workers, plane_elements(planes, *axes)) if each > 0 else (plane_elements(batch * planes, *axes),),
-            name="planes",
-        ),
+        bands.space,
     )
-    f, inside = filling(axes)
-    if each > 0:  # what lies inside the image is counted in its own rows
-        inside = filling((vertical, horizontal))[1]
-    records = passed(p), passed(f), passed(axes[0]), passed(axes[1])
-    tasks = batch * p.bands if each > 0 else batch * p.tasks
-    return Setup(p, axes, kernels_of(dtype), inside, each > 0, tasks, spaces, records)
+    records = passed(p), passed(bands.record), passed(bands.axes[0]), passed(bands.axes[1])
+    tasks = batch * p.bands if bands.by_band else batch * p.tasks
+    return Setup(p, bands.axes, kernels_of(dtype), bands.inside, bands.by_band, tasks, spaces, records)
 
 
 def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 1, transposed: int = 0) -> Cut:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..runtime.compile import kernel
+from ..runtime.compile import kernel, uncompiled
 from ..simd import isa
 from ..typing import DType
 from .direct_kernels import ELEMENT, LANES, add_panel, land, most_rows, pack_panel
 from .planes import Axis
+from .product import band_count
 from .summation import TERM_BLOCK
 
 
@@ -41,7 +42,7 @@ class Direct(NamedTuple):
     @property
     def bands(self) -> int:
         """Bands of rows of the grid, each filled and multiplied by one worker; one if planes are filled first."""
-        return -(-self.image_h // max(self.grid_h, 1))
+        return int(uncompiled(band_count)(self))
 
     @property
     def tasks(self) -> int:

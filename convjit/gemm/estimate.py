@@ -41,13 +41,17 @@ def tiles_cycles(rows: int, vectors: int, terms: float) -> float:
     """Cycles of so many rows, vectors and terms, covered with register tiles as `micro` covers them."""
     row = isa.here()
     panels = -(-vectors // row.vectors)
+    widths = [vectors // panels + (i < vectors % panels) for i in range(panels)]
+    return sum(_panel_cycles(rows, width, terms, tile_rows(row.rows), TILE_SPEED) for width in widths)
+
+
+def _panel_cycles(rows: int, width: int, terms: float, heights: list[int], speeds: tuple[float, ...]) -> float:
+    """Of one panel, covered with tiles of these heights."""
     cycles = 0.0
-    for i in range(panels):
-        width, left = vectors // panels + (i < vectors % panels), rows
-        for height in tile_rows(row.rows):
-            times, left = divmod(left, height)
-            busy = height * width / _FMAS_A_CYCLE / TILE_SPEED[min(width, len(TILE_SPEED)) - 1]
-            cycles += times * (terms * max(busy, _FMA_LATENCY) + -(-terms // TERM_BLOCK) * _TILE_CYCLES)
+    for height in heights:
+        times, rows = divmod(rows, height)
+        busy = height * width / _FMAS_A_CYCLE / speeds[min(width, len(speeds)) - 1]
+        cycles += times * (terms * max(busy, _FMA_LATENCY) + -(-terms // TERM_BLOCK) * _TILE_CYCLES)
     return cycles
 
 
@@ -75,21 +79,17 @@ def forward_share(
     return _dealt(useful, cycles, tasks, workers)
 
 
-def direct_share(d: Direct, filled: int, tasks: int, workers: int, dtype: DType, *, is_packed: bool) -> float:
-    """Of direct convolution, as `forward_share`; with `is_packed`, weights are packed before."""
-    row, terms = isa.here(), d.channels * d.taps
+def direct_share(d: Direct, filled: int, tasks: int, workers: int, dtype: DType) -> float:
+    """Of direct convolution, as `forward_share`."""
+    row, lanes, terms = isa.here(), _lanes(dtype), d.channels * d.taps
     points = min(d.points, d.grid_h * d.grid_w)
-    panels = 0.0
-    for i in range(d.panels):
-        width, left = d.vectors // d.panels + (i < d.vectors % d.panels), points
-        for height in channel_tile_rows(row, width):
-            times, left = divmod(left, height)
-            busy = height * width / _FMAS_A_CYCLE / _CHANNEL_TILE_SPEED[width - 1]
-            panels += times * (terms * max(busy, _FMA_LATENCY) + -(-terms // TERM_BLOCK) * _TILE_CYCLES)
+    widths = [d.vectors // d.panels + (i < d.vectors % d.panels) for i in range(d.panels)]
+    panels = sum(
+        _panel_cycles(points, width, terms, channel_tile_rows(row, width), _CHANNEL_TILE_SPEED) for width in widths
+    )
     chunks = d.grid_h * d.grid_w / max(points, 1)
-    lanes = _lanes(dtype)
-    once = 0 if is_packed else d.groups * d.rows * terms * _PACK_CYCLES / max(d.batch * d.bands, 1)
     each = d.groups * (chunks * panels + d.grid_h * d.grid_w * d.vectors * _LAND_CYCLES)
+    once = d.groups * d.rows * terms * _PACK_CYCLES / max(d.batch * d.bands, 1)
     useful = d.groups * d.rows * terms * d.grid_h * d.grid_w / lanes / _FMAS_A_CYCLE
     return _dealt(useful, each + filled / lanes * _FILL_CYCLES + once, tasks, workers)
 

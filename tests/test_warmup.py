@@ -69,6 +69,8 @@ def call_everything(dtype):
         convjit.conv2d_backward(y, many, each)
     many, each = np.ones((9, 2, 8, 8), dtype), np.ones((3, 2, 3, 3), dtype)
     convjit.conv2d_backward(convjit.conv2d(many, each, padding=2), many, each, padding=2)
+    for side in (1, 3):  # planes read in place, and filled band by band
+        convjit.conv2d(many, np.ones((3, 2, side, side), dtype), padding=side // 2, algorithm="direct")
     for channels in (2, 16):
         many, each = np.ones((2, channels, 9, 9), dtype), np.ones((channels, 1, 3, 3), dtype)
         convjit.conv2d_backward(convjit.conv2d(many, each, groups=channels), many, each, groups=channels)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cache as once
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
@@ -36,9 +37,11 @@ class Target(NamedTuple):
     features: str
 
 
+@once
 def target() -> Target:
-    """The target of this process."""
-    return Target(*_codegen().magic_tuple())
+    """The target of this process; asked once, as llvmlite takes a lock for it that a fork might find locked."""
+    with global_compiler_lock:  # which no fork finds locked
+        return Target(*_codegen().magic_tuple())
 
 
 def _codegen() -> Any:

@@ -29,7 +29,7 @@ def test_a_read_beside_an_array_ends_the_process(plant):
 
 
 def test_a_workspace_that_is_too_short_is_found():
-    report = trials.run(SCRIPT, range(17), timeout=120, plant="short workspace")
+    report = trials.run(SCRIPT, range(18), timeout=120, plant="short workspace")
     assert any("SIGSEGV" in text or "SIGBUS" in text for text in report.findings.values()), report.summary()
 
 
@@ -37,7 +37,7 @@ def test_a_workspace_that_is_too_short_is_found():
     ("plant", "says"), [("stray write", "an array's neighbourhood was written to"), ("other bits", "other bits")]
 )
 def test_a_planted_fault_is_found(plant, says):
-    report = trials.run(SCRIPT, range(17), timeout=120, plant=plant)
+    report = trials.run(SCRIPT, range(18), timeout=120, plant=plant)
     assert any(text.startswith(says) for text in report.findings.values()), report.summary()
 
 

@@ -40,7 +40,7 @@ def check_name(function: str, name: object) -> None:
 def choose(function: str, name: object, geometry: Geometry, dtype: DType, operation: str) -> Operation:
     """The operation of the first row that takes the problem, or of the named one.
 
-    A named row that does not have the operation leaves it to "auto".
+    A named row that does not have the operation, or whose operation declines, leaves it to "auto".
     """
     check_name(function, name)
     if name not in _CHOICES:
@@ -49,11 +49,12 @@ def choose(function: str, name: object, geometry: Geometry, dtype: DType, operat
         if reason is not None:
             raise ValueError(f"{function}: algorithm {name!r} cannot run here: {reason}")
         found = row.operation(operation)
-        if found is not None:
+        if found is not None and found.declines(geometry, dtype) is None:
             return found
     rows = (row for row in ALGORITHMS if row.keeps_promises or name == "fastest")
     return next(
         found
         for row in rows
-        if (found := row.operation(operation)) is not None and row.passes_over(geometry, dtype) is None
+        if (found := row.operation(operation)) is not None
+        and (row.declines(geometry, dtype) or found.passes_over(geometry, dtype)) is None
     )

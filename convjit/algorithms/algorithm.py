@@ -55,6 +55,10 @@ class Cut(NamedTuple):
     share_of_peak: float
 
 
+def _never(geometry: Geometry, dtype: DType) -> str | None:
+    return None
+
+
 class Packing(NamedTuple):
     """How an operation runs on a weight that was brought into another form once, for a plan.
 
@@ -92,18 +96,22 @@ class Operation(NamedTuple):
     packing: Packing | None = None
     # How the work is cut for so many workers, and a problem of this dtype.
     cut: Callable[[Geometry, int, DType], Cut] | None = None
+    # Why it cannot take a problem that its row takes: it is left to "auto" then, also where the row was named.
+    declines: Callable[[Geometry, DType], str | None] = _never
+    # Why it leaves a problem that it could take to the rows below, where those are expected to be faster; it is not
+    # asked where the row was named.
+    yields: Callable[[Geometry, DType], str | None] = _never
 
-
-def _never(geometry: Geometry, dtype: DType) -> str | None:
-    return None
+    def passes_over(self, geometry: Geometry, dtype: DType) -> str | None:
+        """Why a row that is not named does not run it: it declines or yields."""
+        return self.declines(geometry, dtype) or self.yields(geometry, dtype)
 
 
 class Algorithm(NamedTuple):
     """A row: a name, when it declines and why, and its operations.
 
     An operation that it does not have is None. `keeps_promises` is False for a row that trades accuracy or containment
-    for speed: "auto" never picks it. `yields` says why it leaves a problem that it could take to the rows below, where
-    those are expected to be faster; it is not asked of a row that was named.
+    for speed: "auto" never picks it.
     """
 
     name: str
@@ -112,11 +120,6 @@ class Algorithm(NamedTuple):
     input_grad: Operation | None
     weight_grad: Operation | None
     keeps_promises: bool = True
-    yields: Callable[[Geometry, DType], str | None] = _never
-
-    def passes_over(self, geometry: Geometry, dtype: DType) -> str | None:
-        """Why "auto" does not pick it, though it keeps the promises: it declines or yields."""
-        return self.declines(geometry, dtype) or self.yields(geometry, dtype)
 
     def operation(self, name: str) -> Operation | None:
         """One of `OPERATIONS`."""

@@ -178,13 +178,17 @@ def _why_not(row: algorithms.Algorithm, call: Call, algorithm: str) -> str:
     reason = row.declines(call.geometry, call.compute)
     if reason is not None:
         return reason
-    if row.operation(call.name) is None:
+    operation = row.operation(call.name)
+    if operation is None:
         return f"it has no {_PASSES[call.name]}"
+    reason = operation.declines(call.geometry, call.compute)
+    if reason is not None:
+        return reason
     if algorithm not in ("auto", "fastest", row.name):
         return f"algorithm={algorithm!r} was asked for"
     if not row.keeps_promises and algorithm != "fastest":
         return "breaks promises: only with algorithm='fastest', or by name"
-    return row.yields(call.geometry, call.compute) or "slower"
+    return operation.yields(call.geometry, call.compute) or "slower"
 
 
 def _dtype(function: str, dtype: Any) -> DType:

@@ -2,7 +2,7 @@
 
 Rows are grid points, terms are (channel, tap), lanes are channels of the result: the product of `product`, turned. So
 maps of any width fill all lanes, nothing is packed but the weights, and results are transposed when they are complete.
-Knows planes and panels; does not know whether it computes outputs or an input gradient.
+Knows planes, panels, and how weights lie for outputs and for an input gradient of stride 1; knows no workers.
 Source: as `direct_kernels`.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..runtime.compile import kernel, uncompiled
 from ..simd import isa
 from ..typing import DType
-from .direct_kernels import ELEMENT, LANES, add_panel, land, most_rows, pack_panel
+from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, most_rows, pack_panel
 from .planes import Axis
 from .product import band_count
 from .summation import TERM_BLOCK
@@ -38,6 +38,7 @@ class Direct(NamedTuple):
     points: int  # grid points a task
     chunks: int  # of grid points a band
     together: int  # terms of weights that a task packs for itself at once; 0 where all are packed before
+    is_gradient: int  # 1 where results are an input gradient: weights lie by term and tap, taps backwards
 
     @property
     def bands(self) -> int:
@@ -61,11 +62,11 @@ _TASKS_A_WORKER, _LEAST_POINTS = 4, 48
 
 def plan_direct(
     axes: tuple[Axis, Axis], batch: int, groups: int, rows: int, channels: int, result: int, workers: int, dtype: DType,
-    image_h: int, *, is_packed: bool,
+    image_h: int, *, is_packed: bool, is_gradient: bool,
 ) -> Direct:  # fmt: skip
     """How a band of `axes` is cut; `rows` and `channels` are those of a group, the grid has `image_h` rows in all.
 
-    With `is_packed`, weights are packed before in any case.
+    With `is_packed`, weights are packed before in any case; with `is_gradient` they are those of an input gradient.
     """
     vertical, horizontal = axes
     machine = isa.here()
@@ -87,7 +88,7 @@ def plan_direct(
     return Direct(
         batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,
         horizontal.padded, vertical.phases * horizontal.phases * vertical.padded * horizontal.padded, result, vectors,
-        panels, each, chunks, min(_TERMS_TOGETHER, terms) if is_used_once and not is_packed else 0,
+        panels, each, chunks, min(_TERMS_TOGETHER, terms) if is_used_once and not is_packed else 0, int(is_gradient),
     )  # fmt: skip
 
 
@@ -103,16 +104,43 @@ def packed_elements(groups: int, rows: int, terms: int, dtype: DType) -> int:
     return groups * -(-rows // lanes) * lanes * terms
 
 
+def packing_terms(d: Direct) -> int:
+    """Terms that a task has room for where it packs weights for itself: those of a gradient come by whole filters."""
+    return 0 if d.together == 0 else d.together + (2 * d.taps if d.is_gradient else 0)
+
+
 @kernel
 def pack_weights(d: Direct, kernels: Any, group: Any, panel: Any, weight: Any, packed: Any) -> None:
-    """The weights (rows, terms) of a panel of a group as (terms, lanes); both arrays are flat."""
+    """All weights of a panel of a group as (terms, lanes); both arrays are flat."""
     lanes, terms, size = kernels[LANES], d.channels * d.taps, kernels[ELEMENT]
-    first, stop = first_vector(d, panel), first_vector(d, panel + 1)
-    row = first * lanes
-    pack_panel(
-        kernels, weight.ctypes.data + (group * d.rows + row) * terms * size, terms, min(d.rows, stop * lanes) - row,
-        terms, packed.ctypes.data + (group * d.vectors + first) * lanes * terms * size, stop - first,
-    )  # fmt: skip
+    first = first_vector(d, panel)
+    vectors = first_vector(d, panel + 1) - first
+    target = packed.ctypes.data + (group * d.vectors + first) * lanes * terms * size
+    _pack_terms(d, kernels, group, first * lanes, vectors, weight.ctypes.data, 0, terms, target)
+
+
+@kernel
+def _pack_terms(
+    d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, weight: Any, first: Any, count: Any, target: Any
+) -> None:
+    """target[t, c] = the weight of term `first + t` for channel `row + c` of a group, in so many vectors of channels.
+
+    Of outputs, weights are [group, row, (channel, tap)]; of an input gradient [group, channel, row, tap], with terms
+    (channel, tap) whose taps count backwards: all of a channel are packed, also those beside the terms.
+    """
+    lanes, size, terms = kernels[LANES], kernels[ELEMENT], d.channels * d.taps
+    channels, width = min(d.rows - row, vectors * lanes), vectors * lanes
+    if d.is_gradient == 0:
+        source = weight + ((group * d.rows + row) * terms + first) * size
+        pack_panel(kernels, source, terms, channels, count, target, width)
+        return
+    source, each = weight + (group * d.channels * d.rows + row) * d.taps * size, d.rows * d.taps
+    if d.taps == 1:
+        copy_panel(kernels, source + first * each * size, each, channels, count, target, width, width - channels)
+        return
+    for c in range(first // d.taps, (first + count + d.taps - 1) // d.taps):
+        last = target + ((c + 1) * d.taps - 1 - first) * width * size
+        pack_panel(kernels, source + c * each * size, d.taps, channels, d.taps, last, -width)
 
 
 @kernel
@@ -135,10 +163,11 @@ def multiply_points(
     group = image % d.groups
     vector = first_vector(d, panel)
     vectors, row = first_vector(d, panel + 1) - vector, vector * lanes
+    # Of a gradient, taps of the filter that a packing begins in lie before it.
+    space += d.is_gradient * d.taps * vectors * lanes * size
     _list_points(positions, first, points, d.grid_w, d.padded_w)
     channel, channels = group * d.rows + row, min(d.rows - row, vectors * lanes)
     of_panel = weight + (group * d.vectors + vector) * lanes * terms * size
-    of_channel = weight + channel * terms * size
     planes = source + image * d.channels * d.each * size
     for term in range(0, terms, TERM_BLOCK):
         of_block = of_panel + term * vectors * lanes * size
@@ -146,11 +175,11 @@ def multiply_points(
             done = term % d.together
             if done == 0:
                 here = min(d.together, terms - term)
-                pack_panel(kernels, of_channel + term * size, terms, channels, here, space, vectors)
+                _pack_terms(d, kernels, group, row, vectors, weight, term, here, space)
             of_block = space + done * vectors * lanes * size
         add_panel(
             kernels, planes, positions.ctypes.data, points, offsets.ctypes.data + 8 * term,
-            min(TERM_BLOCK, terms - term), of_block, vectors, totals, 1 if term > 0 else 0,
+            min(TERM_BLOCK, terms - term), of_block, vectors, totals, vectors * lanes, 1 if term > 0 else 0,
         )  # fmt: skip
     target = (image * d.rows + row) * d.result + origin * d.grid_w + first
     land(

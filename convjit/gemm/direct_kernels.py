@@ -18,6 +18,7 @@ from ..runtime.compile import kernel, passed
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
+from .filling import fill
 
 # What compiled code is told of a dtype's kernels, an int64 array: numbers, then addresses.
 ELEMENT = 0  # bytes an element
@@ -26,6 +27,7 @@ WIDEST = 2  # vectors a panel
 PANEL = 3
 LAND = 4
 PACK = 5
+FILL = 6
 
 # A pointer for each row, and four that a loop needs: more rows would not leave the sixteen general registers.
 _MOST_ROWS = 8
@@ -36,7 +38,7 @@ def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features)
-    entries = (addresses[name] for name in ("panel", "land", "pack"))
+    entries = (addresses[name] for name in ("panel", "land", "pack", "fill"))
     return passed((dtype.itemsize, row.vector_bytes // dtype.itemsize, row.channel_vectors, *entries))
 
 
@@ -53,6 +55,7 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     return found | {
         "land": (7, _transpose(dtype, lanes, is_result=True)),
         "pack": (6, _transpose(dtype, lanes, is_result=False)),
+        "fill": (9, fill(dtype, lanes)),
     }
 
 
@@ -215,21 +218,19 @@ def _pointers(v: Vectors, first: Any, pitch: Any) -> list[Any]:
 _call_panel = emitting.caller(10)
 _call_land = emitting.caller(7)
 _call_pack = emitting.caller(6)
+_call_fill = emitting.caller(9)
 
 
 @kernel
 def add_panel(
     kernels: Any, source: Any, positions: Any, pixels: Any, offsets: Any, terms: Any, weights: Any, vectors: Any,
-    totals: Any, extend: Any,
+    totals: Any, pitch: Any, extend: Any,
 ) -> None:  # fmt: skip
-    """totals[p, j] (+)= sum over t of source[positions[p] + offsets[t]] * weights[t, j], see `_tile`.
+    """totals[p*pitch + j] (+)= sum over t of source[positions[p] + offsets[t]] * weights[t, j], see `_tile`.
 
-    A panel of so many vectors: totals and weights are rows of them. All but the counts are addresses.
+    A panel of so many vectors: weights are rows of them, totals are whole vectors. All but the counts are addresses.
     """
-    _call_panel(
-        kernels[PANEL], source, positions, pixels, offsets, terms, weights, vectors, totals, vectors * kernels[LANES],
-        extend,
-    )  # fmt: skip
+    _call_panel(kernels[PANEL], source, positions, pixels, offsets, terms, weights, vectors, totals, pitch, extend)
 
 
 @kernel
@@ -241,6 +242,16 @@ def land(
 
 
 @kernel
-def pack_panel(kernels: Any, weight: Any, pitch: Any, channels: Any, terms: Any, target: Any, vectors: Any) -> None:
-    """target[t, c] = weight[c*pitch + t], in a panel of so many vectors; zero for channels that are not there."""
-    _call_pack(kernels[PACK], weight, pitch, channels, terms, target, vectors * kernels[LANES])
+def pack_panel(
+    kernels: Any, weight: Any, pitch: Any, channels: Any, terms: Any, target: Any, target_pitch: Any
+) -> None:
+    """target[t*target_pitch + c] = weight[c*pitch + t], whole vectors of c: zero for channels that are not there."""
+    _call_pack(kernels[PACK], weight, pitch, channels, terms, target, target_pitch)
+
+
+@kernel
+def copy_panel(
+    kernels: Any, source: Any, pitch: Any, channels: Any, rows: Any, target: Any, target_pitch: Any, after: Any
+) -> None:
+    """target[r*target_pitch + c] = source[r*pitch + c], and so many zeros after them."""
+    _call_fill(kernels[FILL], target, target_pitch, source, pitch, rows, 0, channels, after, 1)

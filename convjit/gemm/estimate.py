@@ -11,6 +11,7 @@ from ..typing import DType
 from .direct import Direct
 from .direct_kernels import tile_rows as channel_tile_rows
 from .micro import tile_rows
+from .pixel_sums import PixelSums
 from .product import RUN_CYCLES, TILE_SPEED, VECTOR_CYCLES, Product
 from .summation import TERM_BLOCK
 
@@ -19,8 +20,8 @@ _FMAS_A_CYCLE, _FMA_LATENCY = 2, 4
 _TILE_CYCLES = 60
 # Of filling planes: a load and a store a vector, much of it beyond the first-level cache.
 _FILL_CYCLES = 4
-# Of an element that is moved alone: into a panel, or into a transposed weight, most of which is in no near cache.
-_ELEMENT_CYCLES, _TRANSPOSE_CYCLES = 1, 4
+# Of an element of a weight that is transposed alone, most of which is in no near cache.
+_TRANSPOSE_CYCLES = 4
 
 # What a tile of one, two, three or four vectors of channels reaches of the multiply-add units. These and the cycles
 # below were fitted to calls with algorithm="direct" beside "implicit": which is faster is what they have to tell.
@@ -89,22 +90,23 @@ def direct_share(d: Direct, filled: int, tasks: int, workers: int, dtype: DType)
     )
     chunks = d.grid_h * d.grid_w / max(points, 1)
     each = d.groups * (chunks * panels + d.grid_h * d.grid_w * d.vectors * _LAND_CYCLES)
-    once = d.groups * d.rows * terms * _PACK_CYCLES / max(d.batch * d.bands, 1)
+    packing = _PACK_CYCLES * (lanes / min(d.taps, lanes) if d.is_gradient and d.taps > 1 else 1)
+    once = d.groups * d.rows * terms * packing / max(d.batch * d.bands, 1)
     useful = d.groups * d.rows * terms * d.grid_h * d.grid_w / lanes / _FMAS_A_CYCLE
     return _dealt(useful, each + filled / lanes * _FILL_CYCLES + once, tasks, workers)
 
 
-def weight_share(p: Product, filled: int, tasks: int, workers: int, dtype: DType) -> float:
-    """Of a weight gradient: `lanes`, `tiles` are of output channels, rows are (channel, tap), terms are pixels."""
-    lanes, rows, pixels = _lanes(dtype), p.channels * p.taps, p.grid_h * p.grid_w
-    pieces, terms = _pieces(p, TERM_BLOCK, lanes), p.batch * pixels
-    packing = (
-        p.chunk * (len(pieces) * RUN_CYCLES + sum(pieces) * VECTOR_CYCLES) / TERM_BLOCK + p.lanes * _ELEMENT_CYCLES
+def weight_share(s: PixelSums, batch: int, filled: int, tasks: int, workers: int, dtype: DType) -> float:
+    """Of a weight gradient, `filled` elements of planes an image; so many tasks at once."""
+    row, lanes, pixels = isa.here(), _lanes(dtype), batch * s.grid_h * s.grid_w
+    widths = [s.vectors // s.panels + (i < s.vectors % s.panels) for i in range(s.panels)]
+    sums = sum(
+        _panel_cycles(s.chunk, width, pixels, channel_tile_rows(row, width), _CHANNEL_TILE_SPEED) for width in widths
     )
-    each = tiles_cycles(p.chunk, -(-p.lanes // lanes), terms) + terms * packing
-    chunks = -(-rows // max(p.chunk, 1))
-    cycles = p.groups * p.tiles * chunks * each + p.batch * filled / lanes * _FILL_CYCLES
-    useful = p.groups * p.rows * rows * terms / lanes / _FMAS_A_CYCLE
+    packed = pixels * s.vectors * lanes * _PACK_CYCLES
+    chunks = s.terms / max(s.chunk, 1)
+    cycles = s.groups * chunks * (sums + packed) + batch * filled / lanes * _FILL_CYCLES
+    useful = s.groups * s.rows * s.terms * pixels / lanes / _FMAS_A_CYCLE
     return _dealt(useful, cycles, tasks, workers)
 
 

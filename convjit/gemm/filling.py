@@ -81,7 +81,63 @@ def fill(dtype: DType, lanes: int) -> Body:
             write(after, v.offset(first, count), lambda done, left: v.zero)
             return [v.offset(to, pitch), v.offset(begin, source_pitch)]
 
-        is_one, is_two = (builder.zext(builder.icmp_signed("==", step, index(n)), step.type) for n in (1, 2))
-        v.loop(rows, [v.pointer(target), v.pointer(source)], fill_row)
+        is_one, is_two = (v.flag("==", step, index(n)) for n in (1, 2))
+
+        def row_by_row(rows: Any, to: Any, begin: Any) -> list[Any]:
+            v.loop(rows, [to, begin], fill_row)
+            return []
+
+        def narrow() -> list[Any]:
+            """Rows of one vector at most, without a step: zeros are what the mask leaves out."""
+            written, read = v.first(width), v.between(before, builder.add(before, count))
+
+            def copy_row(values: list[Any]) -> list[Any]:
+                to, begin = values
+                v.store_masked(v.load_masked(begin, read), to, written)
+                return [v.offset(to, pitch), v.offset(begin, source_pitch)]
+
+            v.loop(rows, [target_rows, v.offset(source_rows, builder.neg(before))], copy_row)
+            return []
+
+        def wide() -> list[Any]:
+            """Whole vectors: what a row writes and reads behind its end is the next row's, so the last one is cut."""
+            vectors = builder.sdiv(builder.add(count, index(lanes - 1)), index(lanes))
+
+            def copy_row(values: list[Any]) -> list[Any]:
+                to, begin = values
+                v.store(v.zero, to)
+                first = v.offset(to, before)
+
+                def copy_vector(values: list[Any]) -> list[Any]:
+                    v.store(v.load(values[0]), values[1])
+                    return [v.offset(pointer, lanes) for pointer in values]
+
+                v.loop(vectors, [begin, first], copy_vector)
+                v.store(v.zero, v.offset(first, count))
+                return [v.offset(to, pitch), v.offset(begin, source_pitch)]
+
+            whole = builder.sub(rows, index(1))
+            to, begin = v.loop(whole, [target_rows, source_rows], copy_row)
+            return row_by_row(builder.sub(rows, v.greatest(whole, index(0))), to, begin)
+
+        def blank() -> list[Any]:
+            write(builder.mul(rows, width), target_rows, lambda done, left: v.zero)
+            return []
+
+        target_rows, source_rows = v.pointer(target), v.pointer(source)
+        width = builder.add(builder.add(before, count), after)
+        is_whole = v.flag("==", pitch, width)
+        is_blank = builder.and_(is_whole, v.flag("==", count, index(0)))
+        is_narrow = builder.and_(is_one, v.flag("<=", width, index(lanes)))
+        is_wide = builder.and_(is_one, is_whole)
+        for most in (before, after):
+            is_wide = builder.and_(is_wide, v.flag("<=", most, index(lanes)))
+        for least in (pitch, source_pitch):
+            is_wide = builder.and_(is_wide, v.flag(">=", least, index(lanes)))
+
+        def otherwise() -> list[Any]:
+            return v.either(is_wide, wide, lambda: row_by_row(rows, target_rows, source_rows))
+
+        v.either(is_blank, blank, lambda: v.either(is_narrow, narrow, otherwise))
 
     return body

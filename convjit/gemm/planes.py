@@ -256,7 +256,9 @@ def fill_tile(
         last_row = min(max(inside[phase_h, 2], first_row), bottom)
         source_row = image + (first_row * p.step_h + inside[phase_h, 0]) * p.image_w * size
         for phase_w in range(p.phases_w):
-            shift, lowest, highest = inside[p.phases_h + phase_w]
+            # Number by number: a row of the table would be counted as in use, atomically, for each plane.
+            col = p.phases_h + phase_w
+            shift, lowest, highest = inside[col, 0], inside[col, 1], inside[col, 2]
             first = min(max(lowest, left), right)
             count = min(max(highest, first), right) - first
             at = target + left * size

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..gemm import micro
+from ..gemm import direct_kernels, micro
 from ..geometry import Geometry
 from ..runtime.entries import array_at, new_slot, row_of_table, set_row
 from ..runtime.options import routine
@@ -24,25 +24,35 @@ OPTION2 = A + 5
 ENTRIES = A + 6
 
 DTYPES = tuple(np.dtype(name) for name in ("float32", "float64"))
-# Where the table of entries has the address of a dtype's micro-kernels.
+# Where the table of entries has the addresses of a dtype's kernels, those of `micro` and of `direct_kernels`.
 _KERNELS = {dtype: new_slot() for dtype in DTYPES}
 _KERNELS_32, _KERNELS_64 = (_KERNELS[dtype] for dtype in DTYPES)
-_NUMBERS = micro.FILL + 1  # what a dtype's kernels are told by
+_CHANNEL_KERNELS = {dtype: new_slot() for dtype in DTYPES}
+_CHANNEL_KERNELS_32, _CHANNEL_KERNELS_64 = (_CHANNEL_KERNELS[dtype] for dtype in DTYPES)
+# What a dtype's kernels are told by.
+_NUMBERS, _CHANNEL_NUMBERS = micro.FILL + 1, direct_kernels.PACK + 1
 
 
 def kernels_row(dtype: DType) -> Any:
     """What makes a dtype's micro-kernels ready, for `Entry.needs`."""
+    return lambda: set_row(_KERNELS[dtype], micro.kernels(dtype).ctypes.data)
 
-    def fill() -> None:
-        set_row(_KERNELS[dtype], micro.kernels(dtype).ctypes.data)
 
-    return fill
+def channel_kernels_row(dtype: DType) -> Any:
+    """The same for the kernels whose lanes are channels."""
+    return lambda: set_row(_CHANNEL_KERNELS[dtype], direct_kernels.kernels(dtype).ctypes.data)
 
 
 @routine
 def kernels_at_hand(size: Any) -> Any:
     """The micro-kernels of the dtype of so many bytes an element."""
     return array_at(row_of_table(_KERNELS_32 if size == 4 else _KERNELS_64), (_NUMBERS,), 0)
+
+
+@routine
+def channel_kernels_at_hand(size: Any) -> Any:
+    """The same of the kernels whose lanes are channels."""
+    return array_at(row_of_table(_CHANNEL_KERNELS_32 if size == 4 else _CHANNEL_KERNELS_64), (_CHANNEL_NUMBERS,), 0)
 
 
 @routine

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..algorithms import bias as bias_rows
 from ..algorithms import filling, input_product, running, weight_product
+from ..gemm import direct_kernels, pixel_sums
 from ..gemm.blocked import LIST_ENTRIES, PANEL_LANES, TOTALS, tile_count, tile_lanes
 from ..gemm.micro import LANES
 from ..gemm.planes import (
@@ -27,7 +28,20 @@ from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.entries import Entry, array_at, call_twin, twin_for, twins
 from ..runtime.options import routine
-from .jobs import BIAS, DTYPES, RESULT, A, B, geometry_of, job_at, kernels_at_hand, kernels_row
+from ..typing import DType
+from .jobs import (
+    BIAS,
+    DTYPES,
+    RESULT,
+    A,
+    B,
+    channel_kernels_at_hand,
+    channel_kernels_row,
+    geometry_of,
+    job_at,
+    kernels_at_hand,
+    kernels_row,
+)
 
 # Rows of results that share a packed panel: with their totals, and results of long sums, they stay in the second-level
 # cache or little beyond it.
@@ -37,10 +51,10 @@ _FILL = twins(filling._fill, "ri1 n n ri1 ri2 r4 w1")
 _MULTIPLY = twins(running._multiply_long, "ri1 ri1 ri1 ri1 r1 ri1 r1 r1 w3 w2 wi2")
 _PACK = twins(input_product._pack_transposed, "ri1 ri1 ri1 r1 w1 wi1")
 _MULTIPLY_PHASE = twins(input_product._multiply_phase, "ri1 ri1 n ri1 ri1 ri1 r1 wi1 r1 w3 w2 wi2")
-_WEIGHT_GRAD = twins(weight_product._weight_grad, "ri1 n n ri1 ri1 r2 r1 n w2 w2 w2 wi2")
+_WEIGHT_GRAD = twins(weight_product._weight_grad, "ri1 n n n ri1 ri1 r2 r1 n w2 w3 w2 w2 wi2")
 _BIAS_GRAD = twins(bias_rows._bias_grad, "n n r3 w1")
 _ROWS_TOGETHER = input_product._ROWS_TOGETHER
-_TASK_ROWS = weight_product._TASK_ROWS
+_SUM_ROWS = pixel_sums._MOST_ROWS
 _CHANNELS = bias_rows._CHANNELS
 
 
@@ -253,27 +267,30 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
     dw = array_at(job[RESULT], (g.out_channels, channels * g.kernel_h * g.kernel_w), zero)
     size, kernels = dy.itemsize, kernels_at_hand(dy.itemsize)
     vertical, horizontal = _axes(g)
-    forward = _product(g, rows, channels, vertical, horizontal, kernels[LANES])
-    chunk = max(min(dw.shape[1], _TASK_ROWS), 1)
-    p = Product(
-        g.batch, g.groups, rows, channels, forward.taps, forward.grid_h, forward.grid_w, forward.image_h,
-        forward.padded_w, forward.each, forward.result, tile_lanes(rows, kernels[LANES]), tile_count(rows), chunk, 0,
-    )  # fmt: skip
-    tasks = g.groups * ((dw.shape[1] + chunk - 1) // chunk) * p.tiles
+    tiles = channel_kernels_at_hand(dy.itemsize)
+    each, lanes = _each(vertical, horizontal), tiles[direct_kernels.LANES]
+    vectors = (rows + lanes - 1) // lanes
+    panels = max((vectors + tiles[direct_kernels.WIDEST] - 1) // tiles[direct_kernels.WIDEST], 1)
+    widest = (vectors + panels - 1) // panels * lanes
+    chunk = max(min(dw.shape[1], _SUM_ROWS), 1)
+    tasks = g.groups * panels * ((dw.shape[1] + chunk - 1) // chunk)
+    sums = np.array((
+        g.groups, rows, channels, g.kernel_h * g.kernel_w, g.out_h, g.out_w, horizontal.padded, each, vectors, panels,
+        chunk, 0,
+    ), np.int64)  # fmt: skip
     # Whole totals at a time: images that lie on both sides of a cut are filled twice.
     least = (TERMS_A_TOTAL + pixels - 1) // pixels + 1
-    together = max(least, _PLANES_BYTES // max(g.in_channels * p.each * size, 1))
+    together = max(least, _PLANES_BYTES // max(g.in_channels * each * size, 1))
     span = terms
     if together < g.batch:
         span = TERMS_A_TOTAL * max(1, (together - 1) * pixels // TERMS_A_TOTAL)
-    planes = np.empty(min(together, g.batch) * g.in_channels * p.each + BEHIND, dy.dtype)
+    planes = np.empty(min(together, g.batch) * g.in_channels * each + BEHIND, dy.dtype)
     planes[planes.size - BEHIND :] = 0
-    offsets = np.empty(channels * p.taps, np.int64)
-    scratch = np.empty((1, PANEL_LANES * (TOTALS + 2 * chunk)), dy.dtype)
-    packed = np.empty((1, chunk * TERM_BLOCK + BEHIND), dy.dtype)
-    lists = np.empty((1, LIST_ENTRIES), np.int64)
-    _list_forward_terms(offsets, vertical, horizontal, channels)
-    inside, how, product = _inside(vertical, horizontal), _planes_numbers(vertical, horizontal), _product_numbers(p)
+    positions = np.empty(dw.shape[1], np.int64)
+    partial, lists = np.empty((0, dw.shape[0], dw.shape[1]), dy.dtype), np.empty((1, TERM_BLOCK), np.int64)
+    totals, panel = np.empty((1, chunk * widest), dy.dtype), np.empty((1, TERM_BLOCK * widest), dy.dtype)
+    _list_forward_terms(positions, vertical, horizontal, channels)
+    inside, how = _inside(vertical, horizontal), _planes_numbers(vertical, horizontal)
     for first in range(0, terms, span):
         stop = min(terms, first + span)
         image, behind = first // pixels, (stop + pixels - 1) // pixels
@@ -282,11 +299,12 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
         call_twin(
             _FILL, zero, (0, channels_here, how, vertical.padded, horizontal.padded, kernels, inside, images, planes)
         )
-        call_twin(
-            _WEIGHT_GRAD, zero,
-            (0, tasks, product, first, stop, kernels, offsets, dy, planes, image * g.in_channels * p.each, dw, scratch,
-             packed, lists),
-        )  # fmt: skip
+        for total in range(first, stop, TERMS_A_TOTAL):
+            call_twin(
+                _WEIGHT_GRAD, zero,
+                (0, tasks, sums, tasks, total, min(stop, total + TERMS_A_TOTAL), tiles, positions, dy, planes,
+                 image * g.in_channels * each, dw, partial, totals, panel, lists),
+            )  # fmt: skip
     return 0
 
 
@@ -303,10 +321,12 @@ def _bias_gradient(address: Any, zero: Any) -> Any:
 
 def _entries(body: Any, *called: int) -> dict[Any, Entry]:
     """An entry for each dtype, which calls so many twins."""
-    return {
-        dtype: Entry(body, (kernels_row(dtype), *(twin_for(number, dtype.itemsize) for number in called)), dtype)
-        for dtype in DTYPES
-    }
+
+    def needs(dtype: DType) -> Any:
+        twins = (twin_for(number, dtype.itemsize) for number in called)
+        return kernels_row(dtype), channel_kernels_row(dtype), *twins
+
+    return {dtype: Entry(body, needs(dtype), dtype) for dtype in DTYPES}
 
 
 FORWARD = _entries(_forward, _FILL, _MULTIPLY)

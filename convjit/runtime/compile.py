@@ -19,6 +19,7 @@ import numpy as np
 from numba.core import types
 
 from . import forks, status, team, threads
+from .borrowing import borrowed
 from .cache import DiskCache
 from .options import OPTIONS, kernel
 
@@ -43,6 +44,7 @@ _TWINS = {
     "serial": """
         def twin(first_task, stop_task, {parameters}):
             flags = read_status()
+            {borrowed}
             for task in range(first_task, stop_task):
                 body(task, 0, {arguments})
             write_status(flags)
@@ -124,7 +126,8 @@ class Driver:
 
     def _source(self, twin: str) -> FunctionType:
         body = self._body
-        names = {"body": self._kernel, "prange": numba.prange, **team.VOCABULARY, **status.VOCABULARY}
+        names = {"body": self._kernel, "borrowed": borrowed, "prange": numba.prange}
+        names |= team.VOCABULARY | status.VOCABULARY
         arguments = []
         for name in self._parameters:
             kind = self._kinds.get(name, object)
@@ -134,7 +137,12 @@ class Driver:
                 names[kind.__name__] = kind
             else:
                 arguments.append(name)
-        text = _TWINS[twin].format(parameters=", ".join(self._parameters), arguments=", ".join(arguments))
+        arrays = [name for name in self._parameters if not hasattr(self._kinds.get(name, object), "_fields")]
+        text = _TWINS[twin].format(
+            parameters=", ".join(self._parameters),
+            arguments=", ".join(arguments),
+            borrowed="; ".join(f"{name} = borrowed({name})" for name in arrays),
+        )
         source = textwrap.dedent(text)
         exec(compile(source, f"<{twin} twin of {body.__module__}.{body.__qualname__}>", "exec"), names)
         function: FunctionType = names["twin"]

@@ -246,6 +246,14 @@ class Vectors:
         """The smaller of two integers."""
         return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
+    def greatest(self, a: Any, b: Any) -> Any:
+        """The larger of two integers."""
+        return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
+
+    def flag(self, comparison: str, a: Any, b: Any) -> Any:
+        """1 where two integers compare as told, else 0."""
+        return self.builder.zext(self.builder.icmp_signed(comparison, a, b), INDEX)
+
     def call(self, name: str, *arguments: Any) -> None:
         """Call another function of the module."""
         self.builder.call(self.builder.module.globals[name], arguments)

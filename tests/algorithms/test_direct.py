@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from same_bits import REFERENCE
 
-from convjit import conv2d, conv2d_plan
-from convjit.algorithms import ALGORITHMS, direct
+from convjit import conv2d, conv2d_input_grad, conv2d_plan
+from convjit.algorithms import ALGORITHMS, choose, direct
 from convjit.functional import bilinear, calls
 from convjit.gemm import direct as cutting
 from convjit.geometry import conv2d_geometry
@@ -78,6 +78,35 @@ def test_awkward_problems(name, dtype, monkeypatch):
         assert_same(AWKWARD[name], given_arrays, wanted)
 
 
+# Input gradients that fill panels, packings and blocks; of the others, those of stride 1 are taken, too.
+GRADIENTS = {
+    **{name: each for name, each in AWKWARD.items() if each.options.get("stride", 1) == 1},
+    "gradient of many filters": problem(1, 20, (7, 7), 130, (3, 3), padding=1),
+    "gradient packed by whole filters": problem(1, 65, (5, 5), 210, (5, 1), padding=(2, 0)),
+    "gradient of 1x1, packed once": problem(1, 50, (5, 5), 1100, (1, 1)),
+    "gradient of 1x1, whole vectors": problem(1, 64, (5, 5), 300, (1, 1)),
+    "gradient of more taps than a packing": problem(1, 14, (3, 2), 2, (37, 31), padding="full"),
+    "gradient of groups": problem(2, 60, (9, 10), 12, (3, 2), groups=3, padding=1),
+    "gradient of many images": problem(9, 33, (7, 7), 40, (3, 3), padding=2),
+    "gradient with dilation": problem(2, 18, (14, 15), 20, (3, 3), dilation=(2, 3), padding=2),
+    "gradient by bands": problem(1, 30, (150, 90), 40, (3, 3), padding=1),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_awkward_input_gradients(name, dtype, monkeypatch):
+    each = GRADIENTS[name]
+    _, weight, _ = arrays(each, dtype, len(name))
+    shape = conv2d(np.zeros(each.x_shape, dtype), weight, **each.options).shape
+    dy = np.random.default_rng(1).standard_normal(shape).astype(dtype)
+    wanted = conv2d_input_grad(dy, weight, each.image, **each.options, algorithm=REFERENCE)
+    for crew in (1, 2, 3):
+        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        got = conv2d_input_grad(dy, weight, each.image, **each.options, algorithm=NAME)
+        assert got.tobytes() == wanted.tobytes(), np.argwhere(got != wanted)[:3].tolist()
+
+
 @st.composite
 def problems(draw):
     """Any window, and channels around a vector and a panel."""
@@ -96,7 +125,11 @@ def problems(draw):
 @given(problem=problems(), seed=st.integers(0, 1 << 20))
 def test_drawn_problems(problem, seed, dtype):
     given_arrays = arrays(problem, dtype, seed)
-    assert_same(problem, given_arrays, conv2d(*given_arrays, **problem.options, algorithm=REFERENCE))
+    wanted = conv2d(*given_arrays, **problem.options, algorithm=REFERENCE)
+    assert_same(problem, given_arrays, wanted)
+    rows = (NAME, REFERENCE)  # a gradient that it has not is that of "auto"
+    dx = [conv2d_input_grad(wanted, given_arrays[1], problem.image, **problem.options, algorithm=row) for row in rows]
+    assert dx[0].tobytes() == dx[1].tobytes()
 
 
 @pytest.mark.parametrize("points", [1, 5, 48])
@@ -158,12 +191,26 @@ def test_it_says_what_it_declines(x_shape, weight_shape, dtype, reason):
     assert direct.ALGORITHM.declines(geometry, np.dtype(dtype)) == reason
 
 
+def test_a_gradient_that_it_declines_is_left_to_auto():
+    strided = conv2d_geometry("test", (1, 4, 9, 9), (40, 4, 3, 3), 2, 0, 1, 1)
+    long = conv2d_geometry("test", (1, 1, 130, 130), (2, 1, 100, 100), 1, 0, 1, 1)
+    dense = conv2d_geometry("test", (1, 4, 9, 9), (40, 4, 3, 3), 1, 0, 1, 1)
+    dtype, ours = np.dtype("float32"), direct.ALGORITHM.input_grad
+    assert ours.declines(strided, dtype) == "its input gradients are of stride 1"
+    assert ours.declines(long, dtype) == "sums have more than 16384 terms"
+    assert choose("test", NAME, dense, dtype, "input_grad") is ours
+    for geometry in (strided, long):
+        auto = choose("test", "auto", geometry, dtype, "input_grad")
+        assert auto is not ours
+        assert choose("test", NAME, geometry, dtype, "input_grad") is auto
+
+
 def test_it_yields_where_pixels_fill_lanes_better():
     """Few terms a result, and few filters: what is transposed in the end is not paid for."""
     few = conv2d_geometry("test", (1, 3, 224, 224), (8, 3, 3, 3), 1, 1, 1, 1)
     narrow = conv2d_geometry("test", (1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)
-    assert "pixels in lanes are expected to reach" in direct.ALGORITHM.yields(few, np.dtype("float32"))
-    assert direct.ALGORITHM.yields(narrow, np.dtype("float32")) is None
+    assert "pixels in lanes are expected to reach" in direct.ALGORITHM.forward.yields(few, np.dtype("float32"))
+    assert direct.ALGORITHM.forward.yields(narrow, np.dtype("float32")) is None
 
 
 @pytest.mark.parametrize("row", ALGORITHMS, ids=lambda row: row.name)

@@ -1,0 +1,175 @@
+"""The product of a weight gradient: rows are (channel, tap), terms are pixels of the batch, lanes are output channels.
+
+The tiles of `direct_kernels`, with terms and grid points in each other's place: what a tap meets is read where it lies,
+and all that is packed is the output gradient, a block of pixels at a time. Where each pixel meets itself alone, input
+and output gradient may change places. Knows how that is cut into tasks; does not know where totals of more than
+`TERMS_A_TOTAL` pixels are kept.
+Source: as `direct_kernels`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..runtime.compile import kernel
+from ..simd import isa
+from ..typing import DType
+from .direct import first_vector
+from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, most_rows, pack_panel
+from .planes import Axis
+from .summation import TERM_BLOCK
+
+
+class PixelSums(NamedTuple):
+    """A weight gradient, and how one of its totals is cut into tasks."""
+
+    groups: int
+    rows: int  # output channels of a group
+    channels: int  # of the planes of a group
+    taps: int
+    grid_h: int  # output pixels
+    grid_w: int
+    padded_w: int  # pixels from a row of a plane to the next
+    each: int  # elements of all planes of a channel
+    vectors: int  # of output channels of a group
+    panels: int  # that they are cut into
+    chunk: int  # (channel, tap) a task
+    is_turned: int  # 1 where input and output gradient have changed places: channels are outputs', rows inputs'
+
+    @property
+    def terms(self) -> int:
+        """Rows of the product: (channel, tap)."""
+        return self.channels * self.taps
+
+    @property
+    def tasks(self) -> int:
+        """Tasks a total."""
+        return self.groups * self.panels * -(-self.terms // max(self.chunk, 1))
+
+    @property
+    def widest(self) -> int:
+        """Vectors of the widest panel."""
+        return -(-self.vectors // self.panels)
+
+
+# (channel, tap) of a task: enough to pay for packing the output gradient; their totals, with up to 64 channels in
+# float32, take 64 KiB of the second-level cache.
+_MOST_ROWS = 256
+# Tasks a worker, to even out; and the fewest (channel, tap) that pay for packing the output gradient once more.
+_TASKS_A_WORKER, _LEAST_ROWS = 4, 72
+
+
+def plan_sums(
+    axes: tuple[Axis, Axis], groups: int, rows: int, channels: int, totals: int, workers: int, dtype: DType, *,
+    is_pointwise: bool,
+) -> tuple[PixelSums, int]:  # fmt: skip
+    """How a gradient is cut, and how many of its totals are summed at once; `axes` are those of a forward read."""
+    # Each chunk packs what it shares with the others, so the less of that the better.
+    is_turned = is_pointwise and channels * -(-rows // _MOST_ROWS) <= rows * -(-channels // _MOST_ROWS)
+    if is_turned:
+        rows, channels = channels, rows
+    vertical, horizontal = axes
+    machine = isa.here()
+    vectors = -(-rows * dtype.itemsize // machine.vector_bytes)
+    panels = max(1, -(-vectors // machine.channel_vectors))
+    tile = most_rows(machine, max(1, -(-vectors // panels)))
+    terms = channels * vertical.taps * horizontal.taps
+    chunks, at_once = max(1, -(-terms // _MOST_ROWS)), 1
+    if workers > 1:
+        wanted = _TASKS_A_WORKER * workers
+        at_once = max(1, min(totals, -(-wanted // max(groups * panels * chunks, 1))))
+        others = max(groups * panels * at_once, 1)
+        chunks = max(chunks, min(-(-workers // others), terms // tile), min(-(-wanted // others), terms // _LEAST_ROWS))
+    chunk = -(-terms // chunks)
+    chunk = -(-chunk // tile) * tile
+    each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+    sums = PixelSums(
+        groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, horizontal.padded,
+        each, vectors, panels, min(chunk, terms), int(is_turned),
+    )  # fmt: skip
+    return sums, at_once
+
+
+@kernel
+def sum_pixels(
+    s: PixelSums, task: Any, first: Any, stop: Any, kernels: Any, positions: Any, dy: Any, source: Any, target: Any,
+    extend: Any, totals: Any, panel: Any, offsets: Any,
+) -> None:  # fmt: skip
+    """target[o, c, tap] (+)= sum over pixels p of dy[o, p] * (what tap meets at p), for one task of one total.
+
+    Pixels are counted through the batch, `first <= p < stop`. Tasks are (group, panel, chunk), the last one fastest.
+    `positions` lists where each (channel, tap) meets pixel 0. `dy` (N * O, pixels) is an array, and so is `target`
+    (O, (c, tap)), which is added to with `extend`; `source` is the address of the planes of image 0, `totals` an array
+    and `panel` an address of room for whole vectors, `offsets` a list. Of a sum that is turned, `dy` is the input,
+    `source` the output gradient.
+    """
+    size, lanes = kernels[ELEMENT], kernels[LANES]
+    rows, pixels = s.channels * s.taps, s.grid_h * s.grid_w
+    chunks = (rows + s.chunk - 1) // s.chunk
+    row = task % chunks * s.chunk
+    group, of_group = task // (chunks * s.panels), task // chunks % s.panels
+    here = min(s.chunk, rows - row)
+    vector = first_vector(s, of_group)
+    width = (first_vector(s, of_group + 1) - vector) * lanes
+    first_lane = vector * lanes
+    channel, channels = group * s.rows + first_lane, min(s.rows - first_lane, width)
+    planes = source + group * s.channels * s.each * size
+    sums, pitch = totals.ctypes.data, width
+    if s.is_turned == 1:
+        place = target.ctypes.data + ((group * rows + row) * s.rows + first_lane) * size
+        if extend == 0 and channels == width:  # whole vectors are summed up where they belong
+            sums, pitch = place, s.rows
+    else:
+        place = target.ctypes.data + (channel * rows + row) * size
+    for block in range(first, stop, TERM_BLOCK):
+        terms = min(TERM_BLOCK, stop - block)
+        n, pixel = block // pixels, block % pixels
+        t = 0
+        while t < terms:
+            run = min(pixels - pixel, terms - t)
+            pack_panel(
+                kernels, dy.ctypes.data + ((n * s.groups * s.rows + channel) * pixels + pixel) * size, pixels, channels,
+                run, panel + t * width * size, width,
+            )  # fmt: skip
+            _list_pixels(offsets, t, n * s.groups * s.channels * s.each, pixel, run, s.grid_w, s.padded_w)
+            t += run
+            n += 1
+            pixel = 0
+        add_panel(
+            kernels, planes, positions.ctypes.data + 8 * row, here, offsets.ctypes.data, terms, panel, width // lanes,
+            sums, pitch, 1 if block > first else 0,
+        )  # fmt: skip
+    if extend == 1:
+        _add(s, group, row, here, first_lane, channels, totals, width, target)
+    elif s.is_turned == 0:
+        land(kernels, sums, width // lanes, here, channels, place, rows, 0)
+    elif sums != place:
+        copy_panel(kernels, sums, width, channels, here, place, s.rows, 0)
+
+
+@kernel
+def _add(
+    s: PixelSums, group: Any, row: Any, rows: Any, first_lane: Any, lanes: Any, totals: Any, pitch: Any, target: Any
+) -> None:
+    """Add so many totals, from `row` and `first_lane` of a group on, to the gradient."""
+    for r in range(rows):
+        for j in range(lanes):
+            if s.is_turned == 1:
+                target[group * s.channels + row + r, first_lane + j] += totals[r * pitch + j]
+            else:
+                target[group * s.rows + first_lane + j, row + r] += totals[r * pitch + j]
+
+
+@kernel
+def _list_pixels(offsets: Any, at: Any, begin: Any, pixel: Any, count: Any, grid_w: Any, padded_w: Any) -> None:
+    """offsets[at + q] = begin + where output pixel `pixel + q` lies in a plane, for pixels of one image."""
+    i = pixel // grid_w
+    k = pixel - i * grid_w
+    q = 0
+    while q < count:
+        run = min(grid_w - k, count - q)
+        for j in range(run):
+            offsets[at + q + j] = begin + i * padded_w + k + j
+        q += run
+        k = 0
+        i += 1

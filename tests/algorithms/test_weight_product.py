@@ -1,0 +1,105 @@
+"""Weight gradients as sums over pixels: the bits of the reference, whatever panel, chunk or total holds a sum."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from same_bits import REFERENCE
+
+from convjit import conv2d, conv2d_weight_grad
+from convjit.algorithms import weight_product
+from convjit.functional import bilinear, calls
+from convjit.gemm import pixel_sums
+from convjit.geometry import conv2d_geometry
+from convjit.testing import Problem
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+DTYPES = ["float32", "float64", "int64"]
+
+
+def problem(batch, channels, image, filters, kernel, groups=1, **options):
+    return Problem((batch, channels, *image), (filters, channels // groups, *kernel), groups=groups, **options)
+
+
+AWKWARD = {
+    "one of everything": problem(1, 1, (1, 1), 1, (1, 1)),
+    "more rows than a task takes": problem(1, 70, (4, 5), 3, (3, 3), padding=1),
+    "several panels": problem(2, 3, (6, 7), 150, (2, 2)),
+    "a last panel of one filter": problem(1, 2, (5, 5), 65, (3, 3)),
+    "blocks that end in images": problem(7, 2, (9, 7), 5, (3, 3), padding=1),
+    "images of less than a row of lanes": problem(200, 3, (1, 2), 4, (1, 1)),
+    "one total": problem(4, 2, (64, 64), 3, (1, 1)),
+    "one total and a pixel": problem(1, 1, (5, 3277), 2, (1, 1)),
+    "totals that end in images": problem(5, 2, (90, 91), 3, (3, 3), padding=1),
+    "four totals": problem(16, 1, (64, 64), 33, (3, 3), padding=1),
+    "1x1, filters in rows": problem(2, 17, (7, 9), 300, (1, 1)),
+    "1x1, filters in rows, whole vectors": problem(3, 64, (7, 9), 70, (1, 1)),
+    "1x1, filters in rows, several totals": problem(5, 20, (64, 65), 22, (1, 1)),
+    "1x1, filters in lanes, several totals": problem(5, 22, (64, 65), 20, (1, 1)),
+    "1x1, groups of filters in rows": problem(2, 6, (9, 10), 15, (1, 1), groups=3),
+    "1x1, groups and totals": problem(3, 6, (90, 91), 10, (1, 1), groups=2),
+    "1x1, padded": problem(2, 6, (9, 10), 15, (1, 1), padding=1),
+    "stride of 2": problem(3, 5, (21, 20), 18, (3, 3), stride=2, padding=1),
+    "dilation with a stride": problem(2, 4, (25, 24), 20, (3, 2), stride=(2, 3), dilation=(3, 2), padding=3),
+    "groups": problem(3, 12, (9, 10), 60, (3, 3), groups=3, padding=1),
+    "groups and totals": problem(3, 4, (90, 91), 6, (3, 3), groups=2, padding=1),
+}
+
+
+def gradient(each, dtype, algorithm, seed=0):
+    rng = np.random.default_rng(seed)
+    x = (9 * rng.standard_normal(each.x_shape)).astype(dtype)
+    shape = conv2d(x, np.zeros(each.weight_shape, dtype), **each.options).shape
+    dy = (9 * rng.standard_normal(shape)).astype(dtype)
+    return conv2d_weight_grad(dy, x, each.weight_shape[2:], **each.options, algorithm=algorithm)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_problems(name, dtype, monkeypatch):
+    wanted = gradient(AWKWARD[name], dtype, REFERENCE)
+    for crew in (1, 2, 5):
+        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        assert gradient(AWKWARD[name], dtype, "implicit").tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 24])
+@pytest.mark.parametrize("name", ["more rows than a task takes", "groups", "totals that end in images"])
+def test_chunks_of_any_size_give_the_same_bits(name, rows, monkeypatch):
+    wanted = gradient(AWKWARD[name], "float32", REFERENCE)
+    monkeypatch.setattr(pixel_sums, "_MOST_ROWS", rows)
+    for function in (weight_product._plan, calls.decide):
+        function.cache_clear()
+    try:
+        assert gradient(AWKWARD[name], "float32", "implicit").tobytes() == wanted.tobytes()
+    finally:
+        for function in (weight_product._plan, calls.decide):
+            function.cache_clear()
+
+
+@st.composite
+def problems(draw):
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride, dilation = (draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(2))
+    pads = draw(st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2))
+    least = [max(1, (k - 1) * d + 1 - sum(p)) for k, d, p in zip(kernel, dilation, pads, strict=True)]
+    image = draw(st.integers(0, 9)) + least[0], draw(st.integers(0, 20)) + least[1]
+    groups, channels, filters = draw(st.integers(1, 3)), draw(st.integers(1, 20)), draw(st.integers(1, 70))
+    options = {"stride": stride, "dilation": dilation, "padding": pads}
+    return problem(draw(st.integers(1, 5)), channels * groups, image, filters * groups, kernel, groups, **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(each=problems(), seed=st.integers(0, 1 << 20))
+def test_drawn_problems(each, seed, dtype):
+    assert gradient(each, dtype, "implicit", seed).tobytes() == gradient(each, dtype, REFERENCE, seed).tobytes()
+
+
+def test_totals_are_summed_at_once_only_where_workers_would_wait():
+    dtype = np.dtype("float32")
+    few = conv2d_geometry("test", (16, 1, 64, 64), (3, 1, 3, 3), 1, 1, 1, 1)
+    many = conv2d_geometry("test", (16, 64, 64, 64), (256, 64, 3, 3), 1, 1, 1, 1)
+    assert weight_product._plan(few, 1, dtype)[1] == 1
+    assert weight_product._plan(few, 2, dtype)[1] == 4
+    assert weight_product._plan(many, 2, dtype)[1] == 1

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import arrays
 from ..algorithms.bias import bias_grad as sum_bias_grad
+from ..algorithms.bias import sums_shape
 from ..arrays import DTYPES
 from ..geometry import Geometry
 from ..runtime.memory import allocate
@@ -80,7 +81,8 @@ def bias_grad(function: str, dy: Array, dtype: DType) -> Array:
     for part, target in zip(parts(planes), targets, strict=False):
         part = arrays.ready(function, "grad_output", part, compute)
         db = np.empty(dy.shape[1], compute)
-        sum_bias_grad(workers(part.size), part, db)
+        crew = workers(part.size / 4)
+        sum_bias_grad(crew, part, db, allocate(function, "sums", sums_shape(crew, compute), compute))
         arrays.write(target, db)
     return result
 

@@ -15,7 +15,7 @@ from ..algorithms.bias import bias_grad as sum_bias_grad
 from ..algorithms.bias import sums_shape
 from ..arrays import DTYPES
 from ..geometry import Geometry
-from ..runtime.memory import allocate
+from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array, DType
 from .calls import Call, decide
@@ -146,7 +146,7 @@ def _run_slice(function: str, call: Call, crew: int, images: Array, others: list
     prepared = [arrays.ready(function, "an input", images, call.compute), *others]
     if call.is_pointwise:
         prepared, result = [_one_row(array) for array in prepared], _one_row(result)
-    workspaces = [allocate(function, s.name, s.shape, s.dtype) for s in call.spaces(crew)]
+    workspaces = [aligned(allocate, function, s.name, s.shape, s.dtype) for s in call.spaces(crew)]
     call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..algorithms import Packing, check_name
 from ..arrays import DTYPES, as_array, as_images, as_out, ready, result_dtype, write
 from ..geometry import LARGEST, as_padding, as_pair, as_positive, check_same_shape, conv2d_geometry
-from ..runtime.memory import allocate
+from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array, ArrayLike, DType, IntOrPair, Padding
 from . import bilinear
@@ -160,7 +160,7 @@ def _own(what: str, array: Array) -> Array:
 def _packed(call: Call, weight: Array) -> Array:
     assert call.packing is not None
     space = call.packing.space(call.geometry, call.compute)
-    packed = allocate(_NAME, "the packed weight", space.shape, space.dtype or call.compute)
+    packed = aligned(allocate, _NAME, "the packed weight", space.shape, space.dtype or call.compute)
     call.packing.pack(workers(packed.size), call.geometry, weight, packed)
     packed.flags.writeable = False
     return packed

@@ -96,6 +96,7 @@ def check_adjoint(
     AssertionError: not adjoint: <forward(x), y> = 1 but <x, adjoint(y)> = 6; 2 of 3 entries of adjoint(y) are wrong, \
 most at (1,): got 1, wanted 0; x = np.array([1, 2, 3], 'int64'), y = np.array([1, 0, 0], 'int64')
     """
+    __tracebackhide__ = True  # pytest then shows the line that called
     there, back = np.asarray(forward(x)), np.asarray(adjoint(y))
     if there.shape != y.shape or back.shape != x.shape:
         raise AssertionError(
@@ -176,6 +177,7 @@ def assert_within_rounding(got: npt.ArrayLike, exact: npt.ArrayLike, magnitude: 
         ...
     AssertionError: at (0,): got 1.0, wanted 1.1, an error of 9.01e+14 units where 1 are allowed; 1 of 1 is wrong
     """
+    __tracebackhide__ = True  # pytest then shows the line that called
     got = np.asarray(got)
     if got.dtype.kind not in "fc":
         raise TypeError(f"assert_within_rounding: got must be floating or complex, not {got.dtype}")

@@ -78,6 +78,7 @@ grad_output np.array([1.0, 5.0], 'float64')
     >>> x = np.array([0.3, -1.2])
     >>> check_gradients(np.tanh, lambda dy, x: (dy / np.cosh(x) ** 2,), [x], np.ones(2), central=True)
     """
+    __tracebackhide__ = True  # pytest then shows the line that called
     given = gradients(grad_output, *arrays)
     if len(given) != len(arrays):
         raise AssertionError(f"{len(given)} gradients for {len(arrays)} arguments")

@@ -230,3 +230,13 @@ def conv_transpose2d_backward(
     if wanted[2]:
         db = bilinear.bias_grad(name, dy, dtype)
     return dx, dw, db
+
+
+def transposed_shape(
+    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...]
+) -> tuple[int, ...]:
+    """The shape of the result, (N, O, OH, OW), or an error that names what does not fit.
+
+    `options` are stride, padding, output_padding, groups and dilation.
+    """
+    return _geometry(function, x_shape, weight_shape, options, None).x_shape

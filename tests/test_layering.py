@@ -165,4 +165,9 @@ def test_names_of_testing_have_docstrings():
     for name in convjit.testing.__all__:
         value = getattr(convjit.testing, name)
         if callable(value):
-            assert (value.__doc__ or "").strip(), f"convjit.testing.{name} has no docstring"
+            assert ">>> " in (value.__doc__ or ""), f"convjit.testing.{name} has no example"
+            if value.__module__.endswith((".arrays", ".strategies", ".memory_layouts")):
+                assert re.search(r"\b[Ss]hrinks? ", value.__doc__), f"{name} does not say how it shrinks"
+        if inspect.isfunction(value):
+            for parameter in inspect.signature(value).parameters:
+                assert re.search(rf"\b{parameter}\b", value.__doc__), f"{name} does not document {parameter}"

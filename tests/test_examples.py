@@ -1,4 +1,7 @@
-"""Every example runs: those of the docstrings and, in order, the Python blocks of README.md."""
+"""Every example runs: those of the docstrings and, in order, the Python blocks of README.md.
+
+Bridges to other libraries have blocks that stand alone and are skipped where their library is missing.
+"""
 
 import doctest
 import importlib
@@ -15,6 +18,11 @@ MODULES = ["convjit"] + [
     info.name for info in pkgutil.walk_packages(convjit.__path__, "convjit.") if not info.name.endswith("__main__")
 ]
 README = Path(convjit.__file__).parent.parent / "README.md"
+BRIDGES = re.compile(r"^## Bridges.*?(?=^## )", re.MULTILINE | re.DOTALL)
+
+
+def python_blocks(text):
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def importable(name):
@@ -36,7 +44,7 @@ def test_docstrings(name, tmp_path, monkeypatch):
 
 def test_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    blocks = python_blocks(BRIDGES.sub("", README.read_text()))
     assert blocks, "README.md has no Python block"
     namespace = {"__name__": "readme"}
     monkeypatch.setitem(sys.modules, "readme", type(sys)("readme"))
@@ -50,3 +58,14 @@ def test_readme(tmp_path, monkeypatch):
             namespace.update(test.globs)
         else:
             exec(compile(block, f"README.md, block {number}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("block", python_blocks(BRIDGES.search(README.read_text()).group()))
+def test_readme_on_bridges(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        exec(compile(block, "README.md, Bridges", "exec"), {"__name__": "readme"})
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "convjit":
+            raise
+        pytest.skip(f"this bridge needs {error.name}, which is not installed")

@@ -69,6 +69,10 @@ def test_imports_go_downwards(path):
             assert layer in ("__main__", "demo"), f"{path.name} imports {name}"
         elif target == "__version__":
             continue
+        elif layer == "interop":  # bridges stand on what users have
+            assert target in {*PUBLIC, "interop", "typing"}, f"{path.name} imports {name}, which is not public"
+        elif target == "interop":
+            raise AssertionError(f"{path.name} imports {name}, which is optional")
         elif target in RANK:
             assert layer in RANK, f"{layer} is in no layer"
             assert RANK[target] >= RANK[layer], f"{layer} imports {name}, which is above it"
@@ -98,13 +102,17 @@ def test_only_runtime_names_numbas_decorators(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_optional_packages_are_imported_where_they_are_used(path):
     """At the top of a module stands only what is always installed."""
-    optional = {"matplotlib", "rich", "sklearn", "torch", "hypothesis", "pytest", "scipy", "pandas", "jax"}
+    optional = {
+        "matplotlib", "rich", "sklearn", "torch", "hypothesis", "pytest", "scipy", "pandas", "jax", "autograd", "dask",
+        "distributed", "onnx", "safetensors",
+    }  # fmt: skip
+    own = path.stem if layer_of(path) == "interop" else None  # a bridge is named after what it leads to
     if layer_of(path) in ("testing", "demo", "picture"):  # themselves imported where they are used
         return
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-            assert not optional & {name.split(".")[0] for name in names}, f"{path.name} imports {names}"
+            assert not (optional - {own}) & {name.split(".")[0] for name in names}, f"{path.name} imports {names}"
 
 
 IMPORT = """
@@ -127,7 +135,8 @@ def test_importing_compiles_nothing_and_stays_small():
     assert seen["compiled"] == []
     loaded = {name.split(".")[0] for name in seen["modules"]}
     assert not loaded & {"hypothesis", "pytest", "matplotlib", "rich", "torch", "sklearn", "PIL", "pandas"}
-    assert "convjit.testing" not in seen["modules"]
+    assert not loaded & {"autograd", "dask", "distributed", "onnx", "safetensors"}
+    assert not {"convjit.testing", "convjit.interop"} & set(seen["modules"])
 
 
 # --- public names ---------------------------------------------------------------------------------------------------
@@ -157,6 +166,26 @@ def test_public_names_have_a_docstring_with_an_example(name):
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_in_the_readme(name):
     assert re.search(rf"\b{name}\b", README.read_text()), f"README.md does not mention {name}"
+
+
+BRIDGES = sorted({path.stem for path in (PACKAGE / "interop").glob("*.py")} - {"__init__", "formats"})
+
+
+@pytest.mark.parametrize("name", BRIDGES)
+def test_bridges_have_docstrings_with_examples_and_are_in_the_readme(name):
+    assert f"convjit.interop.{name}" in README.read_text(), f"README.md does not mention the bridge {name}"
+    tree = ast.parse((PACKAGE / "interop" / f"{name}.py").read_text())
+    public = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
+              and [getattr(target, "id", "") for target in node.targets] == ["__all__"]]  # fmt: skip
+    documented = {
+        node.name: ast.get_docstring(node) or ""
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    assert len(public) == 1, f"{name} has no __all__"
+    assert public[0] == sorted(public[0])
+    for function in public[0]:
+        assert ">>> " in documented[function], f"{name}.{function} has no example"
 
 
 def test_names_of_testing_have_docstrings():

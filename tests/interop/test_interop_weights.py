@@ -9,6 +9,7 @@ from convjit import (
     Activation,
     BatchNormalization,
     Conv2D,
+    Conv2DTranspose,
     Dense,
     Dropout,
     Flatten,
@@ -96,11 +97,17 @@ def test_every_number_arrives_where_it_belongs():
     assert_same(state_dict(model), state)
 
 
-@pytest.mark.parametrize("layer", [Conv2D(2, (3, 2), input_shape=(3, 5, 5)), Dense(2, input_shape=(3,))])
-def test_a_layer_alone_has_no_position(layer):
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (Conv2D(2, (3, 2), input_shape=(3, 5, 5)), (2, 3, 3, 2)),
+        (Conv2DTranspose(2, (3, 2), input_shape=(3, 5, 5)), (3, 2, 3, 2)),
+        (Dense(2, input_shape=(3,)), (2, 3)),
+    ],
+)
+def test_a_layer_alone_has_no_position(layer, shape):
     layer.initialize(None)
-    state = {"weight": integers({"": layer.W.shape if isinstance(layer, Conv2D) else layer.W.T.shape})[""],
-             "bias": np.array([5.0, 7.0])}  # fmt: skip
+    state = {**integers({"weight": shape}), "bias": np.array([5.0, 7.0])}
     load_state_dict(layer, state)
     assert_same(state_dict(layer), state)
 

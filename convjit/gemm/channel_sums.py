@@ -20,6 +20,7 @@ LANES = 1  # channels that are done at once
 EXTEND = 2
 
 
+@cache
 def lanes_of(dtype: DType) -> int:
     """Channels that are done at once."""
     return isa.here().vector_bytes // dtype.itemsize

@@ -11,7 +11,8 @@ from ..functional import conv2d, conv2d_backward, conv2d_plan
 from ..functional.front_door import public
 from ..functional.padding import check_mode
 from ..functional.plan import Conv2DPlan
-from ..geometry import as_index, as_padding, as_pair, as_positive, as_window, conv2d_geometry, shown
+from ..geometry import conv2d_geometry
+from ..parsing import as_index, as_padding, as_pair, as_positive, as_window, shown
 from ..typing import Array, DTypeLike, IntOrPair, Padding
 from .base import Layer, Shape, as_batch, check_grad
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from .. import arrays
 from ..algorithms.slices import gather, put_back
+from ..algorithms.slices import turn as turn_weight
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array
@@ -42,18 +45,19 @@ def _run_turns(
 ) -> None:
     """A result of one slice after the other: planes gathered into images, images computed, results put back."""
     volumes, weight, *rest = [arrays.ready(function, "an input", array, call.compute) for array in inputs]
+    bias = rest or [np.empty(0, call.compute)]
     for turn in call.turns:
         if turn.call is None:
             _clear(turn, result)
             continue
-        images_of, part = turn.call, _turned(function, turn, weight)
+        images_of, part = turn.call, _turned(function, turn, call.volume.plane.groups, weight)
         if images_of.packing is not None and turn.together < images_of.geometry.batch:
             images_of, part = images_of.packed(), packed(function, images_of, part)
         for first in range(0, images_of.geometry.batch, turn.together):
             here = images_of.of_batch(min(turn.together, images_of.geometry.batch - first))
             images = _gathered(function, turn, first, here, volumes)
             results = allocate(function, "the results of slices", _result_shape(here), call.compute)
-            run_images(function, here, (images, part, *rest), results)
+            run_images(function, here, (images, part, *(bias if here.name == "forward" else [])), results)
             put_back(workers(float(results.size)), turn.landing, first, results, result)
 
 
@@ -69,15 +73,19 @@ def _result_shape(call: Call) -> tuple[int, ...]:
     return call.geometry.x_shape if call.name == "input_grad" else call.geometry.y_shape
 
 
-def _turned(function: str, turn: Turn, weight: Array) -> Array:
+def _turned(function: str, turn: Turn, groups: int, weight: Array) -> Array:
     """The weight as the images of a turn meet it: all taps in depth are channels."""
     assert turn.call is not None
-    shape = turn.call.geometry.weight_shape
+    g = turn.call.geometry
     if turn.taps is None:
-        return weight.reshape(shape)
-    part = allocate(function, "the weight of a phase", shape, weight.dtype)
-    images = part.reshape(len(weight) * turn.taps.images, turn.taps.channels, *shape[2:])
-    gather(workers(float(part.size)), turn.taps, 0, weight, images)
+        return weight.reshape(g.weight_shape)
+    part = allocate(function, "the weight of a phase", g.weight_shape, weight.dtype)
+    crew = workers(2.0 * part.size)
+    if turn.call.name == "forward":  # as a convolution of the gradient
+        turn_weight(crew, turn.taps, groups, weight, part)
+    else:
+        of_taps = part.reshape(len(weight) * turn.taps.images, turn.taps.channels, *g.weight_shape[2:])
+        gather(crew, turn.taps, 0, weight, of_taps)
     return part
 
 
@@ -96,6 +104,8 @@ def _run_weight_grad(
     (turn,) = call.turns
     assert turn.call is not None
     batch = turn.call.geometry.batch
+    if batch == 0:
+        arrays.write(result, 0)
     for first in range(0, batch, turn.together):
         here = turn.call.of_batch(min(turn.together, batch - first))
         images = _gathered(function, turn, first, here, x)

@@ -10,7 +10,6 @@ from spatial import MODES, RANKS, function, spatials
 from convjit.testing import check_adjoint, exact_arrays, real_arrays
 from convjit.testing.spatial import reference_columns, windows
 
-
 # Of another library's sums, in another order.
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..gemm.planes import backward_axis, grid_phases
 from ..geometry import Depth, Geometry
 from ..runtime.compile import driver, uncompiled
@@ -201,8 +203,8 @@ def _turn(task: Any, worker: Any, s: Slices, groups: Any, weight: Any, turned: A
                 for t in range(s.images):
                     row = turned[group * s.channels + c, o * s.images + t]
                     taps = weight[group * filters + o, c * s.size + t * s.step + s.first]
-                    for a in range(area):
-                        row[area - 1 - a] = taps[a]
+                    for a in range(area):  # unsigned: not looked at for being negative
+                        row[np.uint64(area - 1 - a)] = taps[np.uint64(a)]
 
 
 def turn(workers: int, s: Slices, groups: int, weight: Any, turned: Any) -> None:

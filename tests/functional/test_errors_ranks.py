@@ -51,6 +51,8 @@ REFUSED = [
      "got 'quick'"),
     (1, "conv2d", (X[1], W[1]), {"strides": 2}, TypeError,
      "conv1d: unknown keyword 'strides'; it is called 'stride' here"),
+    (3, "conv2d", (X[3], W[3]), {"data_format": "NDHWC"}, TypeError,
+     "conv3d: unknown keyword 'data_format'; arrays are (N, C, D, H, W), transpose before the call"),
     (3, "conv2d_backward", (Y[3][..., 1:], X[3], W[3]), {}, ValueError,
      "conv3d_backward: grad_output must have shape (2, 4, 4, 5, 6) (the shape of the forward result), "
      "got (2, 4, 4, 5, 5)"),

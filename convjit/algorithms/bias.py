@@ -1,12 +1,19 @@
-"""The gradient of the bias: the sum of the output gradient over images and pixels, in blocks."""
+"""The gradient of the bias: the sum of the output gradient over images and pixels, in blocks.
+
+Channels are lanes; one by one they are summed where no machine code is emitted, and for compiled callers.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..gemm.channel_sums import ELEMENT, LANES, extend_chains, lanes_of
+from ..gemm.channel_sums import kernels as kernels_of
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL, fold, value
 from ..runtime.compile import driver
 from ..runtime.launch import launch
+from ..runtime.options import COMPILED
+from ..typing import DType
 
 # Channels summed side by side: as many chains in flight hide the latency of an addition.
 _CHANNELS = 4
@@ -57,7 +64,42 @@ def _bias_grad(task: Any, worker: Any, first: Any, stop: Any, dy: Any, db: Any) 
     db[o0] = value((count, b0, t0, r0))
 
 
-def bias_grad(workers: int, dy: Any, db: Any) -> None:
+@driver
+def _sum_channels(task: Any, worker: Any, first: Any, stop: Any, kernels: Any, dy: Any, db: Any, sums: Any) -> None:
+    """The same for a vector of channels; `sums` (workers, 3, lanes) are room for their blocks, totals and results."""
+    lanes, size = kernels[LANES], kernels[ELEMENT]
+    _, channels, pixels = dy.shape
+    o = task * lanes
+    here = min(lanes, channels - o)
+    block, total, result = sums[worker, 0], sums[worker, 1], sums[worker, 2]
+    block[:] = 0
+    if first > 0:
+        result[:here] = db[o : o + here]
+    count = first
+    n, p = first // pixels, first % pixels
+    while count < stop:
+        if count > first and count % TERM_BLOCK == 0:
+            for j in range(here):
+                total[j], result[j] = fold(count, block[j], total[j], result[j])
+            block[:] = 0
+        run = min(pixels - p, TERM_BLOCK - count % TERM_BLOCK, stop - count)
+        at = dy.ctypes.data + ((n * channels + o) * pixels + p) * size
+        extend_chains(kernels, at, pixels, here, run, block.ctypes.data)
+        count += run
+        p += run
+        if p == pixels:
+            p = 0
+            n += 1
+    for j in range(here):
+        db[o + j] = value((count, block[j], total[j], result[j]))
+
+
+def sums_shape(workers: int, dtype: DType) -> tuple[int, int, int]:
+    """The room that `bias_grad` needs."""
+    return workers, 3, lanes_of(dtype)
+
+
+def bias_grad(workers: int, dy: Any, db: Any, sums: Any) -> None:
     """Sum `dy` (N, O, pixels) into `db` (O,)."""
     batch, channels, pixels = dy.shape
     terms = batch * pixels
@@ -65,4 +107,9 @@ def bias_grad(workers: int, dy: Any, db: Any) -> None:
         db[...] = 0
     for first in range(0, terms, _TERMS_TOGETHER):
         stop = min(terms, first + _TERMS_TOGETHER)
-        launch(_bias_grad, workers, -(-channels // _CHANNELS), (stop - first) * channels, first, stop, dy, db)
+        elements = (stop - first) * channels
+        if COMPILED:
+            tasks = -(-channels // sums.shape[2])
+            launch(_sum_channels, workers, tasks, elements / 4, first, stop, kernels_of(dy.dtype), dy, db, sums)
+        else:
+            launch(_bias_grad, workers, -(-channels // _CHANNELS), elements, first, stop, dy, db)

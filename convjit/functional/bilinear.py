@@ -13,9 +13,10 @@ import numpy as np
 
 from .. import arrays
 from ..algorithms.bias import bias_grad as sum_bias_grad
+from ..algorithms.bias import sums_shape
 from ..arrays import DTYPES
 from ..geometry import Geometry, Volume
-from ..runtime.memory import allocate
+from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array, DType
 from .calls import Call, decide
@@ -93,7 +94,8 @@ def bias_grad(function: str, dy: Array, dtype: DType) -> Array:
     for part, target in zip(parts(planes), targets, strict=False):
         part = arrays.ready(function, "grad_output", part, compute)
         db = np.empty(dy.shape[1], compute)
-        sum_bias_grad(workers(part.size), part, db)
+        crew = workers(part.size / 4)
+        sum_bias_grad(crew, part, db, allocate(function, "sums", sums_shape(crew, compute), compute))
         arrays.write(target, db)
     return result
 
@@ -165,7 +167,7 @@ def _run_slice(function: str, call: Call, crew: int, images: Array, others: list
     prepared = [arrays.ready(function, "an input", images, call.compute), *others]
     if call.is_pointwise:
         prepared, result = [_one_row(array) for array in prepared], _one_row(result)
-    workspaces = [allocate(function, s.name, s.shape, s.dtype) for s in call.spaces(crew)]
+    workspaces = [aligned(allocate, function, s.name, s.shape, s.dtype) for s in call.spaces(crew)]
     call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
 
 

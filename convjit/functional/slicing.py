@@ -12,7 +12,7 @@ import numpy as np
 from .. import arrays
 from ..algorithms.slices import gather, put_back
 from ..algorithms.slices import turn as turn_weight
-from ..runtime.memory import allocate
+from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array
 from .calls import Call
@@ -34,7 +34,7 @@ def packed(function: str, call: Call, weight: Array) -> Array:
     """The weight in the form of a call that packs it."""
     assert call.packing is not None
     space = call.packing.space(call.geometry, call.compute)
-    form = allocate(function, "the packed weight", space.shape, space.dtype or call.compute)
+    form = aligned(allocate, function, "the packed weight", space.shape, space.dtype or call.compute)
     call.packing.pack(workers(form.size), call.geometry, weight, form)
     form.flags.writeable = False
     return form

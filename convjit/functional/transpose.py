@@ -233,3 +233,11 @@ def conv_transpose2d_backward(
     """
     options = (stride, padding, output_padding, groups, dilation)
     return transposed_gradients("conv_transpose2d_backward", 2, grad_output, x, weight, options, output_size, need)
+
+
+def transposed_shape(function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...]) -> Sizes:
+    """The shape of the result, (N, O, OH, OW), or an error that names what does not fit.
+
+    `options` are stride, padding, output_padding, groups and dilation.
+    """
+    return _geometry(function, x_shape, weight_shape, options, None).x_shape

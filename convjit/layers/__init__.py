@@ -12,6 +12,7 @@ from .optimizers import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from .pooling import AveragePooling2D, MaxPooling2D
 from .regularization import BatchNormalization, Dropout
 from .sequential import Sequential
+from .transpose import Conv2DTranspose
 
 __all__ = [
     "SGD",
@@ -23,6 +24,7 @@ __all__ = [
     "AveragePooling2D",
     "BatchNormalization",
     "Conv2D",
+    "Conv2DTranspose",
     "CrossEntropy",
     "Dense",
     "Dropout",

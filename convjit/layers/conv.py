@@ -12,13 +12,13 @@ from ..functional.front_door import public
 from ..functional.padding import check_mode
 from ..functional.plan import Conv2DPlan
 from ..geometry import conv2d_geometry
-from ..parsing import as_index, as_padding, as_pair, as_positive, as_window, shown
+from ..parsing import as_padding, as_window
 from ..typing import Array, DTypeLike, IntOrPair, Padding
-from .base import Layer, Shape, as_batch, check_grad
-from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw
+from .base import Shape
+from .convolving import Convolving
 
 
-class Conv2D(Layer):
+class Conv2D(Convolving):
     """A two-dimensional convolution with weights.
 
     Parameters
@@ -78,13 +78,10 @@ class Conv2D(Layer):
     (1, 3, 32, 32)
     """
 
-    weight_names: ClassVar[tuple[str, ...]] = ("W", "w0")
     frozen_names: ClassVar[tuple[str, ...]] = (
         "stride", "padding", "dilation", "groups", "padding_mode", "algorithm"
     )  # fmt: skip
 
-    W: Array
-    w0: Array
     _plan: Conv2DPlan | None = None
 
     @public
@@ -104,86 +101,38 @@ class Conv2D(Layer):
         initializer: str = "uniform",
         algorithm: str = "auto",
     ) -> None:
-        name = "Conv2D"
-        self.n_filters = as_positive(name, "n_filters", n_filters)
-        self.filter_shape = as_pair(name, "filter_shape", filter_shape, 1)
+        name = type(self).__name__
+        self._configure(
+            n_filters, filter_shape, input_shape, padding, stride, dilation, groups, dtype, rng, initializer
+        )  # fmt: skip
         window = as_window(name, self.filter_shape, stride, dilation)
         # With an image as large as any, all names of paddings are known.
         as_padding(name, padding, window, (1 << 20, 1 << 20))
         check_mode(name, padding_mode, "padding_mode")
         check_name(name, algorithm)
-        self.padding = padding
-        self.stride = stride
-        self.dilation = dilation
-        self.groups = as_positive(name, "groups", groups)
-        if self.n_filters % self.groups:
-            raise ValueError(f"{name}: groups={self.groups} must divide n_filters={self.n_filters}")
         self.padding_mode = padding_mode
         self.algorithm = algorithm
-        self.dtype = as_weight_dtype(name, dtype)
-        self.rng = as_rng(name, rng)
-        self.initializer = check_initializer(name, initializer)
-        self.input_shape = None if input_shape is None else _image_shape(input_shape)
-        self.trainable = True
-
-    def set_input_shape(self, shape: Shape) -> None:
-        """Set channels, height and width of one input."""
-        self.input_shape = _image_shape(shape)
-
-    def initialize(self, optimizer: Any) -> None:
-        """Draw the weights, and give each a copy of the optimizer; None is fine for inference."""
-        channels = self._needed_input_shape("initialize")[0]
-        if channels % self.groups:
-            raise ValueError(
-                f"Conv2D.initialize: groups={self.groups} must divide the channels of input_shape {self.input_shape}"
-            )
-        taps = self.filter_shape[0] * self.filter_shape[1]
-        group_in = channels // self.groups
-        limit = LIMITS[self.initializer](max(group_in * taps, 1), self.n_filters // self.groups * taps, taps)
-        weights = draw("Conv2D.initialize", limit, (self.n_filters, group_in, *self.filter_shape), self.rng, self.dtype)
-        self._start(optimizer, W=weights, w0=np.zeros((self.n_filters, 1), self.dtype))
-
-    def forward_pass(self, X: Array, training: bool = True) -> Array:
-        """`conv2d` of the images `X` (N, C, H, W) with the layer's weights."""
-        self._initialized("forward_pass")
-        images = as_batch("Conv2D.forward_pass", X, 4)
-        channels = self.W.shape[1] * self.groups
-        if images.shape[1] != channels:
-            raise ValueError(
-                f"Conv2D.forward_pass: the layer has weights for {channels} input channels, but X has "
-                f"{images.shape[1]}: X {images.shape}, W {self.W.shape}"
-            )
-        weight, plan = self.W, None if training else self._plan
-        y = conv2d(images, weight, self.w0.reshape(-1), **self._options()) if plan is None else plan(images)
-        # Committed together: an interrupt between input and weights would mix two passes.
-        self.__dict__.update(
-            layer_input=images if training else None,
-            _weight_used=weight if training else None,
-            _output_shape=y.shape,
-        )
-        return y
-
-    def backward_pass(self, accum_grad: Array, need_input: bool = True) -> Any:
-        """The gradient with respect to the last input; then the weights are updated, if the layer is trainable.
-
-        Without `need_input` that gradient is not computed, and None returned.
-        """
-        if self.trainable:
-            self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
-        images, weight = self._kept("layer_input"), self._kept("_weight_used")
-        gradient = check_grad("Conv2D", accum_grad, self.__dict__["_output_shape"])
-        need = (need_input, self.trainable, self.trainable)
-        dx, dw, db = conv2d_backward(gradient, images, weight, **self._options(), need=need)
-        if dw is not None and db is not None:
-            self._update(W=dw, w0=db.reshape(-1, 1))
-        return dx
 
     def output_shape(self) -> Shape:
         """Filters, height and width of one output, for inputs of `input_shape`."""
         channels, height, width = self._needed_input_shape("output_shape")
-        weight_shape = (self.n_filters, channels // self.groups, *self.filter_shape)
-        options = (self.stride, self.padding, self.dilation, self.groups)
-        return conv2d_geometry("Conv2D.output_shape", (1, channels, height, width), weight_shape, *options).y_shape[1:]
+        name, options = f"{type(self).__name__}.output_shape", (self.stride, self.padding, self.dilation, self.groups)
+        return conv2d_geometry(name, (1, channels, height, width), self._weight_shape(channels), *options).y_shape[1:]
+
+    def _weight_shape(self, channels: int) -> tuple[int, int, int, int]:
+        return self.n_filters, channels // self.groups, *self.filter_shape
+
+    def _weight_channels(self) -> int:
+        return int(self.W.shape[1]) * self.groups
+
+    def _result(self, images: Array, weight: Array, training: bool) -> Array:
+        plan = None if training else self._plan
+        return conv2d(images, weight, self.w0.reshape(-1), **self._options()) if plan is None else plan(images)
+
+    def _gradients(
+        self, gradient: Array, images: Array, weight: Array, need: tuple[bool, bool, bool]
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        return conv2d_backward(gradient, images, weight, **self._options(), need=need)
 
     def _as_frozen(self) -> dict[str, Any]:
         plan = conv2d_plan(self.W, self.w0.reshape(-1), **self._options())
@@ -208,14 +157,3 @@ class Conv2D(Layer):
             "padding_mode": self.padding_mode,
             "algorithm": self.algorithm,
         }
-
-
-def _image_shape(shape: Any) -> Shape:
-    try:
-        channels, height, width = shape
-    except (TypeError, ValueError):
-        raise ValueError(f"Conv2D: input_shape must be (channels, height, width), got {shown(shape)}") from None
-    sizes = tuple(as_index("Conv2D", "input_shape", size, "three ints") for size in (channels, height, width))
-    if min(sizes) < 0:
-        raise ValueError(f"Conv2D: input_shape must be three ints >= 0, got {shown(shape)}")
-    return sizes

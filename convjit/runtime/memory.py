@@ -7,6 +7,7 @@ touched: Linux promises memory that it does not have, and kills the process that
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,19 @@ def allocate(function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Ar
         return _new(shape, dtype)
     except (MemoryError, ValueError):
         raise _no_memory(function, what, shape, dtype, math.prod(shape) * dtype.itemsize) from None
+
+
+# Workspaces of at least so many bytes begin with a cache line: else each vector of them lies in two, which costs
+# products 5 to 10 % in float32 with AVX-512. Below, finding such a place would cost more than it gains.
+ALIGNED_FROM = 1 << 14
+_LINE = 64
+
+
+def aligned(allocate: Callable[..., Array], function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Array:
+    """What `allocate` gives for a workspace, moved to where a cache line begins if it is large."""
+    elements, dtype = math.prod(shape), np.dtype(dtype)
+    if elements * dtype.itemsize < ALIGNED_FROM:
+        return allocate(function, what, shape, dtype)
+    flat = allocate(function, what, (elements + _LINE // dtype.itemsize,), dtype)
+    first = -flat.__array_interface__["data"][0] % _LINE // dtype.itemsize
+    return flat[first : first + elements].reshape(shape)

@@ -1,13 +1,19 @@
-"""Property-based testing of convolutions: strategies, checks and references. The strategies need Hypothesis.
+"""Property-based testing of convolutions: strategies, checks and references, for anybody's functions.
 
-Nothing here knows convjit's own functions: test a convolution of yours with it.
+Nothing here knows convjit's own functions. Problems and arrays are drawn by Hypothesis strategies (`conv2d_cases`,
+`conv2d_problems`, `exact_arrays`, `real_arrays`, `layouts`), which need Hypothesis; checks and references do without.
+`convjit.testing.deadlines` is a pytest plugin whose deadlines leave out compiling.
+
+On small integers stored as floats sums have no rounding error, so most tests need no tolerance: a result is the
+reference's to the bit (`reference_conv2d` and its family), a gradient is the adjoint (`check_adjoint`) and the
+difference quotient (`check_gradients`). On real numbers `assert_within_rounding` counts errors in units.
 
 Examples
 --------
 >>> from hypothesis import given, settings
 >>> from convjit import conv2d, conv2d_input_grad
 >>> from convjit.testing import check_adjoint, conv2d_cases
->>> @settings(deadline=None)  # compiling takes time, once
+>>> @settings(deadline=None)  # compiling takes time, once; or see `deadlines`
 ... @given(conv2d_cases())
 ... def test_input_gradient(case):
 ...     problem = case.problem
@@ -23,35 +29,42 @@ Examples
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .checks import assert_within_rounding, check_adjoint, check_gradients, inner_product
+from .checks import assert_within_rounding, check_adjoint, inner_product
+from .differences import check_gradients
 from .oracle import (
-    reference_avg_pool2d,
-    reference_col2im,
     reference_conv2d,
     reference_conv2d_backward,
     reference_conv_transpose2d,
-    reference_im2col,
-    reference_max_pool2d,
-    reference_max_pool2d_backward,
     reference_pad2d,
     reference_pad2d_backward,
     reference_pads,
 )
+from .oracle_windows import (
+    reference_avg_pool2d,
+    reference_col2im,
+    reference_im2col,
+    reference_max_pool2d,
+    reference_max_pool2d_backward,
+)
+from .problems import PADDING_MODES, PADDING_NAMES, Case, Problem
 from .seed import NumpyConv2D
 
 if TYPE_CHECKING:
-    from .strategies import (
-        LAYOUTS,
-        PADDING_MODES,
-        PADDING_NAMES,
-        Case,
-        Problem,
-        conv2d_cases,
-        conv2d_problems,
-        exact_arrays,
-        layouts,
-        real_arrays,
-    )
+    from .arrays import exact_arrays, real_arrays
+    from .deadlines import leave_out_compiling
+    from .memory_layouts import LAYOUTS, layouts
+    from .strategies import conv2d_cases, conv2d_problems
+
+# What needs Hypothesis, and where it is: imported when it is asked for.
+_LAZY = {
+    "LAYOUTS": "memory_layouts",
+    "conv2d_cases": "strategies",
+    "conv2d_problems": "strategies",
+    "exact_arrays": "arrays",
+    "layouts": "memory_layouts",
+    "leave_out_compiling": "deadlines",
+    "real_arrays": "arrays",
+}
 
 __all__ = [
     "LAYOUTS",
@@ -68,6 +81,7 @@ __all__ = [
     "exact_arrays",
     "inner_product",
     "layouts",
+    "leave_out_compiling",
     "real_arrays",
     "reference_avg_pool2d",
     "reference_col2im",
@@ -85,6 +99,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """The strategies, imported when one is asked for: what needs no Hypothesis works without it."""
-    if name in __all__:
-        return getattr(import_module(".strategies", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)

@@ -1,13 +1,14 @@
 """Checks of operations and their gradients, for any callables: convjit's or a stranger's.
 
 On integers stored as floats sums have no rounding error, so the checks are exact there. A failure is an
-`AssertionError` that says where, what was got and what was wanted.
+`AssertionError` that says where the difference is largest, what was got, what was wanted, and of which arrays.
+Knows no operation: convolution is one example of a function that is linear in each of its arguments.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,20 @@ from .oracle import Array
 
 def inner_product(a: npt.ArrayLike, b: npt.ArrayLike) -> Any:
     """`sum(a * conj(b))` in Python numbers: integers exactly, floats rounded once a term and once at the end.
+
+    Parameters
+    ----------
+    a, b : array_like
+        Of one shape; bool, integer, floating, complex, or Python numbers such as fractions.
+
+    Returns
+    -------
+    int, float, complex or another Python number
+
+    Raises
+    ------
+    AssertionError
+        For different shapes.
 
     Examples
     --------
@@ -33,6 +48,19 @@ def inner_product(a: npt.ArrayLike, b: npt.ArrayLike) -> Any:
     return math.fsum(products) if any(isinstance(p, float) for p in products) else sum(products)
 
 
+# An array up to this size is shown, a larger one described.
+_SHOWN = 12
+# Entries up to which a failed adjoint is traced, by as many calls of `forward`.
+_TRACED = 512
+
+
+def described(array: Array) -> str:
+    """A small array as the expression that makes it, a large one by dtype and shape."""
+    if 0 < array.size <= _SHOWN:
+        return f"np.array({array.tolist()}, {array.dtype.name!r})"
+    return f"{array.dtype} {array.shape}"
+
+
 def check_adjoint(
     forward: Callable[[Array], npt.ArrayLike],
     adjoint: Callable[[Array], npt.ArrayLike],
@@ -46,7 +74,7 @@ def check_adjoint(
     Parameters
     ----------
     forward, adjoint : callable
-        Linear functions of one array.
+        Linear functions of one array: leave a bias out.
     x, y : ndarray
         Of the shapes of `forward`'s argument and result. Integers make the check exact.
     tolerance : float
@@ -55,7 +83,8 @@ def check_adjoint(
     Raises
     ------
     AssertionError
-        With both products.
+        With both products, and the entry of `adjoint(y)` that is furthest from `<forward(e), y>`, where `e` is one at
+        that entry and zero elsewhere.
 
     Examples
     --------
@@ -64,8 +93,10 @@ def check_adjoint(
     >>> check_adjoint(np.cumsum, np.cumsum, x, y)
     Traceback (most recent call last):
         ...
-    AssertionError: not adjoint: <forward(x), y> = 1 but <x, adjoint(y)> = 6, for x (3,) and y (3,)
+    AssertionError: not adjoint: <forward(x), y> = 1 but <x, adjoint(y)> = 6; 2 of 3 entries of adjoint(y) are wrong, \
+most at (1,): got 1, wanted 0; x = np.array([1, 2, 3], 'int64'), y = np.array([1, 0, 0], 'int64')
     """
+    __tracebackhide__ = True  # pytest then shows the line that called
     there, back = np.asarray(forward(x)), np.asarray(adjoint(y))
     if there.shape != y.shape or back.shape != x.shape:
         raise AssertionError(
@@ -76,110 +107,67 @@ def check_adjoint(
     if tolerance:
         allowed = tolerance * (inner_product(abs(there), abs(y)) + inner_product(abs(x), abs(back)))
     if not abs(left - right) <= allowed:
+        traced = _traced(forward, x, y, back, tolerance)
         raise AssertionError(
-            f"not adjoint: <forward(x), y> = {left} but <x, adjoint(y)> = {right}, for x {x.shape} and y {y.shape}"
+            f"not adjoint: <forward(x), y> = {left} but <x, adjoint(y)> = {right}{traced}; x = {described(x)}, "
+            f"y = {described(y)}"
         )
 
 
-def check_gradients(
-    function: Callable[..., npt.ArrayLike],
-    gradients: Callable[..., Sequence[npt.ArrayLike | None]],
-    arrays: Sequence[Array],
-    grad_output: Array,
-    *,
-    central: bool = False,
-    step: float = 1.0,
-    units: float = 0.0,
-    truncation: float = 0.0,
-) -> None:
-    """Compare gradients with finite differences, entry by entry.
+def _traced(forward: Callable[[Array], npt.ArrayLike], x: Array, y: Array, back: Array, tolerance: float) -> str:
+    """Where an adjoint is wrong, found by unit vectors."""
+    if np.any(np.asarray(forward(np.zeros_like(x)))):
+        return "; forward(0) is not 0, so forward is not linear: leave a bias out"
+    if not 0 < x.size <= _TRACED:
+        return ""
+    wanted = np.empty(x.shape, object)
+    allowed = np.zeros(x.shape)
+    for entry in np.ndindex(*x.shape):
+        unit = np.zeros_like(x)
+        unit[entry] = 1
+        column = np.asarray(forward(unit))
+        wanted[entry] = inner_product(y, column)
+        allowed[entry] = tolerance * inner_product(abs(column), abs(y)) if tolerance else 0
+    at, wrong = largest_difference(back, wanted, allowed)
+    if at is None:
+        return ""
+    got = back[at].item()
+    return f"; {wrong} of {x.size} entries of adjoint(y) are wrong, most at {at}: got {got}, wanted {wanted[at]}"
 
-    A function that is linear in each argument by itself, as a convolution is in image, weight and bias, has the
-    difference quotient of *any* step as its derivative. With integers and a step of 1 there is no rounding error
-    either, and the comparison is exact; that is the default.
 
-    Parameters
-    ----------
-    function : callable
-        `function(*arrays)` returns one array.
-    gradients : callable
-        `gradients(grad_output, *arrays)` returns a gradient for each of `arrays`, None for those not to be checked.
-    arrays : sequence of ndarray
-    grad_output : ndarray
-        Of the shape of the function's result.
-    central : bool
-        Step both ways, for functions that are not linear in each argument.
-    step : float
-    units : float
-        Rounding errors allowed in the function's values, in units of their dtype's u = eps / 2: an entry may differ
-        by `units * u * sum(|grad_output| * (|y at one end| + |y at the other|)) / distance of the ends`.
-    truncation : float
-        What else an entry may differ by: `step**2 / 6` times a bound on the third derivative.
-
-    Raises
-    ------
-    AssertionError
-        With the argument, the entry, the gradient and the difference quotient.
-
-    Examples
-    --------
-    >>> x, w = np.array([1.0, 2.0]), np.array([3.0, 4.0])
-    >>> check_gradients(np.multiply, lambda dy, x, w: (dy * w, dy * x), [x, w], np.array([1.0, 5.0]))
-    >>> check_gradients(np.multiply, lambda dy, x, w: (dy * w, dy * w), [x, w], np.array([1.0, 5.0]))
-    Traceback (most recent call last):
-        ...
-    AssertionError: gradient of argument 1 at (0,): got 3.0, but the difference quotient is 1.0 (allowed error 0.0)
-    """
-    given = gradients(grad_output, *arrays)
-    if len(given) != len(arrays):
-        raise AssertionError(f"{len(given)} gradients for {len(arrays)} arguments")
-    here = np.asarray(function(*arrays))
-    for argument, (array, gradient) in enumerate(zip(arrays, given, strict=True)):
-        if gradient is None:
+def largest_difference(got: Array, wanted: Array, allowed: Array) -> tuple[tuple[int, ...] | None, int]:
+    """The entry that is furthest beyond what is allowed, and how many are; NaN is furthest of all."""
+    at, most, wrong = None, -1.0, 0
+    for entry in np.ndindex(*got.shape):
+        difference = float(abs(got[entry].item() - wanted[entry]))
+        if difference <= allowed[entry]:
             continue
-        gradient = np.asarray(gradient)
-        if gradient.shape != array.shape:
-            raise AssertionError(
-                f"gradient of argument {argument}: got shape {gradient.shape}, but the argument has {array.shape}"
-            )
-        for entry in np.ndindex(*array.shape):
-
-            def moved(by: float, argument: int = argument, entry: tuple[int, ...] = entry) -> Array:
-                copies = [a.copy() for a in arrays]
-                copies[argument][entry] += by
-                return np.asarray(function(*copies))
-
-            ahead, behind = moved(step), moved(-step) if central else here
-            distance = 2 * step if central else step
-            quotient = (inner_product(ahead, grad_output) - inner_product(behind, grad_output)) / distance
-            allowed = truncation
-            if units:
-                unit = float(np.finfo(ahead.dtype).eps) / 2
-                allowed += units * unit * inner_product(abs(ahead) + abs(behind), abs(grad_output)) / distance
-            got = gradient[entry].item()
-            if not abs(got - quotient) <= allowed:
-                raise AssertionError(
-                    f"gradient of argument {argument} at {entry}: got {got}, but the difference quotient is {quotient} "
-                    f"(allowed error {allowed})"
-                )
+        wrong += 1
+        beyond = math.inf if math.isnan(difference) else difference - float(allowed[entry])
+        if beyond > most:
+            at, most = entry, beyond
+    return at, wrong
 
 
-def assert_within_rounding(got: Array, exact: npt.ArrayLike, magnitude: npt.ArrayLike, units: float) -> None:
+def assert_within_rounding(got: npt.ArrayLike, exact: npt.ArrayLike, magnitude: npt.ArrayLike, units: float) -> None:
     """`|got - exact| <= units * u * magnitude`, elementwise, with u = eps / 2 of `got`'s dtype.
 
     Parameters
     ----------
-    got : ndarray of floats
+    got : array_like, floating or complex
     exact : array_like
-        The result in a wider type.
+        The result in a wider type, of `got`'s shape.
     magnitude : array_like
         The same operation on absolute values: what rounding errors are proportional to.
     units : float
+        A sum of n terms, added one after the other, errs by at most n of them.
 
     Raises
     ------
     AssertionError
-        With the worst entry and its error in units.
+        For different shapes; or with the worst entry, its error in units, and how many entries differ. NaN is wrong.
+    TypeError
+        If `got` does not round.
 
     Examples
     --------
@@ -187,11 +175,15 @@ def assert_within_rounding(got: Array, exact: npt.ArrayLike, magnitude: npt.Arra
     >>> assert_within_rounding(np.array([1.0]), [1.1], [1.0], units=1)
     Traceback (most recent call last):
         ...
-    AssertionError: at (0,): got 1.0, wanted 1.1, an error of 9.01e+14 units where 1 are allowed
+    AssertionError: at (0,): got 1.0, wanted 1.1, an error of 9.01e+14 units where 1 are allowed; 1 of 1 is wrong
     """
+    __tracebackhide__ = True  # pytest then shows the line that called
+    got = np.asarray(got)
+    if got.dtype.kind not in "fc":
+        raise TypeError(f"assert_within_rounding: got must be floating or complex, not {got.dtype}")
     unit = float(np.finfo(got.dtype).eps) / 2
-    wide = np.longdouble
-    wanted, scale = np.asarray(exact, wide), np.asarray(magnitude, wide)
+    wide = np.clongdouble if got.dtype.kind == "c" else np.longdouble
+    wanted, scale = np.asarray(exact, wide), np.asarray(magnitude, np.longdouble)
     if got.shape != wanted.shape:
         raise AssertionError(f"got shape {got.shape}, wanted {wanted.shape}")
     error = abs(got.astype(wide) - wanted)
@@ -202,6 +194,7 @@ def assert_within_rounding(got: Array, exact: npt.ArrayLike, magnitude: npt.Arra
         where = np.unravel_index(int(np.argmax(np.where(np.isnan(worst), np.inf, worst))), got.shape)
         entry = tuple(int(i) for i in where)
         raise AssertionError(
-            f"at {entry}: got {got[entry]}, wanted {float(wanted[entry])}, an error of {float(worst[entry]):.3g} units "
-            f"where {units:g} are allowed"
+            f"at {entry}: got {got[entry]}, wanted {wanted[entry].astype(got.dtype)}, an error of "
+            f"{float(worst[entry]):.3g} units where {units:g} are allowed; {int(bad.sum())} of {got.size} "
+            f"{'is' if got.size == 1 else 'are'} wrong"
         )

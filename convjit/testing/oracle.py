@@ -1,7 +1,8 @@
 """What every operation should give, computed from its definition: slow, short, and importing nothing from convjit.
 
-Padding is counts, `((top, bottom), (left, right))`; kernel, stride and dilation are pairs `(height, width)`. Works in
-the dtype of its arguments, so integers, longdouble and Python objects (fractions) give exact or better results.
+Padding is counts, `((top, bottom), (left, right))`; kernel, stride and dilation are pairs `(height, width)`; images
+have a batch axis. Works in the dtype of its arguments, so integers, longdouble and Python objects (fractions) give
+exact or better results. Shapes that do not fit are whatever error NumPy makes of them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,19 @@ class Tap(NamedTuple):
 
 def reference_pads(padding: Any, image: Pair, kernel: Pair, stride: Pair = (1, 1), dilation: Pair = (1, 1)) -> Pads:
     """Any form of padding as counts; `same_upper` and `same_lower` by trial.
+
+    Parameters
+    ----------
+    padding : str, int, (int, int) or ((int, int), (int, int))
+        `"valid"` is none, `"same"` what keeps the size at stride 1, `"full"` the kernel's reach on both sides,
+        `"same_upper"` and `"same_lower"` the least for `ceil(size / stride)` outputs, the odd one at the end or at the
+        start; or counts for both axes, a pair `(height, width)`, or `((top, bottom), (left, right))`.
+    image, kernel, stride, dilation : (int, int)
+        Only names need them.
+
+    Returns
+    -------
+    ((top, bottom), (left, right)) : pair of pairs of int
 
     Examples
     --------
@@ -62,9 +76,10 @@ def _starts(size: int, pads: Pair, extent: int, stride: int, ceil_mode: bool) ->
     return starts
 
 
-def _taps(
+def windows_of(
     image: tuple[int, ...], kernel: Pair, stride: Pair, pads: Pads, dilation: Pair, ceil_mode: bool = False
 ) -> Iterator[Tap]:
+    """Each output position, row by row, with what it sees of the padded image."""
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     heights, widths = (_starts(image[a - 2], pads[a], extents[a], stride[a], ceil_mode) for a in (0, 1))
     for i, top in enumerate(heights):
@@ -75,6 +90,20 @@ def _taps(
 
 def reference_pad2d(x: Array, pads: Pads, mode: Any = "constant", value: Any = 0) -> Array:
     """`np.pad` of the last two axes.
+    Parameters
+    ----------
+    x : ndarray, (..., H, W)
+    pads : ((int, int), (int, int))
+        `((top, bottom), (left, right))`.
+    mode : str
+        `"constant"` or any other mode of `np.pad` that takes no further arguments.
+    value : number
+        What to pad with, in mode `"constant"`.
+
+    Returns
+    -------
+    ndarray, (..., top + H + bottom, left + W + right)
+        Of `x`'s dtype.
 
     Examples
     --------
@@ -92,6 +121,17 @@ def reference_pad2d(x: Array, pads: Pads, mode: Any = "constant", value: Any = 0
 
 def reference_pad2d_backward(dy: Array, pads: Pads, mode: Any = "constant") -> Array:
     """Adds every padded position to the pixel that it shows.
+    Parameters
+    ----------
+    dy : ndarray, (..., top + H + bottom, left + W + right)
+        The gradient with respect to `reference_pad2d`'s result.
+    pads, mode
+        As given to `reference_pad2d`.
+
+    Returns
+    -------
+    ndarray, (..., H, W)
+        Of `dy`'s dtype.
 
     Examples
     --------
@@ -113,6 +153,22 @@ def reference_conv2d(
     dilation: Pair = (1, 1), groups: int = 1, padding_mode: str = "constant",
 ) -> Array:  # fmt: skip
     """Cross-correlation, one output pixel after the other; `x` is (N, C, H, W).
+    Parameters
+    ----------
+    x : ndarray, (N, C, H, W)
+    weight : ndarray, (O, C // groups, KH, KW)
+    bias : ndarray, (O,), optional
+    stride, dilation : (int, int)
+    pads : ((int, int), (int, int))
+        `((top, bottom), (left, right))`; `reference_pads` makes counts of names.
+    groups : int
+    padding_mode : str
+        As `reference_pad2d`'s `mode`.
+
+    Returns
+    -------
+    ndarray, (N, O, OH, OW)
+        Of dtype `np.result_type(x, weight, bias)`.
 
     Examples
     --------
@@ -122,7 +178,7 @@ def reference_conv2d(
     """
     padded = reference_pad2d(x, pads, padding_mode)
     kernel = (weight.shape[2], weight.shape[3])
-    taps = list(_taps(x.shape, kernel, stride, pads, dilation))
+    taps = list(windows_of(x.shape, kernel, stride, pads, dilation))
     dtype = np.result_type(x, weight) if bias is None else np.result_type(x, weight, bias)
     y = np.zeros((x.shape[0], weight.shape[0], taps[-1].i + 1, taps[-1].j + 1), dtype)
     for ins, outs in _groups(x.shape[1], weight.shape[0], groups):
@@ -142,6 +198,17 @@ def reference_conv2d_backward(
     dilation: Pair = (1, 1), groups: int = 1, padding_mode: str = "constant",
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """The adjoints of `reference_conv2d` in input, weight and bias.
+    Parameters
+    ----------
+    grad_output : ndarray, (N, O, OH, OW)
+    x, weight, stride, pads, dilation, groups, padding_mode
+        As given to `reference_conv2d`.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias : ndarray
+        Of the shapes of `x`, `weight` and `(O,)`, and of dtype `np.result_type(grad_output, x, weight)`. Complex ones
+        are adjoints, with conjugated factors.
 
     Examples
     --------
@@ -154,7 +221,7 @@ def reference_conv2d_backward(
     dpadded, dw = np.zeros(padded.shape, dtype), np.zeros(weight.shape, dtype)
     kernel = (weight.shape[2], weight.shape[3])
     for ins, outs in _groups(x.shape[1], weight.shape[0], groups):
-        for tap in _taps(x.shape, kernel, stride, pads, dilation):
+        for tap in windows_of(x.shape, kernel, stride, pads, dilation):
             dy = grad_output[:, outs, tap.i, tap.j]
             dpadded[:, ins, tap.rows, tap.cols] += np.tensordot(dy, np.conj(weight[outs]), (1, 0))
             dw[outs] += np.tensordot(dy, np.conj(padded[:, ins, tap.rows, tap.cols]), (0, 0))
@@ -167,6 +234,22 @@ def reference_conv_transpose2d(
     dilation: Pair = (1, 1), groups: int = 1,
 ) -> Array:  # fmt: skip
     """Stamps the weights, scaled by each pixel of `x`, onto the output; `weight` is (C, O // groups, KH, KW).
+    Parameters
+    ----------
+    x : ndarray, (N, C, H, W)
+    weight : ndarray, (C, O // groups, KH, KW)
+    bias : ndarray, (O,), or None
+    output_size : (int, int)
+        `(OH, OW)`: at least what the pixels reach without the padding, of which the rest holds the bias.
+    stride, dilation : (int, int)
+    pads : ((int, int), (int, int))
+        What is cut off; only `top` and `left` count, the other ends follow from `output_size`.
+    groups : int
+
+    Returns
+    -------
+    ndarray, (N, O, OH, OW)
+        Of dtype `np.result_type(x, weight, bias)`.
 
     Examples
     --------
@@ -188,121 +271,3 @@ def reference_conv_transpose2d(
             y[:, outs, h, w] += x[:, ins, i, j] @ weight[ins, :, kh, kw]
     y = y[:, :, top : top + output_size[0], left : left + output_size[1]]
     return y if bias is None else np.asarray(y + bias[:, None, None], dtype)
-
-
-def reference_im2col(
-    x: Array, kernel: Pair, stride: Pair = (1, 1), pads: Pads = NO_PADS, dilation: Pair = (1, 1)
-) -> Array:
-    """Every window of (N, C, H, W), flattened, as a column.
-
-    Examples
-    --------
-    >>> reference_im2col(np.arange(3).reshape(1, 1, 1, 3), (1, 2))
-    array([[[0, 1],
-            [1, 2]]])
-    """
-    padded = reference_pad2d(x, pads)
-    windows = [padded[:, :, t.rows, t.cols] for t in _taps(x.shape, kernel, stride, pads, dilation)]
-    return np.stack([w.reshape(x.shape[0], x.shape[1] * kernel[0] * kernel[1]) for w in windows], axis=2)
-
-
-def reference_col2im(
-    columns: Array, image_size: Pair, kernel: Pair, stride: Pair = (1, 1), pads: Pads = NO_PADS,
-    dilation: Pair = (1, 1),
-) -> Array:  # fmt: skip
-    """Adds every column back to the window that it came from.
-
-    Examples
-    --------
-    >>> reference_col2im(np.ones((1, 2, 2), int), (1, 3), (1, 2))
-    array([[[[1, 2, 1]]]])
-    """
-    batch, channels = columns.shape[0], columns.shape[1] // (kernel[0] * kernel[1])
-    padded = reference_pad2d(np.zeros((batch, channels, *image_size), columns.dtype), pads)
-    for column, tap in enumerate(_taps(image_size, kernel, stride, pads, dilation)):
-        padded[:, :, tap.rows, tap.cols] += columns[:, :, column].reshape(batch, channels, *kernel)
-    return reference_pad2d_backward(padded, pads)
-
-
-def _windows(
-    x: Array, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair, ceil_mode: bool
-) -> Iterator[tuple[int, int, list[Pair], int]]:
-    """Each output position, the pixels that it sees, and its number of taps up to the end of the padding."""
-    height, width = x.shape[2:]
-    ends = height + sum(pads[0]), width + sum(pads[1])
-    for tap in _taps(x.shape, kernel, stride, pads, dilation, ceil_mode):
-        taps = [
-            (h, w)
-            for h in range(tap.rows.start, tap.rows.stop, tap.rows.step)
-            for w in range(tap.cols.start, tap.cols.stop, tap.cols.step)
-            if h < ends[0] and w < ends[1]
-        ]
-        seen = [(h - pads[0][0], w - pads[1][0]) for h, w in taps]
-        yield tap.i, tap.j, [(h, w) for h, w in seen if 0 <= h < height and 0 <= w < width], len(taps)
-
-
-def reference_max_pool2d(
-    x: Array, kernel: Pair, stride: Pair, pads: Pads = NO_PADS, dilation: Pair = (1, 1), ceil_mode: bool = False
-) -> tuple[Array, Array]:
-    """The maximum of each window and the flat position of the first one.
-
-    A window that sees no pixel gives the least value of the dtype, and -1.
-
-    Examples
-    --------
-    >>> y, indices = reference_max_pool2d(np.array([[[[1, 3, 3]]]]), (1, 2), (1, 1))
-    >>> y.tolist(), indices.tolist()
-    ([[[[3, 3]]]], [[[[1, 1]]]])
-    """
-    values, positions = {}, {}
-    least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-    for i, j, pixels, _ in _windows(x, kernel, stride, pads, dilation, ceil_mode):
-        if not pixels:
-            values[i, j], positions[i, j] = np.full(x.shape[:2], least), np.full(x.shape[:2], -1)
-            continue
-        seen = np.stack([x[:, :, h, w] for h, w in pixels])
-        first = seen.argmax(0)  # NumPy's too: the first maximum, or the first NaN
-        values[i, j] = np.take_along_axis(seen, first[None], 0)[0]
-        positions[i, j] = np.array([h * x.shape[3] + w for h, w in pixels])[first]
-    out = (*x.shape[:2], max(values)[0] + 1, max(values)[1] + 1)
-    y, indices = np.empty(out, x.dtype), np.empty(out, np.int64)
-    for (i, j), value in values.items():
-        y[:, :, i, j], indices[:, :, i, j] = value, positions[i, j]
-    return y, indices
-
-
-def reference_max_pool2d_backward(grad_output: Array, indices: Array, input_size: Pair) -> Array:
-    """Adds each output's gradient to the pixel at its index.
-
-    Examples
-    --------
-    >>> reference_max_pool2d_backward(np.ones((1, 1, 1, 2)), np.array([[[[1, 1]]]]), (1, 3))
-    array([[[[0., 2., 0.]]]])
-    """
-    dx = np.zeros((*grad_output.shape[:2], *input_size), grad_output.dtype)
-    for n, c, i, j in np.ndindex(*grad_output.shape):
-        if indices[n, c, i, j] >= 0:
-            h, w = divmod(int(indices[n, c, i, j]), input_size[1])
-            dx[n, c, h, w] += grad_output[n, c, i, j]
-    return dx
-
-
-def reference_avg_pool2d(
-    x: Array, kernel: Pair, stride: Pair, pads: Pads = NO_PADS, dilation: Pair = (1, 1), ceil_mode: bool = False,
-    count_include_pad: bool = True,
-) -> Array:  # fmt: skip
-    """The mean of each window.
-
-    Examples
-    --------
-    >>> reference_avg_pool2d(np.array([[[[1.0, 3.0, 5.0]]]]), (1, 2), (1, 1))
-    array([[[[2., 4.]]]])
-    """
-    means = {}
-    for i, j, pixels, taps in _windows(x, kernel, stride, pads, dilation, ceil_mode):
-        total = sum((x[:, :, h, w] for h, w in pixels), np.zeros(x.shape[:2], x.dtype))
-        means[i, j] = total / (taps if count_include_pad else max(len(pixels), 1))
-    y = np.empty((*x.shape[:2], max(means)[0] + 1, max(means)[1] + 1), np.result_type(*means.values()))
-    for (i, j), mean in means.items():
-        y[:, :, i, j] = mean
-    return y

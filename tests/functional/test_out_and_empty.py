@@ -23,7 +23,7 @@ from convjit import (
     pad2d,
     pad2d_backward,
 )
-from convjit.testing import conv2d_cases, real_arrays
+from convjit.testing import conv2d_cases, real_arrays, reference_conv2d, reference_conv2d_backward
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "complex64", "int16", "uint64"])
@@ -54,6 +54,19 @@ def test_out_beside_its_inputs_in_one_buffer():
     x[...], weight[...] = 2, 3
     conv2d(x, weight, out=out)
     assert (out == 6).all()
+
+
+@given(case=conv2d_cases(empty=True))
+def test_nothing_in_any_place_is_exact(case):
+    problem = case.problem
+    x, dy = case.x.reshape(problem.batched_x_shape), case.grad_output.reshape(problem.batched_y_shape)
+    wanted = reference_conv2d(x, case.weight, case.bias, **problem.reference_options)
+    y = conv2d(case.x, case.weight, case.bias, **problem.options)
+    assert_array_equal(y, wanted.reshape(problem.y_shape), strict=True)
+    gradients = conv2d_backward(case.grad_output, case.x, case.weight, **problem.options)
+    exact = reference_conv2d_backward(dy, x, case.weight, **problem.reference_options)
+    for got, wanted in zip(gradients, exact, strict=True):
+        assert_array_equal(got, wanted.reshape(got.shape), strict=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "complex64", "bool"])

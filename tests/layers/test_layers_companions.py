@@ -14,6 +14,7 @@ from convjit import (
     AveragePooling2D,
     BatchNormalization,
     Conv2D,
+    Conv2DTranspose,
     Dense,
     Dropout,
     Flatten,
@@ -83,6 +84,7 @@ def windows(x, pool_shape=(2, 2), stride=1, padding=0, fill=0.0):
 
 LAYERS = {
     "Conv2D": (lambda: Conv2D(3, (2, 3), stride=2, rng=0), (2, 5, 6)),
+    "Conv2DTranspose": (lambda: Conv2DTranspose(3, (2, 3), stride=2, output_padding=1, rng=0), (2, 5, 6)),
     "MaxPooling2D": (lambda: MaxPooling2D((2, 2), stride=2), (2, 5, 6)),
     "AveragePooling2D": (lambda: AveragePooling2D(), (2, 5, 6)),
     "Activation": (lambda: Activation("relu"), (2, 5, 6)),

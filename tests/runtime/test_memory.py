@@ -25,3 +25,21 @@ def test_allocation_asks_for_what_is_left(monkeypatch):
     memory.allocate("f", "y", (99 << 20,), np.int8)
     with pytest.raises(MemoryError):
         memory.allocate("f", "y", (101 << 20,), np.int8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_large_workspaces_begin_with_a_cache_line(dtype):
+    def displaced(function, what, shape, dtype):
+        """The worst place: an element behind a cache line."""
+        buffer = memory.allocate(function, what, (shape[0] + 32,), dtype)
+        first = -buffer.ctypes.data % 64 // buffer.itemsize + 1
+        return buffer[first : first + shape[0]]
+
+    dtype = np.dtype(dtype)
+    for shape in ((1 << 14,), (3, 5, 1999), (1 << 20,)):
+        space = memory.aligned(displaced, "f", "a workspace", shape, dtype)
+        assert (space.shape, space.dtype) == (shape, dtype)
+        assert space.flags.c_contiguous
+        assert space.ctypes.data % 64 == 0
+    small = memory.aligned(memory.allocate, "f", "a workspace", (3, 4), dtype)
+    assert small.base is None

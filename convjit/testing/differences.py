@@ -1,0 +1,155 @@
+"""Gradients beside finite differences, for any callable.
+
+Knows how far a difference quotient may be from a derivative, in integers not at all; knows no operation.
+Source: the step of central differences is that of W. Press et al., "Numerical Recipes", section 5.7.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .checks import described, inner_product, largest_difference
+from .oracle import Array
+
+
+def check_gradients(
+    function: Callable[..., npt.ArrayLike],
+    gradients: Callable[..., Sequence[npt.ArrayLike | None]],
+    arrays: Sequence[Array],
+    grad_output: Array,
+    *,
+    central: bool = False,
+    step: float | None = None,
+    units: float | None = None,
+    truncation: float | None = None,
+) -> None:
+    """Compare gradients with finite differences, entry by entry.
+
+    A function that is linear in each argument by itself, as a convolution is in image, weight and bias, has the
+    difference quotient of *any* step as its derivative. With integers and a step of 1 there is no rounding error
+    either, and the comparison is exact; that is the default. For real numbers, and for functions that are not linear,
+    `central=True` compares with central differences, within what rounding and the step can account for.
+
+    Parameters
+    ----------
+    function : callable
+        `function(*arrays)` returns one array.
+    gradients : callable
+        `gradients(grad_output, *arrays)` returns a gradient for each of `arrays`, None for those not to be checked.
+    arrays : sequence of ndarray
+        Real. Integers, of any dtype, make the default exact; central differences need floating ones.
+    grad_output : ndarray
+        Of the shape of the function's result.
+    central : bool
+        Step both ways.
+    step : float, optional
+        1; with `central` a power of two near the cube root of the dtype's eps.
+    units : float, optional
+        Rounding errors allowed in the function's values, in units of their dtype's u = eps / 2: an entry may differ
+        by `units * u * sum(|grad_output| * (|y at one end| + |y at the other|)) / distance of the ends`. 0; with
+        `central` 64.
+    truncation : float, optional
+        What else an entry may differ by: `step**2 / 6` times a bound on the third derivative. 0; with `central` three
+        times what a second pair of ends, twice as far, shows that it is.
+
+    Raises
+    ------
+    AssertionError
+        With the argument, the entry where the difference is largest, its gradient and difference quotient, and how
+        many entries differ.
+    TypeError
+        For central differences of arrays that are not floating.
+
+    Examples
+    --------
+    >>> x, w = np.array([1.0, 2.0]), np.array([3.0, 4.0])
+    >>> check_gradients(np.multiply, lambda dy, x, w: (dy * w, dy * x), [x, w], np.array([1.0, 5.0]))
+    >>> check_gradients(np.multiply, lambda dy, x, w: (dy * w, dy * w), [x, w], np.array([1.0, 5.0]))
+    Traceback (most recent call last):
+        ...
+    AssertionError: gradient of argument 1 is wrong in 2 of 2 entries, most at (1,): got 20.0, but the difference \
+quotient is 10.0 (allowed error 0.0); arguments np.array([1.0, 2.0], 'float64'), np.array([3.0, 4.0], 'float64'), \
+grad_output np.array([1.0, 5.0], 'float64')
+    >>> x = np.array([0.3, -1.2])
+    >>> check_gradients(np.tanh, lambda dy, x: (dy / np.cosh(x) ** 2,), [x], np.ones(2), central=True)
+    """
+    __tracebackhide__ = True  # pytest then shows the line that called
+    given = gradients(grad_output, *arrays)
+    if len(given) != len(arrays):
+        raise AssertionError(f"{len(given)} gradients for {len(arrays)} arguments")
+    here = np.asarray(function(*arrays))
+    if here.shape != np.shape(grad_output):
+        raise AssertionError(f"grad_output has shape {np.shape(grad_output)}, but the function returns {here.shape}")
+    for argument, (array, gradient) in enumerate(zip(arrays, given, strict=True)):
+        if gradient is None:
+            continue
+        gradient = np.asarray(gradient)
+        if gradient.shape != array.shape:
+            raise AssertionError(
+                f"gradient of argument {argument}: got shape {gradient.shape}, but the argument has {array.shape}"
+            )
+        if central and array.dtype.kind != "f":
+            raise TypeError(
+                f"check_gradients: central differences need floating arrays, argument {argument} is {array.dtype}"
+            )
+        wanted, allowed = _quotients(function, arrays, argument, here, grad_output, central, step, units, truncation)
+        at, wrong = largest_difference(gradient, wanted, allowed)
+        if at is not None:
+            shown = f"arguments {', '.join(map(described, arrays))}, grad_output {described(grad_output)}"
+            raise AssertionError(
+                f"gradient of argument {argument} is wrong in {wrong} of {array.size} entries, most at {at}: got "
+                f"{gradient[at].item()}, but the difference quotient is {wanted[at]} (allowed error {allowed[at]})"
+                f"{_hint(central, units, *arrays, grad_output)}; {shown}"
+            )
+
+
+def _hint(central: bool, units: float | None, *arrays: Array) -> str:
+    """A word to those who compare rounded numbers exactly."""
+    if central or units or all((np.asarray(a) == np.round(a)).all() for a in arrays):
+        return ""
+    return (
+        "; not all of the numbers are integers, and only of those is this comparison exact: central=True is for others"
+    )
+
+
+def _quotients(
+    function: Callable[..., npt.ArrayLike], arrays: Sequence[Array], argument: int, here: Array, grad_output: Array,
+    central: bool, step: float | None, units: float | None, truncation: float | None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """The difference quotient of each entry of an argument, and how far a gradient may be from it."""
+    array = arrays[argument]
+    if step is None:
+        # Where errors of rounding, eps / step, and of truncation, step ** 2, are alike.
+        step = 2.0 ** round(math.log2(np.finfo(array.dtype).eps) / 3) if central else 1.0
+    units = (64.0 if central else 0.0) if units is None else units
+
+    def quotient(entry: tuple[int, ...], step: float) -> tuple[Any, float]:
+        ends = []
+        for by in (step, -step) if central else (step,):
+            copies = [a.copy() for a in arrays]
+            copies[argument][entry] += by
+            ends.append(np.asarray(function(*copies)))
+        ahead, behind = ends if central else (ends[0], here)
+        distance = 2 * step if central else step
+        rounding = 0.0
+        if units:
+            unit = float(np.finfo(ahead.dtype).eps) / 2
+            rounding = units * unit * inner_product(abs(ahead) + abs(behind), abs(grad_output)) / distance
+        return (inner_product(ahead, grad_output) - inner_product(behind, grad_output)) / distance, rounding
+
+    wanted, allowed = np.empty(array.shape, object), np.zeros(array.shape)
+    for entry in np.ndindex(*array.shape):
+        wanted[entry], allowed[entry] = quotient(entry, step)
+        if truncation is not None:
+            allowed[entry] += truncation
+        elif (
+            central
+        ):  # the error of twice the step is four times as large, so their difference is three times the error
+            further, rounding = quotient(entry, 2 * step)
+            allowed[entry] += rounding + abs(further - wanted[entry])
+    return wanted, allowed

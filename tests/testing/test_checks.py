@@ -1,0 +1,130 @@
+"""What failures of the checks say: where, what was got, what was wanted, of which arrays."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from convjit.testing import assert_within_rounding, check_adjoint, check_gradients, exact_arrays, real_arrays
+
+WHOLE = np.arange(1.0, 4)
+
+
+def says(call, error=AssertionError):
+    with pytest.raises(error) as failure:
+        call()
+    return str(failure.value)
+
+
+def test_a_wrong_adjoint_is_traced_to_its_entry():
+    def adjoint(y):
+        back = 2 * y
+        back[1] += 5
+        back[2] += 7
+        return back
+
+    said = says(lambda: check_adjoint(lambda x: 2 * x, adjoint, WHOLE, WHOLE))
+    assert "<forward(x), y> = 28.0 but <x, adjoint(y)> = 59.0" in said
+    assert "2 of 3 entries of adjoint(y) are wrong, most at (2,): got 13.0, wanted 6.0" in said
+    assert said.endswith("x = np.array([1.0, 2.0, 3.0], 'float64'), y = np.array([1.0, 2.0, 3.0], 'float64')")
+
+
+def test_a_bias_is_no_mystery():
+    said = says(lambda: check_adjoint(lambda x: x + 1, lambda y: y, WHOLE, WHOLE))
+    assert "forward(0) is not 0, so forward is not linear: leave a bias out" in said
+
+
+def test_large_arrays_are_described():
+    x = np.ones((3, 400), np.float32)
+    said = says(lambda: check_adjoint(lambda x: 2 * x, lambda y: y, x, x))
+    assert said.endswith("x = float32 (3, 400), y = float32 (3, 400)")
+    assert "entries" not in said  # too many to try each
+
+
+@given(x=real_arrays((2, 3), "complex128"), y=real_arrays((2, 2), "complex128"))
+def test_complex_adjoints_are_conjugated(x, y):
+    factor = np.array([[1 + 2j, 3, -1j], [0, 1, 2]])
+    check_adjoint(lambda x: x @ factor.T, lambda y: y @ factor.conj(), x, y, tolerance=1e-15)
+    ones = np.ones((2, 3)), np.ones((2, 2))
+    said = says(lambda: check_adjoint(lambda x: x @ factor.T, lambda y: y @ factor, *ones))
+    assert "most at (0, 0): got (1+2j), wanted (1-2j)" in said
+
+
+def test_the_gradient_that_is_furthest_off_is_named():
+    def gradients(dy, x, w):
+        return dy * w, dy * x + np.array([0, 1, -2])
+
+    said = says(lambda: check_gradients(np.multiply, gradients, [WHOLE, WHOLE], np.ones(3)))
+    assert said.startswith(
+        "gradient of argument 1 is wrong in 2 of 3 entries, most at (2,): got 1.0, but the difference quotient is 3.0"
+    )
+    assert "grad_output np.array([1.0, 1.0, 1.0], 'float64')" in said
+    assert "central" not in said
+
+
+def test_nan_is_furthest_off():
+    said = says(lambda: check_gradients(np.positive, lambda dy, x: (np.array([9, np.nan, 1]),), [WHOLE], np.ones(3)))
+    assert "in 2 of 3 entries, most at (1,): got nan" in said
+
+
+def test_who_compares_rounded_numbers_exactly_is_told():
+    x, w = WHOLE / 7, WHOLE / 3
+    said = says(lambda: check_gradients(np.multiply, lambda dy, x, w: (dy * w, dy * x), [x, w], np.ones(3)))
+    assert "not all of the numbers are integers" in said
+    assert "central=True" in said
+
+
+def smooth(x, w):
+    return np.tanh(x) * w**2
+
+
+def smooth_gradients(dy, x, w):
+    return dy * w**2 / np.cosh(x) ** 2, dy * 2 * w * np.tanh(x)
+
+
+@given(x=real_arrays(4), w=real_arrays(4), dy=real_arrays(4))
+def test_central_differences_of_a_smooth_function_need_no_numbers(x, w, dy):
+    check_gradients(smooth, smooth_gradients, [x, w], dy, central=True)
+
+
+@given(x=real_arrays(4, "float32"), w=real_arrays(4, "float32"), dy=real_arrays(4, "float32"))
+def test_central_differences_in_float32(x, w, dy):
+    check_gradients(smooth, smooth_gradients, [x, w], dy, central=True)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float64", 1e-7), ("float32", 3e-2)])
+@pytest.mark.parametrize("which", [0, 1])
+def test_central_differences_see_a_small_mistake(which, dtype, error):
+    def wrong(dy, x, w):
+        gradients = list(smooth_gradients(dy, x, w))
+        gradients[which] = gradients[which] * (1 + error)
+        return gradients
+
+    x, w = np.array([0.3, -0.7], dtype), np.array([0.9, 1.1], dtype)
+    said = says(lambda: check_gradients(smooth, wrong, [x, w], np.ones(2, dtype), central=True))
+    assert f"gradient of argument {which} is wrong in 2 of 2 entries" in said
+
+
+def test_what_cannot_be_differentiated():
+    said = says(lambda: check_gradients(abs, lambda dy, x: (dy,), [np.arange(3)], np.ones(3), central=True), TypeError)
+    assert said == "check_gradients: central differences need floating arrays, argument 0 is int64"
+    said = says(lambda: check_gradients(np.positive, lambda dy, x: (dy,), [WHOLE], np.ones(2)))
+    assert said == "grad_output has shape (2,), but the function returns (3,)"
+
+
+@given(x=exact_arrays(3, "int64"), dy=exact_arrays(3, "int64"))
+def test_integers_of_any_dtype_are_differentiated_exactly(x, dy):
+    check_gradients(lambda x: 3 * x, lambda dy, x: (3 * dy,), [x], dy)
+
+
+def test_rounding_of_complex_numbers_is_counted():
+    got = np.array([1 + 1j])
+    assert_within_rounding(got, [1 + 1j + 1e-16j], [1.5], 1)
+    said = says(lambda: assert_within_rounding(got, [1 + 2j], [1.5], 1))
+    assert re.fullmatch(r"at \(0,\): got \(1\+1j\), wanted \(1\+2j\), an error of .* allowed; 1 of 1 is wrong", said)
+
+
+def test_only_what_rounds_has_rounding_errors():
+    said = says(lambda: assert_within_rounding(np.ones(2, int), np.ones(2), np.ones(2), 1), TypeError)
+    assert said == "assert_within_rounding: got must be floating or complex, not int64"

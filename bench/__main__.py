@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from . import command
 from .contenders import CONTENDERS, PASSES, installed
-from .problems import DTYPES, NAMES, OTHER_NAMES, OTHERS, PROBLEMS, QUICK, Problem, select
+from .problems import DTYPES, NAMES, OTHER_NAMES, OTHERS, PROBLEMS, QUICK, RANK_NAMES, RANKS, Problem, select
 
 TABLE_WIDTH = 170
 
@@ -29,7 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="few small problems, few rounds: about two minutes")
     parser.add_argument("--others", action="store_true", help="layers of other networks, instead of the named problems")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="problems to run, of both tables (see --list)")
+    parser.add_argument("--ranks", action="store_true", help="layers of one dimension and of three, instead")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="problems to run, of all tables (see --list)")
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES), help="default: all that there are")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: both")
     parser.add_argument("--threads", nargs="+", type=positive, metavar="N", help="default: 1 and all cores; quick: all")
@@ -59,12 +60,15 @@ def has_rich(program: str) -> bool:
 
 
 def _list() -> None:
-    print(f"{'problem':18}{'N':>5}{'C':>6}{'H=W':>5}{'O':>6}{'k':>3}{'s':>3}{'p':>3}{'d':>3}{'g':>5}{'MMAC':>8}")
+    print(f"{'problem':18}{'N':>5}{'C':>6}{'H=W':>6}{'O':>6}{'k':>3}{'s':>3}{'p':>3}{'d':>4}{'g':>5}{'MMAC':>8}")
     for problem in PROBLEMS:
         print(_listed(problem) + ("  quick" if problem.name in QUICK else ""))
     print("\nwith --others:")
     for problem in OTHERS:
         print(_listed(problem))
+    print("\nwith --ranks, in one dimension and in three:")
+    for problem in RANKS:
+        print(_listed(problem) + (f"  {problem.depth} slices" if problem.depth else ""))
     print(f"\npasses: {', '.join(PASSES)}")
     here = installed()
     for contender in CONTENDERS:
@@ -72,9 +76,9 @@ def _list() -> None:
 
 
 def _listed(problem: Problem) -> str:
-    name, n, c, size, o, kernel, stride, padding, dilation, groups = problem
+    name, n, c, size, o, kernel, stride, padding, dilation, groups, *_ = problem
     return (
-        f"{name:18}{n:5}{c:6}{size:5}{o:6}{kernel:3}{stride:3}{padding:3}{dilation:3}{groups:5}"
+        f"{name:18}{n:5}{c:6}{size:6}{o:6}{kernel:3}{stride:3}{padding:3}{dilation:4}{groups:5}"
         f"{problem.multiplications / 1e6:8.1f}"
     )
 
@@ -103,7 +107,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     from .report import print_report
     from .results import write_json
 
-    problems = select(tuple(options.only or (OTHER_NAMES if options.others else QUICK if options.quick else NAMES)))
+    table = RANK_NAMES if options.ranks else OTHER_NAMES if options.others else QUICK if options.quick else NAMES
+    problems = select(tuple(options.only or table))
     threads = options.threads or default_threads()[-1 if options.quick else 0 :]
     rounds = options.rounds or (3 if options.quick else 11)
     console = Console(width=max(TABLE_WIDTH, Console().width))  # a narrow terminal wraps lines, but no number is cut

@@ -1,13 +1,15 @@
 """The right answers, computed tap by tap in float64 NumPy.
 
-Knows the equation of `convjit.conv2d` and nothing of any contender: for each tap of the kernel, a strided slice of the
-padded image is multiplied by that tap's weights. The gradients are the adjoints of those products.
+Knows the equation of `convjit.conv2d`, in any number of dimensions, and nothing of any contender: for each tap of the
+kernel, a strided slice of the padded image is multiplied by that tap's weights. The gradients are the adjoints of those
+products.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,36 +39,35 @@ class Answers(NamedTuple):
         return {name: parts[name] for name in PARTS[first:last]}
 
 
-def _taps(problem: Problem) -> Iterator[tuple[int, int, tuple[slice, slice]]]:
+def _taps(problem: Problem) -> Iterator[tuple[Any, Any]]:
     """Each tap with the pixels of the padded image that it meets."""
-    extent = (problem.out_size - 1) * problem.stride + 1
-    for kh in range(problem.kernel):
-        for kw in range(problem.kernel):
-            top, left = kh * problem.dilation, kw * problem.dilation
-            rows, columns = (slice(start, start + extent, problem.stride) for start in (top, left))
-            yield kh, kw, (rows, columns)
+    for tap in np.ndindex(problem.weight_shape[2:]):
+        starts = [at * problem.dilation for at in tap]
+        extents = [(size - 1) * problem.stride + 1 for size in problem.out_sizes]
+        yield tap, tuple(slice(b, b + e, problem.stride) for b, e in zip(starts, extents, strict=True))
 
 
 def solve(problem: Problem, inputs: Inputs) -> Answers:
     """Forward and all gradients of one problem."""
     p, g, n = problem.padding, problem.groups, problem.batch
     x, weight, bias, dy = (array.astype(np.float64) for array in inputs)
-    padded = np.pad(x, ((0, 0), (0, 0), (p, p), (p, p)))
-    pixels = problem.out_size**2
+    padded = np.pad(x, ((0, 0), (0, 0), *[(p, p)] * problem.rank))
+    pixels = math.prod(problem.out_sizes)
     by_group = weight.reshape(g, problem.out_channels // g, problem.in_channels // g, *weight.shape[2:])
     dy_by_group = dy.reshape(n, g, problem.out_channels // g, pixels)
     y = np.zeros(dy_by_group.shape)
     dx, dw = np.zeros(padded.shape), np.zeros(by_group.shape)
-    for kh, kw, (rows, columns) in _taps(problem):
-        seen = padded[:, :, rows, columns].reshape(n, g, problem.in_channels // g, pixels)
-        tap = by_group[..., kh, kw]
+    for at, met in _taps(problem):
+        seen = padded[:, :, *met].reshape(n, g, problem.in_channels // g, pixels)
+        tap = by_group[:, :, :, *at]
         y += tap @ seen
         back = tap.transpose(0, 2, 1) @ dy_by_group
-        dx[:, :, rows, columns] += back.reshape(n, problem.in_channels, problem.out_size, problem.out_size)
-        dw[..., kh, kw] = (dy_by_group @ seen.transpose(0, 1, 3, 2)).sum(axis=0)
-    inner = slice(p, p + problem.size)
-    forward = y.reshape(problem.y_shape) + bias.reshape(-1, 1, 1)
-    return Answers(forward, dx[:, :, inner, inner], dw.reshape(weight.shape), dy.sum(axis=(0, 2, 3)))
+        dx[:, :, *met] += back.reshape(n, problem.in_channels, *problem.out_sizes)
+        dw[:, :, :, *at] = (dy_by_group @ seen.transpose(0, 1, 3, 2)).sum(axis=0)
+    inner = [slice(p, p + size) for size in problem.in_size]
+    forward = y.reshape(problem.y_shape) + bias.reshape(-1, *[1] * problem.rank)
+    db = dy.sum(axis=(0, *range(2, dy.ndim)))
+    return Answers(forward, dx[:, :, *inner], dw.reshape(weight.shape), db)
 
 
 def faults(got: dict[str, Array], wanted: dict[str, Array], dtype: str) -> list[str]:

@@ -135,7 +135,7 @@ class _Bench(Asking):
             Row(problem, dtype, self._threads, passed, contender.name, contender.declines(problem, dtype))
             for passed in PASSES
             for contender in self._setting.contenders
-            if contender.name in self._workers and passed in self._setting.passes_of(contender)
+            if contender.name in self._workers and passed in self._setting.passes_of(contender) and problem.has(passed)
         ]
         self._outcome.rows += rows
         answers = solve(problem, draw(problem, dtype))

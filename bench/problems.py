@@ -1,11 +1,12 @@
 """The named problems.
 
-Two tables, integers only: what is convolved with what. Does not know who computes it. Inputs are drawn from a fixed
+Three tables, integers only: what is convolved with what. Does not know who computes it. Inputs are drawn from a fixed
 seed, the same in every process.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,10 @@ DTYPES = ("float32", "float64")
 
 
 class Problem(NamedTuple):
-    """One convolution with square images, kernels and pads; a row of the table."""
+    """One convolution with square images, kernels and pads; a row of the table.
+
+    Of other ranks: sequences as long as images are wide, and volumes of so many square slices.
+    """
 
     name: str
     batch: int
@@ -29,28 +33,44 @@ class Problem(NamedTuple):
     padding: int
     dilation: int
     groups: int
+    rank: int = 2
+    depth: int = 0  # slices of a volume
 
     @property
-    def x_shape(self) -> tuple[int, int, int, int]:
-        return self.batch, self.in_channels, self.size, self.size
+    def in_size(self) -> tuple[int, ...]:
+        return (self.depth, self.size, self.size)[-self.rank :]
 
     @property
-    def weight_shape(self) -> tuple[int, int, int, int]:
-        return self.out_channels, self.in_channels // self.groups, self.kernel, self.kernel
+    def x_shape(self) -> tuple[int, ...]:
+        return self.batch, self.in_channels, *self.in_size
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self.out_channels, self.in_channels // self.groups, *[self.kernel] * self.rank
+
+    @property
+    def out_sizes(self) -> tuple[int, ...]:
+        reach = self.dilation * (self.kernel - 1) + 1
+        return tuple((size + 2 * self.padding - reach) // self.stride + 1 for size in self.in_size)
 
     @property
     def out_size(self) -> int:
-        return (self.size + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
+        """Of the last dimension."""
+        return self.out_sizes[-1]
 
     @property
-    def y_shape(self) -> tuple[int, int, int, int]:
-        return self.batch, self.out_channels, self.out_size, self.out_size
+    def y_shape(self) -> tuple[int, ...]:
+        return self.batch, self.out_channels, *self.out_sizes
 
     @property
     def multiplications(self) -> int:
         """Of the direct method, forward; each of the gradients in the input and the weight takes as many."""
-        _, channels, kernel, _ = self.weight_shape
-        return self.batch * self.out_channels * self.out_size**2 * channels * kernel**2
+        taps = math.prod(self.weight_shape[1:])
+        return self.batch * self.out_channels * math.prod(self.out_sizes) * taps
+
+    def has(self, passed: str) -> bool:
+        """Whether a pass can be measured: layers and plans are of images."""
+        return self.rank == 2 or passed in ("forward", "backward")
 
 
 class Inputs(NamedTuple):
@@ -125,16 +145,35 @@ OTHERS = (
     Problem("vit patch16",        1,   3,  224,  768, 16, 16, 0, 1, 1),
 )  # fmt: skip
 
+# Sequences of WaveNet, of keyword spotting (TC-ResNet) and, one channel a group, of QuartzNet; volumes of networks for
+# video (R3D-18, the stem of I3D) and of a 3-D U-Net for scans.
+#             name                N    C   L,H=W   O  k  s  p    d    g
+RANKS = (
+    Problem("wavenet d1",         1,  64, 16000,  64, 2, 1, 0,   1,   1, 1),
+    Problem("wavenet d64",        1,  64, 16000,  64, 2, 1, 0,  64,   1, 1),
+    Problem("wavenet d512",       1,  32, 16000,  64, 2, 1, 0, 512,   1, 1),
+    Problem("tc-resnet 40-16",   64,  40,    98,  16, 3, 1, 1,   1,   1, 1),
+    Problem("tc-resnet 24 s2",   64,  16,    98,  24, 9, 2, 4,   1,   1, 1),
+    Problem("tc-resnet 48",      64,  32,    25,  48, 9, 1, 4,   1,   1, 1),
+    Problem("quartznet dw33",     1, 256,   512, 256, 33, 1, 16, 1, 256, 1),
+    Problem("r3d 64",             1,  64,    56,  64, 3, 1, 1,   1,   1, 3, 16),
+    Problem("r3d 128-256 s2",     1, 128,    28, 256, 3, 2, 1,   1,   1, 3, 8),
+    Problem("r3d 512",            1, 512,     7, 512, 3, 1, 1,   1,   1, 3, 2),
+    Problem("i3d stem",           1,   3,   112,  64, 7, 2, 3,   1,   1, 3, 16),
+    Problem("unet3d 8-16",        1,   8,    64,  16, 3, 1, 1,   1,   1, 3, 32),
+)  # fmt: skip
+
 # Small enough for a minute with compilation, and every kind: one image, many, no padding, stride, depthwise.
 QUICK = ("seed", "digits-1", "digits-2", "lenet", "r50 128", "mb2 dw144 s2")
 
 NAMES = tuple(problem.name for problem in PROBLEMS)
 OTHER_NAMES = tuple(problem.name for problem in OTHERS)
+RANK_NAMES = tuple(problem.name for problem in RANKS)
 
 
 def select(names: tuple[str, ...]) -> list[Problem]:
     """The problems of these names, in the tables' order; a `ValueError` names one that is not there."""
     for name in names:
-        if name not in NAMES + OTHER_NAMES:
+        if name not in NAMES + OTHER_NAMES + RANK_NAMES:
             raise ValueError(f"there is no problem {name!r}; `python -m bench --list` shows them")
-    return [problem for problem in PROBLEMS + OTHERS if problem.name in names]
+    return [problem for problem in PROBLEMS + OTHERS + RANKS if problem.name in names]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .geometry import describe
+from .parsing import describe
 from .runtime.launch import in_pieces
 from .runtime.memory import allocate
 from .typing import Array, DType
@@ -93,13 +93,25 @@ def _converted(function: str, name: str, value: Any) -> Array:
     return np.asarray(array)
 
 
-def as_images(function: str, name: str, array: Array) -> Array:
-    """One unbatched image `(C, H, W)` becomes a batch of one."""
-    if array.ndim == 4:
+_SHAPES = {1: "(N, C, L) or (C, L)", 2: "(N, C, H, W) or (C, H, W)", 3: "(N, C, D, H, W) or (C, D, H, W)"}
+
+
+def as_images(function: str, name: str, array: Array, rank: int = 2) -> Array:
+    """One unbatched image `(C, H, W)` becomes a batch of one; so does one of another rank."""
+    if array.ndim == rank + 2:
         return array
-    if array.ndim == 3:
+    if array.ndim == rank + 1:
         return array[None]
-    raise ValueError(f"{function}: expected {name} of shape (N, C, H, W) or (C, H, W), got shape {array.shape}")
+    raise ValueError(f"{function}: expected {name} of shape {_SHAPES[rank]}, got shape {array.shape}")
+
+
+def shaped(function: str, name: str, array: Array, shape: tuple[int, ...]) -> Array:
+    """The array in another shape: a view, or one of a C-contiguous copy where axes that lie apart become one."""
+    if array.shape == shape:
+        return array
+    if [n for n in array.shape if n != 1] != [n for n in shape if n != 1] and not array.flags.c_contiguous:
+        array = _copied(function, f"a contiguous copy of {name}", array, array.dtype)
+    return array.reshape(shape)
 
 
 def ready(function: str, name: str, array: Array, dtype: DType) -> Array:
@@ -213,6 +225,7 @@ __all__ = [
     "converted",
     "ready",
     "result_dtype",
+    "shaped",
     "sums_dtype",
     "write",
 ]

@@ -1,27 +1,19 @@
-"""Sizes, padding rules and every complaint about shapes, in Python integers.
+"""Sizes and every complaint about shapes, in Python integers.
 
-Knows the arithmetic of convolution; does not know arrays, dtypes or how anything is computed. What comes out is one
-record, `Geometry`, that Python and compiled code both take.
-Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning" (2016); ONNX operator Conv for
-`same_upper` and `same_lower`.
+Knows the arithmetic of convolution in one, two and three dimensions; does not know arrays, dtypes or how anything is
+computed. A problem is one record, `Convolution`, whatever its dimensions. What runs it takes `Geometry`, the record of
+images that Python and compiled code both take: one dimension is an image of height 1, and a `Volume` is a `Depth`
+beside it.
+Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning" (2016).
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-import numpy as np
+from .parsing import AXES, LARGEST, Pads, Sizes, Window, as_padding, as_positive, as_window, by
 
-__all__ = ["Geometry", "Window", "conv2d_geometry", "pooling_geometry"]
-
-# The largest stride, dilation, kernel or padding: sums and products of a few of them stay far inside 64 bits.
-LARGEST = (1 << 31) - 1
-
-PADDING_NAMES = ("valid", "same", "same_upper", "same_lower", "full")
-Pair: TypeAlias = tuple[int, int]
-Pads: TypeAlias = tuple[Pair, Pair]
+__all__ = ["Convolution", "Depth", "Geometry", "Volume", "conv2d_geometry", "conv_geometry", "pooling_geometry"]
 
 
 class Geometry(NamedTuple):
@@ -84,173 +76,134 @@ class Geometry(NamedTuple):
         return self._replace(in_h=1, in_w=self.in_h * self.in_w, out_h=1, out_w=self.out_h * self.out_w)
 
 
-class Window(NamedTuple):
-    """How a kernel moves over an image: what im2col, pooling and convolution share. All pairs are (height, width)."""
+class Depth(NamedTuple):
+    """The first of three dimensions, as `Geometry` has the others: slice `od` and tap `kd` meet in slice
+    `od*stride + kd*dilation - pad_front` of the input.
+    """
 
-    kernel: Pair
-    stride: Pair
-    dilation: Pair
+    in_size: int
+    out_size: int
+    kernel: int
+    stride: int
+    dilation: int
+    pad_front: int
+    pad_back: int
+
+
+class Volume(NamedTuple):
+    """A problem in three dimensions: `plane` has its batch, channels and groups, and what is done in height and width.
+
+    Other than the planes of an image, those of a volume stand apart: channel and slice number them.
+    """
+
+    depth: Depth
+    plane: Geometry
 
     @property
-    def extent(self) -> Pair:
-        """The rows and columns that a dilated kernel spans."""
-        (kh, kw), (dh, dw) = self.kernel, self.dilation
-        return (kh - 1) * dh + 1, (kw - 1) * dw + 1
+    def x_shape(self) -> Sizes:
+        batch, channels, *plane = self.plane.x_shape
+        return batch, channels, self.depth.in_size, *plane
+
+    @property
+    def weight_shape(self) -> Sizes:
+        out_channels, channels, *kernel = self.plane.weight_shape
+        return out_channels, channels, self.depth.kernel, *kernel
+
+    @property
+    def y_shape(self) -> Sizes:
+        batch, channels, *plane = self.plane.y_shape
+        return batch, channels, self.depth.out_size, *plane
 
 
-# --- integers and pairs ---------------------------------------------------------------------------------------------
+class Convolution(NamedTuple):
+    """One problem in one, two or three dimensions, as it was given; pooling and columns use it too.
 
-
-def as_index(function: str, name: str, value: Any, needs: str = "an int") -> int:
-    """`value` as a Python int; bools, floats and strings are a `TypeError`."""
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{function}: {name} must be {needs}, got {describe(value)}") from None
-
-
-def describe(value: Any) -> str:
-    """A value as an error message shows it: its type and, where that is short, itself."""
-    kind = type(value).__name__
-    if value is None or isinstance(value, np.ndarray):
-        return kind
-    text = " ".join(repr(value).split())
-    return f"{kind} {text}" if len(text) <= 40 else kind
-
-
-def shown(value: Any) -> str:
-    """A value on one line, cut where it is long."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def is_sequence(value: Any) -> bool:
-    """Whether a value has entries: a list, a tuple, an array with an axis, but not a string."""
-    if isinstance(value, np.ndarray):
-        return value.ndim > 0
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
-
-
-def as_flag(function: str, name: str, value: Any) -> bool:
-    """`value` as a bool."""
-    if not isinstance(value, bool | np.bool_ | int | np.integer):
-        raise TypeError(f"{function}: {name} must be a bool, got {describe(value)}")
-    return bool(value)
-
-
-def as_pair(function: str, name: str, value: Any, least: int) -> Pair:
-    """An int, a pair or a one-element sequence as `(height, width)`, each in `least..LARGEST`."""
-    needs = "an int or a pair of ints"
-    if is_sequence(value):
-        _check_entries(function, name, value)
-        entries = [as_index(function, name, entry, needs) for entry in value]
-        pair = (entries[0], entries[-1])
-    else:
-        entry = as_index(function, name, value, needs)
-        pair = (entry, entry)
-    for entry in pair:
-        if entry < least:
-            raise ValueError(f"{function}: {name} must be >= {least}, got {value!r}")
-        if entry > LARGEST:
-            raise ValueError(f"{function}: {name} must be at most {LARGEST}, got {value!r}: the result is too large")
-    return pair
-
-
-def _check_entries(function: str, name: str, value: Any) -> None:
-    try:
-        count = len(value)
-    except OverflowError:  # a `range` beyond 2^63
-        count = LARGEST
-    if count not in (1, 2):
-        raise ValueError(f"{function}: {name} must have 1 or 2 entries, got {count}")
-
-
-def as_positive(function: str, name: str, value: Any) -> int:
-    """A positive int, such as `groups` or a number of filters."""
-    needs = "a positive integer"
-    number = as_index(function, name, value, needs)
-    if number < 1:
-        raise ValueError(f"{function}: {name} must be {needs}, got {number}")
-    if number > LARGEST:
-        raise ValueError(f"{function}: {name} must be at most {LARGEST}, got {number}")
-    return number
-
-
-def as_window(function: str, kernel_size: Any, stride: Any, dilation: Any) -> Window:
-    """Parse kernel, stride and dilation together."""
-    kernel = as_pair(function, "kernel_size", kernel_size, 0)
-    if 0 in kernel:
-        raise ValueError(f"{function}: kernel must be at least 1x1, got {kernel[0]}x{kernel[1]}")
-    return Window(kernel, as_pair(function, "stride", stride, 1), as_pair(function, "dilation", dilation, 1))
-
-
-def as_image_size(function: str, name: str, value: Any) -> Pair:
-    """A size `(H, W)` in pixels."""
-    return as_pair(function, name, value, 0)
-
-
-# --- padding --------------------------------------------------------------------------------------------------------
-
-
-def as_padding(function: str, padding: Any, window: Window | None = None, image: Pair | None = None) -> Pads:
-    """Any form of padding as `((top, bottom), (left, right))`.
-
-    Names need the window, `same_upper` and `same_lower` the image size too. Where they are not given only counts are
-    accepted.
+    Sizes, window and pads have an entry for each dimension: `(L,)`, `(H, W)` or `(D, H, W)`.
     """
-    if isinstance(padding, str):
-        return _named_padding(function, padding, window, image)
-    if is_sequence(padding):
-        _check_entries(function, "padding", padding)
-    if is_sequence(padding) and any(map(is_sequence, padding)):
-        sides = [padding[0], padding[-1]]
-        top_bottom, left_right = (as_pair(function, "padding", side, 0) for side in sides)
-        return top_bottom, left_right
-    vertical, horizontal = as_pair(function, "padding", padding, 0)
-    return (vertical, vertical), (horizontal, horizontal)
 
+    batch: int
+    in_channels: int
+    in_size: Sizes
+    out_channels: int
+    out_size: Sizes
+    window: Window
+    pads: Pads
+    groups: int
 
-def _named_padding(function: str, name: str, window: Window | None, image: Pair | None) -> Pads:
-    usable = PADDING_NAMES if image else tuple(n for n in PADDING_NAMES if n not in ("same_upper", "same_lower"))
-    if window is None or name not in usable:
-        names = ", ".join(repr(n) for n in usable) + ", " if window else ""
-        raise ValueError(
-            f"{function}: padding must be {names}an int, a pair, or ((top, bottom), (left, right)), got {name!r}"
+    @property
+    def rank(self) -> int:
+        return len(self.in_size)
+
+    @property
+    def x_shape(self) -> Sizes:
+        return self.batch, self.in_channels, *self.in_size
+
+    @property
+    def weight_shape(self) -> Sizes:
+        return self.out_channels, self.in_channels // self.groups, *self.window.kernel
+
+    @property
+    def y_shape(self) -> Sizes:
+        return self.batch, self.out_channels, *self.out_size
+
+    def of_padded(self) -> Convolution:
+        """The same on images that have their padding already."""
+        padded = tuple(size + sum(pad) for size, pad in zip(self.in_size, self.pads, strict=True))
+        return self._replace(in_size=padded, pads=((0, 0),) * self.rank)
+
+    @property
+    def plane(self) -> Geometry:
+        """The last two dimensions; of height 1 where there is one dimension."""
+        in_h, in_w = (1, *self.in_size)[-2:]
+        out_h, out_w = (1, *self.out_size)[-2:]
+        (kernel_h, kernel_w), (stride_h, stride_w), (dilation_h, dilation_w) = (
+            (1, *entries)[-2:] for entries in self.window
         )
-    return _axis_padding(name, 0, window, image), _axis_padding(name, 1, window, image)
+        (top, bottom), (left, right) = ((0, 0), *self.pads)[-2:]
+        return Geometry(
+            self.batch, self.in_channels, in_h, in_w, self.out_channels, out_h, out_w, kernel_h, kernel_w, stride_h,
+            stride_w, dilation_h, dilation_w, top, bottom, left, right, self.groups,
+        )  # fmt: skip
+
+    @property
+    def depth(self) -> Depth:
+        """The first of three dimensions."""
+        kernel, stride, dilation = (entries[0] for entries in self.window)
+        return Depth(self.in_size[0], self.out_size[0], kernel, stride, dilation, *self.pads[0])
+
+    def as_run(self) -> Geometry | Volume:
+        """How it is computed: as images, wherever arrays need only be seen in another shape for it.
+
+        Three dimensions are two where depth is 1, and where a kernel is one pixel high and wide, so that height and
+        width are one long row.
+        """
+        if self.rank < 3:
+            return self.plane
+        depth, plane = self.depth, self.plane
+        if depth == (1, 1, 1, depth.stride, depth.dilation, 0, 0):
+            return plane
+        one_pixel = (plane.kernel_h, plane.kernel_w, plane.stride_h, plane.stride_w) == (1, 1, 1, 1)
+        if one_pixel and plane.pads == ((0, 0), (0, 0)) and self.in_size[1:] == self.out_size[1:]:
+            pixels = plane.in_h * plane.in_w
+            return plane._replace(
+                in_h=depth.in_size, in_w=pixels, out_h=depth.out_size, out_w=pixels, kernel_h=depth.kernel,
+                stride_h=depth.stride, dilation_h=depth.dilation, pad_top=depth.pad_front, pad_bottom=depth.pad_back,
+            )  # fmt: skip
+        return Volume(depth, plane)
 
 
-def _axis_padding(name: str, axis: int, window: Window, image: Pair | None) -> Pair:
-    reach = window.extent[axis] - 1
-    if name == "valid":
-        return 0, 0
-    if name == "full":
-        return reach, reach
-    if name == "same":
-        return reach // 2, reach - reach // 2
-    assert image is not None
-    size, stride = image[axis], window.stride[axis]
-    total = max(0, (-(-size // stride) - 1) * stride + reach + 1 - size)
-    less, more = total // 2, total - total // 2
-    return (less, more) if name == "same_upper" else (more, less)
+# --- what errors call shapes ----------------------------------------------------------------------------------------
+
+_LETTERS = {1: "L", 2: "HW", 3: "DHW"}
 
 
-def transposed_padding(function: str, padding: Any, window: Window, image: Pair, output: Pair | None) -> Pads:
-    """Padding of a transposed convolution of `image`; `same_upper` and `same_lower` cut the result down to `output`.
+def shape_letters(first: str, rank: int, before: str = "") -> str:
+    """`(N, C, H, W)`, or `(O, C/groups, KH, KW)` with a letter before each dimension; `K` alone where there is one."""
+    letters = [before] if before and rank == 1 else [before + letter for letter in _LETTERS[rank]]
+    return f"({', '.join([first, *letters])})"
 
-    Where no output size is given it is `image * stride`.
-    """
-    if not isinstance(padding, str) or padding not in ("same_upper", "same_lower"):
-        return as_padding(function, padding, window)
-    sides = []
-    for axis in (0, 1):
-        wanted = image[axis] * window.stride[axis] if output is None else output[axis]
-        total = max(0, (image[axis] - 1) * window.stride[axis] + window.extent[axis] - wanted)
-        less, more = total // 2, total - total // 2
-        sides.append((less, more) if padding == "same_upper" else (more, less))
-    return sides[0], sides[1]
+
+# --- output sizes ---------------------------------------------------------------------------------------------------
 
 
 def check_counts_fit(function: str, window: Window, pads: Pads) -> None:
@@ -262,46 +215,42 @@ def check_counts_fit(function: str, window: Window, pads: Pads) -> None:
         )
 
 
-# --- output sizes ---------------------------------------------------------------------------------------------------
-
-
-def output_size(function: str, image: Pair, window: Window, pads: Pads) -> Pair:
-    """`floor((in + pad - extent) / stride) + 1` for both axes; a kernel larger than the padded image is refused."""
+def output_size(function: str, image: Sizes, window: Window, pads: Pads) -> Sizes:
+    """`floor((in + pad - extent) / stride) + 1` in each dimension; a kernel larger than the padded image is refused."""
     check_counts_fit(function, window, pads)
-    padded = tuple(size + sum(pad) for size, pad in zip(image, pads, strict=True))
+    padded = tuple([size + sum(pad) for size, pad in zip(image, pads, strict=True)])
     extent = window.extent
-    if extent[0] > padded[0] or extent[1] > padded[1]:
-        (kh, kw), (dh, dw) = window.kernel, window.dilation
-        dilation = str(dh) if dh == dw else f"({dh}, {dw})"
+    if any(e > p for e, p in zip(extent, padded, strict=True)):
+        dilation = str(window.dilation[0]) if len(set(window.dilation)) == 1 else f"{window.dilation}"
         raise ValueError(
-            f"{function}: kernel {kh}x{kw} with dilation {dilation} (extent {extent[0]}x{extent[1]}) "
-            f"is larger than the padded input {padded[0]}x{padded[1]}"
+            f"{function}: kernel {by(window.kernel)} with dilation {dilation} (extent {by(extent)}) "
+            f"is larger than the padded input {by(padded)}"
         )
-    high, wide = ((p - e) // s + 1 for p, e, s in zip(padded, extent, window.stride, strict=True))
-    return high, wide
+    return tuple([(p - e) // s + 1 for p, e, s in zip(padded, extent, window.stride, strict=True)])
 
 
-def conv2d_geometry(
+def conv_geometry(
     function: str,
-    x_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
+    x_shape: Sizes,
+    weight_shape: Sizes,
     stride: Any,
     padding: Any,
     dilation: Any,
     groups: Any,
-) -> Geometry:
+) -> Convolution:
     """The record of a convolution, or a `ValueError` that names what does not fit.
 
-    `x_shape` is the batched shape `(N, C, H, W)`.
+    `x_shape` is the batched shape `(N, C, H, W)`, and says how many dimensions there are.
     """
-    if len(weight_shape) != 4:
-        raise ValueError(f"{function}: expected weight of shape (O, C/groups, KH, KW), got {weight_shape}")
-    batch, channels, height, width = x_shape
-    out_channels, group_channels, kernel_h, kernel_w = weight_shape
+    rank = len(x_shape) - 2
+    check_weight_rank(function, weight_shape, rank)
+    channels, *image = x_shape[1:]
+    out_channels, group_channels, *kernel = weight_shape
     groups = as_positive(function, "groups", groups)
-    if out_channels < 1 or kernel_h < 1 or kernel_w < 1:
+    if min(out_channels, *kernel) < 1:
         raise ValueError(
-            f"{function}: weight needs at least one output channel and a kernel of at least 1x1, got {weight_shape}"
+            f"{function}: weight needs at least one output channel and a kernel of at least {by((1,) * rank)}, "
+            f"got {weight_shape}"
         )
     if channels % groups or out_channels % groups:
         raise ValueError(
@@ -313,58 +262,89 @@ def conv2d_geometry(
             f"{function}: weight expects {group_channels * groups} input channels (groups={groups}), but x has "
             f"{channels}: x {x_shape}, weight {weight_shape}"
         )
-    window = as_window(function, (kernel_h, kernel_w), stride, dilation)
-    pads = as_padding(function, padding, window, (height, width))
-    return _record(function, (batch, channels, height, width), out_channels, window, pads, groups)
+    window = as_window(function, tuple(kernel), stride, dilation, rank)
+    pads = as_padding(function, padding, window, tuple(image))
+    return _record(function, x_shape, out_channels, window, pads, groups)
+
+
+def check_weight_rank(function: str, weight_shape: Sizes, rank: int, channels: str = "O, C/groups") -> None:
+    """Refuse a weight of other dimensions than images of this rank have."""
+    if len(weight_shape) != rank + 2:
+        raise ValueError(
+            f"{function}: expected weight of shape {shape_letters(channels, rank, 'K')}, got {weight_shape}"
+        )
+
+
+def conv2d_geometry(
+    function: str, x_shape: Sizes, weight_shape: Sizes, stride: Any, padding: Any, dilation: Any, groups: Any
+) -> Geometry:
+    """The same of images `(N, C, H, W)`, as what runs it takes it."""
+    return conv_geometry(function, x_shape, weight_shape, stride, padding, dilation, groups).plane
 
 
 def pooling_geometry(
     function: str,
-    x_shape: tuple[int, ...],
+    x_shape: Sizes,
     window: Window,
     pads: Pads,
     ceil_mode: bool = False,
-) -> Geometry:
+) -> Convolution:
     """The record of a window that moves over each channel by itself: pooling, im2col and col2im.
 
     With `ceil_mode` the last window may reach past the end padding, but not start in it.
     """
-    batch, channels, height, width = x_shape
-    record = _record(function, (batch, channels, height, width), channels, window, pads, max(channels, 1))
+    channels = x_shape[1]
+    record = _record(function, x_shape, channels, window, pads, max(channels, 1))
     if not ceil_mode:
         return record
     sizes = []
-    for axis, floor_size in enumerate((record.out_h, record.out_w)):
-        size, (before, after) = (height, width)[axis], pads[axis]
+    for axis, floor_size in enumerate(record.out_size):
+        size, (before, after) = record.in_size[axis], pads[axis]
         stride, extent = window.stride[axis], window.extent[axis]
         reaches_past = (size + before + after - extent) % stride != 0
         starts_inside = floor_size * stride < size + before
         sizes.append(floor_size + (reaches_past and starts_inside))
-    return record._replace(out_h=sizes[0], out_w=sizes[1])
+    return record._replace(out_size=tuple(sizes))
 
 
 def check_pooling_padding(function: str, window: Window, pads: Pads) -> None:
     """Refuse a padding that could hold a whole window."""
-    for axis in (0, 1):
-        if max(pads[axis]) >= window.extent[axis]:
+    for extent, pad in zip(window.extent, pads, strict=True):
+        if max(pad) >= extent:
             raise ValueError(
                 f"{function}: padding must be smaller than the effective kernel {window.extent}, got {pads}: "
                 "a window would see padding only"
             )
 
 
-def _record(
-    function: str, x_shape: tuple[int, int, int, int], out_channels: int, window: Window, pads: Pads, groups: int
-) -> Geometry:
-    batch, channels, height, width = x_shape
-    out_h, out_w = output_size(function, (height, width), window, pads)
-    return Geometry(
-        batch, channels, height, width, out_channels, out_h, out_w, *window.kernel, *window.stride, *window.dilation,
-        *pads[0], *pads[1], groups,
-    )  # fmt: skip
+def _record(function: str, x_shape: Sizes, out_channels: int, window: Window, pads: Pads, groups: int) -> Convolution:
+    batch, channels, *image = x_shape
+    sizes = output_size(function, tuple(image), window, pads)
+    return Convolution(batch, channels, tuple(image), out_channels, sizes, window, pads, groups)
 
 
-def check_same_shape(function: str, name: str, got: tuple[int, ...], needed: tuple[int, ...], why: str) -> None:
+def check_same_shape(function: str, name: str, got: Sizes, needed: Sizes, why: str) -> None:
     """Refuse an array whose shape does not follow from the others."""
     if got != needed:
         raise ValueError(f"{function}: {name} must have shape {needed} ({why}), got {got}")
+
+
+def check_led_to(function: str, got: Sizes, problem: Convolution) -> None:
+    """Refuse a gradient `(N, O, OH, OW)` that no input of this size leads to, and say which sizes would."""
+    if got == problem.y_shape:
+        return
+    if got[1] != problem.out_channels:
+        raise ValueError(
+            f"{function}: grad_output must have {problem.out_channels} channels, as weight {problem.weight_shape} has, "
+            f"got {got}"
+        )
+    window, ranges = problem.window, []
+    for axis, name in enumerate(AXES[problem.rank]):
+        stride = window.stride[axis]
+        least = (got[2 + axis] - 1) * stride + window.extent[axis] - sum(problem.pads[axis])
+        ranges.append(f"{name}s {least}" if stride == 1 else f"{name}s {least}..{least + stride - 1}")
+    *most, last = ranges
+    raise ValueError(
+        f"{function}: input_size {problem.in_size} gives an output of {problem.out_size}, but grad_output {got} "
+        f"is of {got[2:]}, which comes from {', '.join(most)}{' and ' if most else ''}{last}"
+    )

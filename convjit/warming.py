@@ -16,26 +16,38 @@ from .arrays import as_array
 from .functional import (
     avg_pool2d,
     avg_pool2d_backward,
+    avg_pool3d,
+    avg_pool3d_backward,
     col2im,
+    col2im3d,
     column_to_image,
     conv2d,
     conv2d_backward,
     conv2d_input_grad,
     conv2d_plan,
     conv2d_weight_grad,
+    conv3d,
+    conv3d_backward,
+    conv3d_input_grad,
+    conv3d_weight_grad,
     conv_transpose2d,
     conv_transpose2d_backward,
+    conv_transpose3d,
+    conv_transpose3d_backward,
     im2col,
+    im2col3d,
     image_to_column,
     max_pool2d,
     max_pool2d_backward,
+    max_pool3d,
+    max_pool3d_backward,
     pad2d,
     pad2d_backward,
 )
 from .functional.front_door import public
-from .geometry import describe
 from .layers import SGD, Activation, Adadelta, Adagrad, Adam, AdamW, BatchNormalization, Layer, RMSprop
 from .layers.activation import ACTIVATIONS
+from .parsing import describe
 from .progress import progress_bar
 from .runtime.compile import DRIVERS
 from .typing import Array, DType
@@ -126,6 +138,12 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "max_pool2d_backward": lambda x, weight, bias: max_pool2d_backward(x, x, 1),
     "avg_pool2d": lambda x, weight, bias: avg_pool2d(x, 1),
     "avg_pool2d_backward": lambda x, weight, bias: avg_pool2d_backward(x, 4, 1),
+    "im2col3d": lambda x, weight, bias: im2col3d(_deep(x), 1),
+    "col2im3d": lambda x, weight, bias: col2im3d(x.reshape(1, 2, 16), (1, 4, 4), 1),
+    "max_pool3d": lambda x, weight, bias: max_pool3d(_deep(x), 1),
+    "max_pool3d_backward": lambda x, weight, bias: max_pool3d_backward(_deep(x), _deep(x), 1),
+    "avg_pool3d": lambda x, weight, bias: avg_pool3d(_deep(x), 1),
+    "avg_pool3d_backward": lambda x, weight, bias: avg_pool3d_backward(_deep(x), (1, 4, 4), 1),
     "image_to_column": lambda x, weight, bias: image_to_column(x, (1, 1), 1),
     "column_to_image": lambda x, weight, bias: column_to_image(x.reshape(2, 16), x.shape, (1, 1), 1),
     "Activation": lambda x, weight, bias: [_both_passes(Activation(name), x) for name in ACTIVATIONS],
@@ -139,7 +157,53 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "Adam": lambda x, weight, bias: Adam().update(bias, bias),
     "AdamW": lambda x, weight, bias: AdamW().update(bias, bias),
 }
-_NOT_FOR_COMPLEX = ("max_pool2d", "max_pool2d_backward", "Activation", "BatchNormalization")
+
+# Volumes whose slices are gathered into images; what is compiled for those, their sibling of two dimensions calls.
+_VOLUMES: dict[str, Callable[[Array, Array, Array], object]] = {
+    "conv3d": lambda x, weight, bias: conv3d(_deep(x), _deep(weight), padding=1),
+    "conv3d_backward": lambda x, weight, bias: conv3d_backward(_deep(x), _deep(x), _deep(weight), padding=1),
+    "conv3d_input_grad": lambda x, weight, bias: conv3d_input_grad(_deep(x), _deep(weight), (2, 4, 4), padding=1),
+    "conv3d_weight_grad": lambda x, weight, bias: conv3d_weight_grad(_deep(x), _deep(x), 3, padding=1),
+    "conv_transpose3d": lambda x, weight, bias: conv_transpose3d(_deep(x), _deep(weight), bias, padding=1),
+    "conv_transpose3d_backward": lambda x, weight, bias: conv_transpose3d_backward(
+        _deep(x), _deep(x), _deep(weight), padding=1
+    ),
+}
+# What calls the drivers of another function, and no others: one dimension is an image of height 1.
+_ALIKE = {
+    "conv1d": "conv2d",
+    "conv1d_backward": "conv2d_backward",
+    "conv1d_input_grad": "conv2d_input_grad",
+    "conv1d_weight_grad": "conv2d_weight_grad",
+    "conv_transpose1d": "conv_transpose2d",
+    "conv_transpose1d_backward": "conv_transpose2d_backward",
+    "im2col1d": "im2col",
+    "col2im1d": "col2im",
+    "pad1d": "pad2d",
+    "pad1d_backward": "pad2d_backward",
+    "pad3d": "pad2d",
+    "pad3d_backward": "pad2d_backward",
+    "max_pool1d": "max_pool2d",
+    "max_pool1d_backward": "max_pool2d_backward",
+    "avg_pool1d": "avg_pool2d",
+    "avg_pool1d_backward": "avg_pool2d_backward",
+}
+
+
+def _deep(array: Array) -> Array:
+    """Images as volumes of two slices, and a weight (O, C, 3, 3) as (O, C, 3, 3, 3)."""
+    return np.repeat(array[:, :, None], 3 if array.shape[2] == 3 else 2, 2)
+
+
+def _of_slices(name: str) -> Callable[[Array, Array, Array], object]:
+    return lambda x, weight, bias: (_CALLS[name.replace("3d", "2d")](x, weight, bias), _VOLUMES[name](x, weight, bias))
+
+
+_CALLS.update({name: _CALLS[alike] for name, alike in _ALIKE.items()})
+_CALLS.update({name: _of_slices(name) for name in _VOLUMES})
+_NOT_FOR_COMPLEX = (
+    *(f"max_pool{rank}d{end}" for rank in (1, 2, 3) for end in ("", "_backward")), "Activation", "BatchNormalization"
+)  # fmt: skip
 
 
 class Warmed(NamedTuple):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjit import geometry
-from convjit.geometry import Geometry, Window, as_padding, as_pair, conv2d_geometry, output_size
+from convjit.geometry import Geometry, conv2d_geometry, output_size
+from convjit.parsing import LARGEST, Window, as_padding, as_pair
 
 sizes = st.integers(1, 12)
 small = st.integers(1, 4)
@@ -82,7 +82,7 @@ def test_every_form_of_a_pair(value):
 
 
 def test_sizes_never_leave_64_bits():
-    largest = geometry.LARGEST
+    largest = LARGEST
     with pytest.raises(ValueError, match="at most"):
         as_pair("f", "stride", largest + 1, 1)
     with pytest.raises(ValueError, match="too large"):

@@ -28,6 +28,7 @@ LAYERS = (
     ("arrays",),
     ("runtime",),
     ("geometry",),
+    ("parsing",),
     ("progress", "typing"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

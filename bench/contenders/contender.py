@@ -53,6 +53,11 @@ def threads() -> int:
     return int(os.environ["OMP_NUM_THREADS"])
 
 
-def float32_only(dtype: str) -> str | None:
-    """The reason of those that compute in nothing else."""
-    return None if dtype == "float32" else "computes in float32 only"
+def images_in_float32(problem: Problem, dtype: str) -> str | None:
+    """The reason of those that are asked for nothing else here."""
+    return not_images(problem) or (None if dtype == "float32" else "computes in float32 only")
+
+
+def not_images(problem: Problem) -> str | None:
+    """The reason of those that are asked for images alone."""
+    return None if problem.rank == 2 else "is asked for images only"

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..problems import Inputs, Problem
-from .contender import INFERENCE, Pass, float32_only, threads
+from .contender import INFERENCE, Pass, images_in_float32, threads
 
 # Everything that would compute in less than float32, or not on the CPU.
 SWITCHED_OFF = (
@@ -31,7 +31,7 @@ class Ncnn:
         return INFERENCE
 
     def declines(self, problem: Problem, dtype: str) -> str | None:
-        return float32_only(dtype)
+        return images_in_float32(problem, dtype)
 
     def prepare(self, passed: str, problem: Problem, inputs: Inputs) -> Pass:
         import ncnn

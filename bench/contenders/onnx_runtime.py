@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..problems import Inputs, Problem
-from .contender import INFERENCE, Pass, float32_only, threads
+from .contender import INFERENCE, Pass, images_in_float32, threads
 
 # The oldest that have what is needed, so that every runtime reads the model.
 OPSET = 11
@@ -25,7 +25,7 @@ class OnnxRuntime:
         return INFERENCE
 
     def declines(self, problem: Problem, dtype: str) -> str | None:
-        return float32_only(dtype)
+        return images_in_float32(problem, dtype)
 
     def prepare(self, passed: str, problem: Problem, inputs: Inputs) -> Pass:
         import onnxruntime

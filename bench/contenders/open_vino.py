@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..problems import Inputs, Problem
-from .contender import INFERENCE, Pass, float32_only, threads
+from .contender import INFERENCE, Pass, images_in_float32, threads
 
 
 class OpenVino:
@@ -22,7 +22,7 @@ class OpenVino:
         return INFERENCE
 
     def declines(self, problem: Problem, dtype: str) -> str | None:
-        return float32_only(dtype)
+        return images_in_float32(problem, dtype)
 
     def prepare(self, passed: str, problem: Problem, inputs: Inputs) -> Pass:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # a measurement sends nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..problems import Inputs, Problem
 from . import seed_layer
-from .contender import TRAINING, Pass
+from .contender import TRAINING, Pass, not_images
 
 
 class OriginalNumPy:
@@ -18,6 +18,8 @@ class OriginalNumPy:
         return TRAINING
 
     def declines(self, problem: Problem, dtype: str) -> str | None:
+        if problem.rank != 2:
+            return not_images(problem)
         if problem.groups != 1:
             return "has no groups"
         if problem.dilation != 1:
@@ -32,7 +34,8 @@ class OriginalNumPy:
         x, dy = inputs.x, inputs.grad_output
         layer = seed_layer.load(
             NumpyConv2D(
-                problem.out_channels, (problem.kernel, problem.kernel), input_shape=problem.x_shape[1:],
+                problem.out_channels, (problem.kernel, problem.kernel),
+                input_shape=(problem.in_channels, problem.size, problem.size),
                 padding="same" if problem.padding else "valid", stride=problem.stride,
             ), inputs,
         )  # fmt: skip

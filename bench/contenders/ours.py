@@ -30,7 +30,8 @@ class Convjit:
         options = (problem.stride, problem.padding, problem.dilation, problem.groups)
         match passed:
             case "forward":
-                return lambda: (convjit.conv2d(x, weight, bias, *options),)
+                forward = getattr(convjit, f"conv{problem.rank}d")
+                return lambda: (forward(x, weight, bias, *options),)
             case "fastest":
                 return lambda: (convjit.conv2d(x, weight, bias, *options, algorithm="fastest"),)
             case "plan" | "plan-fastest":
@@ -39,7 +40,8 @@ class Convjit:
                 y = np.full(problem.y_shape, np.nan, weight.dtype)  # kept, as the inference runtimes keep theirs
                 return lambda: (plan(x, out=y),)
             case "backward":
-                return lambda: convjit.conv2d_backward(dy, x, weight, *options)
+                gradients = getattr(convjit, f"conv{problem.rank}d_backward")
+                return lambda: gradients(dy, x, weight, *options)
             case "layer":
                 layer = seed_layer.load(
                     convjit.Conv2D(

@@ -27,16 +27,19 @@ class Torch:
         torch.set_num_threads(threads())
         x, weight, bias, dy = (torch.from_numpy(array) for array in inputs)
         options = (problem.stride, problem.padding, problem.dilation, problem.groups)
-        pairs = [[value, value] for value in options[:3]]
+        sizes, no_more = [problem.out_channels], [0] * problem.rank
+        entries = [[value] * problem.rank for value in options[:3]]
+
+        convolve = getattr(torch.nn.functional, f"conv{problem.rank}d")
 
         def forward() -> tuple[Any, ...]:
             with torch.inference_mode():
-                return (torch.nn.functional.conv2d(x, weight, bias, *options),)
+                return (convolve(x, weight, bias, *options),)
 
         def backward() -> tuple[Any, ...]:
             return tuple(
                 torch.ops.aten.convolution_backward(
-                    dy, x, weight, [problem.out_channels], *pairs, False, [0, 0], problem.groups, [True] * 3
+                    dy, x, weight, sizes, *entries, False, no_more, problem.groups, [True] * 3
                 )
             )
 

@@ -35,7 +35,7 @@ def taps_inside(first: Any, kernel_size: Any, dilation: Any, size: Any) -> Any:
 # Outputs of a row from which on taps are taken one after the other, each over the whole row: below, the start of a
 # vector loop for each tap costs more than it spares. Max pooling of 1024 planes, 2x2: rows of 4 took 0.37 ms tap by
 # tap and 0.26 ms window by window, rows of 16 took 1.6 ms and 3.1 ms.
-_WIDE = 16
+WIDE = 16
 
 
 @kernel
@@ -81,7 +81,7 @@ def _two_by_two(image: Any, above: Any, below: Any, before: Any, behind: Any, y:
 
 
 @kernel
-def _one_tap(pixels: Any, stride: Any, first: Any, y: Any, indices: Any) -> None:
+def one_tap(pixels: Any, stride: Any, first: Any, y: Any, indices: Any) -> None:
     """One tap of each window of a row: every `stride`-th of the pixels, the first of which is number `first`."""
     if stride == 1:  # in whole vectors
         for i in range(len(y)):
@@ -132,7 +132,7 @@ def _max_pool(
         top = oh * g.stride_h - g.pad_top
         low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
         maxima, places = y[plane, oh, before:behind], indices[plane, oh, before:behind]
-        if behind - before >= _WIDE:
+        if behind - before >= WIDE:
             for i in range(len(maxima)):
                 maxima[i] = lowest[0]
                 places[i] = -1
@@ -143,7 +143,7 @@ def _max_pool(
                     left, right = clipped(shift, g.stride_w, g.in_w, behind - before)
                     begin = left * g.stride_w + shift
                     if left < right:
-                        _one_tap(
+                        one_tap(
                             image[h, begin:], g.stride_w, h * g.in_w + begin, maxima[left:right], places[left:right]
                         )
         else:
@@ -209,7 +209,7 @@ def _zero(target: Any) -> None:
 
 
 @kernel
-def _counted(o: Any, stride: Any, kernel_size: Any, dilation: Any, size: Any, pads: Any, inside: Any) -> Any:
+def counted_taps(o: Any, stride: Any, kernel_size: Any, dilation: Any, size: Any, pads: Any, inside: Any) -> Any:
     """The taps of a window along one axis that count: those inside, or up to the end of the padding.
 
     `pads` is the padding of both sides, or negative where it does not count.
@@ -231,7 +231,7 @@ def _avg_pool(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any,
     for oh in range(above, below):
         top = oh * g.stride_h - g.pad_top
         low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
-        counted_h = _counted(oh, g.stride_h, g.kernel_h, g.dilation_h, g.in_h, pads_h, high_h - low_h)
+        counted_h = counted_taps(oh, g.stride_h, g.kernel_h, g.dilation_h, g.in_h, pads_h, high_h - low_h)
         for ow in range(before, behind):
             left = ow * g.stride_w - g.pad_left
             low_w, high_w = taps_inside(left, g.kernel_w, g.dilation_w, g.in_w)
@@ -242,7 +242,7 @@ def _avg_pool(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any,
                 for kw in range(low_w, high_w):
                     part += image[h, np.uint64(left + kw * g.dilation_w)]
                 total += part
-            counted = counted_h * _counted(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high_w - low_w)
+            counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high_w - low_w)
             seen = high_h > low_h and high_w > low_w
             y[plane, oh, ow] = total / x.dtype.type(counted) if seen else zero
 
@@ -260,10 +260,10 @@ def _shares(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, dy: Any, 
     pads_w = g.pad_left + g.pad_right if include_pad else -1
     for oh in range(above, below):
         low, high = taps_inside(oh * g.stride_h - g.pad_top, g.kernel_h, g.dilation_h, g.in_h)
-        counted_h = _counted(oh, g.stride_h, g.kernel_h, g.dilation_h, g.in_h, pads_h, high - low)
+        counted_h = counted_taps(oh, g.stride_h, g.kernel_h, g.dilation_h, g.in_h, pads_h, high - low)
         for ow in range(before, behind):
             low, high = taps_inside(ow * g.stride_w - g.pad_left, g.kernel_w, g.dilation_w, g.in_w)
-            counted = counted_h * _counted(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high - low)
+            counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high - low)
             part[plane, oh, ow] = dy[plane, oh, ow] / dy.dtype.type(counted)
 
 

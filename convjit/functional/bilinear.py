@@ -6,6 +6,7 @@ slices of a batch; does not check arguments.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
@@ -14,11 +15,16 @@ from .. import arrays
 from ..algorithms.bias import bias_grad as sum_bias_grad
 from ..algorithms.bias import sums_shape
 from ..arrays import DTYPES
-from ..geometry import Geometry
+from ..geometry import Geometry, Volume
 from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array, DType
 from .calls import Call, decide
+from .slicing import run_volumes
+from .volumes import VolumeCall, decide_volume
+
+Run = Geometry | Volume
+AnyCall = Call | VolumeCall
 
 
 @cache
@@ -28,17 +34,24 @@ def _no_bias(dtype: DType) -> Array:
     return none
 
 
+def decide_any(function: str, algorithm: str, geometry: Run, compute: DType, name: str) -> AnyCall:
+    """Which call computes it."""
+    if isinstance(geometry, Geometry):
+        return decide(function, algorithm, geometry, compute, name)
+    return decide_volume(function, algorithm, geometry, compute, name)
+
+
 def forward(
-    function: str, algorithm: str, geometry: Geometry, x: Array, weight: Array, bias: Array | None, dtype: DType,
+    function: str, algorithm: str, geometry: Run, x: Array, weight: Array, bias: Array | None, dtype: DType,
     out: Array | None = None,
 ) -> Array:  # fmt: skip
     """`y` of a convolution, into `out` where it is given."""
-    call = decide(function, algorithm, geometry, DTYPES[dtype].compute, "forward")
+    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "forward")
     return run_forward(function, call, geometry.y_shape, x, parts(weight), bias, dtype, out)
 
 
 def run_forward(
-    function: str, call: Call, shape: tuple[int, ...], x: Array, weights: tuple[Array, ...], bias: Array | None,
+    function: str, call: AnyCall, shape: tuple[int, ...], x: Array, weights: tuple[Array, ...], bias: Array | None,
     dtype: DType, out: Array | None = None,
 ) -> Array:  # fmt: skip
     """As `forward`, of a call that is decided; `weights` are the weight's parts, or those packed for the call."""
@@ -47,7 +60,7 @@ def run_forward(
     if is_complex:
         y = _product(function, call, x, weights, no_bias, shape, dtype)
         if bias is not None:
-            arrays.add(y, bias[:, None, None])
+            arrays.add(y, bias.reshape(-1, *([1] * (y.ndim - 2))))
     elif dtype == compute:
         y = allocate(function, "the result", shape, compute) if out is None else out
         _run(function, call, (x, weights[0], no_bias if bias is None else bias), y)
@@ -60,22 +73,22 @@ def run_forward(
     return out
 
 
-def input_grad(function: str, algorithm: str, geometry: Geometry, dy: Array, weight: Array, dtype: DType) -> Array:
+def input_grad(function: str, algorithm: str, geometry: Run, dy: Array, weight: Array, dtype: DType) -> Array:
     """`grad_input`, the adjoint of the convolution in `x`."""
-    call = decide(function, algorithm, geometry, DTYPES[dtype].compute, "input_grad")
+    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "input_grad")
     return _product(function, call, dy, parts(conjugate(weight)), None, geometry.x_shape, dtype)
 
 
-def weight_grad(function: str, algorithm: str, geometry: Geometry, dy: Array, x: Array, dtype: DType) -> Array:
+def weight_grad(function: str, algorithm: str, geometry: Run, dy: Array, x: Array, dtype: DType) -> Array:
     """`grad_weight`, the adjoint of the convolution in `weight`."""
-    call = decide(function, algorithm, geometry, DTYPES[dtype].compute, "weight_grad")
+    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "weight_grad")
     return _product(function, call, dy, parts(conjugate(x)), None, geometry.weight_shape, dtype)
 
 
 def bias_grad(function: str, dy: Array, dtype: DType) -> Array:
-    """`grad_bias`, the sum of `dy` (N, O, H, W) over images and pixels."""
+    """`grad_bias`, the sum of `dy` (N, O, ...) over images and pixels."""
     compute, is_complex = DTYPES[dtype]
-    planes = dy.reshape(dy.shape[0], dy.shape[1], dy.shape[2] * dy.shape[3])
+    planes = arrays.shaped(function, "grad_output", dy, (*dy.shape[:2], math.prod(dy.shape[2:])))
     result = np.zeros(dy.shape[1], dtype)
     targets = (result.real, result.imag) if is_complex else (result,)
     for part, target in zip(parts(planes), targets, strict=False):
@@ -98,7 +111,7 @@ def parts(array: Array) -> tuple[Array, ...]:
 
 
 def _product(
-    function: str, call: Call, a: Array, b_parts: tuple[Array, ...], bias: Array | None, shape: tuple[int, ...],
+    function: str, call: AnyCall, a: Array, b_parts: tuple[Array, ...], bias: Array | None, shape: tuple[int, ...],
     dtype: DType,
 ) -> Array:  # fmt: skip
     """One operation in a fresh array; for complex dtypes a real one for each pair of parts of its two factors."""
@@ -123,13 +136,21 @@ def _product(
     return total
 
 
-def _run(function: str, call: Call, inputs: tuple[Array, ...], result: Array) -> None:
-    """Run an operation: inputs made ready, workers chosen, workspaces allocated.
+def _run(function: str, call: AnyCall, inputs: tuple[Array, ...], result: Array) -> None:
+    """Run an operation on real arrays of any layout; the result has the dtype that it is computed in."""
+    if result.size == 0:
+        return
+    if isinstance(call, Call):
+        _run_images(function, call, inputs, result)
+    else:
+        run_volumes(function, call, inputs, result, _run_images)
+
+
+def _run_images(function: str, call: Call, inputs: tuple[Array, ...], result: Array) -> None:
+    """Run it on images: inputs made ready, workers chosen, workspaces allocated.
 
     A batch whose workspaces would be too large is cut: images do not see each other, so the bits are the same.
     """
-    if result.size == 0:
-        return
     others = [arrays.ready(function, "an input", array, call.compute) for array in inputs[1:]]
     crew, batch = workers(call.nanoseconds), call.geometry.batch
     together = call.images(crew)

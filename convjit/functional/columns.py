@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from ..algorithms.columns import col2im as add_columns
-from ..algorithms.columns import im2col as fill_columns
+from ..algorithms import columns as image_columns
+from ..algorithms import volume_columns
 from ..arrays import DTYPES, as_array, as_images, ready, result_dtype, write
-from ..geometry import Geometry, as_image_size, as_padding, as_window, pooling_geometry
+from ..geometry import Convolution, Volume, pooling_geometry
+from ..parsing import Sizes, as_image_size, as_padding, as_window, by
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array, ArrayLike, IntOrPair, Padding
@@ -16,15 +18,92 @@ from .bits import move
 from .front_door import public
 
 
-def _geometry(function: str, x_shape: tuple[int, ...], options: tuple[Any, ...]) -> Geometry:
+def _geometry(function: str, x_shape: Sizes, options: tuple[Any, ...]) -> Convolution:
     """`options` are kernel size, stride, padding and dilation."""
     kernel_size, stride, padding, dilation = options
-    window = as_window(function, kernel_size, stride, dilation)
-    return pooling_geometry(function, x_shape, window, as_padding(function, padding, window, (x_shape[2], x_shape[3])))
+    window = as_window(function, kernel_size, stride, dilation, len(x_shape) - 2)
+    return pooling_geometry(function, x_shape, window, as_padding(function, padding, window, x_shape[2:]))
 
 
-def _columns_shape(g: Geometry) -> tuple[int, int, int]:
-    return g.batch, g.in_channels * g.kernel_h * g.kernel_w, g.out_h * g.out_w
+def _columns_shape(g: Convolution) -> tuple[int, int, int]:
+    return g.batch, g.in_channels * math.prod(g.window.kernel), math.prod(g.out_size)
+
+
+def unfold_images(function: str, rank: int, x: ArrayLike, options: tuple[Any, ...]) -> Array:
+    """`im2col`, in any number of dimensions."""
+    x = as_array(function, "x", x)
+    images = as_images(function, "x", x, rank)
+    columns = unfold(function, images, options)
+    return columns if x is images else columns[0]
+
+
+def unfold(function: str, images: Array, options: tuple[Any, ...]) -> Array:
+    """The columns of a batch; `options` are kernel size, stride, padding and dilation."""
+    g = _geometry(function, images.shape, options)
+    fill, of = _driven(g, "im2col")
+
+    def run(source: Array, target: Array) -> None:
+        fill(workers(float(target.size)), of, source, target)
+
+    return move(function, (images,), _columns_shape(g), run)
+
+
+def _driven(g: Convolution, name: str) -> tuple[Callable[..., None], Any]:
+    """A function of the drivers' modules, and the record that it takes."""
+    if g.rank == 3:
+        return getattr(volume_columns, name), Volume(g.depth, g.plane)
+    return getattr(image_columns, name), g.plane
+
+
+def fold_columns(function: str, rank: int, columns: ArrayLike, image_size: Any, options: tuple[Any, ...]) -> Array:
+    """`col2im`, in any number of dimensions."""
+    columns = as_array(function, "columns", columns)
+    batched = as_column_batch(function, columns, rank)
+    images = fold(function, batched, as_image_size(function, "image_size", image_size, rank), options)
+    return images if columns is batched else images[0]
+
+
+def as_column_batch(function: str, columns: Array, rank: int = 2) -> Array:
+    """One unbatched matrix of columns becomes a batch of one."""
+    if columns.ndim == 3:
+        return columns
+    if columns.ndim == 2:
+        return columns[None]
+    shape = _COLUMNS[rank]
+    raise ValueError(f"{function}: expected columns of shape (N, {shape}) or ({shape}), got shape {columns.shape}")
+
+
+_COLUMNS = {1: "C*K, OL", 2: "C*KH*KW, OH*OW", 3: "C*KD*KH*KW, OD*OH*OW"}
+
+
+def fold(function: str, columns: Array, image_size: Sizes, options: tuple[Any, ...]) -> Array:
+    """The images that columns (N, C*KH*KW, OH*OW) add up to."""
+    batch, rows, positions = columns.shape
+    kernel = as_window(function, options[0], options[1], options[3], len(image_size)).kernel
+    taps = math.prod(kernel)
+    if rows % taps:
+        raise ValueError(
+            f"{function}: columns has {rows} rows, which {taps} taps ({by(kernel)}) do not divide into channels"
+        )
+    g = _geometry(function, (batch, rows // taps, *image_size), options)
+    if positions != math.prod(g.out_size):
+        raise ValueError(
+            f"{function}: columns has {positions} positions, but a {by(kernel)} kernel takes "
+            f"{' * '.join(map(str, g.out_size))} = {math.prod(g.out_size)} over an image of {image_size}: "
+            f"columns {columns.shape}"
+        )
+    dtype = result_dtype(columns)
+    compute, is_complex = DTYPES[dtype]
+    result = allocate(function, "the images", g.x_shape, dtype)
+    add, of = _driven(g, "col2im")
+    parts = [(columns.real, result.real), (columns.imag, result.imag)] if is_complex else [(columns, result)]
+    for source, target in parts:
+        sums = allocate(function, "the images", g.x_shape, compute)
+        if sums.size:
+            crew = workers(float(math.prod(source.shape)))
+            add(crew, of, ready(function, "columns", source, compute), sums)
+        write(target, sums)
+    return result
 
 
 @public
@@ -64,21 +143,7 @@ def im2col(
            [3, 4, 6, 7],
            [4, 5, 7, 8]])
     """
-    name = "im2col"
-    x = as_array(name, "x", x)
-    images = as_images(name, "x", x)
-    columns = unfold(name, images, (kernel_size, stride, padding, dilation))
-    return columns if x.ndim == 4 else columns[0]
-
-
-def unfold(function: str, images: Array, options: tuple[Any, ...]) -> Array:
-    """The columns of a batch; `options` are kernel size, stride, padding and dilation."""
-    g = _geometry(function, images.shape, options)
-
-    def run(source: Array, target: Array) -> None:
-        fill_columns(workers(float(target.size)), g, source, target)
-
-    return move(function, (images,), _columns_shape(g), run)
+    return unfold_images("im2col", 2, x, (kernel_size, stride, padding, dilation))
 
 
 @public
@@ -123,48 +188,157 @@ def col2im(
             [2, 4, 2],
             [1, 2, 1]]])
     """
-    name = "col2im"
-    columns = as_array(name, "columns", columns)
-    batched = as_column_batch(name, columns)
-    height, width = as_image_size(name, "image_size", image_size)
-    images = fold(name, batched, (height, width), (kernel_size, stride, padding, dilation))
-    return images if columns.ndim == 3 else images[0]
+    options = (kernel_size, stride, padding, dilation)
+    return fold_columns("col2im", 2, columns, image_size, options)
 
 
-def as_column_batch(function: str, columns: Array) -> Array:
-    """One unbatched matrix of columns becomes a batch of one."""
-    if columns.ndim == 3:
-        return columns
-    if columns.ndim == 2:
-        return columns[None]
-    raise ValueError(
-        f"{function}: expected columns of shape (N, C*KH*KW, OH*OW) or (C*KH*KW, OH*OW), got shape {columns.shape}"
-    )
+@public
+def im2col1d(
+    x: ArrayLike, kernel_size: IntOrPair, stride: IntOrPair = 1, padding: Padding = 0, dilation: IntOrPair = 1
+) -> Array:
+    """`im2col` in one dimension: each column is what the kernel sees at one output position.
+
+    Parameters
+    ----------
+    x : array_like, (N, C, L) or (C, L)
+    kernel_size, stride, dilation : int
+    padding
+        In any form that `conv1d` takes; the padding is zero.
+
+    Returns
+    -------
+    ndarray, (N, C*K, OL) or without N
+        `columns[n, c*K + k, i] = x[n, c, i*stride + k*dilation - pad]`,
+        dtype of `x`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `conv1d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import im2col1d
+    >>> im2col1d(np.arange(4).reshape(1, 4), kernel_size=2)
+    array([[0, 1, 2],
+           [1, 2, 3]])
+    """
+    return unfold_images("im2col1d", 1, x, (kernel_size, stride, padding, dilation))
 
 
-def fold(function: str, columns: Array, image_size: tuple[int, int], options: tuple[Any, ...]) -> Array:
-    """The images that columns (N, C*KH*KW, OH*OW) add up to."""
-    batch, rows, positions = columns.shape
-    kernel_h, kernel_w = as_window(function, *(options[i] for i in (0, 1, 3))).kernel
-    if rows % (kernel_h * kernel_w):
-        raise ValueError(
-            f"{function}: columns has {rows} rows, which {kernel_h * kernel_w} taps ({kernel_h}x{kernel_w}) do not "
-            "divide into channels"
-        )
-    g = _geometry(function, (batch, rows // (kernel_h * kernel_w), *image_size), options)
-    if positions != g.out_h * g.out_w:
-        raise ValueError(
-            f"{function}: columns has {positions} positions, but a {kernel_h}x{kernel_w} kernel takes "
-            f"{g.out_h} * {g.out_w} = {g.out_h * g.out_w} over an image of {image_size}: columns {columns.shape}"
-        )
-    dtype = result_dtype(columns)
-    compute, is_complex = DTYPES[dtype]
-    result = allocate(function, "the images", g.x_shape, dtype)
-    parts = [(columns.real, result.real), (columns.imag, result.imag)] if is_complex else [(columns, result)]
-    for source, target in parts:
-        sums = allocate(function, "the images", g.x_shape, compute)
-        if sums.size:
-            crew = workers(float(math.prod(source.shape)))
-            add_columns(crew, g, ready(function, "columns", source, compute), sums)
-        write(target, sums)
-    return result
+@public
+def col2im1d(
+    columns: ArrayLike,
+    image_size: IntOrPair,
+    kernel_size: IntOrPair,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+) -> Array:
+    """`col2im` in one dimension, adding where patches overlap: the adjoint of `im2col1d`.
+
+    Parameters
+    ----------
+    columns : array_like, (N, C*K, OL) or without N
+    image_size : int
+        `L`.
+    kernel_size, stride, padding, dilation
+        As given to `im2col1d`.
+
+    Returns
+    -------
+    ndarray, (N, C, L) or (C, L)
+        Of the dtype of `columns`, bool gives int64.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `col2im`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import col2im1d
+    >>> col2im1d(np.ones((2, 3), int), image_size=4, kernel_size=2)
+    array([[1, 2, 2, 1]])
+    """
+    options = (kernel_size, stride, padding, dilation)
+    return fold_columns("col2im1d", 1, columns, image_size, options)
+
+
+@public
+def im2col3d(
+    x: ArrayLike, kernel_size: IntOrPair, stride: IntOrPair = 1, padding: Padding = 0, dilation: IntOrPair = 1
+) -> Array:
+    """`im2col` in three dimensions: each column is what the kernel sees at one output position.
+
+    Parameters
+    ----------
+    x : array_like, (N, C, D, H, W) or (C, D, H, W)
+    kernel_size, stride, dilation : int or (int, int, int)
+    padding
+        In any form that `conv3d` takes; the padding is zero.
+
+    Returns
+    -------
+    ndarray, (N, C*KD*KH*KW, OD*OH*OW) or without N
+        `columns[n, ((c*KD + kd)*KH + kh)*KW + kw, (od*OH + oh)*OW + ow] = x[n, c, od*stride + kd*dilation - pad, ...]`,
+        dtype of `x`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `conv3d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import im2col3d
+    >>> im2col3d(np.arange(8).reshape(1, 2, 2, 2), kernel_size=(2, 1, 2))
+    array([[0, 2],
+           [1, 3],
+           [4, 6],
+           [5, 7]])
+    """
+    return unfold_images("im2col3d", 3, x, (kernel_size, stride, padding, dilation))
+
+
+@public
+def col2im3d(
+    columns: ArrayLike,
+    image_size: IntOrPair,
+    kernel_size: IntOrPair,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+) -> Array:
+    """`col2im` in three dimensions, adding where patches overlap: the adjoint of `im2col3d`.
+
+    Parameters
+    ----------
+    columns : array_like, (N, C*KD*KH*KW, OD*OH*OW) or without N
+    image_size : int or (int, int, int)
+        `(D, H, W)`.
+    kernel_size, stride, padding, dilation
+        As given to `im2col3d`.
+
+    Returns
+    -------
+    ndarray, (N, C, D, H, W) or (C, D, H, W)
+        Of the dtype of `columns`, bool gives int64.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `col2im`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import col2im3d
+    >>> col2im3d(np.ones((4, 2), int), image_size=2, kernel_size=(2, 1, 2)).ravel()
+    array([1, 1, 1, 1, 1, 1, 1, 1])
+    """
+    options = (kernel_size, stride, padding, dilation)
+    return fold_columns("col2im3d", 3, columns, image_size, options)

@@ -1,75 +1,10 @@
-"""Convolution and its gradients.
-
-Knows arguments and their order; does not know how sums are computed. With a padding mode other than `"constant"` the
-image is padded first and the padding's adjoint applied last.
-Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning" (2016).
-"""
+"""Convolution of images and its gradients: signatures and what they mean; `convolving` does the rest."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NamedTuple
-
-from ..algorithms import check_name
-from ..arrays import as_array, as_images, as_out, converted, result_dtype, sums_dtype
-from ..geometry import (
-    Geometry,
-    as_flag,
-    as_image_size,
-    as_pair,
-    check_same_shape,
-    conv2d_geometry,
-    shown,
-)
 from ..typing import Array, ArrayLike, IntOrPair, Padding
-from . import bilinear
+from .convolving import convolve, gradients, input_gradient, weight_gradient
 from .front_door import public
-from .padding import check_mode, pad_planes, pad_planes_backward
-
-
-class Problem(NamedTuple):
-    """A convolution with its padding mode taken apart: `inner` is what is convolved, after `pads` were added."""
-
-    geometry: Geometry
-    inner: Geometry
-    mode: str
-
-
-def _problem(
-    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str
-) -> Problem:
-    """`options` are stride, padding, dilation and groups."""
-    # Ints and names are what most calls have; True equals 1 and is refused, so types are looked at, not values.
-    if all(type(option) in _PLAIN for option in options) and type(mode) is str:
-        return _kept_problem(function, x_shape, weight_shape, options, mode)
-    return new_problem(function, x_shape, weight_shape, options, mode)
-
-
-_PLAIN = (int, str)
-
-
-def new_problem(
-    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str
-) -> Problem:
-    check_mode(function, mode, "padding_mode")
-    geometry = conv2d_geometry(function, x_shape, weight_shape, *options)
-    if mode == "constant" or geometry.pads == ((0, 0), (0, 0)):
-        return Problem(geometry, geometry, "constant")
-    (top, bottom), (left, right) = geometry.pads
-    inner = geometry._replace(
-        in_h=geometry.in_h + top + bottom, in_w=geometry.in_w + left + right, pad_top=0, pad_bottom=0, pad_left=0,
-        pad_right=0,
-    )  # fmt: skip
-    return Problem(geometry, inner, mode)
-
-
-_kept_problem = lru_cache(maxsize=512)(new_problem)
-
-
-def padded_images(function: str, problem: Problem, x: Array) -> Array:
-    if problem.mode == "constant":
-        return x
-    return pad_planes(function, x, problem.geometry.pads, problem.mode, 0)
 
 
 @public
@@ -153,23 +88,8 @@ def conv2d(
     array([[[ 8., 12.],
             [20., 24.]]])
     """
-    name = "conv2d"
-    x, weight = as_array(name, "x", x), as_array(name, "weight", weight)
-    bias = None if bias is None else as_array(name, "bias", bias)
-    images = as_images(name, "x", x)
-    problem = _problem(name, images.shape, weight.shape, (stride, padding, dilation, groups), padding_mode)
-    inner = problem.inner
-    if bias is not None:
-        check_same_shape(name, "bias", bias.shape, (inner.out_channels,), "one value an output channel")
-    dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
-    check_name(name, algorithm)
-    shape = inner.y_shape if x.ndim == 4 else inner.y_shape[1:]
-    if out is not None:
-        as_out(name, out, shape, dtype, x=x, weight=weight, bias=bias)
-    padded = padded_images(name, problem, images)
-    target = None if out is None else out.reshape(inner.y_shape)
-    y = bilinear.forward(name, algorithm, inner, padded, weight, bias, dtype, target)
-    return y.reshape(shape) if out is None else out
+    options = (stride, padding, dilation, groups)
+    return convolve("conv2d", 2, x, weight, bias, options, padding_mode, algorithm, out)
 
 
 @public
@@ -228,47 +148,8 @@ def conv2d_backward(
     >>> grad_bias
     array([4.])
     """
-    name = "conv2d_backward"
-    dy, x, weight = (
-        as_array(name, "grad_output", grad_output), as_array(name, "x", x), as_array(name, "weight", weight)
-    )  # fmt: skip
-    images = as_images(name, "x", x)
-    problem = _problem(name, images.shape, weight.shape, (stride, padding, dilation, groups), padding_mode)
-    inner = problem.inner
-    shape = inner.y_shape if x.ndim == 4 else inner.y_shape[1:]
-    check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
-    wanted = check_need(name, need)
-    dtype = result_dtype(dy, x, weight)
-    check_name(name, algorithm)
-    dy = dy.reshape(inner.y_shape)
-    dx = dw = db = None
-    if wanted[0]:
-        dx = _input_grad(name, algorithm, problem, dy, weight, dtype).reshape(x.shape)
-    if wanted[1]:
-        dw = bilinear.weight_grad(name, algorithm, inner, dy, padded_images(name, problem, images), dtype)
-    if wanted[2]:
-        db = bilinear.bias_grad(name, dy, dtype)
-    return dx, dw, db
-
-
-def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
-    """`need` as three bools."""
-    try:
-        first, second, third = need
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{function}: need must be three bools, for (input, weight, bias), got {shown(need)}"
-        ) from None
-    return as_flag(function, "need", first), as_flag(function, "need", second), as_flag(function, "need", third)
-
-
-def _input_grad(function: str, algorithm: str, problem: Problem, dy: Array, weight: Array, dtype: Any) -> Array:
-    if problem.mode == "constant":
-        return bilinear.input_grad(function, algorithm, problem.inner, dy, weight, dtype)
-    # Rounded once, after the padding's adjoint has added up: float16 is float32 until then.
-    dx = bilinear.input_grad(function, algorithm, problem.inner, dy, weight, sums_dtype(dtype))
-    dx = pad_planes_backward(function, dx, problem.geometry.pads, problem.mode)
-    return converted(function, "the gradient", dx, dtype)
+    options = (stride, padding, dilation, groups)
+    return gradients("conv2d_backward", 2, grad_output, x, weight, options, padding_mode, algorithm, need)
 
 
 @public
@@ -319,45 +200,8 @@ def conv2d_input_grad(
             [2., 4., 2.],
             [1., 2., 1.]]])
     """
-    name = "conv2d_input_grad"
-    dy, weight = as_array(name, "grad_output", grad_output), as_array(name, "weight", weight)
-    gradients = as_images(name, "grad_output", dy)
-    height, width = as_image_size(name, "input_size", input_size)
-    channels = input_channels(name, weight.shape, groups)
-    x_shape = (gradients.shape[0], channels, height, width)
-    problem = _problem(name, x_shape, weight.shape, (stride, padding, dilation, groups), padding_mode)
-    _check_output_shape(name, gradients.shape, problem.geometry)
-    dtype = result_dtype(dy, weight)
-    check_name(name, algorithm)
-    dx = _input_grad(name, algorithm, problem, gradients, weight, dtype)
-    return dx if dy.ndim == 4 else dx[0]
-
-
-def input_channels(function: str, weight_shape: tuple[int, ...], groups: Any) -> int:
-    if len(weight_shape) != 4:
-        raise ValueError(f"{function}: expected weight of shape (O, C/groups, KH, KW), got {weight_shape}")
-    return weight_shape[1] * as_pair(function, "groups", groups, 1)[0]
-
-
-def _check_output_shape(function: str, got: tuple[int, ...], g: Geometry) -> None:
-    """Refuse a gradient that no input of this size leads to, and say which sizes would."""
-    if got == g.y_shape:
-        return
-    if got[1] != g.out_channels:
-        raise ValueError(
-            f"{function}: grad_output must have {g.out_channels} channels, as weight {g.weight_shape} has, got {got}"
-        )
-    ranges = []
-    for out, kernel, stride, dilation, pads in (
-        (got[2], g.kernel_h, g.stride_h, g.dilation_h, g.pad_top + g.pad_bottom),
-        (got[3], g.kernel_w, g.stride_w, g.dilation_w, g.pad_left + g.pad_right),
-    ):
-        least = (out - 1) * stride + (kernel - 1) * dilation + 1 - pads
-        ranges.append(f"{least}" if stride == 1 else f"{least}..{least + stride - 1}")
-    raise ValueError(
-        f"{function}: input_size ({g.in_h}, {g.in_w}) gives an output of ({g.out_h}, {g.out_w}), but grad_output {got} "
-        f"is of ({got[2]}, {got[3]}), which comes from heights {ranges[0]} and widths {ranges[1]}"
-    )
+    options = (stride, padding, dilation, groups)
+    return input_gradient("conv2d_input_grad", 2, grad_output, weight, input_size, options, padding_mode, algorithm)
 
 
 @public
@@ -407,16 +251,5 @@ def conv2d_weight_grad(
     array([[[[ 8., 12.],
              [20., 24.]]]])
     """
-    name = "conv2d_weight_grad"
-    dy, x = as_array(name, "grad_output", grad_output), as_array(name, "x", x)
-    images, gradients = as_images(name, "x", x), as_images(name, "grad_output", dy)
-    kernel = as_pair(name, "kernel_size", kernel_size, 0)
-    channels = images.shape[1] // as_pair(name, "groups", groups, 1)[0]
-    weight_shape = (gradients.shape[1], channels, *kernel)
-    problem = _problem(name, images.shape, weight_shape, (stride, padding, dilation, groups), padding_mode)
-    inner = problem.inner
-    shape = inner.y_shape if x.ndim == 4 else inner.y_shape[1:]
-    check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
-    dtype = result_dtype(dy, x)
-    check_name(name, algorithm)
-    return bilinear.weight_grad(name, algorithm, inner, gradients, padded_images(name, problem, images), dtype)
+    options = (stride, padding, dilation, groups)
+    return weight_gradient("conv2d_weight_grad", 2, grad_output, x, kernel_size, options, padding_mode, algorithm)

@@ -12,12 +12,13 @@ import numpy as np
 from .. import algorithms
 from ..algorithms import check_name
 from ..arrays import DTYPES, as_array, as_images, result_dtype
-from ..geometry import as_index, check_same_shape, describe, is_sequence
+from ..geometry import check_same_shape
+from ..parsing import as_index, describe, is_sequence
 from ..runtime.memory import readable_size
 from ..runtime.threads import workers as workers_for
 from ..typing import Array, ArrayLike, DType, DTypeLike, IntOrPair, Padding
 from .calls import Call, decide, space_bytes
-from .conv import new_problem
+from .convolving import new_problem
 from .front_door import public
 
 _PASSES = {"forward": "forward", "input_grad": "input gradient", "weight_grad": "weight gradient"}
@@ -144,7 +145,8 @@ def explain(
     problem = new_problem(name, images.shape, weights.shape, (stride, padding, dilation, groups), padding_mode)
     inner = problem.inner
     if bias is not None:
-        check_same_shape(name, "bias", arrays["bias"].shape, (inner.out_channels,), "one value an output channel")
+        channels = (problem.geometry.out_channels,)
+        check_same_shape(name, "bias", arrays["bias"].shape, channels, "one value an output channel")
     check_name(name, algorithm)
     result = result_dtype(*arrays.values())
     compute, is_complex = DTYPES[result]

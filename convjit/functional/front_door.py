@@ -44,6 +44,7 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "activation": ("name",),
 }
 _LAYOUTS = ("data_format", "layout")
+_SHAPES = {"1d": "(N, C, L)", "3d": "(N, C, D, H, W)"}
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
@@ -76,7 +77,8 @@ def public_as(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def _complaint(where: str, parameters: list[str], unknown: str) -> str:
     if unknown in _LAYOUTS:
-        return f"{where}: unknown keyword {unknown!r}; arrays are (N, C, H, W), transpose before the call"
+        shape = next((shape for rank, shape in _SHAPES.items() if rank in where), "(N, C, H, W)")
+        return f"{where}: unknown keyword {unknown!r}; arrays are {shape}, transpose before the call"
     meant = next((word for word in _ELSEWHERE.get(unknown, ()) if word in parameters), None)
     if meant is not None:
         return f"{where}: unknown keyword {unknown!r}; it is called {meant!r} here"

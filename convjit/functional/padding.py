@@ -9,11 +9,11 @@ import numpy as np
 
 from ..algorithms.padding import PADDING_MODES, pad_backward, positions_of_pixels, source_indices
 from ..algorithms.padding import pad as pad_driver
-from ..arrays import DTYPES, as_array, as_images, ready, result_dtype, write
-from ..geometry import Pads, as_padding, describe, is_sequence
+from ..arrays import DTYPES, as_array, as_images, ready, result_dtype, shaped, sums_dtype, write
+from ..parsing import AXES, Pads, Sizes, as_padding, describe, is_sequence
 from ..runtime.memory import allocate, check_fits
 from ..runtime.threads import workers
-from ..typing import Array, ArrayLike, Padding
+from ..typing import Array, ArrayLike, DType, Padding
 from .bits import move
 from .front_door import public
 
@@ -31,9 +31,9 @@ def check_mode(function: str, mode: Any, argument: str = "mode") -> None:
         raise ValueError(f"{function}: {argument} must be one of {known}, got {mode!r}{hint}")
 
 
-def _check_pads(function: str, size: tuple[int, int], pads: Pads, mode: str) -> None:
+def _check_pads(function: str, size: Sizes, pads: Pads, mode: str) -> None:
     """Refuse what the mode cannot show."""
-    for name, extent, pad in zip(("height", "width"), size, pads, strict=True):
+    for name, extent, pad in zip(AXES[len(size)], size, pads, strict=True):
         if mode != "constant" and extent == 0 and any(pad):
             raise ValueError(f"{function}: cannot pad an image of {name} 0 with mode {mode!r}, got padding {pad}")
         if mode == "reflect" and max(pad) >= extent and any(pad):
@@ -43,21 +43,37 @@ def _check_pads(function: str, size: tuple[int, int], pads: Pads, mode: str) -> 
         check_fits(function, "a table of positions", (4, extent + sum(pad)), np.dtype(np.int64))
 
 
-def _tables(size: tuple[int, int], pads: Pads, mode: str) -> tuple[Array, Array]:
+def _tables(size: Sizes, pads: Pads, mode: str) -> list[Array]:
     """For each axis, the pixel that each padded position shows."""
-    rows, cols = (source_indices(mode, n, *pad) for n, pad in zip(size, pads, strict=True))
-    return rows, cols
+    return [source_indices(mode, n, *pad) for n, pad in zip(size, pads, strict=True)]
 
 
-def pad_planes(function: str, x: Array, pads: Pads, mode: str, value: Any) -> Array:
-    """Pad the last two axes of `x` (N, C, H, W); any dtype, moved bit for bit."""
-    n, c, h, w = x.shape
-    (top, bottom), (left, right) = pads
-    shape = (n, c, h + top + bottom, w + left + right)
+# A mode pads one axis after the other, so that axes without padding may be seen as one: a volume is padded as planes
+# that are as high as it is deep, and as planes of height and width.
+_NO_PAD = (0, 0)
+
+
+def pad_images(function: str, x: Array, pads: Pads, mode: str, value: Any) -> Array:
+    """Pad all axes of `x` (N, C, H, W) but the first two, or those of another rank; any dtype, moved bit for bit."""
+    shape = (*x.shape[:2], *(size + sum(pad) for size, pad in zip(x.shape[2:], pads, strict=True)))
     check_fits(function, "the padded image", shape, x.dtype)
-    _check_pads(function, (h, w), pads, mode)
+    _check_pads(function, x.shape[2:], pads, mode)
     if 0 in shape:
         return np.empty(shape, x.dtype)
+    if x.ndim == 3:
+        return _pad_planes(function, x[:, :, None], (_NO_PAD, *pads), mode, value).reshape(shape)
+    if x.ndim == 4:
+        return _pad_planes(function, x, pads, mode, value)
+    n, c, d, h, w = x.shape
+    if any(pads[0]):
+        x = _pad_planes(function, shaped(function, "x", x, (n, c, d, h * w)), (pads[0], _NO_PAD), mode, value)
+    planes = shaped(function, "x", x, (n, c * shape[2], h, w))
+    return _pad_planes(function, planes, pads[1:], mode, value).reshape(shape)
+
+
+def _pad_planes(function: str, x: Array, pads: Pads, mode: str, value: Any) -> Array:
+    n, c, h, w = x.shape
+    shape = (n, c, h + sum(pads[0]), w + sum(pads[1]))
     rows, cols = _tables((h, w), pads, mode)
 
     def run(source: Array, constant: Array, target: Array) -> None:
@@ -67,14 +83,30 @@ def pad_planes(function: str, x: Array, pads: Pads, mode: str, value: Any) -> Ar
     return move(function, (x, np.full(1, value, x.dtype)), shape, run)
 
 
-def pad_planes_backward(function: str, dy: Array, pads: Pads, mode: str) -> Array:
-    """The adjoint of `pad_planes`."""
+def pad_images_backward(function: str, dy: Array, pads: Pads, mode: str, dtype: DType) -> Array:
+    """The adjoint of `pad_images`, in this dtype."""
+    shape = (*dy.shape[:2], *(size - sum(pad) for size, pad in zip(dy.shape[2:], pads, strict=True)))
+    _check_pads(function, shape[2:], pads, mode)
+    if dy.ndim == 3:
+        dx = _pad_planes_backward(function, dy[:, :, None], (_NO_PAD, *pads), mode, dtype)
+        return dx.reshape(shape)
+    if dy.ndim == 4:
+        return _pad_planes_backward(function, dy, pads, mode, dtype)
+    n, c, d, h, w = dy.shape
+    planes = shaped(function, "grad_output", dy, (n, c * d, h, w))
+    if not any(pads[0]):
+        return _pad_planes_backward(function, planes, pads[1:], mode, dtype).reshape(shape)
+    # Rounded once: float16 is float32 until both are done.
+    dx = _pad_planes_backward(function, planes, pads[1:], mode, sums_dtype(dtype))
+    rows = dx.reshape(n, c, d, shape[3] * shape[4])
+    return _pad_planes_backward(function, rows, (pads[0], _NO_PAD), mode, dtype).reshape(shape)
+
+
+def _pad_planes_backward(function: str, dy: Array, pads: Pads, mode: str, dtype: DType) -> Array:
     n, c, padded_h, padded_w = dy.shape
     (top, bottom), (left, right) = pads
     h, w = padded_h - top - bottom, padded_w - left - right
-    dtype = result_dtype(dy)
     compute, is_complex = DTYPES[dtype]
-    _check_pads(function, (h, w), pads, mode)
     dx = allocate(function, "the gradient", (n, c, h, w), dtype)
     if dx.size == 0:
         return dx
@@ -90,6 +122,29 @@ def pad_planes_backward(function: str, dy: Array, pads: Pads, mode: str) -> Arra
         pad_backward(workers(float(planes.size)), planes, *tables, sums)
         write(target, sums.reshape(n, c, h, w))
     return dx
+
+
+def pad(function: str, rank: int, x: ArrayLike, padding: Any, mode: Any, value: Any) -> Array:
+    """`pad2d`, in any number of dimensions."""
+    x = as_array(function, "x", x)
+    images = as_images(function, "x", x, rank)
+    pads = as_padding(function, padding, rank=rank)
+    check_mode(function, mode)
+    y = pad_images(function, images, pads, mode, _constant(function, value, x.dtype))
+    return y if x is images else y[0]
+
+
+def pad_backward_of(function: str, rank: int, grad_output: ArrayLike, padding: Any, mode: Any) -> Array:
+    """`pad2d_backward`, in any number of dimensions."""
+    dy = as_array(function, "grad_output", grad_output)
+    gradients = as_images(function, "grad_output", dy, rank)
+    pads = as_padding(function, padding, rank=rank)
+    check_mode(function, mode)
+    for axis, size, sides in zip(AXES[rank], gradients.shape[2:], pads, strict=True):
+        if sum(sides) > size:
+            raise ValueError(f"{function}: padding {sides} is larger than the {axis} of grad_output, {size}")
+    dx = pad_images_backward(function, gradients, pads, mode, result_dtype(dy))
+    return dx if dy is gradients else dx[0]
 
 
 @public
@@ -128,13 +183,7 @@ def pad2d(x: ArrayLike, padding: Padding, *, mode: str = "constant", value: comp
     >>> pad2d(np.array([[[1, 2, 3]]]), (0, 2), mode="reflect")
     array([[[3, 2, 1, 2, 3, 2, 1]]])
     """
-    name = "pad2d"
-    x = as_array(name, "x", x)
-    images = as_images(name, "x", x)
-    pads = as_padding(name, padding)
-    check_mode(name, mode)
-    y = pad_planes(name, images, pads, mode, _constant(name, value, x.dtype))
-    return y if x.ndim == 4 else y[0]
+    return pad("pad2d", 2, x, padding, mode, value)
 
 
 def _constant(function: str, value: Any, dtype: Any) -> Any:
@@ -184,14 +233,128 @@ def pad2d_backward(grad_output: ArrayLike, padding: Padding, *, mode: str = "con
     >>> pad2d_backward(np.ones((1, 1, 7)), (0, 2), mode="edge")
     array([[[3., 1., 3.]]])
     """
-    name = "pad2d_backward"
-    dy = as_array(name, "grad_output", grad_output)
-    gradients = as_images(name, "grad_output", dy)
-    pads = as_padding(name, padding)
-    check_mode(name, mode)
-    for axis, size in zip(("height", "width"), gradients.shape[2:], strict=True):
-        pad = pads[axis == "width"]
-        if sum(pad) > size:
-            raise ValueError(f"{name}: padding {pad} is larger than the {axis} of grad_output, {size}")
-    dx = pad_planes_backward(name, gradients, pads, mode)
-    return dx if dy.ndim == 4 else dx[0]
+    return pad_backward_of("pad2d_backward", 2, grad_output, padding, mode)
+
+
+@public
+def pad1d(x: ArrayLike, padding: Padding, *, mode: str = "constant", value: complex = 0) -> Array:
+    """Pad sequences: `pad2d` in one dimension.
+
+    Parameters
+    ----------
+    x : array_like, (N, C, L) or (C, L)
+    padding : int or ((int, int),)
+        Elements: at both ends, or `((start, end),)`.
+    mode, value
+        As `pad2d` takes them.
+
+    Returns
+    -------
+    ndarray, (N, C, start + L + end) or without N
+        Of the dtype of `x`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `pad2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import pad1d
+    >>> pad1d(np.array([[1, 2, 3]]), ((0, 2),), mode="edge")
+    array([[1, 2, 3, 3, 3]])
+    """
+    return pad("pad1d", 1, x, padding, mode, value)
+
+
+@public
+def pad1d_backward(grad_output: ArrayLike, padding: Padding, *, mode: str = "constant") -> Array:
+    """The adjoint of `pad1d`: what each element receives from all the positions that show it.
+
+    Parameters
+    ----------
+    grad_output : array_like, (N, C, LP) or (C, LP)
+    padding, mode
+        As given to `pad1d`.
+
+    Returns
+    -------
+    ndarray, (N, C, LP - start - end) or without N
+        Of the dtype of `grad_output`, bool gives int64.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `pad2d_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import pad1d_backward
+    >>> pad1d_backward(np.ones((1, 5)), ((0, 2),), mode="edge")
+    array([[1., 1., 3.]])
+    """
+    return pad_backward_of("pad1d_backward", 1, grad_output, padding, mode)
+
+
+@public
+def pad3d(x: ArrayLike, padding: Padding, *, mode: str = "constant", value: complex = 0) -> Array:
+    """Pad volumes: `pad2d` in three dimensions.
+
+    Parameters
+    ----------
+    x : array_like, (N, C, D, H, W) or (C, D, H, W)
+    padding : int, (int, int, int) or ((int, int), (int, int), (int, int))
+        Voxels: everywhere, `(depth, height, width)`, or `((front, back), (top, bottom), (left, right))`.
+    mode, value
+        As `pad2d` takes them.
+
+    Returns
+    -------
+    ndarray, (N, C, front + D + back, top + H + bottom, left + W + right) or without N
+        Of the dtype of `x`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `pad2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import pad3d
+    >>> pad3d(np.array([[[[1]], [[2]]]]), (1, 0, 0), mode="wrap").ravel()
+    array([2, 1, 2, 1])
+    """
+    return pad("pad3d", 3, x, padding, mode, value)
+
+
+@public
+def pad3d_backward(grad_output: ArrayLike, padding: Padding, *, mode: str = "constant") -> Array:
+    """The adjoint of `pad3d`: what each voxel receives from all the positions that show it.
+
+    Parameters
+    ----------
+    grad_output : array_like, (N, C, DP, HP, WP) or (C, DP, HP, WP)
+    padding, mode
+        As given to `pad3d`.
+
+    Returns
+    -------
+    ndarray, (N, C, DP - front - back, HP - top - bottom, WP - left - right) or without N
+        Of the dtype of `grad_output`, bool gives int64.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `pad2d_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import pad3d_backward
+    >>> pad3d_backward(np.ones((1, 4, 1, 1)), (1, 0, 0), mode="edge").ravel()
+    array([2., 2.])
+    """
+    return pad_backward_of("pad3d_backward", 3, grad_output, padding, mode)

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 from ..algorithms import Packing, check_name
 from ..arrays import DTYPES, as_array, as_images, as_out, ready, result_dtype, write
-from ..geometry import LARGEST, as_padding, as_pair, as_positive, check_same_shape, conv2d_geometry
-from ..runtime.memory import aligned, allocate
-from ..runtime.threads import workers
+from ..geometry import check_same_shape, conv2d_geometry
+from ..parsing import LARGEST, as_padding, as_pair, as_positive
+from ..runtime.memory import allocate
 from ..typing import Array, ArrayLike, DType, IntOrPair, Padding
 from . import bilinear
 from .calls import Call, decide
-from .conv import Problem, input_channels, new_problem, padded_images
+from .convolving import Problem, input_channels, new_problem, padded_images
 from .front_door import public, public_as
 from .padding import check_mode
+from .slicing import packed
 
 _NAME = "conv2d_plan"
 # Shapes and dtypes of images for which decisions are kept.
@@ -133,7 +134,7 @@ class Conv2DPlan:
         key = call.compute, call.packing
         if key not in self._forms:
             parts = tuple(ready(_NAME, "weight", part, call.compute) for part in bilinear.parts(self.weight))
-            form = parts if call.packing is None else tuple(_packed(call, part) for part in parts)
+            form = parts if call.packing is None else tuple(packed(_NAME, call, part) for part in parts)
             self._forms.setdefault(key, form)
         return self._forms[key]
 
@@ -155,15 +156,6 @@ def _own(what: str, array: Array) -> Array:
     write(copy, array)
     copy.flags.writeable = False
     return copy.view()  # of a view that is read-only, NumPy lets nobody change that
-
-
-def _packed(call: Call, weight: Array) -> Array:
-    assert call.packing is not None
-    space = call.packing.space(call.geometry, call.compute)
-    packed = aligned(allocate, _NAME, "the packed weight", space.shape, space.dtype or call.compute)
-    call.packing.pack(workers(packed.size), call.geometry, weight, packed)
-    packed.flags.writeable = False
-    return packed
 
 
 @public

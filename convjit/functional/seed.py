@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays import as_array, converted, write
-from ..geometry import Pads, Window, as_image_size, as_padding, as_pair, as_window, describe, pooling_geometry, shown
+from ..geometry import pooling_geometry
+from ..parsing import Pads, Window, as_image_size, as_padding, as_pair, as_window, describe, shown
 from ..runtime.memory import allocate, check_fits
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from .columns import fold, unfold
@@ -110,7 +111,7 @@ def get_im2col_indices(
     name = "get_im2col_indices"
     shape = _images_shape(name, images_shape)
     window = _filter_window(name, filter_shape, stride)
-    g = pooling_geometry(name, shape, window, as_padding(name, padding, window, shape[2:]))
+    g = pooling_geometry(name, shape, window, as_padding(name, padding, window, shape[2:])).plane
     taps = (g.in_channels, g.kernel_h, g.kernel_w)
     rows, positions = math.prod(taps), g.out_h * g.out_w
     for what in ((3, rows), (2, positions), (2, rows, positions)):
@@ -209,7 +210,7 @@ def column_to_image(
     g = pooling_geometry(
         name, (batch, channels, height, width), window, as_padding(name, output_shape, window, (height, width))
     )
-    rows, positions = channels * window.kernel[0] * window.kernel[1], g.out_h * g.out_w
+    rows, positions = channels * window.kernel[0] * window.kernel[1], math.prod(g.out_size)
     if array.size != rows * positions * batch or array.ndim == 0 or array.shape[0] != rows:
         raise ValueError(
             f"{name}: cols must have shape ({rows}, {positions * batch}) for images {tuple(images_shape)}, "

@@ -8,40 +8,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import add, as_array, as_images, converted, result_dtype, sums_dtype
-from ..geometry import (
-    Geometry,
-    Pads,
-    Window,
-    as_image_size,
-    as_pair,
-    as_positive,
-    as_window,
-    check_counts_fit,
-    check_same_shape,
-    transposed_padding,
-)
+from ..arrays import add, as_array, as_images, converted, result_dtype, shaped, sums_dtype
+from ..geometry import Convolution, check_counts_fit, check_same_shape, check_weight_rank
+from ..parsing import Pads, Sizes, Window, as_entries, as_image_size, as_positive, as_window, by, transposed_padding
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from . import bilinear
-from .conv import check_need
+from .convolving import Gradients, check_need
 from .front_door import public
 
 
 def _geometry(
-    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], output_size: Any
-) -> Geometry:
+    function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...], output_size: Any
+) -> Convolution:
     """The record of the convolution that this one transposes: its output is `x`, its input the result.
 
     `options` are stride, padding, output_padding, groups and dilation.
     """
     stride, padding, output_padding, groups, dilation = options
-    if len(weight_shape) != 4:
-        raise ValueError(f"{function}: expected weight of shape (C, O/groups, KH, KW), got {weight_shape}")
+    rank = len(x_shape) - 2
+    check_weight_rank(function, weight_shape, rank, "C, O/groups")
     groups = as_positive(function, "groups", groups)
-    channels, group_out, kernel_h, kernel_w = weight_shape
-    if min(group_out, kernel_h, kernel_w) < 1:
+    channels, group_out, *kernel = weight_shape
+    if min(group_out, *kernel) < 1:
         raise ValueError(
-            f"{function}: weight needs at least one output channel and a kernel of at least 1x1, got {weight_shape}"
+            f"{function}: weight needs at least one output channel and a kernel of at least {by((1,) * rank)}, "
+            f"got {weight_shape}"
         )
     if channels != x_shape[1]:
         raise ValueError(
@@ -50,39 +41,33 @@ def _geometry(
         )
     if channels % groups:
         raise ValueError(f"{function}: groups={groups} must divide the input channels ({channels})")
-    window = as_window(function, (kernel_h, kernel_w), stride, dilation)
-    image = (x_shape[2], x_shape[3])
+    window = as_window(function, tuple(kernel), stride, dilation, rank)
+    image = x_shape[2:]
     if 0 in image:
         raise ValueError(f"{function}: x needs at least one pixel, got shape {x_shape}")
-    wanted = None if output_size is None else as_image_size(function, "output_size", output_size)
+    wanted = None if output_size is None else as_image_size(function, "output_size", output_size, rank)
     pads = transposed_padding(function, padding, window, image, wanted)
     check_counts_fit(function, window, pads)
-    extra = as_pair(function, "output_padding", output_padding, 0)
+    extra = as_entries(function, "output_padding", output_padding, 0, rank)
     sizes = _output_sizes(function, image, window, pads, extra, wanted)
-    return Geometry(
-        x_shape[0], group_out * groups, *sizes, channels, *image, *window.kernel, *window.stride, *window.dilation,
-        *pads[0], *pads[1], groups,
-    )  # fmt: skip
+    return Convolution(x_shape[0], group_out * groups, sizes, channels, image, window, pads, groups)
 
 
-def _output_sizes(
-    function: str, image: tuple[int, int], window: Window, pads: Pads, extra: tuple[int, int],
-    wanted: tuple[int, int] | None,
-) -> tuple[int, int]:  # fmt: skip
+def _output_sizes(function: str, image: Sizes, window: Window, pads: Pads, extra: Sizes, wanted: Sizes | None) -> Sizes:
     least = tuple(
         (size - 1) * stride + extent - sum(pad)
         for size, stride, extent, pad in zip(image, window.stride, window.extent, pads, strict=True)
     )
     limit = tuple(max(pair) for pair in zip(window.stride, window.dilation, strict=True))
-    if extra[0] >= limit[0] or extra[1] >= limit[1]:
+    if any(more >= most for more, most in zip(extra, limit, strict=True)):
         raise ValueError(
             f"{function}: output_padding must be smaller than stride or dilation, got {extra} with stride "
             f"{window.stride} and dilation {window.dilation}"
         )
-    sizes = (least[0] + extra[0], least[1] + extra[1])
+    sizes = tuple(size + more for size, more in zip(least, extra, strict=True))
     if wanted is not None:
-        for axis in (0, 1):
-            added = wanted[axis] - least[axis]
+        for axis, size in enumerate(wanted):
+            added = size - least[axis]
             if not 0 <= added < limit[axis] or (any(extra) and added != extra[axis]):
                 raise ValueError(
                     f"{function}: output_size {wanted} cannot be reached: x {image} gives {least} and up to "
@@ -92,6 +77,55 @@ def _output_sizes(
     if min(sizes) < 1:
         raise ValueError(f"{function}: padding {pads} leaves no output: its size would be {sizes}")
     return sizes
+
+
+def transpose(
+    name: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: tuple[Any, ...],
+    output_size: Any,
+) -> Array:  # fmt: skip
+    """`conv_transpose2d`, in any number of dimensions."""
+    x, weight = as_array(name, "x", x), as_array(name, "weight", weight)
+    bias = None if bias is None else as_array(name, "bias", bias)
+    images = as_images(name, "x", x, rank)
+    g = _geometry(name, images.shape, weight.shape, options, output_size)
+    if bias is not None:
+        check_same_shape(name, "bias", bias.shape, (g.in_channels,), "one value an output channel")
+    dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
+    sums, inner = sums_dtype(dtype), g.as_run()
+    weight = shaped(name, "weight", bilinear.conjugate(weight), inner.weight_shape)
+    y = bilinear.input_grad(name, "auto", inner, shaped(name, "x", images, inner.y_shape), weight, sums)
+    y = y.reshape(g.x_shape)
+    if bias is not None:
+        add(y, bias.reshape(-1, *([1] * rank)))
+    y = converted(name, "the result", y, dtype)
+    return y if x is images else y[0]
+
+
+def transposed_gradients(
+    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: tuple[Any, ...],
+    output_size: Any, need: Any,
+) -> Gradients:  # fmt: skip
+    """`conv_transpose2d_backward`, in any number of dimensions."""
+    dy, x, weight = (
+        as_array(name, "grad_output", grad_output), as_array(name, "x", x), as_array(name, "weight", weight)
+    )  # fmt: skip
+    images = as_images(name, "x", x, rank)
+    g = _geometry(name, images.shape, weight.shape, options, output_size)
+    shape = g.x_shape if x is images else g.x_shape[1:]
+    check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
+    wanted = check_need(name, need)
+    dtype, inner = result_dtype(dy, x, weight), g.as_run()
+    dy = shaped(name, "grad_output", dy, inner.x_shape)
+    dx = dw = db = None
+    if wanted[0]:
+        transposed = shaped(name, "weight", bilinear.conjugate(weight), inner.weight_shape)
+        dx = bilinear.forward(name, "auto", inner, dy, transposed, None, dtype).reshape(x.shape)
+    if wanted[1]:
+        images = shaped(name, "x", bilinear.conjugate(images), inner.y_shape)
+        dw = bilinear.weight_grad(name, "auto", inner, images, bilinear.conjugate(dy), dtype).reshape(weight.shape)
+    if wanted[2]:
+        db = bilinear.bias_grad(name, dy, dtype)
+    return dx, dw, db
 
 
 @public
@@ -147,21 +181,8 @@ def conv_transpose2d(
     >>> conv_transpose2d(np.array([[[1.0, 2.0]]]), np.ones((1, 1, 1, 2)), stride=2)
     array([[[1., 1., 2., 2.]]])
     """
-    name = "conv_transpose2d"
-    x, weight = as_array(name, "x", x), as_array(name, "weight", weight)
-    bias = None if bias is None else as_array(name, "bias", bias)
-    images = as_images(name, "x", x)
     options = (stride, padding, output_padding, groups, dilation)
-    g = _geometry(name, images.shape, weight.shape, options, output_size)
-    if bias is not None:
-        check_same_shape(name, "bias", bias.shape, (g.in_channels,), "one value an output channel")
-    dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
-    sums = sums_dtype(dtype)
-    y = bilinear.input_grad(name, "auto", g, images, bilinear.conjugate(weight), sums)
-    if bias is not None:
-        add(y, bias[:, None, None])
-    y = converted(name, "the result", y, dtype)
-    return y if x.ndim == 4 else y[0]
+    return transpose("conv_transpose2d", 2, x, weight, bias, options, output_size)
 
 
 @public
@@ -210,31 +231,11 @@ def conv_transpose2d_backward(
     >>> [g.ravel().tolist() for g in gradients]
     [[2.0, 2.0], [3.0, 3.0], [3.0]]
     """
-    name = "conv_transpose2d_backward"
-    dy, x, weight = (
-        as_array(name, "grad_output", grad_output), as_array(name, "x", x), as_array(name, "weight", weight)
-    )  # fmt: skip
-    images = as_images(name, "x", x)
     options = (stride, padding, output_padding, groups, dilation)
-    g = _geometry(name, images.shape, weight.shape, options, output_size)
-    shape = g.x_shape if x.ndim == 4 else g.x_shape[1:]
-    check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
-    wanted = check_need(name, need)
-    dtype = result_dtype(dy, x, weight)
-    dy = dy.reshape(g.x_shape)
-    dx = dw = db = None
-    if wanted[0]:
-        dx = bilinear.forward(name, "auto", g, dy, bilinear.conjugate(weight), None, dtype).reshape(x.shape)
-    if wanted[1]:
-        dw = bilinear.weight_grad(name, "auto", g, bilinear.conjugate(images), bilinear.conjugate(dy), dtype)
-    if wanted[2]:
-        db = bilinear.bias_grad(name, dy, dtype)
-    return dx, dw, db
+    return transposed_gradients("conv_transpose2d_backward", 2, grad_output, x, weight, options, output_size, need)
 
 
-def transposed_shape(
-    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...]
-) -> tuple[int, ...]:
+def transposed_shape(function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...]) -> Sizes:
     """The shape of the result, (N, O, OH, OW), or an error that names what does not fit.
 
     `options` are stride, padding, output_padding, groups and dilation.

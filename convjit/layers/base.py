@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..arrays import as_array
-from ..geometry import describe
+from ..parsing import describe
 from ..typing import Array
 from .optimizers import PUBLISHED
 

@@ -11,7 +11,8 @@ from ..functional import conv2d, conv2d_backward, conv2d_plan
 from ..functional.front_door import public
 from ..functional.padding import check_mode
 from ..functional.plan import Conv2DPlan
-from ..geometry import as_padding, as_window, conv2d_geometry
+from ..geometry import conv2d_geometry
+from ..parsing import as_padding, as_window
 from ..typing import Array, DTypeLike, IntOrPair, Padding
 from .base import Shape
 from .convolving import Convolving

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..geometry import as_index, as_pair, as_positive, shown
+from ..parsing import as_index, as_pair, as_positive, shown
 from ..typing import Array, DTypeLike, IntOrPair, Padding
 from .base import Layer, Shape, as_batch, check_grad
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..functional.front_door import public
-from ..geometry import as_index, as_positive, describe, shown
+from ..parsing import as_index, as_positive, describe, shown
 from ..typing import Array, DTypeLike
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw

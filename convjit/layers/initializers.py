@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..geometry import as_index, describe
+from ..parsing import as_index, describe
 from ..typing import Array, DType
 
 # Limits by (fan_in, fan_out, seed_fan): seed_fan is what the text divides by.

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..algorithms.updates import ADADELTA, ADAGRAD, ADAM, DESCENT, MOMENTUM, NESTEROV, RMSPROP
 from ..functional.front_door import public
-from ..geometry import describe
+from ..parsing import describe
 from ..typing import Array
 from .passes import stepped
 

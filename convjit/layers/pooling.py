@@ -6,8 +6,9 @@ import numpy as np
 
 from ..functional import avg_pool2d, avg_pool2d_backward, max_pool2d
 from ..functional.front_door import public
-from ..functional.pooling import scatter_to_maxima
-from ..geometry import as_padding, as_pair, as_window, check_pooling_padding, pooling_geometry
+from ..functional.pools import scatter_to_maxima
+from ..geometry import check_pooling_padding, pooling_geometry
+from ..parsing import as_padding, as_pair, as_window
 from ..typing import Array, IntOrPair, Padding
 from .base import Layer, Shape, as_batch, check_grad, floating
 

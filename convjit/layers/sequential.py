@@ -15,7 +15,7 @@ import numpy as np
 
 from ..arrays import as_array
 from ..functional.front_door import public
-from ..geometry import as_positive, describe
+from ..parsing import as_positive, describe
 from ..progress import progress_bar
 from ..typing import Array
 from .base import Layer, Shape, exhaust, undoing

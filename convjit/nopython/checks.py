@@ -10,7 +10,7 @@ from typing import Any
 
 from numba import types
 
-from ..geometry import PADDING_NAMES, describe
+from ..parsing import PADDING_NAMES, describe
 from .jobs import DTYPES
 from .rows import COUNTS, FLAG, INT, PADDING, PAIR, REAL, Array, Given, Row, Value
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..geometry import LARGEST, Geometry
+from ..geometry import Geometry
+from ..parsing import LARGEST
 from ..runtime.options import routine
 from .record import FIRST, FORM, NAME, NONE, SECOND, of_value
 

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import _empty_nd_impl
 
-from ..geometry import PADDING_NAMES
+from ..parsing import PADDING_NAMES
 from ..runtime.entries import DIGEST, Entry, Stamp, emit_call, emit_row
 from . import record, refusals
 from .checks import checked, constant_of, entries_of

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..geometry import LARGEST, Geometry
+from ..geometry import Geometry
+from ..parsing import LARGEST
 from ..runtime.entries import Entry
 from ..runtime.options import routine
 from . import moving

@@ -16,13 +16,14 @@ pytest.importorskip("rich", reason="the bench needs rich")
 import bench.__main__ as command
 from bench import measure
 from bench.answers import TOLERANCE, faults, solve
-from bench.contenders import BY_NAME, CONTENDERS, OURS, TRAINING, Convjit, OriginalNumPy, installed
+from bench.contenders import BY_NAME, CONTENDERS, OURS, PASSES, TRAINING, Convjit, OriginalNumPy, installed
 from bench.measure import Setting
-from bench.problems import NAMES, OTHERS, PROBLEMS, QUICK, Problem, draw, select
+from bench.problems import NAMES, OTHERS, PROBLEMS, QUICK, RANKS, Problem, draw, select
 from bench.process import CHECKOUT, WorkerError, WorkerProcess
 from bench.ratios import lines
 from bench.worker import Worker
 from convjit.testing import reference_conv2d, reference_conv2d_backward
+from convjit.testing.spatial import reference_conv, reference_conv_backward
 
 PLAIN = Problem("plain", 2, 3, 6, 4, 3, 1, 1, 1, 1)
 STRIDED = Problem("strided", 1, 2, 7, 3, 2, 2, 0, 1, 1)
@@ -44,12 +45,14 @@ def test_other_problems_are_other_problems():
     assert len({problem.name for problem in everything}) == len({problem[1:] for problem in everything}) == 47
 
 
-@pytest.mark.parametrize("problem", PROBLEMS + OTHERS, ids=lambda problem: problem.name)
+@pytest.mark.parametrize("problem", PROBLEMS + OTHERS + RANKS, ids=lambda problem: problem.name)
 def test_problems_are_possible(problem):
     assert problem.in_channels % problem.groups == problem.out_channels % problem.groups == 0
     assert problem.out_size >= 1
     window = problem.dilation * (problem.kernel - 1) + 1
-    assert (problem.out_size - 1) * problem.stride + window <= problem.size + 2 * problem.padding
+    for out, size in zip(problem.out_sizes, problem.in_size, strict=True):
+        assert (out - 1) * problem.stride + window <= size + 2 * problem.padding
+    assert len(problem.x_shape) == len(problem.weight_shape) == problem.rank + 2
 
 
 def test_known_sizes():
@@ -97,6 +100,29 @@ def test_answers_are_those_of_the_oracle(problem):
     gradients = reference_conv2d_backward(inputs.grad_output, inputs.x, inputs.weight, *options)
     for got, wanted in zip(answers[1:], gradients, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [Problem("sequence", 2, 4, 17, 6, 3, 2, 1, 2, 2, 1), Problem("volume", 2, 4, 6, 6, 3, 2, 1, 1, 2, 3, 5)],
+    ids=lambda problem: problem.name,
+)
+def test_answers_of_other_ranks_are_those_of_the_oracle_and_of_ours(problem):
+    inputs, how = draw(problem, "float64"), [(n,) * problem.rank for n in (problem.stride, problem.dilation)]
+    options = how[0], ((problem.padding,) * 2,) * problem.rank, how[1], problem.groups
+    answers = solve(problem, inputs)
+    wanted = [
+        reference_conv(inputs.x, inputs.weight, inputs.bias, *options),
+        *reference_conv_backward(inputs.grad_output, inputs.x, inputs.weight, *options),
+    ]
+    for got, right in zip(answers, wanted, strict=True):
+        np.testing.assert_allclose(got, right, rtol=1e-12, atol=1e-12)
+    assert [passed for passed in PASSES if problem.has(passed)] == ["forward", "backward"]
+    for passed in ("forward", "backward"):
+        parts = answers.of(passed)
+        got = Convjit().prepare(passed, problem, inputs)()
+        assert faults(dict(zip(parts, got, strict=True)), parts, "float64") == []
+    assert OriginalNumPy().declines(problem, "float64") == "is asked for images only"
 
 
 @pytest.mark.parametrize(

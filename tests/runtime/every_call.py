@@ -92,11 +92,45 @@ def _functions(x: Array) -> Iterator[tuple[str, Callable[[], object]]]:
     if x.dtype.kind != "c":
         yield "max_pool2d", lambda: convjit.max_pool2d(x, 3, 1, 1, return_indices=True)
         yield "max_pool2d_backward", lambda: convjit.max_pool2d_backward(x, x, 3, 1, 1)
+    yield from _of_other_ranks(x)
     yield "determine_padding", lambda: convjit.determine_padding((3, 4))
     yield "get_im2col_indices", lambda: convjit.get_im2col_indices(x.shape, (3, 3), "same")
     yield "image_to_column", lambda: convjit.image_to_column(x, (3, 3), 1)
     columns = taps.transpose(1, 2, 0).reshape(9 * c, h * w * n)
     yield "column_to_image", lambda: convjit.column_to_image(columns, x.shape, (3, 3), 1)
+
+
+def _of_other_ranks(x: Array) -> Iterator[tuple[str, Callable[[], object]]]:
+    """The functions of sequences, which the images' rows are, and of volumes: all channels of an image are slices."""
+    n, rows, volumes = len(x), x[:, :, 0], x[:, None]
+    for rank, images in ((1, rows), (3, volumes)):
+        channels, size = images.shape[1], images.shape[2:]
+        weight = np.resize(x, (channels, channels, *[3] * rank))
+        taps = np.resize(x, (n, channels * 3**rank, int(np.prod(size))))
+        of = {
+            name: getattr(convjit, f"{name}{rank}d") for name in ("conv", "conv_transpose", "im2col", "col2im", "pad")
+        }
+        backward = {name: getattr(convjit, f"{name}{rank}d_backward") for name in ("conv", "conv_transpose", "pad")}
+        yield f"conv{rank}d", lambda of=of, x=images, w=weight: of["conv"](x, w, padding=1)
+        yield f"conv{rank}d_backward", lambda to=backward, x=images, w=weight: to["conv"](x, x, w, padding=1)
+        yield f"conv{rank}d_input_grad", lambda rank=rank, x=images, w=weight: getattr(
+            convjit, f"conv{rank}d_input_grad")(x, w, x.shape[2:], padding=1)  # fmt: skip
+        yield f"conv{rank}d_weight_grad", lambda rank=rank, x=images: getattr(
+            convjit, f"conv{rank}d_weight_grad")(x, x, 3, padding=1)  # fmt: skip
+        yield f"conv_transpose{rank}d", lambda of=of, x=images, w=weight: of["conv_transpose"](x, w, stride=2)
+        yield f"conv_transpose{rank}d_backward", lambda to=backward, x=images, w=weight: to["conv_transpose"](
+            x, x, w, padding=1)  # fmt: skip
+        yield f"im2col{rank}d", lambda of=of, x=images: of["im2col"](x, 3, padding=1)
+        yield f"col2im{rank}d", lambda of=of, t=taps, size=size: of["col2im"](t, size, 3, padding=1)
+        yield f"pad{rank}d", lambda of=of, x=images: of["pad"](x, 1, mode="edge")
+        yield f"pad{rank}d_backward", lambda to=backward, x=images: to["pad"](x, 1, mode="wrap")
+        mean, to_mean = (getattr(convjit, f"avg_pool{rank}d{end}") for end in ("", "_backward"))
+        yield f"avg_pool{rank}d", lambda mean=mean, x=images: mean(x, 3, 1, 1)
+        yield f"avg_pool{rank}d_backward", lambda back=to_mean, x=images: back(x, x.shape[2:], 3, 1, 1)
+        if x.dtype.kind != "c":
+            largest, to_largest = (getattr(convjit, f"max_pool{rank}d{end}") for end in ("", "_backward"))
+            yield f"max_pool{rank}d", lambda largest=largest, x=images: largest(x, 3, 1, 1)
+            yield f"max_pool{rank}d_backward", lambda back=to_largest, x=images: back(x, x, 3, 1, 1)
 
 
 def layer_calls() -> Iterator[Call]:

@@ -22,7 +22,7 @@ from trials import Finding, main
 
 import convjit
 from convjit.algorithms import winograd
-from convjit.functional import bilinear, columns, padding, pooling
+from convjit.functional import bilinear, columns, padding, pools, slicing
 from convjit.runtime import memory
 from convjit.testing import PADDING_MODES, reference_pads
 
@@ -288,7 +288,8 @@ def _everything_guarded(guarded: Guarded, workers: int) -> Iterator[None]:
     with (
         mock.patch.object(memory, "_new", guarded.empty),
         mock.patch.multiple(bilinear, np=numpy, workers=share),
-        mock.patch.multiple(pooling, np=numpy, workers=share),
+        mock.patch.multiple(pools, np=numpy, workers=share),
+        mock.patch.object(slicing, "workers", share),
         mock.patch.object(columns, "workers", share),
         mock.patch.multiple(
             padding,

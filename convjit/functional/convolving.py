@@ -1,0 +1,194 @@
+"""What convolutions of one, two and three dimensions share: arguments in, gradients out.
+
+Knows arguments and their order; does not know how sums are computed. With a padding mode other than `"constant"` the
+image is padded first and the padding's adjoint applied last.
+Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning" (2016).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ..algorithms import check_name
+from ..arrays import as_array, as_images, as_out, converted, result_dtype, shaped, sums_dtype
+from ..geometry import (
+    Convolution,
+    Geometry,
+    Volume,
+    check_led_to,
+    check_same_shape,
+    check_weight_rank,
+    conv_geometry,
+)
+from ..parsing import as_entries, as_flag, as_image_size, as_pair, shown
+from ..typing import Array, ArrayLike
+from . import bilinear
+from .padding import check_mode, pad_images, pad_images_backward
+
+Gradients = tuple[Array | None, Array | None, Array | None]
+
+
+class Problem(NamedTuple):
+    """A convolution with its padding mode taken apart: `inner` is what is computed, after padding was added."""
+
+    geometry: Convolution
+    inner: Geometry | Volume
+    mode: str
+
+
+def problem_of(
+    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str
+) -> Problem:
+    """`options` are stride, padding, dilation and groups."""
+    # Ints and names are what most calls have; True equals 1 and is refused, so types are looked at, not values.
+    if all(type(option) in _PLAIN for option in options) and type(mode) is str:
+        return _kept_problem(function, x_shape, weight_shape, options, mode)
+    return new_problem(function, x_shape, weight_shape, options, mode)
+
+
+_PLAIN = (int, str)
+
+
+def new_problem(
+    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str
+) -> Problem:
+    check_mode(function, mode, "padding_mode")
+    geometry = conv_geometry(function, x_shape, weight_shape, *options)
+    if mode == "constant" or not any(map(any, geometry.pads)):
+        return Problem(geometry, geometry.as_run(), "constant")
+    return Problem(geometry, geometry.of_padded().as_run(), mode)
+
+
+_kept_problem = lru_cache(maxsize=512)(new_problem)
+
+
+def padded_images(function: str, problem: Problem, x: Array) -> Array:
+    """Images (N, C, H, W) with their padding, as what computes takes them."""
+    if problem.mode != "constant":
+        x = pad_images(function, x, problem.geometry.pads, problem.mode, 0)
+    return shaped(function, "x", x, problem.inner.x_shape)
+
+
+def convolve(
+    name: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: tuple[Any, ...],
+    padding_mode: str, algorithm: str, out: Array | None,
+) -> Array:  # fmt: skip
+    """`conv2d`, in any number of dimensions; `options` are stride, padding, dilation and groups."""
+    x, weight = as_array(name, "x", x), as_array(name, "weight", weight)
+    bias = None if bias is None else as_array(name, "bias", bias)
+    images = as_images(name, "x", x, rank)
+    problem = problem_of(name, images.shape, weight.shape, options, padding_mode)
+    geometry, inner = problem.geometry, problem.inner
+    if bias is not None:
+        check_same_shape(name, "bias", bias.shape, (geometry.out_channels,), "one value an output channel")
+    dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
+    check_name(name, algorithm)
+    shape = geometry.y_shape if x is images else geometry.y_shape[1:]
+    if out is not None:
+        as_out(name, out, shape, dtype, x=x, weight=weight, bias=bias)
+    padded = padded_images(name, problem, images)
+    weight = shaped(name, "weight", weight, inner.weight_shape)
+    target = None if out is None else out.reshape(inner.y_shape)
+    y = bilinear.forward(name, algorithm, inner, padded, weight, bias, dtype, target)
+    return y.reshape(shape) if out is None else out
+
+
+def gradients(
+    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: tuple[Any, ...],
+    padding_mode: str, algorithm: str, need: Any,
+) -> Gradients:  # fmt: skip
+    """`conv2d_backward`, in any number of dimensions."""
+    dy, x, weight = (
+        as_array(name, "grad_output", grad_output), as_array(name, "x", x), as_array(name, "weight", weight)
+    )  # fmt: skip
+    images = as_images(name, "x", x, rank)
+    problem = problem_of(name, images.shape, weight.shape, options, padding_mode)
+    geometry = problem.geometry
+    shape = geometry.y_shape if x is images else geometry.y_shape[1:]
+    check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
+    wanted = check_need(name, need)
+    dtype = result_dtype(dy, x, weight)
+    check_name(name, algorithm)
+    dy = shaped(name, "grad_output", dy, problem.inner.y_shape)
+    dx = dw = db = None
+    if wanted[0]:
+        dx = _input_grad(name, algorithm, problem, dy, weight, dtype).reshape(x.shape)
+    if wanted[1]:
+        dw = _weight_grad(name, algorithm, problem, dy, images, dtype)
+    if wanted[2]:
+        db = bilinear.bias_grad(name, dy, dtype)
+    return dx, dw, db
+
+
+def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
+    """`need` as three bools."""
+    try:
+        first, second, third = need
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{function}: need must be three bools, for (input, weight, bias), got {shown(need)}"
+        ) from None
+    return as_flag(function, "need", first), as_flag(function, "need", second), as_flag(function, "need", third)
+
+
+def _input_grad(function: str, algorithm: str, problem: Problem, dy: Array, weight: Array, dtype: Any) -> Array:
+    inner, padded = problem.inner, problem.mode != "constant"
+    weight = shaped(function, "weight", weight, inner.weight_shape)
+    if not padded:
+        dx = bilinear.input_grad(function, algorithm, inner, dy, weight, dtype)
+        return dx.reshape(problem.geometry.x_shape)
+    # Rounded once, after the padding's adjoint has added up: float16 is float32 until then.
+    dx = bilinear.input_grad(function, algorithm, inner, dy, weight, sums_dtype(dtype))
+    dx = dx.reshape(problem.geometry.of_padded().x_shape)
+    dx = pad_images_backward(function, dx, problem.geometry.pads, problem.mode, sums_dtype(dtype))
+    return converted(function, "the gradient", dx, dtype)
+
+
+def _weight_grad(function: str, algorithm: str, problem: Problem, dy: Array, x: Array, dtype: Any) -> Array:
+    images = padded_images(function, problem, x)
+    dw = bilinear.weight_grad(function, algorithm, problem.inner, dy, images, dtype)
+    return dw.reshape(problem.geometry.weight_shape)
+
+
+def input_gradient(
+    name: str, rank: int, grad_output: ArrayLike, weight: ArrayLike, input_size: Any, options: tuple[Any, ...],
+    padding_mode: str, algorithm: str,
+) -> Array:  # fmt: skip
+    """`conv2d_input_grad`, in any number of dimensions."""
+    dy, weight = as_array(name, "grad_output", grad_output), as_array(name, "weight", weight)
+    batch = as_images(name, "grad_output", dy, rank)
+    image = as_image_size(name, "input_size", input_size, rank)
+    channels = input_channels(name, weight.shape, options[-1], rank)
+    problem = problem_of(name, (batch.shape[0], channels, *image), weight.shape, options, padding_mode)
+    check_led_to(name, batch.shape, problem.geometry)
+    dtype = result_dtype(dy, weight)
+    check_name(name, algorithm)
+    batch = shaped(name, "grad_output", batch, problem.inner.y_shape)
+    dx = _input_grad(name, algorithm, problem, batch, weight, dtype)
+    return dx if dy.ndim == rank + 2 else dx[0]
+
+
+def input_channels(function: str, weight_shape: tuple[int, ...], groups: Any, rank: int = 2) -> int:
+    check_weight_rank(function, weight_shape, rank)
+    return weight_shape[1] * as_pair(function, "groups", groups, 1)[0]
+
+
+def weight_gradient(
+    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, kernel_size: Any, options: tuple[Any, ...],
+    padding_mode: str, algorithm: str,
+) -> Array:  # fmt: skip
+    """`conv2d_weight_grad`, in any number of dimensions."""
+    dy, x = as_array(name, "grad_output", grad_output), as_array(name, "x", x)
+    images, batch = as_images(name, "x", x, rank), as_images(name, "grad_output", dy, rank)
+    kernel = as_entries(name, "kernel_size", kernel_size, 0, rank)
+    channels = images.shape[1] // as_pair(name, "groups", options[-1], 1)[0]
+    problem = problem_of(name, images.shape, (batch.shape[1], channels, *kernel), options, padding_mode)
+    geometry = problem.geometry
+    shape = geometry.y_shape if x is images else geometry.y_shape[1:]
+    check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
+    dtype = result_dtype(dy, x)
+    check_name(name, algorithm)
+    return _weight_grad(
+        name, algorithm, problem, shaped(name, "grad_output", batch, problem.inner.y_shape), images, dtype
+    )

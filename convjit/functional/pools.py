@@ -1,0 +1,180 @@
+"""What pooling of one, two and three dimensions shares: arguments in, maxima, means and their adjoints out.
+
+Knows dtypes and windows; does not know how a window is looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..algorithms import pooling as image_pools
+from ..algorithms import volume_pooling
+from ..arrays import DTYPES, as_array, as_images, converted, ready, result_dtype, write
+from ..geometry import Convolution, Volume, check_pooling_padding, check_same_shape, pooling_geometry
+from ..parsing import Sizes, as_flag, as_image_size, as_padding, as_window
+from ..runtime.memory import allocate
+from ..runtime.threads import workers
+from ..typing import Array, ArrayLike, DType
+
+
+def _geometry(function: str, x_shape: Sizes, options: tuple[Any, ...], ceil_mode: bool) -> Convolution:
+    """`options` are kernel size, stride (None: the kernel's), padding and dilation."""
+    kernel_size, stride, padding, dilation = options
+    rank = len(x_shape) - 2
+    window = as_window(function, kernel_size, kernel_size if stride is None else stride, dilation, rank)
+    pads = as_padding(function, padding, window, x_shape[2:])
+    check_pooling_padding(function, window, pads)
+    return pooling_geometry(function, x_shape, window, pads, as_flag(function, "ceil_mode", ceil_mode))
+
+
+def _work(g: Convolution) -> float:
+    return float(math.prod(g.y_shape) * math.prod(g.window.kernel))
+
+
+def _driven(g: Convolution, name: str) -> tuple[Callable[..., None], Any]:
+    """A function of the drivers' modules, and the record that it takes."""
+    if g.rank == 3:
+        return getattr(volume_pooling, name), Volume(g.depth, g.plane)
+    return getattr(image_pools, name), g.plane
+
+
+def _planes(array: Array) -> Array:
+    """(N, C, L) as planes of one row, (N, C, H, W) as planes, (N, C, D, H, W) as volumes."""
+    n, c, *size = array.shape
+    return array.reshape(n * c, *((1, *size) if len(size) == 1 else size))
+
+
+def _comparable(function: str, dtype: DType) -> DType:
+    """The dtype in which a maximum is taken; uint64 does not fit into int64."""
+    if dtype.kind == "c":
+        raise TypeError(f"{function}: x has dtype {dtype}, which has no order")
+    return dtype if dtype == np.uint64 else DTYPES[dtype].compute
+
+
+def _max_pool(function: str, images: Array, g: Convolution) -> tuple[Array, Array]:
+    """Maxima in the dtype of the result and their flat positions, both (N, C, OH, OW)."""
+    dtype = result_dtype(images)
+    compute = _comparable(function, dtype)
+    y = allocate(function, "the result", g.y_shape, compute)
+    indices = allocate(function, "the indices", g.y_shape, np.int64)
+    lowest = np.full(1, -np.inf if compute.kind == "f" else np.iinfo(dtype).min, compute)
+    if y.size:
+        pool, of = _driven(g, "max_pool")
+        source = _planes(ready(function, "x", images, compute))
+        pool(workers(_work(g)), of, source, lowest, _planes(y), _planes(indices))
+    return converted(function, "the result", y, dtype), indices
+
+
+def largest(
+    name: str, rank: int, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool, return_indices: bool
+) -> Array | tuple[Array, Array]:
+    """`max_pool2d`, in any number of dimensions."""
+    wanted = as_flag(name, "return_indices", return_indices)
+    x = as_array(name, "x", x)
+    images = as_images(name, "x", x, rank)
+    _comparable(name, result_dtype(images))
+    g = _geometry(name, images.shape, options, ceil_mode)
+    y, indices = _max_pool(name, images, g)
+    if x is not images:
+        y, indices = y[0], indices[0]
+    return (y, indices) if wanted else y
+
+
+def to_largest(
+    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool,
+    indices: ArrayLike | None,
+) -> Array:  # fmt: skip
+    """`max_pool2d_backward`, in any number of dimensions."""
+    dy, x = as_array(name, "grad_output", grad_output), as_array(name, "x", x)
+    images = as_images(name, "x", x, rank)
+    _comparable(name, result_dtype(images))
+    g = _geometry(name, images.shape, options, ceil_mode)
+    shape = g.y_shape if x is images else g.y_shape[1:]
+    check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
+    dtype = result_dtype(dy, x)
+    if dtype.kind == "c":
+        raise TypeError(f"{name}: grad_output has dtype {dy.dtype}, but a maximum is taken of real numbers")
+    if indices is None:
+        where = _max_pool(name, images, g)[1]
+    else:
+        where = _checked_indices(name, as_array(name, "indices", indices), shape, g)
+    return scatter_to_maxima(name, dy, where, g.x_shape, dtype).reshape(x.shape)
+
+
+def scatter_to_maxima(function: str, dy: Array, indices: Array, x_shape: Sizes, dtype: DType) -> Array:
+    """The gradient (N, C, H, W) of maxima at `indices` (N, C, OH, OW), which are known to lie in the image."""
+    compute = DTYPES[dtype].compute
+    rank = len(x_shape) - 2
+    planes, pixels, outputs = math.prod(x_shape[:2]), math.prod(x_shape[2:]), math.prod(indices.shape[-rank:])
+    dx = allocate(function, "the gradient", (planes, pixels), compute)
+    gradients = ready(function, "grad_output", dy, compute).reshape(planes, outputs)
+    positions = ready(function, "indices", indices, np.dtype(np.int64)).reshape(planes, outputs)
+    if dx.size:
+        image_pools.max_pool_backward(workers(float(dx.size)), gradients, positions, dx)
+    return converted(function, "the gradient", dx, dtype).reshape(x_shape)
+
+
+def _checked_indices(function: str, indices: Array, shape: Sizes, g: Convolution) -> Array:
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"{function}: indices must be integers, got dtype {indices.dtype}")
+    check_same_shape(function, "indices", indices.shape, shape, "the shape of the forward result")
+    pixels = math.prod(g.in_size)
+    if indices.size and not (indices.min() >= -1 and indices.max() < pixels):
+        raise ValueError(f"{function}: indices must be -1..{pixels - 1}, got {indices.min()}..{indices.max()}")
+    return indices
+
+
+def _averaged_dtype(dtype: DType) -> DType:
+    """The mean of integers is a float64, as NumPy's."""
+    return dtype if dtype.kind in "fc" else np.dtype("float64")
+
+
+def mean(name: str, rank: int, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool, include_pad: Any) -> Array:
+    """`avg_pool2d`, in any number of dimensions."""
+    include_pad = as_flag(name, "count_include_pad", include_pad)
+    x = as_array(name, "x", x)
+    images = as_images(name, "x", x, rank)
+    g = _geometry(name, images.shape, options, ceil_mode)
+    pool, of = _driven(g, "avg_pool")
+    y = _by_parts(name, images, g.y_shape, lambda source, target: pool(
+        workers(_work(g)), of, _planes(source), include_pad, _planes(target)))  # fmt: skip
+    return y if x is images else y[0]
+
+
+def shared(
+    name: str, rank: int, grad_output: ArrayLike, input_size: Any, options: tuple[Any, ...], ceil_mode: bool,
+    include_pad: Any,
+) -> Array:  # fmt: skip
+    """`avg_pool2d_backward`, in any number of dimensions."""
+    include_pad = as_flag(name, "count_include_pad", include_pad)
+    dy = as_array(name, "grad_output", grad_output)
+    gradients = as_images(name, "grad_output", dy, rank)
+    size = as_image_size(name, "input_size", input_size, rank)
+    g = _geometry(name, (*gradients.shape[:2], *size), options, ceil_mode)
+    check_same_shape(name, "grad_output", gradients.shape, g.y_shape, f"the forward result of input_size {size}")
+    pool_backward, of = _driven(g, "avg_pool_backward")
+
+    def run(source: Array, target: Array) -> None:
+        part = _planes(allocate(name, "a workspace", source.shape, source.dtype))
+        pool_backward(workers(_work(g)), of, _planes(source), include_pad, part, _planes(target))
+
+    dx = _by_parts(name, gradients, g.x_shape, run)
+    return dx if dy is gradients else dx[0]
+
+
+def _by_parts(function: str, array: Array, shape: tuple[int, ...], run: Any) -> Array:
+    """A linear operation in the averaged dtype, complex numbers by parts."""
+    dtype = _averaged_dtype(array.dtype)
+    compute, is_complex = DTYPES[dtype]
+    result = allocate(function, "the result", shape, dtype)
+    parts = [(array.real, result.real), (array.imag, result.imag)] if is_complex else [(array, result)]
+    for source, target in parts:
+        values = allocate(function, "the result", shape, compute)
+        if values.size:
+            run(ready(function, "x", source, compute), values)
+        write(target, values)
+    return result

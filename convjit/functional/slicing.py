@@ -1,0 +1,117 @@
+"""Running an operation on volumes: slices gathered into images, those computed, results put back.
+
+Knows how many slices are gathered at once; does not know how images are computed, nor complex numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .. import arrays
+from ..algorithms.slices import gather, put_back
+from ..algorithms.slices import turn as turn_weight
+from ..runtime.memory import aligned, allocate
+from ..runtime.threads import workers
+from ..typing import Array
+from .calls import Call
+from .volumes import Turn, VolumeCall
+
+# How images are computed: of a call, its inputs and the array for its result, all real.
+RunImages = Callable[[str, Call, tuple[Array, ...], Array], None]
+
+
+def run_volumes(
+    function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array, run_images: RunImages
+) -> None:
+    """Run an operation on volumes; the result has the dtype that it is computed in."""
+    run_as = _run_weight_grad if call.name == "weight_grad" else _run_turns
+    run_as(function, call, inputs, result, run_images)
+
+
+def packed(function: str, call: Call, weight: Array) -> Array:
+    """The weight in the form of a call that packs it."""
+    assert call.packing is not None
+    space = call.packing.space(call.geometry, call.compute)
+    form = aligned(allocate, function, "the packed weight", space.shape, space.dtype or call.compute)
+    call.packing.pack(workers(form.size), call.geometry, weight, form)
+    form.flags.writeable = False
+    return form
+
+
+def _run_turns(
+    function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array, run_images: RunImages
+) -> None:
+    """A result of one slice after the other: planes gathered into images, images computed, results put back."""
+    volumes, weight, *rest = [arrays.ready(function, "an input", array, call.compute) for array in inputs]
+    bias = rest or [np.empty(0, call.compute)]
+    for turn in call.turns:
+        if turn.call is None:
+            _clear(turn, result)
+            continue
+        images_of, part = turn.call, _turned(function, turn, call.volume.plane.groups, weight)
+        if images_of.packing is not None and turn.together < images_of.geometry.batch:
+            images_of, part = images_of.packed(), packed(function, images_of, part)
+        for first in range(0, images_of.geometry.batch, turn.together):
+            here = images_of.of_batch(min(turn.together, images_of.geometry.batch - first))
+            images = _gathered(function, turn, first, here, volumes)
+            results = allocate(function, "the results of slices", _result_shape(here), call.compute)
+            run_images(function, here, (images, part, *(bias if here.name == "forward" else [])), results)
+            put_back(workers(float(results.size)), turn.landing, first, results, result)
+
+
+def _gathered(function: str, turn: Turn, first: int, call: Call, volumes: Array) -> Array:
+    g = call.geometry
+    shape = g.y_shape if call.name == "input_grad" else g.x_shape
+    images = allocate(function, "the planes of slices", shape, call.compute)
+    gather(workers(float(images.size)), turn.met, first, volumes, images)
+    return images
+
+
+def _result_shape(call: Call) -> tuple[int, ...]:
+    return call.geometry.x_shape if call.name == "input_grad" else call.geometry.y_shape
+
+
+def _turned(function: str, turn: Turn, groups: int, weight: Array) -> Array:
+    """The weight as the images of a turn meet it: all taps in depth are channels."""
+    assert turn.call is not None
+    g = turn.call.geometry
+    if turn.taps is None:
+        return weight.reshape(g.weight_shape)
+    part = allocate(function, "the weight of a phase", g.weight_shape, weight.dtype)
+    crew = workers(2.0 * part.size)
+    if turn.call.name == "forward":  # as a convolution of the gradient
+        turn_weight(crew, turn.taps, groups, weight, part)
+    else:
+        of_taps = part.reshape(len(weight) * turn.taps.images, turn.taps.channels, *g.weight_shape[2:])
+        gather(crew, turn.taps, 0, weight, of_taps)
+    return part
+
+
+def _clear(turn: Turn, result: Array) -> None:
+    """Slices that meet no tap."""
+    s = turn.landing
+    target = result[:, :, s.first : s.first + (s.images - 1) * s.step + 1 : s.step]
+    arrays.write(target, 0)
+
+
+def _run_weight_grad(
+    function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array, run_images: RunImages
+) -> None:
+    """The sum over chunks of slices, which depend on the problem alone; every chunk is a problem of images."""
+    dy, x = (arrays.ready(function, "an input", array, call.compute) for array in inputs)
+    (turn,) = call.turns
+    assert turn.call is not None
+    batch = turn.call.geometry.batch
+    if batch == 0:
+        arrays.write(result, 0)
+    for first in range(0, batch, turn.together):
+        here = turn.call.of_batch(min(turn.together, batch - first))
+        images = _gathered(function, turn, first, here, x)
+        gradients = allocate(function, "the gradients of slices", here.geometry.y_shape, call.compute)
+        gather(workers(float(gradients.size)), turn.landing, first, dy, gradients)
+        part = result if first == 0 else allocate(function, "a part of the gradient", result.shape, call.compute)
+        run_images(function, here, (gradients, images), part.reshape(here.geometry.weight_shape))
+        if first > 0:
+            arrays.add(result, part)

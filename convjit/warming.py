@@ -143,7 +143,7 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "max_pool3d": lambda x, weight, bias: max_pool3d(_deep(x), 1),
     "max_pool3d_backward": lambda x, weight, bias: max_pool3d_backward(_deep(x), _deep(x), 1),
     "avg_pool3d": lambda x, weight, bias: avg_pool3d(_deep(x), 1),
-    "avg_pool3d_backward": lambda x, weight, bias: avg_pool3d_backward(_deep(x), (1, 4, 4), 1),
+    "avg_pool3d_backward": lambda x, weight, bias: avg_pool3d_backward(_deep(x), (2, 4, 4), 1),
     "image_to_column": lambda x, weight, bias: image_to_column(x, (1, 1), 1),
     "column_to_image": lambda x, weight, bias: column_to_image(x.reshape(2, 16), x.shape, (1, 1), 1),
     "Activation": lambda x, weight, bias: [_both_passes(Activation(name), x) for name in ACTIVATIONS],

@@ -203,9 +203,9 @@ def test_names_in_any_form():
     ("arguments", "error", "message"),
     [
         (
-            ("conv3d",),
+            ("conv4d",),
             ValueError,
-            r"^warmup: functions must be among 'conv2d', .*, 'column_to_image', .*, got 'conv3d'$",
+            r"^warmup: functions must be among 'conv2d', .*, 'column_to_image', .*, got 'conv4d'$",
         ),
         (("determine_padding",), ValueError, "^warmup: functions must be among .* got 'determine_padding'$"),
         ((["pad2d", "Conv2D"],), ValueError, "^warmup: functions must be among .* got 'Conv2D'$"),

@@ -101,7 +101,9 @@ def weight_share(s: PixelSums, batch: int, filled: int, tasks: int, workers: int
     row, lanes, pixels = isa.here(), _lanes(dtype), batch * s.grid_h * s.grid_w
     widths = [s.vectors // s.panels + (i < s.vectors % s.panels) for i in range(s.panels)]
     sums = sum(
-        _panel_cycles(s.chunk, width, pixels, channel_tile_rows(row, width), _CHANNEL_TILE_SPEED) for width in widths
+        _panel_cycles(s.chunk, width, pixels, channel_tile_rows(row, width), _CHANNEL_TILE_SPEED)
+        for width in widths
+        if width > 0  # there may be no channels
     )
     packed = pixels * s.vectors * lanes * _PACK_CYCLES
     chunks = s.terms / max(s.chunk, 1)

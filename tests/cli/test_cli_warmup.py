@@ -55,7 +55,7 @@ def test_functions_and_dtypes_reach_the_warm_up(place, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["conv3d"], r"convjit warmup: functions must be among 'conv2d', .*, got 'conv3d'\n"),
+        (["conv4d"], r"convjit warmup: functions must be among 'conv2d', .*, got 'conv4d'\n"),
         (["pad2d", "--dtype", "float33"], r"convjit warmup: dtypes must be dtypes, got str 'float33'\n"),
         (["--dtype", "U3"], r"convjit warmup: an entry of dtypes has dtype <U3, which is not supported; .*\n"),
     ],

@@ -253,3 +253,9 @@ def test_errors(name):
     with pytest.raises(error, match=said) as caught:
         call()
     assert str(caught.value).startswith("explain: ")
+
+
+def test_no_channels():
+    """There is nothing to estimate: no panel has a vector."""
+    for kernel in (1, 2):
+        assert explain((1, 0, 2, 3), (2, 0, kernel, kernel)).weight_grad.share_of_peak in (0, None)

@@ -45,6 +45,37 @@ CALLS = {
 }
 
 
+def _of_rank(rank, x):
+    """The functions of another number of dimensions, images of which are `x`."""
+    size, weight = x.shape[2:], np.resize(W, (4, 2, *[2] * rank))
+    of = {name: getattr(convjit, f"{name}{rank}d") for name in ("conv", "conv_transpose", "im2col", "col2im", "pad")}
+    of |= {f"{name}_pool": getattr(convjit, f"{name}_pool{rank}d") for name in ("max", "avg")}
+    back = {name: getattr(convjit, f"{name}{rank}d_backward") for name in ("conv", "conv_transpose", "pad")}
+    back |= {f"{name}_pool": getattr(convjit, f"{name}_pool{rank}d_backward") for name in ("max", "avg")}
+    input_grad, weight_grad = (getattr(convjit, f"conv{rank}d_{name}_grad") for name in ("input", "weight"))
+    dy, columns, largest = of["conv"](x, weight), of["im2col"](x, 2), of["max_pool"](x, 2)
+    grown = tuple(2 * n for n in size)
+    return {
+        f"conv{rank}d": lambda lay: of["conv"](lay(x), lay(weight), lay(np.arange(4.0)), 1, 1),
+        f"conv{rank}d_backward": lambda lay: back["conv"](lay(dy), lay(x), lay(weight))[1],
+        f"conv{rank}d_input_grad": lambda lay: input_grad(lay(dy), lay(weight), size),
+        f"conv{rank}d_weight_grad": lambda lay: weight_grad(lay(dy), lay(x), 2),
+        f"conv_transpose{rank}d": lambda lay: of["conv_transpose"](lay(dy), lay(weight), lay(np.ones(2)), 2),
+        f"conv_transpose{rank}d_backward": lambda lay: back["conv_transpose"](lay(x), lay(dy), lay(weight))[1],
+        f"im2col{rank}d": lambda lay: of["im2col"](lay(x), 2),
+        f"col2im{rank}d": lambda lay: of["col2im"](lay(columns), size, 2),
+        f"pad{rank}d": lambda lay: of["pad"](lay(x), 1, mode="reflect"),
+        f"pad{rank}d_backward": lambda lay: back["pad"](lay(x), 1),
+        f"max_pool{rank}d": lambda lay: of["max_pool"](lay(x), 2),
+        f"max_pool{rank}d_backward": lambda lay: back["max_pool"](lay(largest), lay(x), 2),
+        f"avg_pool{rank}d": lambda lay: of["avg_pool"](lay(x), 2),
+        f"avg_pool{rank}d_backward": lambda lay: back["avg_pool"](lay(x), grown, 2),
+    }
+
+
+CALLS |= _of_rank(1, X[:, :, 0]) | _of_rank(3, np.random.default_rng(2).standard_normal((2, 2, 3, 5, 4)))
+
+
 def test_every_function_is_listed():
     functions = {name for name in dir(convjit) if callable(getattr(convjit, name)) and name[0].islower()}
     functions -= {"determine_padding", "get_im2col_indices", "explain", "warmup", "conv2d_plan"}

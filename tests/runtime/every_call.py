@@ -123,7 +123,7 @@ def _of_other_ranks(x: Array) -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"im2col{rank}d", lambda of=of, x=images: of["im2col"](x, 3, padding=1)
         yield f"col2im{rank}d", lambda of=of, t=taps, size=size: of["col2im"](t, size, 3, padding=1)
         yield f"pad{rank}d", lambda of=of, x=images: of["pad"](x, 1, mode="edge")
-        yield f"pad{rank}d_backward", lambda to=backward, x=images: to["pad"](x, 1, mode="wrap")
+        yield f"pad{rank}d_backward", lambda to=backward, x=images: to["pad"](x, 1, mode="constant")
         mean, to_mean = (getattr(convjit, f"avg_pool{rank}d{end}") for end in ("", "_backward"))
         yield f"avg_pool{rank}d", lambda mean=mean, x=images: mean(x, 3, 1, 1)
         yield f"avg_pool{rank}d_backward", lambda back=to_mean, x=images: back(x, x.shape[2:], 3, 1, 1)

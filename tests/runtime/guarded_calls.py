@@ -194,6 +194,28 @@ def _conv_transpose2d_backward(d: _Draw) -> Parts:
     return {"grad_output": d.array(*s.x), "x": d.array(*s.y), "weight": d.array(*s.weight)}, options
 
 
+def _volumes(d: _Draw, kind: str) -> Parts:
+    """A convolution of volumes, or the gradient that is told this size."""
+    r = d.random
+    kernel, stride, dilation = (
+        tuple(r.choice(pool) for _ in range(3)) for pool in ((1, 1, 2, 3), (1, 1, 2), (1, 1, 3))
+    )
+    padding = tuple((r.choice((0, 0, 1, 3)), r.choice((0, 0, 2))) for _ in range(3))
+    extent = [(k - 1) * n + 1 for k, n in zip(kernel, dilation, strict=True)]
+    size = tuple(max(1, e - sum(p)) + r.randint(0, 7) for e, p in zip(extent, padding, strict=True))
+    out = tuple((n + sum(p) - e) // s + 1 for n, p, e, s in zip(size, padding, extent, stride, strict=True))
+    groups, batch, channels, filters = r.choice((1, 1, 2)), r.choice((1, 2)), r.choice((1, 3, 9)), r.choice((1, 4, 17))
+    shapes = {
+        "x": (batch, channels * groups, *size),
+        "weight": (filters * groups, channels, *kernel),
+        "grad_output": (batch, filters * groups, *out),
+    }
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    names = {"x": ("x", "weight"), "input_size": ("grad_output", "weight"), "kernel_size": ("grad_output", "x")}[kind]
+    told = {"x": {}, "input_size": {"input_size": size}, "kernel_size": {"kernel_size": kernel}}[kind]
+    return {name: d.array(*shapes[name]) for name in names}, {**told, **options}
+
+
 def _im2col(d: _Draw) -> Parts:
     s = _shapes(d.random)
     return {"x": d.array(*s.x)}, {"kernel_size": s.kernel, **s.window}
@@ -254,9 +276,13 @@ CALLS: list[tuple[str, Callable[[_Draw], Parts]]] = [
         ("conv2d_weight_grad", _weight_grad(name)),
     )),
     ("conv2d", _forward("direct")),
+    ("conv2d_input_grad", _input_grad("direct")),
     ("conv2d", _forward("winograd")),
     ("conv2d_input_grad", _input_grad("winograd")),
     ("conv2d_backward", _backward),
+    ("conv3d", lambda d: _volumes(d, "x")),
+    ("conv3d_input_grad", lambda d: _volumes(d, "input_size")),
+    ("conv3d_weight_grad", lambda d: _volumes(d, "kernel_size")),
     ("conv_transpose2d", _conv_transpose2d),
     ("conv_transpose2d_backward", _conv_transpose2d_backward),
     ("im2col", _im2col),

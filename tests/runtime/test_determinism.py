@@ -62,7 +62,7 @@ def test_the_large_problems_are_for_several_threads(monkeypatch):
     small, large = crews[1], crews[2]
     list(fixed_problems.other_operations((8, 8, 56, 59), "float32"))
     assert crews[2] > large + 10
-    assert crews[1] == small
+    assert crews[1] <= small + 1  # the sum of a bias
 
 
 # --- threads --------------------------------------------------------------------------------------------------------

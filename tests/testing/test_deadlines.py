@@ -22,10 +22,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from numba import njit
+from numba.extending import overload
 
 
 def compiled(seconds=0.0):
-    total = njit(lambda a: (a * a + a).sum())  # compiles anew in every example, longer than the deadline
+    def total_of(a): ...
+
+    @overload(total_of)
+    def of_a(a):
+        time.sleep(0.4)  # so that compiling, anew in every example, takes longer than each deadline on any machine
+        return lambda a: (a * a + a).sum()
+
+    total = njit(lambda a: total_of(a))
     assert total(np.ones(3)) == 6
     time.sleep(seconds)
 

@@ -72,16 +72,17 @@ def _sum_channels(task: Any, worker: Any, first: Any, stop: Any, kernels: Any, d
     o = task * lanes
     here = min(lanes, channels - o)
     block, total, result = sums[worker, 0], sums[worker, 1], sums[worker, 2]
-    block[:] = 0
-    if first > 0:
-        result[:here] = db[o : o + here]
+    for j in range(lanes):  # one by one: what is assigned whole is copied first
+        block[j] = 0
+    for j in range(here if first > 0 else 0):
+        result[j] = db[o + j]
     count = first
     n, p = first // pixels, first % pixels
     while count < stop:
         if count > first and count % TERM_BLOCK == 0:
             for j in range(here):
                 total[j], result[j] = fold(count, block[j], total[j], result[j])
-            block[:] = 0
+                block[j] = 0
         run = min(pixels - p, TERM_BLOCK - count % TERM_BLOCK, stop - count)
         at = dy.ctypes.data + ((n * channels + o) * pixels + p) * size
         extend_chains(kernels, at, pixels, here, run, block.ctypes.data)

@@ -75,8 +75,14 @@ EVERY_DRIVER = (
     y = convjit.max_pool2d(x, 2)
     convjit.max_pool2d_backward(y, x, 2)
     convjit.avg_pool2d_backward(convjit.avg_pool2d(x, 2), 12, 2)
-    names = ("Activation", "BatchNormalization", "SGD", "Adagrad", "Adadelta", "RMSprop", "Adam", "AdamW")
+    names = (
+        "conv2d_backward", "conv3d", "conv3d_backward", "im2col3d", "col2im3d", "max_pool3d", "max_pool3d_backward",
+        "avg_pool3d", "avg_pool3d_backward", "Activation", "BatchNormalization", "SGD", "Adagrad", "Adadelta",
+        "RMSprop", "Adam", "AdamW",
+    )
     convjit.warmup(names, dtypes=["float32"])
+    from convjit.algorithms import bias
+    launch(bias._bias_grad, 2, 1, 0, 0, 4, np.ones((1, 4, 4), "f4"), np.empty(4, "f4"))  # compiled callers have it
     for each in ours:
         print(each.__name__, *allocators(each))
     print(len(ours))

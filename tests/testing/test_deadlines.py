@@ -38,24 +38,24 @@ def compiled(seconds=0.0):
     time.sleep(seconds)
 
 
-@given(st.integers())
+@given(st.integers(0, 1))
 def test_of_the_profile(n):
     compiled()
 
 
 @settings(max_examples=3)
-@given(st.integers())
+@given(st.integers(0, 1))
 def test_of_settings(n):
     compiled()
 
 
 @settings(deadline=100)
-@given(st.integers())
+@given(st.integers(0, 1))
 def test_of_its_own(n):
     compiled()
 
 
-@given(st.integers())
+@given(st.integers(0, 1))
 def test_in_a_thread(n):
     thread = threading.Thread(target=compiled)
     thread.start()
@@ -64,7 +64,7 @@ def test_in_a_thread(n):
 
 class TestMethods:
     @pytest.mark.parametrize("k", [1, 2])
-    @given(n=st.integers())
+    @given(n=st.integers(0, 1))
     def test_method(self, n, k):
         compiled()
 

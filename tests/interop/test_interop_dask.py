@@ -1,5 +1,8 @@
 """Dask arrays: the numbers of the whole, whatever the chunks, exactly, and on two processes."""
 
+import os
+from unittest import mock
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -110,6 +113,7 @@ def test_two_processes(tmp_path, monkeypatch):
     wanted = convjit.conv2d(x, weight, bias, **options), *convjit.conv2d_backward(dy, x, weight, **options)
     monkeypatch.chdir(tmp_path)  # workers keep files where they start
     with (
+        mock.patch.dict(os.environ),  # in which the workers' numbers of threads would stay
         dask.config.set({"distributed.admin.tick.limit": "1h", "distributed.comm.timeouts.connect": "120s"}),
         distributed.LocalCluster(
             n_workers=2,

@@ -67,6 +67,11 @@ def _lines_of_status(*fields: str) -> list[str]:
     return [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(fields)]
 
 
+def _caught_signals() -> int:
+    """The set of signals that have handlers, but for the two that glibc takes when it starts the first thread."""
+    return sum(int(line.split()[1], 16) & ~(1 << 31 | 1 << 32) for line in _lines_of_status("SigCgt"))
+
+
 def _affinities() -> list[list[int]]:
     """The sets of cores on which threads of this process may run."""
     if not ON_LINUX:
@@ -96,7 +101,7 @@ ASPECTS: dict[str, Callable[[], Any]] = {
     "NumPy's random state": lambda: [str(part) for part in np.random.get_state()],
     "random state": random.getstate,
     "signal handlers": lambda: [signal.getsignal(number) for number in sorted(signal.valid_signals())],
-    "signals of the process": lambda: _lines_of_status("SigBlk", "SigIgn", "SigCgt"),
+    "signals of the process": lambda: [*_lines_of_status("SigBlk", "SigIgn"), _caught_signals()],
     "umask": lambda: _lines_of_status("Umask"),
     "locale": lambda: locale.setlocale(locale.LC_ALL),
     "working directory": os.getcwd,

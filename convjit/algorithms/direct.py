@@ -11,12 +11,20 @@ import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..gemm.direct import Direct, multiply_points, pack_weights, packed_elements, packing_terms, plan_direct
+from ..gemm.bands import band_count, band_rows
+from ..gemm.direct import (
+    MOST_POINTS,
+    Direct,
+    multiply_points,
+    pack_weights,
+    packed_elements,
+    packing_terms,
+    plan_direct,
+)
 from ..gemm.direct_kernels import kernels as direct_kernels
 from ..gemm.estimate import direct_share
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import Axis, Planes, backward_axes, forward_axes, plane_elements, term_offsets
-from ..gemm.product import band_count, band_rows
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver, passed
@@ -83,7 +91,9 @@ def _set_up(g: Geometry, workers: int, dtype: DType, is_packed: bool, is_gradien
     else:
         axes, rows, channels, result_h = forward_axes(g), g.out_channels, g.in_channels, g.out_h
     terms = channels // g.groups * g.kernel_h * g.kernel_w
-    each = band_rows(axes, channels, g.batch, rows, terms, workers, dtype.itemsize)
+    each = 0  # where pixels are few: workers share the weights, of which each packs and reads its own part
+    if workers == 1 or g.batch * axes[0].grid * axes[1].grid > MOST_POINTS:
+        each = band_rows(axes, channels, g.batch, rows, terms, workers, dtype.itemsize)
     bands = cut_into_bands(axes, each, g.batch, channels, workers)
     d = plan_direct(
         bands.axes, g.batch, g.groups, rows // g.groups, channels // g.groups, result_h * axes[1].grid, bands.crew,

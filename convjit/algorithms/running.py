@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..gemm.blocked import LIST_ENTRIES, scratch_elements
+from ..gemm.bands import band_count, band_rows
+from ..gemm.blocked import LIST_ENTRIES, PANEL_LANES, scratch_elements
 from ..gemm.estimate import forward_share
 from ..gemm.landing import multiply_and_store
 from ..gemm.micro import ELEMENT
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import Axis, Planes, plane_elements
-from ..gemm.product import Product, band_count, band_rows, multiply_tile, plan_product, task_count, task_of
+from ..gemm.product import Product, multiply_tile, plan_product, task_count, task_of
 from ..gemm.summation import TERMS_A_TOTAL
 from ..runtime.compile import driver, kernel, passed
 from ..runtime.launch import launch
@@ -108,7 +109,7 @@ def set_up(
     planes, of_group = groups * channels, channels * vertical.taps * horizontal.taps
     each = 0
     if dense and of_group <= TERMS_A_TOTAL:
-        each = band_rows(axes, planes, batch, groups * rows, of_group, workers, dtype.itemsize)
+        each = band_rows(axes, planes, batch, groups * rows, of_group, workers, dtype.itemsize, PANEL_LANES)
     bands = cut_into_bands(axes, each, batch, planes, workers)
     p = plan_product(
         bands.axes, batch, groups, rows, channels, result, phases, bands.crew, dtype, vertical.grid, dense=dense

@@ -47,11 +47,11 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     row = isa.here()
     lanes = row.vector_bytes // dtype.itemsize
     found = {
-        f"tile_{rows}_{vectors}": (9, _tile(dtype, lanes, rows, vectors))
+        f"tile_{rows}_{vectors}": (10, _tile(dtype, lanes, rows, vectors, asks=vectors == row.channel_vectors))
         for vectors in range(1, row.channel_vectors + 1)
         for rows in tile_rows(row, vectors)
     }
-    found["panel"] = (10, _panel(dtype, lanes, row))
+    found["panel"] = (13, _panel(dtype, lanes, row))
     return found | {
         "land": (7, _transpose(dtype, lanes, is_result=True)),
         "pack": (6, _transpose(dtype, lanes, is_result=False)),
@@ -70,32 +70,35 @@ def tile_rows(row: isa.InstructionSet, vectors: int) -> list[int]:
     return sorted({most, *(size for size in (1, 2, 4) if size < most)}, reverse=True)
 
 
-def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
+def _tile(dtype: DType, lanes: int, rows: int, vectors: int, *, asks: bool) -> emitting.Body:
     """A register tile.
 
     totals[r*pitch + j] = sum over t of source[positions[r] + offsets[t]] * weights[t*weights_pitch + j], r < rows, j
-    in all vectors, t in order, one fma a term; with `extend`, added to what the total was.
+    in all vectors, t in order, one fma a term; with `extend`, added to what the total was. Each term asks for a cache
+    line of what will be read later, a vector on from the last one at `ahead`.
     """
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        source, positions, offsets, terms, weights, weights_pitch, totals, pitch, extend = arguments
+        source, positions, offsets, terms, weights, weights_pitch, totals, pitch, extend, ahead = arguments
         begin, where = v.pointer(source), v.integers(positions)
         # Pointers of which LLVM knows nothing: else it derives one from another, anew for each term.
         pixels = [v.opaque(v.offset(begin, v.element(v.offset(where, r)))) for r in range(rows)]
 
         def add_term(values: list[Any]) -> list[Any]:
-            offset, met, *chains = values
+            offset, met, soon, *chains = values
+            if asks:
+                v.prefetch_ahead(soon)
             at = v.element(offset)
             of_term = [v.load(v.offset(met, j * lanes)) for j in range(vectors)]
             extended = []
             for r, pixel in enumerate(pixels):
                 value = v.splat(v.offset(pixel, at))
                 extended += [v.fma(value, of_term[j], chains[r * vectors + j]) for j in range(vectors)]
-            return [v.offset(offset, 1), v.offset(met, weights_pitch), *extended]
+            return [v.offset(offset, 1), v.offset(met, weights_pitch), v.offset(soon, lanes), *extended]
 
-        carried = [v.integers(offsets), v.pointer(weights), *[v.zero] * (rows * vectors)]
-        chains = v.loop(terms, carried, add_term)[2:]
+        carried = [v.integers(offsets), v.pointer(weights), v.pointer(ahead), *[v.zero] * (rows * vectors)]
+        chains = v.loop(terms, carried, add_term)[3:]
         place = v.pointer(totals)
         rows_of = [v.offset(place, builder.mul(pitch, index(r))) for r in range(rows)]
         places = [v.offset(row, j * lanes) for row in rows_of for j in range(vectors)]
@@ -113,18 +116,23 @@ def _panel(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        source, positions, pixels, offsets, terms, weights, vectors, totals, pitch, extend = arguments
+        source, positions, pixels, offsets, terms, weights, vectors, totals, pitch, extend, *later = arguments
+        ahead, apart, last = later
         size = index(dtype.itemsize)
         weights_pitch = builder.mul(vectors, index(lanes))
 
         def run_tiles(height: int, width: int, times: Any, values: list[Any]) -> list[Any]:
             def run_tile(values: list[Any]) -> list[Any]:
-                where, to = values
+                where, to, soon = values
                 v.call(
-                    f"tile_{height}_{width}", source, where, offsets, terms, weights, weights_pitch, to, pitch, extend
-                )
+                    f"tile_{height}_{width}", source, where, offsets, terms, weights, weights_pitch, to, pitch, extend,
+                    soon,
+                )  # fmt: skip
                 down = builder.mul(builder.mul(pitch, size), index(height))
-                return [builder.add(where, index(8 * height)), builder.add(to, down)]
+                return [
+                    builder.add(where, index(8 * height)), builder.add(to, down),
+                    v.least(builder.add(soon, apart), last),
+                ]  # fmt: skip
 
             return v.loop(times, values, run_tile)
 
@@ -132,7 +140,7 @@ def _panel(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
             is_width = builder.zext(builder.icmp_signed("==", vectors, index(width)), vectors.type)
 
             def run_rows(width: int = width) -> list[Any]:
-                at, left = [positions, totals], pixels
+                at, left = [positions, totals, ahead], pixels
                 for height in tile_rows(row, width):
                     at = run_tiles(height, width, builder.sdiv(left, index(height)), at)
                     left = builder.srem(left, index(height))
@@ -215,7 +223,7 @@ def _pointers(v: Vectors, first: Any, pitch: Any) -> list[Any]:
     return found
 
 
-_call_panel = emitting.caller(10)
+_call_panel = emitting.caller(13)
 _call_land = emitting.caller(7)
 _call_pack = emitting.caller(6)
 _call_fill = emitting.caller(9)
@@ -224,13 +232,18 @@ _call_fill = emitting.caller(9)
 @kernel
 def add_panel(
     kernels: Any, source: Any, positions: Any, pixels: Any, offsets: Any, terms: Any, weights: Any, vectors: Any,
-    totals: Any, pitch: Any, extend: Any,
+    totals: Any, pitch: Any, extend: Any, ahead: Any, apart: Any, runs: Any,
 ) -> None:  # fmt: skip
     """totals[p*pitch + j] (+)= sum over t of source[positions[p] + offsets[t]] * weights[t, j], see `_tile`.
 
     A panel of so many vectors: weights are rows of them, totals are whole vectors. All but the counts are addresses.
+    Meanwhile the processor is asked for what is read after, from beyond the second-level cache: `runs` runs that begin
+    `apart` bytes from one another at `ahead`, a tile a run, and in a run a vector a term.
     """
-    _call_panel(kernels[PANEL], source, positions, pixels, offsets, terms, weights, vectors, totals, pitch, extend)
+    _call_panel(
+        kernels[PANEL], source, positions, pixels, offsets, terms, weights, vectors, totals, pitch, extend, ahead,
+        apart, ahead + (runs - 1) * apart,
+    )  # fmt: skip
 
 
 @kernel

@@ -137,7 +137,7 @@ def sum_pixels(
             pixel = 0
         add_panel(
             kernels, planes, positions.ctypes.data + 8 * row, here, offsets.ctypes.data, terms, panel, width // lanes,
-            sums, pitch, 1 if block > first else 0,
+            sums, pitch, 1 if block > first else 0, panel, 0, 1,
         )  # fmt: skip
     if extend == 1:
         _add(s, group, row, here, first_lane, channels, totals, width, target)

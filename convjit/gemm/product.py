@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ..runtime.compile import kernel, uncompiled
 from ..typing import DType
 from . import micro
+from .bands import band_count
 from .blocked import (
     PANEL_LANES,
     PANEL_OFFSETS,
@@ -70,18 +71,6 @@ def task_count(p: Product) -> Any:
     return p.groups * ((p.rows + p.chunk - 1) // max(p.chunk, 1)) * p.tiles
 
 
-@kernel
-def band_count(p: Product) -> Any:
-    """Bands an image."""
-    return (p.image_h + p.grid_h - 1) // max(p.grid_h, 1)
-
-
-# Planes of a band that stay in the second-level cache between filling and reading.
-_CACHED_BYTES = 1 << 19
-# A band takes 10 ms at most: at 25 multiplications a nanosecond, what float64 reaches.
-_BAND_MULTIPLICATIONS = 1 << 28
-# Bands a worker, to even out.
-_BANDS_A_WORKER = 4
 # Cycles on AVX-512 that packing takes for a run of neighbouring pixels, and for each of its vectors.
 RUN_CYCLES, VECTOR_CYCLES = 6, 3
 # What a tile of one, two or three vectors reaches of the multiply-add units: loads of `a` stand in the way.
@@ -111,25 +100,6 @@ def plan_product(
         batch, groups, rows, channels, taps, vertical.grid, horizontal.grid, image_h or vertical.grid,
         horizontal.padded, each, result, lanes, tiles, chunk, int(in_place),
     )  # fmt: skip
-
-
-def band_rows(axes: tuple[Axis, Axis], planes: int, batch: int, rows: int, terms: int, workers: int, size: int) -> int:
-    """Rows of the grid in a band, whose planes stay in a worker's cache; 0 where all planes are better filled first.
-
-    That is where images are read in place, and where bands would be few or consist of what they share. `rows` of
-    results, and `size` bytes an element.
-    """
-    vertical, horizontal = axes
-    line = planes * vertical.phases * horizontal.phases * horizontal.padded * size
-    shared = vertical.padded - vertical.grid
-    most = min(_CACHED_BYTES // max(line, 1) - shared, _BAND_MULTIPLICATIONS // max(rows * terms * horizontal.grid, 1))
-    if plane_elements(1, *axes) == 0 or most < min(vertical.grid, max(1, 2 * shared)):
-        return 0
-    bands = max(-(-vertical.grid // most), -(-_BANDS_A_WORKER * workers // batch) if workers > 1 else 1)
-    each = -(-vertical.grid // bands)
-    if bands > 1 and (each < 2 * shared or each * horizontal.grid < PANEL_LANES):
-        return 0
-    return each
 
 
 def _pays_in_place(axes: tuple[Axis, Axis], rows: int, dtype: DType) -> bool:

@@ -87,10 +87,17 @@ class Vectors:
 
     def prefetch(self, pointer: Any) -> None:
         """Ask for the cache line of an element that will be read and written soon."""
+        self._prefetch(pointer, is_written=1, locality=3)
+
+    def prefetch_ahead(self, pointer: Any) -> None:
+        """Ask for the cache line of an element that will be read later, into the second-level cache."""
+        self._prefetch(pointer, is_written=0, locality=2)
+
+    def _prefetch(self, pointer: Any, is_written: int, locality: int) -> None:
         void = ir.VoidType()
         place = self.builder.bitcast(pointer, self._vector.as_pointer())
         prefetch = self._function("llvm.prefetch.p0", void, [place.type, _INT32, _INT32, _INT32])
-        self.builder.call(prefetch, [place, *(ir.Constant(_INT32, n) for n in (1, 3, 1))])
+        self.builder.call(prefetch, [place, *(ir.Constant(_INT32, n) for n in (is_written, locality, 1))])
 
     def first(self, count: Any) -> Any:
         """A mask of the lanes below `count`, which may be negative or beyond the last lane."""

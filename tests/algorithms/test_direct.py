@@ -132,6 +132,22 @@ def test_drawn_problems(problem, seed, dtype):
     assert dx[0].tobytes() == dx[1].tobytes()
 
 
+@pytest.mark.parametrize("name", [*GRADIENTS, "weights of several packings"])
+def test_asking_for_weights_before_they_are_read_changes_no_bits(name, monkeypatch):
+    each = GRADIENTS.get(name, AWKWARD["weights of several packings"])
+    given_arrays = arrays(each, "float32")
+    wanted = conv2d(*given_arrays, **each.options, algorithm=REFERENCE)
+    of_gradient = conv2d_input_grad(wanted, given_arrays[1], each.image, **each.options, algorithm=REFERENCE)
+    monkeypatch.setattr(cutting, "_NEAR_BYTES", 0)
+    direct._set_up.cache_clear()
+    try:
+        assert_same(each, given_arrays, wanted)
+        dx = conv2d_input_grad(wanted, given_arrays[1], each.image, **each.options, algorithm=NAME)
+    finally:
+        direct._set_up.cache_clear()
+    assert dx.tobytes() == of_gradient.tobytes()
+
+
 @pytest.mark.parametrize("points", [1, 5, 48])
 @pytest.mark.parametrize("name", ["chunks of points", "bands", "stride of 2", "weights of several packings", "groups"])
 def test_chunks_of_any_size_give_the_same_bits(name, points, monkeypatch):

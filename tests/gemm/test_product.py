@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 from convjit import conv2d, conv2d_input_grad
 from convjit.algorithms import implicit, input_product
 from convjit.functional import calls
-from convjit.gemm import product
+from convjit.gemm import bands, product
 from convjit.runtime import threads
 from convjit.testing import Problem
 
@@ -52,14 +52,14 @@ def check(problem, dtype="float32"):
 @pytest.mark.parametrize("cached", [1000, 5000, 20000])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_bands_of_any_height(name, cached, workers, anew, monkeypatch):
-    monkeypatch.setattr(product, "_CACHED_BYTES", cached)
+    monkeypatch.setattr(bands, "_CACHED_BYTES", cached)
     monkeypatch.setattr(threads, "SERIAL_BELOW_NS", 0)
     monkeypatch.setattr(threads, "available", lambda: workers)
     check(PROBLEMS[name])
 
 
 def test_some_of_these_are_cut_into_bands(anew, monkeypatch):
-    monkeypatch.setattr(product, "_CACHED_BYTES", 5000)
+    monkeypatch.setattr(bands, "_CACHED_BYTES", 5000)
     from convjit.geometry import conv2d_geometry
 
     problem = PROBLEMS["3x3"]

@@ -50,7 +50,8 @@ def test_the_highest_tiles_keep_their_chains_in_registers(dtype):
 def test_the_widest_tiles_of_channels_keep_their_chains_in_registers(dtype):
     row = choose(*emitting.target()[::2])
     functions, vectors = direct_kernels.functions(np.dtype(dtype)), row.channel_vectors
-    hold_in_registers(functions, row, direct_kernels.most_rows(row, vectors), vectors)
+    for width in range(1, vectors + 1):
+        hold_in_registers(functions, row, direct_kernels.most_rows(row, width), width)
 
 
 def hold_in_registers(functions, row, rows, vectors):

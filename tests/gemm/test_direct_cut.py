@@ -1,0 +1,63 @@
+"""Asking for weights before they are read: all that are read next are asked for, block by block, and no others."""
+
+import numpy as np
+import pytest
+
+from convjit.algorithms import direct
+from convjit.gemm import direct as cutting
+from convjit.gemm import direct_kernels
+from convjit.gemm.summation import TERM_BLOCK
+from convjit.geometry import conv2d_geometry
+from convjit.runtime.compile import uncompiled
+
+F32 = np.dtype("float32")
+WEIGHT, OF_BLOCK = 1 << 40, 1 << 30
+
+
+def cut(channels, filters, kernel, *, workers=1, is_packed=False, is_gradient=False):
+    geometry = conv2d_geometry("test", (1, channels, 7, 7), (filters, channels, kernel, kernel), 1, kernel // 2, 1, 1)
+    return direct._set_up(geometry, workers, F32, is_packed, is_gradient).direct
+
+
+def asked(d, row, vectors, term, here=TERM_BLOCK):
+    kernels = direct_kernels.kernels(F32)
+    return uncompiled(cutting._read_next)(d, kernels, 0, row, vectors, WEIGHT, OF_BLOCK, term, here)
+
+
+def test_packed_weights_are_those_of_the_next_block():
+    d = cut(512, 512, 3, is_packed=True)
+    of_vector = TERM_BLOCK * direct_kernels.kernels(F32)[direct_kernels.LANES] * 4
+    assert asked(d, 0, 4, 0) == (OF_BLOCK + 4 * of_vector, of_vector, 4)
+
+
+def test_weights_as_they_are_are_a_share_of_each_channel_that_is_packed_next():
+    d = cut(512, 512, 3)
+    terms, width = 512 * 9, 4 * direct_kernels.kernels(F32)[direct_kernels.LANES]
+    assert d.together > TERM_BLOCK
+    found = []
+    for term in range(0, d.together, TERM_BLOCK):
+        ahead, apart, runs = asked(d, 64, 4, term)
+        found += [ahead + run * apart for run in range(runs)]
+    assert found[:width] == [WEIGHT + 4 * ((64 + row) * terms + d.together) for row in range(width)]
+
+
+def test_weights_of_a_gradient_are_a_share_of_each_filter_that_is_packed_next():
+    d = cut(512, 512, 3, is_gradient=True)
+    found = []
+    for term in range(0, d.together, TERM_BLOCK):
+        ahead, apart, runs = asked(d, 64, 4, term)
+        found += [ahead + run * apart for run in range(runs)]
+    first, filters = d.together // 9, d.together // 9
+    wanted = [WEIGHT + 4 * ((first + o) * 512 * 9 + 64 * 9) for o in range(filters)]
+    assert found[:filters] == wanted
+
+
+def test_after_the_last_terms_come_those_of_the_next_panel_for_one_worker():
+    alone, of_two = cut(512, 2048, 1), cut(512, 2048, 1, workers=2)
+    assert asked(alone, 0, 4, 0)[0] == WEIGHT + 4 * 4 * direct_kernels.kernels(F32)[direct_kernels.LANES] * 512
+    assert asked(of_two, 0, 4, 0) == (OF_BLOCK, 0, 1)
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_weights_that_are_near_are_not_asked_for(is_packed):
+    assert asked(cut(64, 64, 3, is_packed=is_packed), 0, 4, 0) == (OF_BLOCK, 0, 1)

@@ -44,7 +44,7 @@ def band_rows(
     """
     vertical, horizontal = axes
     grid, shared = vertical.grid, vertical.padded - vertical.grid
-    if plane_elements(1, *axes) == 0 or batch == 0:
+    if plane_elements(1, *axes) == 0 or batch * grid == 0:
         return 0
     line = planes * vertical.phases * horizontal.phases * horizontal.padded * size
     most = min(_CACHED_BYTES // max(line, 1) - shared, _BAND_MULTIPLICATIONS // max(rows * terms * horizontal.grid, 1))

@@ -3,7 +3,7 @@
 import pytest
 
 from convjit.gemm import bands
-from convjit.gemm.planes import forward_axes, plane_elements
+from convjit.gemm.planes import backward_axes, forward_axes, plane_elements
 from convjit.geometry import conv2d_geometry
 
 SIZES = [7, 14, 27, 28, 56, 224]
@@ -77,3 +77,10 @@ def test_bands_have_no_less_than_so_many_grid_points():
     assert 0 < rows_of(axes, 2) < 14
     assert rows_of(axes, 2, least=144) == 0
     assert rows_of(axes, 1, least=1000) == 14  # a whole image is not cut
+
+
+def test_nothing_is_cut_of_a_gradient_without_rows():
+    g = conv2d_geometry("test", (1, 9, 0, 5), (9, 9, 3, 3), 1, ((3, 3), (2, 1)), 1, 1)
+    axes = backward_axes(g)
+    assert axes[0].grid == 0
+    assert bands.band_rows(axes, 9, 1, 9, 81, 1, 8) == 0

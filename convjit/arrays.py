@@ -42,8 +42,10 @@ DTYPES: dict[DType, DTypeRow] = {
 def result_dtype(*arrays: Array) -> DType:
     """`np.result_type` of the arrays; bool counts as 0 and 1 and gives int64."""
     dtype: DType = arrays[0].dtype
-    if any(a.dtype != dtype for a in arrays):
-        dtype = np.result_type(*(a.dtype for a in arrays))
+    for array in arrays:  # a loop: most calls are of one dtype, and a generator takes as long as all of this
+        if array.dtype is not dtype:
+            dtype = np.result_type(*(a.dtype for a in arrays))
+            break
     return np.dtype("int64") if dtype.kind == "b" else dtype
 
 

@@ -19,6 +19,7 @@ from ..geometry import Geometry, Volume
 from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array, DType
+from . import kept
 from .calls import Call, decide
 from .slicing import run_volumes
 from .volumes import VolumeCall, decide_volume
@@ -167,8 +168,12 @@ def _run_slice(function: str, call: Call, crew: int, images: Array, others: list
     prepared = [arrays.ready(function, "an input", images, call.compute), *others]
     if call.is_pointwise:
         prepared, result = [_one_row(array) for array in prepared], _one_row(result)
-    workspaces = [aligned(allocate, function, s.name, s.shape, s.dtype) for s in call.spaces(crew)]
+    workspaces = kept.take(call) if crew == 1 else None
+    if workspaces is None:
+        workspaces = [aligned(allocate, function, s.name, s.shape, s.dtype) for s in call.spaces(crew)]
     call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
+    if crew == 1:
+        kept.put_back(call, workspaces)
 
 
 def _one_row(array: Array) -> Array:

@@ -6,7 +6,7 @@ Knows geometries, dtypes and numbers of workers; does not know arrays.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from .. import algorithms
 from ..algorithms import Operation, Packing, Space
 from ..algorithms.algorithm import PACKED_WEIGHT, work_ns, workspace_limit
 from ..geometry import Geometry
+from ..runtime.threads import SERIAL_BELOW_NS
 from ..typing import DType
+
+_SMALL_BYTES = 1 << 17
 
 
 class Call:
@@ -61,6 +64,11 @@ class Call:
             spaces = self.operation.workspace(self.geometry, workers, self.compute)
             self._spaces[workers] = tuple(space._replace(dtype=space.dtype or self.compute) for space in spaces)
         return self._spaces[workers]
+
+    @cached_property
+    def is_small(self) -> bool:
+        """Whether one worker runs it in so little space that the next call may as well find it."""
+        return self.nanoseconds < SERIAL_BELOW_NS and sum(map(space_bytes, self.spaces(1))) <= _SMALL_BYTES
 
     def limit(self) -> int:
         """Bytes that workspaces may take; one image may need more."""

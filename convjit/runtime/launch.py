@@ -28,8 +28,10 @@ def launch(driver: Driver, workers: int, tasks: int, nanoseconds: float, *argume
     Tasks are cut to take 20 ms at most, and workspaces made for `workers`, by the caller.
     """
     driver.used = True
-    if any(type(arguments[i]) is not np.ndarray for i in driver.records):
-        arguments = tuple(map(passed, arguments))
+    for i in driver.records:
+        if type(arguments[i]) is not np.ndarray:
+            arguments = tuple(map(passed, arguments))
+            break
     run = _serial if workers == 1 else _parallel
     if nanoseconds <= _CUT_ABOVE_NS:
         run(driver, workers, 0, tasks, arguments)

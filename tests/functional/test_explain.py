@@ -1,5 +1,7 @@
 """What `explain` says is what happens: the same choice, the same workspaces, and a share that can be believed."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from convjit import algorithms, conv2d, conv2d_backward, explain
 from convjit.algorithms import ALGORITHMS, algorithm
-from convjit.functional import bilinear, calls
+from convjit.functional import bilinear, calls, kept
 from convjit.runtime import memory
 from convjit.testing import conv2d_cases
 
@@ -28,6 +30,8 @@ def allocated(monkeypatch):
         return array
 
     monkeypatch.setattr(bilinear, "allocate", counted)
+    monkeypatch.setattr(kept, "CALLS", 0)
+    monkeypatch.setattr(kept, "_kept", OrderedDict())
     monkeypatch.setattr(memory, "ALIGNED_FROM", 1 << 62)  # what that adds, less than a cache line each, is not told
     return seen
 

@@ -10,6 +10,7 @@ import ctypes
 import mmap
 import random
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from trials import Finding, main
 
 import convjit
 from convjit.algorithms import winograd
-from convjit.functional import bilinear, columns, padding, pools, slicing
+from convjit.functional import bilinear, columns, kept, padding, pools, slicing
 from convjit.runtime import memory
 from convjit.testing import PADDING_MODES, reference_pads
 
@@ -313,6 +314,7 @@ def _everything_guarded(guarded: Guarded, workers: int) -> Iterator[None]:
     tables, positions = padding._tables, padding.positions_of_pixels
     with (
         mock.patch.object(memory, "_new", guarded.empty),
+        mock.patch.multiple(kept, CALLS=0, _kept=OrderedDict()),
         mock.patch.multiple(bilinear, np=numpy, workers=share),
         mock.patch.multiple(pools, np=numpy, workers=share),
         mock.patch.object(slicing, "workers", share),

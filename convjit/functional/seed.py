@@ -2,6 +2,7 @@
 
 Columns are `(C*KH*KW, OH*OW*N)`, the batch fastest. Source: E. Linder-Norén, "ML-From-Scratch" (MIT licence),
 `deep_learning/layers.py`, itself after Stanford's CS231n. New code is better served by `im2col` and `col2im`.
+Callable in `@njit` code, `output_shape` a literal where it is a name, `images_shape` a tuple, `cols` of two dimensions.
 """
 
 from __future__ import annotations

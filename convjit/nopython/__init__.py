@@ -10,7 +10,7 @@ allocation of the results. Everything behind the table is compiled once, for eve
 `record`           what a caller writes down of a call
 `refusals`         errors: a refused record is asked again of Python, which raises its own sentence
 `convolutions`,    entries that check a record, without dtypes
-`windows`
+`windows`, `seed`
 `products`,        entries that compute, one a dtype: they call the serial twins of the algorithms' drivers by address,
 `depthwise`,       the machine code that calls from Python run, hence the same bits
 `moving`

@@ -12,7 +12,7 @@ from numba import types
 
 from ..parsing import PADDING_NAMES, describe
 from .jobs import DTYPES
-from .rows import COUNTS, FLAG, INT, PADDING, PAIR, REAL, Array, Given, Row, Value
+from .rows import COUNTS, FLAG, IMAGES, INT, PADDING, PAIR, REAL, Array, Given, Row, Value
 
 _DTYPES = {getattr(types, dtype.name): dtype for dtype in DTYPES}
 
@@ -63,7 +63,9 @@ def _check_numbers(function: str, name: str, kind: Any, value: Value) -> None:
         needs = "a literal name, an int, a pair, or ((top, bottom), (left, right))"
         needs = needs if value.kind == PADDING else needs.removeprefix("a literal name, ")
     entries = entries_of(kind)
-    if entries is None:
+    if value.kind == IMAGES:
+        needs, sound = IMAGES, entries is not None and len(entries) == 4 and all(map(_is_int, entries))
+    elif entries is None:
         sound = _is_int(kind)
     else:
         sound = value.kind != INT and len(entries) in (1, 2)
@@ -129,7 +131,7 @@ def checked(row: Row, kinds: dict[str, Any]) -> tuple[Given, Any]:
     function = row.function.__name__
     dimensions = {name: _check_array(function, name, kinds[name], array) for name, array in row.arrays.items()}
     found = {name: kinds[name].dtype for name, array in row.arrays.items() if dimensions[name] and not array.integers}
-    if len(set(found.values())) != 1:
+    if row.arrays and len(set(found.values())) != 1:
         listed = ", ".join(f"{name} {dtype}" for name, dtype in found.items())
         raise TypeError(f"{function}: arrays must have one dtype in compiled code, got {listed}")
     chosen = {name: _check_value(function, name, kinds[name], value) for name, value in row.values.items()}
@@ -139,4 +141,4 @@ def checked(row: Row, kinds: dict[str, Any]) -> tuple[Given, Any]:
                 f"{function}: {name} must be {parameter.default!r} in compiled code, got {_shown(kinds[name])}"
             )
     grouped = "groups" in kinds and constant_of(kinds["groups"]) != (True, 1)
-    return Given(dimensions, chosen, grouped), _DTYPES[next(iter(found.values()))]
+    return Given(dimensions, chosen, grouped), _DTYPES[next(iter(found.values()), types.float64)]

@@ -62,6 +62,20 @@ def _copy(address: Any, zero: Any) -> Any:
     return 0
 
 
+def _widen(address: Any, zero: Any) -> Any:
+    """The same into float64, of numbers."""
+    r = array_at(address, (10,), 0)
+    shape = (r[1], r[2], r[3], r[4])
+    source = strided_at(r[0], shape, (r[5], r[6], r[7], r[8]), zero)
+    target = array_at(r[9], shape, 0.0)
+    for i in range(r[1]):
+        for j in range(r[2]):
+            for k in range(r[3]):
+                for m in range(r[4]):
+                    target[i, j, k, m] = source[i, j, k, m]
+    return 0
+
+
 @routine
 def _shown(mode: Any, size: Any, before: Any, after: Any) -> Any:
     """As `algorithms.padding.source_indices`."""
@@ -221,6 +235,7 @@ def _twins_for(dtype: Any, called: tuple[int, ...]) -> tuple[Any, ...]:
 
 
 COPY = _of_bits(_copy)
+WIDEN = _of_numbers(_widen)
 PAD = _of_bits(_pad_planes, _PAD)
 PAD_BACKWARD = _of_numbers(_pad_planes_backward, _PAD_BACKWARD)
 IM2COL = _of_bits(_unfold, _IM2COL)

@@ -22,7 +22,7 @@ from ..runtime.entries import DIGEST, Entry, Stamp, emit_call, emit_row
 from . import record, refusals
 from .checks import checked, constant_of, entries_of
 from .refusals import Refused
-from .rows import REAL, ROWS, Row, Value
+from .rows import IMAGES, REAL, ROWS, Row, Value
 
 _INT64 = ir.IntType(64)
 
@@ -73,6 +73,8 @@ class _Writer:
             form, numbers = record.NAME, [PADDING_NAMES.index(constant)] * 4
         elif wanted.kind == REAL:
             form, numbers = record.NUMBERS, [self._bits(kind, value, dtype)] * 4
+        elif wanted.kind == IMAGES:
+            form, numbers = record.FOUR, [self._int(*each) for each in self._entries(kind, value) or []]
         else:
             form, numbers = self._numbers(kind, value)
         self.write(at + record.FORM, form)
@@ -176,7 +178,7 @@ class _Call:
         self.chosen = {name: kinds[name].literal_value for name, value in row.values.items() if value.choices}
         words = {name: row.values[name].choices[place] for name, place in self.chosen.items()}
         given, self.dtype = checked(row, {**kinds, **words})
-        real = getattr(types, self.dtype.name)
+        real = types.float64 if row.widens else getattr(types, self.dtype.name)
         self.results = [
             types.Array(types.int64 if i in row.integers else real, n, "C") if n else types.none
             for i, n in enumerate(row.results(given))
@@ -203,7 +205,7 @@ def {function}({parameters}):
         refused, results = instructions({given})
         if refused != 0:
             raise Refused(refused, "{function}")
-        return results
+        return {returned}
     return {function}
 """
 
@@ -228,7 +230,7 @@ def _register(row: Row) -> None:
         function=row.function.__name__, names=", ".join(names), parameters=", ".join(written),
         chosen="; ".join(f"place_of_{name} = chosen[{name!r}]" for name in choices),
         given=", ".join(f"place_of_{name}" if name in choices else name for name in names),
-        pairs=", ".join(f"{name}={name}" for name in names),
+        pairs=", ".join(f"{name}={name}" for name in names), returned=row.returned,
     )  # fmt: skip
     exec(compile(text, f"<convjit.{row.function.__name__} in compiled code>", "exec"), known)
     known["instructions"] = intrinsic(prefer_literal=True)(known["typed"])

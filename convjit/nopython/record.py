@@ -42,6 +42,8 @@ ENTRIES = VALUES + OF_VALUE * MOST_VALUES
 
 # Forms of a value; those from `NUMBERS` on say how numbers were nested, for messages.
 NONE, NAME, NUMBERS = 0, 1, 2
+# Four numbers in a row.
+FOUR = 99
 
 # Results and workspaces of more bytes than this fit nowhere.
 MOST_BYTES = 1 << 46
@@ -100,6 +102,8 @@ def value_of(form: int, numbers: list[int]) -> Any:
     """The value as the caller wrote it."""
     if form == NUMBERS:
         return numbers[0]
+    if form == FOUR:
+        return tuple(numbers)
     code = form - NUMBERS - 1
     sides = [code % 9 // 3, code % 3][-1 - code // 9 :]
     return tuple(numbers[2 * i] if side == 0 else tuple(numbers[2 * i : 2 * i + side]) for i, side in enumerate(sides))

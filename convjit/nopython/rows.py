@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from .. import functional
 from ..algorithms.padding import PADDING_MODES
 from ..runtime.entries import Entry
-from . import convolutions, depthwise, moving, products, windows
+from . import convolutions, depthwise, moving, products, seed, windows
 
 
 class Given(NamedTuple):
@@ -32,8 +32,9 @@ class Array(NamedTuple):
     integers: bool = False
 
 
-# How values are given: ints; a pair also as an int; counts also as two pairs; padding also as a name.
+# How values are given: ints; a pair also as an int; counts also as two pairs; padding also as a name; images as four.
 INT, PAIR, COUNTS, PADDING, FLAG, REAL = "an int", "an int or a pair of ints", "counts", "padding", "a bool", "real"
+IMAGES = "(N, C, H, W), four ints,"
 
 
 class Value(NamedTuple):
@@ -57,6 +58,8 @@ class Row(NamedTuple):
     computing: Callable[[Given], list[dict[Any, Entry]]]
     # Results that are int64, by place.
     integers: tuple[int, ...] = ()
+    widens: bool = False  # whether real results are float64 whatever comes in
+    returned: str = "results"  # what becomes of them
 
 
 _IMAGES = Array((3, 4), "(N, C, H, W) or (C, H, W)")
@@ -181,5 +184,25 @@ ROWS = (
         functional.col2im, {"columns": _COLUMNS}, {"image_size": _PAIR, "kernel_size": _PAIR, **_WINDOW},
         lambda given: (given.dimensions["columns"] + 1,), windows.COL2IM,
         lambda given: [moving.COL2IM, moving.COPY],
+    ),
+    Row(
+        functional.determine_padding, {}, {"filter_shape": _PAIR, "output_shape": Value(PADDING)},
+        lambda given: (2,), seed.DETERMINE_PADDING, lambda given: [], integers=(0,),
+        returned="((results[0, 0], results[0, 1]), (results[1, 0], results[1, 1]))",
+    ),
+    Row(
+        functional.get_im2col_indices, {},
+        {"images_shape": Value(IMAGES), "filter_shape": _PAIR, "padding": Value(PADDING), "stride": _PAIR},
+        lambda given: (2, 2, 2), seed.GET_IM2COL_INDICES, lambda given: [], integers=(0, 1, 2),
+    ),
+    Row(
+        functional.image_to_column, {"images": Array((4,), "(N, C, H, W)")},
+        {"filter_shape": _PAIR, "stride": _PAIR, "output_shape": Value(PADDING)}, lambda given: (2,),
+        seed.IMAGE_TO_COLUMN, lambda given: [moving.IM2COL, moving.COPY],
+    ),
+    Row(
+        functional.column_to_image, {"cols": Array((2,), "(C*KH*KW, OH*OW*N)")},
+        {"images_shape": Value(IMAGES), "filter_shape": _PAIR, "stride": _PAIR, "output_shape": Value(PADDING)},
+        lambda given: (4,), seed.COLUMN_TO_IMAGE, lambda given: [moving.WIDEN, seed.FOLDED], widens=True,
     ),
 )  # fmt: skip

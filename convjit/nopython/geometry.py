@@ -14,7 +14,7 @@ from ..runtime.options import routine
 from .record import FIRST, FORM, NAME, NONE, SECOND, of_value
 
 # Names are their places in `geometry.PADDING_NAMES` and `algorithms.padding.PADDING_MODES`.
-_VALID, _SAME, _SAME_UPPER, _SAME_LOWER, _FULL = range(5)
+_VALID, _SAME, SAME_UPPER, SAME_LOWER, _FULL = range(5)
 CONSTANT, EDGE, REFLECT, SYMMETRIC, WRAP = range(5)
 
 
@@ -43,7 +43,7 @@ def _axis_padding(r: Any, at: Any, axis: Any, reach: Any, size: Any, stride: Any
     else:
         total = max(0, ((size + stride - 1) // stride - 1) * stride + reach + 1 - size)
     less = total // 2
-    return (less, total - less) if name == _SAME_UPPER else (total - less, less)
+    return (less, total - less) if name == SAME_UPPER else (total - less, less)
 
 
 @routine

@@ -48,32 +48,32 @@ def extremes(address: Any, count: Any) -> Any:
     return least, largest
 
 
-def _copy(address: Any, zero: Any) -> Any:
-    """result[i, j, k, l] = a[i, j, k, l]; the job: address, extents, strides, the result's address."""
+@routine
+def _copy_as(address: Any, zero: Any, wanted: Any) -> Any:
+    """result[i, j, k, l] = a[i, j, k, l]; the job: address, extents, strides, the result's address.
+
+    `a` has the dtype of `zero`, the result that of `wanted`.
+    """
     r = array_at(address, (10,), 0)
     shape = (r[1], r[2], r[3], r[4])
     source = strided_at(r[0], shape, (r[5], r[6], r[7], r[8]), zero)
-    target = array_at(r[9], shape, zero)
+    target = array_at(r[9], shape, wanted)
     for i in range(r[1]):
         for j in range(r[2]):
             for k in range(r[3]):
                 for m in range(r[4]):
                     target[i, j, k, m] = source[i, j, k, m]
     return 0
+
+
+def _copy(address: Any, zero: Any) -> Any:
+    """A C-contiguous copy."""
+    return _copy_as(address, zero, zero)
 
 
 def _widen(address: Any, zero: Any) -> Any:
-    """The same into float64, of numbers."""
-    r = array_at(address, (10,), 0)
-    shape = (r[1], r[2], r[3], r[4])
-    source = strided_at(r[0], shape, (r[5], r[6], r[7], r[8]), zero)
-    target = array_at(r[9], shape, 0.0)
-    for i in range(r[1]):
-        for j in range(r[2]):
-            for k in range(r[3]):
-                for m in range(r[4]):
-                    target[i, j, k, m] = source[i, j, k, m]
-    return 0
+    """The same in float64."""
+    return _copy_as(address, zero, 0.0)
 
 
 @routine

@@ -11,7 +11,7 @@ from ..runtime.entries import Entry, array_at
 from ..runtime.options import routine
 from . import moving
 from .arguments import _COPY_32, _COPY_64, call_of_size, dense, room_for, slots
-from .geometry import pads_of, pair, window_geometry
+from .geometry import SAME_LOWER, SAME_UPPER, pads_of, pair, window_geometry
 from .jobs import DTYPES, address_of, job_of
 from .record import (
     ADDRESS,
@@ -52,8 +52,7 @@ def _window(r: Any, filter_at: Any, stride_at: Any, padding_at: Any, n: Any, c: 
     sound, kernel_h, kernel_w = pair(r, filter_at, 1)
     sound = sound and min(min(n, c), min(h, w)) >= 0 and max(max(n, c), max(h, w)) <= LARGEST
     ok, g = window_geometry(r, n, c, h, w, c, kernel_h, kernel_w, max(c, 1), stride_at, padding_at, _ONE, False)
-    ok = ok and sound and fits(c * kernel_h, kernel_w, g.out_h, g.out_w, 8 * max(n, 1))
-    return ok, g
+    return ok and sound and fits(c * kernel_h, kernel_w, g.out_h, g.out_w, 8), g
 
 
 @routine
@@ -67,7 +66,9 @@ def _determine_padding(address: Any) -> Any:
     """filter_shape, output_shape; one result, ((top, bottom), (left, right))."""
     r = record_at(address)
     sound, kernel_h, kernel_w = pair(r, 0, 1)
-    if not sound or r[of_value(1) + FORM] != NAME or r[of_value(1) + FIRST] in (2, 3):  # which need an image's size
+    if (
+        not sound or r[of_value(1) + FORM] != NAME or r[of_value(1) + FIRST] in (SAME_UPPER, SAME_LOWER)
+    ):  # which need an image's size
         return refuse(r)
     ok, top, bottom, left, right = pads_of(r, 1, kernel_h, kernel_w, 1, 1, 1, 1, 0, 0, False)
     if not (set_result(r, 0, 1, 1, 2, 2) and ok):
@@ -112,7 +113,7 @@ def _image_to_column(address: Any) -> Any:
     if not ok:
         return refuse(r)
     rows, positions = c * g.kernel_h * g.kernel_w, g.out_h * g.out_w
-    if not set_result(r, 0, 1, 1, rows, positions * n):
+    if not (fits(n, rows, positions, 1, 8) and set_result(r, 0, 1, 1, rows, positions * n)):
         return refuse(r)
     if r[PHASE] == PLAN or n * rows * positions == 0:
         return 0
@@ -138,7 +139,8 @@ def _column_to_image(address: Any) -> Any:
         return refuse(r)
     rows, positions = c * g.kernel_h * g.kernel_w, g.out_h * g.out_w
     _, _, height, width = shape_of(r, 0)
-    if not (set_result(r, 0, n, c, h, w) and height == rows and width == positions * n):
+    ok = fits(n, rows, positions, 1, 8) and height == rows and width == positions * n
+    if not (set_result(r, 0, n, c, h, w) and ok):
         return refuse(r)
     if r[PHASE] == PLAN or n * c * h * w == 0:
         return 0

@@ -86,6 +86,11 @@ def test_nothing(shape):
     assert_same(called("get_im2col_indices", **at), convjit.get_im2col_indices(**at))
 
 
+def test_indices_do_not_depend_on_the_batch():
+    at = {"images_shape": (1 << 30, 64, 40, 40), "filter_shape": 3, "padding": 1}
+    assert_same(called("get_im2col_indices", **at), convjit.get_im2col_indices(**at))
+
+
 COLS, SHAPE = np.ones((4, 9)), (1, 1, 4, 4)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .layouts import CHANNELS_FIRST, Layout
 from .parsing import describe
 from .runtime.launch import in_pieces
 from .runtime.memory import allocate
@@ -95,16 +96,13 @@ def _converted(function: str, name: str, value: Any) -> Array:
     return np.asarray(array)
 
 
-_SHAPES = {1: "(N, C, L) or (C, L)", 2: "(N, C, H, W) or (C, H, W)", 3: "(N, C, D, H, W) or (C, D, H, W)"}
-
-
-def as_images(function: str, name: str, array: Array, rank: int = 2) -> Array:
+def as_images(function: str, name: str, array: Array, rank: int = 2, layout: Layout = CHANNELS_FIRST) -> Array:
     """One unbatched image `(C, H, W)` becomes a batch of one; so does one of another rank."""
     if array.ndim == rank + 2:
         return array
     if array.ndim == rank + 1:
         return array[None]
-    raise ValueError(f"{function}: expected {name} of shape {_SHAPES[rank]}, got shape {array.shape}")
+    raise ValueError(f"{function}: expected {name} of shape {layout.of_images(rank)}, got shape {array.shape}")
 
 
 def shaped(function: str, name: str, array: Array, shape: tuple[int, ...]) -> Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .layouts import CHANNELS_FIRST, Layout
 from .parsing import AXES, LARGEST, Pads, Sizes, Window, as_padding, as_positive, as_window, by
 
 __all__ = ["Convolution", "Depth", "Geometry", "Volume", "conv2d_geometry", "conv_geometry", "pooling_geometry"]
@@ -237,10 +238,11 @@ def conv_geometry(
     padding: Any,
     dilation: Any,
     groups: Any,
+    layout: Layout = CHANNELS_FIRST,
 ) -> Convolution:
     """The record of a convolution, or a `ValueError` that names what does not fit.
 
-    `x_shape` is the batched shape `(N, C, H, W)`, and says how many dimensions there are.
+    `x_shape` is the batched shape `(N, C, H, W)`, and says how many dimensions there are; errors show it in `layout`.
     """
     rank = len(x_shape) - 2
     check_weight_rank(function, weight_shape, rank)
@@ -260,7 +262,7 @@ def conv_geometry(
     if group_channels * groups != channels:
         raise ValueError(
             f"{function}: weight expects {group_channels * groups} input channels (groups={groups}), but x has "
-            f"{channels}: x {x_shape}, weight {weight_shape}"
+            f"{channels}: x {layout.lying(x_shape)}, weight {weight_shape}"
         )
     window = as_window(function, tuple(kernel), stride, dilation, rank)
     pads = as_padding(function, padding, window, tuple(image))
@@ -329,14 +331,14 @@ def check_same_shape(function: str, name: str, got: Sizes, needed: Sizes, why: s
         raise ValueError(f"{function}: {name} must have shape {needed} ({why}), got {got}")
 
 
-def check_led_to(function: str, got: Sizes, problem: Convolution) -> None:
+def check_led_to(function: str, got: Sizes, problem: Convolution, layout: Layout = CHANNELS_FIRST) -> None:
     """Refuse a gradient `(N, O, OH, OW)` that no input of this size leads to, and say which sizes would."""
     if got == problem.y_shape:
         return
     if got[1] != problem.out_channels:
         raise ValueError(
             f"{function}: grad_output must have {problem.out_channels} channels, as weight {problem.weight_shape} has, "
-            f"got {got}"
+            f"got {layout.lying(got)}"
         )
     window, ranges = problem.window, []
     for axis, name in enumerate(AXES[problem.rank]):
@@ -345,6 +347,6 @@ def check_led_to(function: str, got: Sizes, problem: Convolution) -> None:
         ranges.append(f"{name}s {least}" if stride == 1 else f"{name}s {least}..{least + stride - 1}")
     *most, last = ranges
     raise ValueError(
-        f"{function}: input_size {problem.in_size} gives an output of {problem.out_size}, but grad_output {got} "
-        f"is of {got[2:]}, which comes from {', '.join(most)}{' and ' if most else ''}{last}"
+        f"{function}: input_size {problem.in_size} gives an output of {problem.out_size}, but grad_output "
+        f"{layout.lying(got)} is of {got[2:]}, which comes from {', '.join(most)}{' and ' if most else ''}{last}"
     )

@@ -28,6 +28,7 @@ LAYERS = (
     ("arrays",),
     ("runtime",),
     ("geometry",),
+    ("layouts",),
     ("parsing",),
     ("progress", "typing"),
 )

@@ -11,8 +11,9 @@ from ..geometry import Geometry
 from ..typing import DType
 from . import depthwise, direct, implicit, reference, winograd
 from .algorithm import Algorithm, Cut, Operation, Packing, Space
+from .turning import turned
 
-__all__ = ["ALGORITHMS", "Algorithm", "Cut", "Operation", "Packing", "Space", "check_name", "choose"]
+__all__ = ["ALGORITHMS", "Algorithm", "Cut", "Operation", "Packing", "Space", "check_name", "choose", "operation_of"]
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     winograd.ALGORITHM,
@@ -37,7 +38,17 @@ def check_name(function: str, name: object) -> None:
         raise ValueError(f"{function}: algorithm must be one of {', '.join(map(repr, known))}, got {name!r}")
 
 
-def choose(function: str, name: object, geometry: Geometry, dtype: DType, operation: str) -> Operation:
+def operation_of(row: Algorithm, operation: str, channels_last: bool = False) -> Operation | None:
+    """An operation of a row; with `channels_last` of images that lie so: its own, or the one that turns them."""
+    found = row.operation(operation)
+    if found is None or not channels_last:
+        return found
+    return found.channels_last or turned(operation, found)
+
+
+def choose(
+    function: str, name: object, geometry: Geometry, dtype: DType, operation: str, channels_last: bool = False
+) -> Operation:
     """The operation of the first row that takes the problem, or of the named one.
 
     A named row that does not have the operation, or whose operation declines, leaves it to "auto".
@@ -48,13 +59,13 @@ def choose(function: str, name: object, geometry: Geometry, dtype: DType, operat
         reason = row.declines(geometry, dtype)
         if reason is not None:
             raise ValueError(f"{function}: algorithm {name!r} cannot run here: {reason}")
-        found = row.operation(operation)
+        found = operation_of(row, operation, channels_last)
         if found is not None and found.declines(geometry, dtype) is None:
             return found
     rows = (row for row in ALGORITHMS if row.keeps_promises or name == "fastest")
     return next(
         found
         for row in rows
-        if (found := row.operation(operation)) is not None
+        if (found := operation_of(row, operation, channels_last)) is not None
         and (row.declines(geometry, dtype) or found.passes_over(geometry, dtype)) is None
     )

@@ -95,22 +95,55 @@ def _sum_channels(task: Any, worker: Any, first: Any, stop: Any, kernels: Any, d
         db[o + j] = value((count, block[j], total[j], result[j]))
 
 
+@driver
+def _sum_lanes(task: Any, worker: Any, first: Any, stop: Any, dy: Any, db: Any, sums: Any) -> None:
+    """The same for a vector of channels that lie side by side: `dy` is (N, pixels, O)."""
+    lanes = sums.shape[2]
+    _, pixels, channels = dy.shape
+    o = task * lanes
+    here = min(lanes, channels - o)
+    block, total, result = sums[worker, 0], sums[worker, 1], sums[worker, 2]
+    for j in range(lanes):
+        block[j] = 0
+    for j in range(here if first > 0 else 0):
+        result[j] = db[o + j]
+    count = first
+    n, p = first // pixels, first % pixels
+    while count < stop:
+        if count > first and count % TERM_BLOCK == 0:
+            for j in range(here):
+                total[j], result[j] = fold(count, block[j], total[j], result[j])
+                block[j] = 0
+        run = min(pixels - p, TERM_BLOCK - count % TERM_BLOCK, stop - count)
+        for q in range(p, p + run):
+            for j in range(here):
+                block[j] += dy[n, q, o + j]
+        count += run
+        p += run
+        if p == pixels:
+            p = 0
+            n += 1
+    for j in range(here):
+        db[o + j] = value((count, block[j], total[j], result[j]))
+
+
 def sums_shape(workers: int, dtype: DType) -> tuple[int, int, int]:
     """The room that `bias_grad` needs."""
     return workers, 3, lanes_of(dtype)
 
 
-def bias_grad(workers: int, dy: Any, db: Any, sums: Any) -> None:
-    """Sum `dy` (N, O, pixels) into `db` (O,)."""
-    batch, channels, pixels = dy.shape
-    terms = batch * pixels
+def bias_grad(workers: int, dy: Any, db: Any, sums: Any, *, channels_last: bool = False) -> None:
+    """Sum `dy` (N, O, pixels), or with `channels_last` (N, pixels, O), into `db` (O,)."""
+    channels = len(db)
+    terms = dy.size // max(channels, 1)
     if terms == 0:
         db[...] = 0
     for first in range(0, terms, _TERMS_TOGETHER):
         stop = min(terms, first + _TERMS_TOGETHER)
-        elements = (stop - first) * channels
-        if COMPILED:
-            tasks = -(-channels // sums.shape[2])
+        elements, tasks = (stop - first) * channels, -(-channels // sums.shape[2])
+        if channels_last:
+            launch(_sum_lanes, workers, tasks, elements / 4, first, stop, dy, db, sums)
+        elif COMPILED:
             launch(_sum_channels, workers, tasks, elements / 4, first, stop, kernels_of(dy.dtype), dy, db, sums)
         else:
             launch(_bias_grad, workers, -(-channels // _CHANNELS), elements, first, stop, dy, db)

@@ -1,6 +1,7 @@
 """Direct convolution: lanes are channels of the result, pixels are read in place, weights are packed.
 
-Outputs, and input gradients of stride 1: these are outputs of a convolution of the output gradient.
+Outputs, and input gradients of stride 1: these are outputs of a convolution of the output gradient. Images may have
+their channels first or last: they are read by strides, and results of either layout are written as they lie.
 
 Knows when that pays, and workers and workspaces; does not know how a panel is computed.
 """
@@ -24,6 +25,7 @@ from ..gemm.direct import (
 from ..gemm.direct_kernels import kernels as direct_kernels
 from ..gemm.estimate import direct_share
 from ..gemm.micro import kernels as kernels_of
+from ..gemm.pixels import pixel_axes, pixel_steps, plane_steps
 from ..gemm.planes import Axis, Planes, backward_axes, forward_axes, plane_elements, term_offsets
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
@@ -32,9 +34,10 @@ from ..runtime.launch import launch
 from ..runtime.options import COMPILED
 from ..simd import isa
 from ..typing import Array, DType
-from . import implicit, input_product
+from . import implicit
 from .algorithm import INDICES, PACKED_WEIGHT, Algorithm, Cut, Operation, Packing, Space, work_ns
-from .filling import cut_into_bands, fill_planes, source_of_band
+from .filling import as_planes, cut_into_bands, fill_planes, source_of_band
+from .turning import turned
 
 
 @driver
@@ -63,7 +66,7 @@ def _multiply_band(
     """The same for a band of rows of an image, whose planes are the worker's."""
     bands, tasks = band_count(d), d.groups * d.panels * d.chunks
     n, origin = task // bands, task % bands * d.grid_h
-    source = source_of_band(n, origin, fills, f, inside, images, planes[worker])
+    source = source_of_band(n, origin * d.origin_step, fills, f, inside, images, planes[worker])
     for each in range(n * tasks, (n + 1) * tasks):
         multiply_points(
             d, each, origin, kernels, weight.ctypes.data, offsets, bias, source, results.ctypes.data,
@@ -85,19 +88,29 @@ class _Setup(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _set_up(g: Geometry, workers: int, dtype: DType, is_packed: bool, is_gradient: bool = False) -> _Setup:
+def _set_up(
+    g: Geometry, workers: int, dtype: DType, is_packed: bool, is_gradient: bool = False, channels_last: bool = False
+) -> _Setup:
+    rows, channels, result_h, stride = g.out_channels, g.in_channels, g.out_h, (g.stride_h, g.stride_w)
     if is_gradient:
-        axes, rows, channels, result_h = backward_axes(g), g.in_channels, g.out_channels, g.in_h
+        rows, channels, result_h, stride = channels, rows, g.in_h, (1, 1)
+    of_group, planes, step = channels // g.groups, channels, 1
+    if channels_last:
+        axes, planes, step = pixel_axes(g, is_gradient), 1, stride[0]
     else:
-        axes, rows, channels, result_h = forward_axes(g), g.out_channels, g.in_channels, g.out_h
-    terms = channels // g.groups * g.kernel_h * g.kernel_w
+        axes = backward_axes(g) if is_gradient else forward_axes(g)
+    terms = of_group * g.kernel_h * g.kernel_w
     each = 0  # where pixels are few: workers share the weights, of which each packs and reads its own part
     if workers == 1 or g.batch * axes[0].grid * axes[1].grid > MOST_POINTS:
-        each = band_rows(axes, channels, g.batch, rows, terms, workers, dtype.itemsize)
-    bands = cut_into_bands(axes, each, g.batch, channels, workers)
+        each = band_rows(axes, planes, g.batch, rows, terms, workers, dtype.itemsize, step=step)
+    bands = cut_into_bands(axes, each, g.batch, planes, workers, step)
+    steps = plane_steps(bands.axes, g.groups, of_group)
+    if channels_last:
+        steps = pixel_steps(bands.axes, g.groups, of_group, stride)
     d = plan_direct(
-        bands.axes, g.batch, g.groups, rows // g.groups, channels // g.groups, result_h * axes[1].grid, bands.crew,
-        dtype, result_h, is_packed=is_packed, is_gradient=is_gradient,
+        bands.axes, steps, g.batch, g.groups, rows // g.groups, of_group,
+        0 if channels_last else result_h * axes[1].grid, bands.crew, dtype, result_h, is_packed=is_packed,
+        is_gradient=is_gradient,
     )  # fmt: skip
     widest = -(-d.vectors // d.panels) * isa.here().vector_bytes // dtype.itemsize
     spaces = (
@@ -108,35 +121,101 @@ def _set_up(g: Geometry, workers: int, dtype: DType, is_packed: bool, is_gradien
     )
     tasks = g.batch * (d.bands if bands.by_band else d.tasks)
     records = passed(d), passed(bands.record)
-    offsets = term_offsets(*bands.axes, channels // g.groups)
+    offsets = term_offsets(*bands.axes, of_group, steps.channel)
     return _Setup(d, bands.axes, bands.inside, offsets, bands.by_band, tasks, spaces, records)
 
 
-def _packed_space(g: Geometry, dtype: DType) -> Space:
-    terms = g.in_channels // g.groups * g.kernel_h * g.kernel_w
-    return Space((packed_elements(g.groups, g.out_channels // g.groups, terms, dtype),), name=PACKED_WEIGHT)
+class _Way(NamedTuple):
+    """One of four ways: outputs or input gradients, of images with their channels first or last."""
 
+    is_gradient: bool
+    channels_last: bool
 
-def _packed_gradient_space(g: Geometry, dtype: DType) -> Space:
-    terms = g.out_channels // g.groups * g.kernel_h * g.kernel_w
-    return Space((packed_elements(g.groups, g.in_channels // g.groups, terms, dtype),), name=PACKED_WEIGHT)
+    def set_up(self, g: Geometry, workers: int, dtype: DType, is_packed: bool) -> _Setup:
+        return _set_up(g, workers, dtype, is_packed, self.is_gradient, self.channels_last)
 
+    def packed_space(self, g: Geometry, dtype: DType) -> Space:
+        """Of the weight that is packed."""
+        rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+        if self.is_gradient:
+            rows, channels = channels, rows
+        terms = channels * g.kernel_h * g.kernel_w
+        return Space((packed_elements(g.groups, rows, terms, dtype),), name=PACKED_WEIGHT)
 
-def _spaces(setup: _Setup, packed: Space) -> tuple[Space, ...]:
-    """Those of a call that is given a weight as it is."""
-    return packed if setup.direct.together == 0 else Space((0,), name=PACKED_WEIGHT), *setup.spaces
+    def workspace(self, g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
+        """Those of a call that is given a weight as it is."""
+        setup, packed = self.set_up(g, workers, dtype, False), self.packed_space(g, dtype)
+        return packed if setup.direct.together == 0 else Space((0,), name=PACKED_WEIGHT), *setup.spaces
 
+    def packed_workspace(self, g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
+        """Those of a call that is given a packed weight."""
+        return self.set_up(g, workers, dtype, True).spaces
 
-def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    return _spaces(_set_up(g, workers, dtype, False), _packed_space(g, dtype))
+    def run(self, workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, packed: Any, *spaces: Any) -> None:
+        """Outputs of a weight as it is, which is packed first unless tasks do that."""
+        self._run_given(workers, g, x, weight, bias, y, packed, *spaces)
 
+    def run_gradient(self, workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, packed: Any, *spaces: Any) -> None:
+        """The same of an input gradient."""
+        self._run_given(workers, g, dy, weight, weight.reshape(-1)[:0], dx, packed, *spaces)
 
-def _gradient_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    return _spaces(_set_up(g, workers, dtype, False, True), _packed_gradient_space(g, dtype))
+    def _run_given(
+        self, workers: int, g: Geometry, images: Any, weight: Any, bias: Any, results: Any, packed: Any, *spaces: Any
+    ) -> None:
+        setup, flat = self.set_up(g, workers, results.dtype, False), weight.reshape(-1)
+        if setup.direct.together == 0:
+            _pack_all(workers, setup.direct, flat, packed)
+            flat = packed.view()
+            flat.flags.writeable = False  # as that of a plan: all run one compiled function
+        self._multiply_all(workers, g, setup, images, flat, bias, results, *spaces)
 
+    def run_packed(self, workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *spaces: Any) -> None:
+        """Outputs of a packed weight."""
+        self._multiply_all(workers, g, self.set_up(g, workers, y.dtype, True), x, packed, bias, y, *spaces)
 
-def _packed_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    return _set_up(g, workers, dtype, True).spaces
+    def _multiply_all(
+        self, workers: int, g: Geometry, s: _Setup, images: Any, weight: Any, bias: Any, results: Any, totals: Any,
+        positions: Any, space: Any, planes: Any,
+    ) -> None:  # fmt: skip
+        if self.channels_last:
+            images = as_planes(images)
+        ours = direct_kernels(results.dtype), weight, s.offsets, bias
+        direct, f = s.records
+        if s.by_band:
+            launch(
+                _multiply_band, workers, s.tasks, work_ns(g), direct, f, s.inside, kernels_of(results.dtype), *ours,
+                images, results, totals, positions, space, planes,
+            )  # fmt: skip
+            return
+        source = fill_planes(workers, s.axes, images, planes)
+        launch(_multiply, workers, s.tasks, work_ns(g), direct, *ours, source, results, totals, positions, space)
+
+    def cut(self, g: Geometry, workers: int, dtype: DType) -> Cut:
+        """Panels of channels, grid points and bands."""
+        s = self.set_up(g, workers, dtype, False)
+        d = s.direct
+        bands = f", bands of {d.grid_h} rows" if s.by_band else ""
+        panels = f"panels of {-(-d.rows // d.panels)} channels, {d.points} pixels at once"
+        filled = plane_elements(1 if self.channels_last else d.groups * d.channels, *s.axes)
+        share = direct_share(d, filled, s.tasks, workers, dtype)
+        return Cut(f"in place, {panels}{bands}; tasks: {s.tasks}", share)
+
+    def yields(self, g: Geometry, dtype: DType) -> str | None:
+        """Why pixels in lanes are better, if they are."""
+        batch, axes = g.batch, forward_axes(g)
+        elements, theirs = math.prod(g.y_shape), implicit.ALGORITHM.forward
+        channels = g.in_channels
+        if self.is_gradient:
+            axes, channels = backward_axes(g), g.out_channels
+            elements, theirs = math.prod(g.x_shape), implicit.ALGORITHM.input_grad
+        if max(elements, plane_elements(batch * channels, *axes)) > _LARGEST:
+            return "nothing can be expected of a problem that fits no memory"
+        if self.channels_last:
+            theirs = turned("input_grad" if self.is_gradient else "forward", theirs)
+        here, there = (cut(g, 1, dtype).share_of_peak for cut in (self.cut, theirs.cut))
+        if here > there:
+            return None
+        return f"pixels in lanes are expected to reach {there:.0%} of the peak, channels in lanes {here:.0%}"
 
 
 def _pack_all(workers: int, d: Direct, weight: Any, packed: Any) -> None:
@@ -145,48 +224,6 @@ def _pack_all(workers: int, d: Direct, weight: Any, packed: Any) -> None:
 
 def _pack_weight(workers: int, g: Geometry, weight: Any, packed: Any) -> None:
     _pack_all(workers, _set_up(g, 1, packed.dtype, True).direct, weight.reshape(-1), packed)
-
-
-def _run(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, packed: Any, *spaces: Any) -> None:
-    _run_given(workers, g, _set_up(g, workers, y.dtype, False), x, weight, bias, y, packed, *spaces)
-
-
-def _run_gradient(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, packed: Any, *spaces: Any) -> None:
-    setup = _set_up(g, workers, dx.dtype, False, True)
-    _run_given(workers, g, setup, dy, weight, weight.reshape(-1)[:0], dx, packed, *spaces)
-
-
-def _run_given(
-    workers: int, g: Geometry, setup: _Setup, images: Any, weight: Any, bias: Any, results: Any, packed: Any,
-    *spaces: Any,
-) -> None:  # fmt: skip
-    """With a weight as it is, which is packed first unless tasks do that."""
-    flat = weight.reshape(-1)
-    if setup.direct.together == 0:
-        _pack_all(workers, setup.direct, flat, packed)
-        flat = packed.view()
-        flat.flags.writeable = False  # as that of a plan: all run one compiled function
-    _multiply_all(workers, g, setup, images, flat, bias, results, *spaces)
-
-
-def _run_packed(workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *spaces: Any) -> None:
-    _multiply_all(workers, g, _set_up(g, workers, y.dtype, True), x, packed, bias, y, *spaces)
-
-
-def _multiply_all(
-    workers: int, g: Geometry, s: _Setup, images: Any, weight: Any, bias: Any, results: Any, totals: Any,
-    positions: Any, space: Any, planes: Any,
-) -> None:  # fmt: skip
-    ours = direct_kernels(results.dtype), weight, s.offsets, bias
-    direct, f = s.records
-    if s.by_band:
-        launch(
-            _multiply_band, workers, s.tasks, work_ns(g), direct, f, s.inside, kernels_of(results.dtype), *ours, images,
-            results, totals, positions, space, planes,
-        )  # fmt: skip
-        return
-    source = fill_planes(workers, s.axes, images, planes)
-    launch(_multiply, workers, s.tasks, work_ns(g), direct, *ours, source, results, totals, positions, space)
 
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
@@ -209,51 +246,25 @@ def _gradient_declines(g: Geometry, dtype: DType) -> str | None:
     return _too_long(g.out_channels // g.groups * g.kernel_h * g.kernel_w)
 
 
-def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:
-    return _cut_of(_set_up(g, workers, dtype, False), workers, dtype)
-
-
-def _gradient_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
-    return _cut_of(_set_up(g, workers, dtype, False, True), workers, dtype)
-
-
-def _cut_of(s: _Setup, workers: int, dtype: DType) -> Cut:
-    d = s.direct
-    bands = f", bands of {d.grid_h} rows" if s.by_band else ""
-    how = f"in place, panels of {-(-d.rows // d.panels)} channels, {d.points} pixels at once{bands}; tasks: {s.tasks}"
-    filled = plane_elements(d.groups * d.channels, *s.axes)
-    return Cut(how, direct_share(d, filled, s.tasks, workers, dtype))
-
-
 # Elements: more than any memory holds, and little enough to count in 64 bits.
 _LARGEST = 1 << 48
 
 
-def _yields(g: Geometry, dtype: DType) -> str | None:
-    planes = plane_elements(g.batch * g.in_channels, *forward_axes(g))
-    return _slower(_cut, implicit.forward_cut, max(math.prod(g.y_shape), planes), g, dtype)
+def _forward_of(way: _Way, channels_last: Operation | None = None) -> Operation:
+    packing = Packing(way.packed_space, _pack_weight, way.run_packed, way.packed_workspace)
+    return Operation(way.run, way.workspace, packing, way.cut, yields=way.yields, channels_last=channels_last)
 
 
-def _gradient_yields(g: Geometry, dtype: DType) -> str | None:
-    planes = plane_elements(g.batch * g.out_channels, *backward_axes(g))
-    return _slower(_gradient_cut, input_product.cut, max(math.prod(g.x_shape), planes), g, dtype)
+def _gradient_of(way: _Way, channels_last: Operation | None = None) -> Operation:
+    return Operation(
+        way.run_gradient, way.workspace, None, way.cut, _gradient_declines, way.yields, channels_last=channels_last
+    )
 
 
-def _slower(ours: Any, theirs: Any, elements: int, g: Geometry, dtype: DType) -> str | None:
-    """Why pixels in lanes are better, if they are; of results or planes of so many elements."""
-    if elements > _LARGEST:
-        return "nothing can be expected of a problem that fits no memory"
-    here, there = (cut(g, 1, dtype).share_of_peak for cut in (ours, theirs))
-    if here > there:
-        return None
-    return f"pixels in lanes are expected to reach {there:.0%} of the peak, channels in lanes {here:.0%}"
-
-
-_PACKING = Packing(_packed_space, _pack_weight, _run_packed, _packed_workspace)
 ALGORITHM = Algorithm(
     "direct",
     _declines,
-    Operation(_run, _workspace, _PACKING, _cut, yields=_yields),
-    Operation(_run_gradient, _gradient_workspace, None, _gradient_cut, _gradient_declines, _gradient_yields),
+    _forward_of(_Way(False, False), _forward_of(_Way(False, True))),
+    _gradient_of(_Way(True, False), _gradient_of(_Way(True, True))),
     None,
 )

@@ -27,16 +27,25 @@ class Bands(NamedTuple):
     crew: int  # workers among whom the channels of a band may be cut: a band is one worker's
 
 
-def cut_into_bands(axes: tuple[Axis, Axis], rows: int, batch: int, channels: int, workers: int) -> Bands:
-    """Bands of so many rows of the grid, none of them for 0; `channels` are those of all groups."""
+def cut_into_bands(axes: tuple[Axis, Axis], rows: int, batch: int, channels: int, workers: int, step: int = 1) -> Bands:
+    """Bands of so many rows of the grid, none of them for 0; `channels` are those of all groups.
+
+    Rows of the grid lie `step` rows of a plane apart.
+    """
     vertical, horizontal = axes
     record, inside = filling(axes)  # what lies inside the image is counted in its own rows
     if rows == 0:
         planes = Space((plane_elements(batch * channels, *axes),), name="planes")
         return Bands(axes, False, record, inside, planes, workers)
-    axes = vertical._replace(grid=rows, padded=rows + vertical.padded - vertical.grid), horizontal
+    axes = vertical._replace(grid=rows, padded=vertical.padded - (vertical.grid - rows) * step), horizontal
     planes = Space((workers, plane_elements(channels, *axes)), name="planes")
     return Bands(axes, True, filling(axes)[0], inside, planes, 1)
+
+
+def as_planes(images: Array) -> Array:
+    """Images (N, H, W, C) as planes (N, 1, H, W*C)."""
+    n, h, w, c = images.shape
+    return images.reshape(n, 1, h, w * c)
 
 
 @kernel

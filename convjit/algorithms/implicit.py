@@ -53,5 +53,5 @@ ALGORITHM = Algorithm(
     _declines,
     Operation(_run, _workspace, cut=forward_cut),
     Operation(input_product.run, input_product.workspace, cut=input_product.cut),
-    Operation(weight_product.run, weight_product.workspace, cut=weight_product.cut),
+    weight_product.OPERATION,
 )

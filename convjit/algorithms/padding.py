@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.compile import driver
+from ..runtime.copying import copy_run
 from ..runtime.launch import launch
 from ..runtime.tiles import tile, tiling
 from ..typing import Array
@@ -97,3 +98,54 @@ def pad_backward(workers: int, dy: Any, row_starts: Any, rows: Any, col_starts: 
     tiles = tiling(dx.shape[1], dx.shape[2], dy.size / planes / max(dx[0].size, 1))
     tables = (row_starts, rows, col_starts, cols)
     launch(_pad_backward, workers, planes * tiles.a_plane, dy.size, tiles.rows, tiles.cols, dy, *tables, dx)
+
+
+@driver
+def _pad_pixels(task: Any, worker: Any, tile_rows: Any, tile_cols: Any, x: Any, rows: Any, cols: Any, y: Any) -> None:
+    """y[n,i,j,:] = x[n, rows[i], cols[j], :]; moves bits, as `_pad`."""
+    n, top, bottom, left, right = tile(task, y.shape[1], y.shape[2], tile_rows, tile_cols)
+    for i in range(top, bottom):
+        for j in range(left, right):
+            copy_run(y[n, i, j], 0, x[n, rows[i], cols[j]], 0, y.shape[3])
+
+
+def pad_pixels(workers: int, x: Any, rows: Any, cols: Any, y: Any) -> None:
+    """Fill `y` (N, padded height, padded width, C) from `x` (N, height, width, C) and tables without a constant."""
+    tiles = tiling(y.shape[1], y.shape[2], y.shape[3] / 4)
+    launch(_pad_pixels, workers, len(y) * tiles.a_plane, y.size, tiles.rows, tiles.cols, x, rows, cols, y)
+
+
+@driver
+def _pad_pixels_backward(
+    task: Any, worker: Any, tile_rows: Any, tile_cols: Any, dy: Any, row_starts: Any, rows: Any, col_starts: Any,
+    cols: Any, dx: Any, parts: Any,
+) -> None:  # fmt: skip
+    """dx[n,h,w,:] = sum of dy[n,i,j,:] over the positions i, j that show pixel h, w; in `_pad_backward`'s order."""
+    zero, part = dy.dtype.type(0), parts[worker]
+    n, top, bottom, left, right = tile(task, dx.shape[1], dx.shape[2], tile_rows, tile_cols)
+    for h in range(top, bottom):
+        for w in range(left, right):
+            total = dx[n, h, w]
+            for c in range(len(total)):
+                total[c] = zero
+            for i in range(row_starts[h], row_starts[h + 1]):
+                for c in range(len(total)):
+                    part[c] = zero
+                for j in range(col_starts[w], col_starts[w + 1]):
+                    pixel = dy[n, rows[i], cols[j]]
+                    for c in range(len(total)):
+                        part[c] += pixel[c]
+                for c in range(len(total)):
+                    total[c] += part[c]
+
+
+def pad_pixels_backward(
+    workers: int, dy: Any, row_starts: Any, rows: Any, col_starts: Any, cols: Any, dx: Any, parts: Any
+) -> None:
+    """Fill `dx` (N, height, width, C) from `dy` and the inverse tables; `parts` are (workers, C)."""
+    batch, height, width, channels = dx.shape
+    tiles = tiling(height, width, channels * dy.size / max(dx.size, 1))
+    tables = (row_starts, rows, col_starts, cols)
+    launch(
+        _pad_pixels_backward, workers, batch * tiles.a_plane, dy.size, tiles.rows, tiles.cols, dy, *tables, dx, parts
+    )  # fmt: skip

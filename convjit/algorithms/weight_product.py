@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..gemm.direct_kernels import kernels as kernels_of
 from ..gemm.estimate import weight_share
 from ..gemm.pixel_sums import PixelSums, plan_sums, sum_pixels
-from ..gemm.planes import BEHIND, forward_axes, plane_elements, term_offsets
+from ..gemm.pixels import pixel_axes
+from ..gemm.planes import BEHIND, Axis, forward_axes, plane_elements, term_offsets
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver
 from ..runtime.launch import launch
 from ..simd import isa
 from ..typing import DType
-from .algorithm import INDICES, Cut, Space, work_ns, workspace_limit
-from .filling import fill_planes
+from .algorithm import INDICES, Cut, Operation, Space, work_ns, workspace_limit
+from .filling import as_planes, fill_planes
 
 
 @driver
@@ -34,8 +35,8 @@ def _weight_grad(
 
     Of the terms (n, oh, ow), those `first <= term < stop`, whole totals of so many tasks each. The very first total is
     put into `dw` (O, rows); another one into its row of `partial` (totals, O, rows), or added where that has no rows.
-    `dy` is (N * O, pixels); `source` are planes from element `begin` on of those of the whole batch. Of a sum that is
-    turned, the two have changed places.
+    `dy` is (N * O, pixels), or (N * pixels, O); `source` are planes from element `begin` on of those of the whole
+    batch. Of a sum that is turned, the two have changed places.
     """
     total = task // tasks
     first_term = first + total * TERMS_A_TOTAL
@@ -51,31 +52,96 @@ def _weight_grad(
     )  # fmt: skip
 
 
+class WeightProduct(NamedTuple):
+    """The operation, of images with their channels first or last."""
+
+    channels_last: bool
+
+    def _axes(self, g: Geometry) -> tuple[Axis, Axis]:
+        return pixel_axes(g) if self.channels_last else forward_axes(g)
+
+    def _plane_elements(self, g: Geometry, images: int) -> int:
+        return plane_elements(images if self.channels_last else images * g.in_channels, *self._axes(g))
+
+    def workspace(self, g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
+        """Planes of the images that are filled together, totals, packed output gradients and lists."""
+        s, at_once = _plan(g, workers, dtype, self.channels_last)
+        lanes = s.widest * isa.here().vector_bytes // dtype.itemsize
+        others = (
+            Space((at_once if at_once > 1 else 0, g.out_channels, _terms(g)), name="partial gradients"),
+            Space((workers, s.chunk * lanes), name="totals"),
+            Space((workers, TERM_BLOCK * lanes), name="packed gradient"),
+            Space((workers, TERM_BLOCK), INDICES, "lists"),
+        )
+        taken = sum(math.prod(space.shape) * (space.dtype or dtype).itemsize for space in others)
+        left = (workspace_limit(math.prod(g.x_shape), dtype) - taken) // dtype.itemsize
+        planes = self._plane_elements(g, 1)
+        together = min(g.batch, max(left // max(planes, 1), _least_images(g)))
+        return Space((self._plane_elements(g, together),), name="planes"), *others
+
+    def cut(self, g: Geometry, workers: int, dtype: DType) -> Cut:
+        """Chunks of (channel, tap), panels of output channels, and totals."""
+        s, at_once = _plan(g, workers, dtype, self.channels_last)
+        tasks = s.tasks * at_once
+        sides = ("filters", "channels") if s.is_turned else ("(channel, tap)", "filters")
+        how = f"in place, {TERM_BLOCK} pixels at a time, {s.chunk} {sides[0]} x {-(-s.rows // s.panels)} {sides[1]}"
+        share = weight_share(s, g.batch, self._plane_elements(g, 1), tasks, workers, dtype)
+        return Cut(f"{how}, {at_once} totals at once; tasks: {tasks}", share)
+
+    def run(
+        self, workers: int, g: Geometry, dy: Any, x: Any, dw: Any, planes: Any, partial: Any, totals: Any, panels: Any,
+        lists: Any,
+    ) -> None:  # fmt: skip
+        """Launch the drivers, for as many images at a time as `planes` has room for."""
+        pixels = g.out_h * g.out_w
+        terms = g.batch * pixels
+        if terms == 0:
+            dw[...] = 0
+            return
+        axes, (s, at_once) = self._axes(g), _plan(g, workers, dw.dtype, self.channels_last)
+        if s.tasks == 0:
+            return
+        matrix = dw.reshape(g.out_channels, _terms(g))
+        if s.is_turned:
+            dy, x = x, dy
+        if self.channels_last:
+            gradients, x, apart = dy.reshape(dy.shape[0] * pixels, dy.shape[3]), as_planes(x), 1
+        else:
+            gradients, apart = dy.reshape(dy.shape[0] * dy.shape[1], pixels), None
+        kernels, positions = kernels_of(dw.dtype), term_offsets(*axes, s.channels, apart)
+        # Images that lie on both sides of a cut between totals are filled twice.
+        span = terms
+        if 0 < planes.size < self._plane_elements(g, g.batch):
+            images = (planes.size - BEHIND) // s.image_step
+            span = TERMS_A_TOTAL * max(1, (images - 1) * pixels // TERMS_A_TOTAL)
+        for start in range(0, terms, span):
+            end = min(terms, start + span)
+            image, stop_image = start // pixels, -(-end // pixels)
+            room = planes[: self._plane_elements(g, stop_image - image)]
+            source = fill_planes(workers, axes, x[image:stop_image], room)
+            for first in range(start, end, at_once * TERMS_A_TOTAL):
+                stop = min(end, first + at_once * TERMS_A_TOTAL)
+                count = -(-(stop - first) // TERMS_A_TOTAL)
+                share = work_ns(g) * (stop - first) / terms
+                launch(
+                    _weight_grad, workers, count * s.tasks, share, s, s.tasks, first, stop, kernels, positions,
+                    gradients, source, image * s.image_step, matrix, partial, totals, panels, lists,
+                )  # fmt: skip
+                for total in range(1 if first == 0 else 0, count if at_once > 1 else 0):
+                    with np.errstate(all="ignore"):  # kernels do not look at it
+                        matrix += partial[total]
+
+
 @lru_cache(maxsize=256)
-def _plan(g: Geometry, workers: int, dtype: DType) -> tuple[PixelSums, int]:
+def _plan(g: Geometry, workers: int, dtype: DType, channels_last: bool = False) -> tuple[PixelSums, int]:
     """How the gradient is cut, and how many totals are summed at once: as many as memory has room for."""
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     totals = -(-g.batch * g.out_h * g.out_w // TERMS_A_TOTAL)
-    axes = forward_axes(g)
+    axes, stride = (pixel_axes(g), (g.stride_h, g.stride_w)) if channels_last else (forward_axes(g), None)
     room = workspace_limit(math.prod(g.x_shape), dtype) // 2 // max(math.prod(g.weight_shape) * dtype.itemsize, 1)
-    return plan_sums(axes, g.groups, rows, channels, min(totals, room), workers, dtype, is_pointwise=g.is_pointwise)
-
-
-def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    """Planes of the images that are filled together, totals, packed output gradients and lists."""
-    s, at_once = _plan(g, workers, dtype)
-    lanes = s.widest * isa.here().vector_bytes // dtype.itemsize
-    others = (
-        Space((at_once if at_once > 1 else 0, g.out_channels, _terms(g)), name="partial gradients"),
-        Space((workers, s.chunk * lanes), name="totals"),
-        Space((workers, TERM_BLOCK * lanes), name="packed gradient"),
-        Space((workers, TERM_BLOCK), INDICES, "lists"),
+    return plan_sums(
+        axes, g.groups, rows, channels, min(totals, room), workers, dtype, is_pointwise=g.is_pointwise, stride=stride
     )
-    taken = sum(math.prod(space.shape) * (space.dtype or dtype).itemsize for space in others)
-    left = (workspace_limit(math.prod(g.x_shape), dtype) - taken) // dtype.itemsize
-    planes = plane_elements(g.in_channels, *forward_axes(g))
-    together = min(g.batch, max(left // max(planes, 1), _least_images(g)))
-    return Space((_planes_of(g, together),), name="planes"), *others
 
 
 def _terms(g: Geometry) -> int:
@@ -83,60 +149,13 @@ def _terms(g: Geometry) -> int:
     return g.in_channels // g.groups * g.kernel_h * g.kernel_w
 
 
-def _planes_of(g: Geometry, images: int) -> int:
-    return plane_elements(images * g.in_channels, *forward_axes(g))
-
-
 def _least_images(g: Geometry) -> int:
     """Images that the pixels of one total can lie in: so many must be filled at once."""
     return -(-TERMS_A_TOTAL // (g.out_h * g.out_w)) + 1
 
 
-def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
-    """Chunks of (channel, tap), panels of output channels, and totals."""
-    s, at_once = _plan(g, workers, dtype)
-    filled = plane_elements(g.in_channels, *forward_axes(g))
-    tasks = s.tasks * at_once
-    sides = ("filters", "channels") if s.is_turned else ("(channel, tap)", "filters")
-    how = f"in place, {TERM_BLOCK} pixels at a time, {s.chunk} {sides[0]} x {-(-s.rows // s.panels)} {sides[1]}"
-    share = weight_share(s, g.batch, filled, tasks, workers, dtype)
-    return Cut(f"{how}, {at_once} totals at once; tasks: {tasks}", share)
+def _operation(product: WeightProduct, channels_last: Operation | None = None) -> Operation:
+    return Operation(product.run, product.workspace, cut=product.cut, channels_last=channels_last)
 
 
-def run(
-    workers: int, g: Geometry, dy: Any, x: Any, dw: Any, planes: Any, partial: Any, totals: Any, panels: Any, lists: Any
-) -> None:  # fmt: skip
-    """Launch the drivers, for as many images at a time as `planes` has room for."""
-    pixels = g.out_h * g.out_w
-    terms = g.batch * pixels
-    if terms == 0:
-        dw[...] = 0
-        return
-    axes, (s, at_once) = forward_axes(g), _plan(g, workers, dw.dtype)
-    if s.tasks == 0:
-        return
-    matrix = dw.reshape(g.out_channels, _terms(g))
-    if s.is_turned:
-        dy, x = x, dy
-    gradients = dy.reshape(dy.shape[0] * dy.shape[1], pixels)
-    kernels, positions = kernels_of(dw.dtype), term_offsets(*axes, s.channels)
-    of_image = s.groups * s.channels * s.each
-    # Images that lie on both sides of a cut between totals are filled twice.
-    span = terms
-    if 0 < planes.size < _planes_of(g, g.batch):
-        span = TERMS_A_TOTAL * max(1, ((planes.size - BEHIND) // of_image - 1) * pixels // TERMS_A_TOTAL)
-    for start in range(0, terms, span):
-        end = min(terms, start + span)
-        image, stop_image = start // pixels, -(-end // pixels)
-        source = fill_planes(workers, axes, x[image:stop_image], planes[: _planes_of(g, stop_image - image)])
-        for first in range(start, end, at_once * TERMS_A_TOTAL):
-            stop = min(end, first + at_once * TERMS_A_TOTAL)
-            count = -(-(stop - first) // TERMS_A_TOTAL)
-            share = work_ns(g) * (stop - first) / terms
-            launch(
-                _weight_grad, workers, count * s.tasks, share, s, s.tasks, first, stop, kernels, positions, gradients,
-                source, image * of_image, matrix, partial, totals, panels, lists,
-            )  # fmt: skip
-            for total in range(1 if first == 0 else 0, count if at_once > 1 else 0):
-                with np.errstate(all="ignore"):  # kernels do not look at it
-                    matrix += partial[total]
+OPERATION = _operation(WeightProduct(False), _operation(WeightProduct(True)))

@@ -16,6 +16,7 @@ from ..algorithms.bias import bias_grad as sum_bias_grad
 from ..algorithms.bias import sums_shape
 from ..arrays import DTYPES
 from ..geometry import Geometry, Volume
+from ..layouts import CHANNELS_FIRST, Layout
 from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array, DType
@@ -35,20 +36,22 @@ def _no_bias(dtype: DType) -> Array:
     return none
 
 
-def decide_any(function: str, algorithm: str, geometry: Run, compute: DType, name: str) -> AnyCall:
-    """Which call computes it."""
+def decide_any(
+    function: str, algorithm: str, geometry: Run, compute: DType, name: str, layout: Layout = CHANNELS_FIRST
+) -> AnyCall:
+    """Which call computes it; volumes have their channels first."""
     if isinstance(geometry, Geometry):
-        return decide(function, algorithm, geometry, compute, name)
+        return decide(function, algorithm, geometry, compute, name, layout)
     return decide_volume(function, algorithm, geometry, compute, name)
 
 
 def forward(
     function: str, algorithm: str, geometry: Run, x: Array, weight: Array, bias: Array | None, dtype: DType,
-    out: Array | None = None,
+    out: Array | None = None, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
-    """`y` of a convolution, into `out` where it is given."""
-    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "forward")
-    return run_forward(function, call, geometry.y_shape, x, parts(weight), bias, dtype, out)
+    """`y` of a convolution, into `out` where it is given; it and `x` lie as `layout` says."""
+    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "forward", layout)
+    return run_forward(function, call, layout.lying(geometry.y_shape), x, parts(weight), bias, dtype, out)
 
 
 def run_forward(
@@ -61,7 +64,7 @@ def run_forward(
     if is_complex:
         y = _product(function, call, x, weights, no_bias, shape, dtype)
         if bias is not None:
-            arrays.add(y, bias.reshape(-1, *([1] * (y.ndim - 2))))
+            arrays.add(y, as_channels(bias, y.ndim, call.layout))
     elif dtype == compute:
         y = allocate(function, "the result", shape, compute) if out is None else out
         _run(function, call, (x, weights[0], no_bias if bias is None else bias), y)
@@ -74,29 +77,41 @@ def run_forward(
     return out
 
 
-def input_grad(function: str, algorithm: str, geometry: Run, dy: Array, weight: Array, dtype: DType) -> Array:
-    """`grad_input`, the adjoint of the convolution in `x`."""
-    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "input_grad")
-    return _product(function, call, dy, parts(conjugate(weight)), None, geometry.x_shape, dtype)
+def as_channels(bias: Array, dimensions: int, layout: Layout) -> Array:
+    """A value a channel, as it is broadcast over images."""
+    return bias if layout.channels_last else bias.reshape(-1, *([1] * (dimensions - 2)))
 
 
-def weight_grad(function: str, algorithm: str, geometry: Run, dy: Array, x: Array, dtype: DType) -> Array:
-    """`grad_weight`, the adjoint of the convolution in `weight`."""
-    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "weight_grad")
+def input_grad(
+    function: str, algorithm: str, geometry: Run, dy: Array, weight: Array, dtype: DType,
+    layout: Layout = CHANNELS_FIRST,
+) -> Array:  # fmt: skip
+    """`grad_input`, the adjoint of the convolution in `x`; it and `dy` lie as `layout` says."""
+    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "input_grad", layout)
+    return _product(function, call, dy, parts(conjugate(weight)), None, layout.lying(geometry.x_shape), dtype)
+
+
+def weight_grad(
+    function: str, algorithm: str, geometry: Run, dy: Array, x: Array, dtype: DType, layout: Layout = CHANNELS_FIRST
+) -> Array:
+    """`grad_weight`, the adjoint of the convolution in `weight`; `dy` and `x` lie as `layout` says."""
+    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "weight_grad", layout)
     return _product(function, call, dy, parts(conjugate(x)), None, geometry.weight_shape, dtype)
 
 
-def bias_grad(function: str, dy: Array, dtype: DType) -> Array:
-    """`grad_bias`, the sum of `dy` (N, O, ...) over images and pixels."""
+def bias_grad(function: str, dy: Array, dtype: DType, layout: Layout = CHANNELS_FIRST) -> Array:
+    """`grad_bias`, the sum of `dy` (N, O, ...) over images and pixels; it lies as `layout` says."""
     compute, is_complex = DTYPES[dtype]
-    planes = arrays.shaped(function, "grad_output", dy, (*dy.shape[:2], math.prod(dy.shape[2:])))
-    result = np.zeros(dy.shape[1], dtype)
+    batch, channels, *size = layout.told(dy.shape)
+    planes = arrays.shaped(function, "grad_output", dy, layout.lying((batch, channels, math.prod(size))))
+    result = np.zeros(channels, dtype)
     targets = (result.real, result.imag) if is_complex else (result,)
     for part, target in zip(parts(planes), targets, strict=False):
         part = arrays.ready(function, "grad_output", part, compute)
-        db = np.empty(dy.shape[1], compute)
+        db = np.empty(channels, compute)
         crew = workers(part.size / 4)
-        sum_bias_grad(crew, part, db, allocate(function, "sums", sums_shape(crew, compute), compute))
+        sums = allocate(function, "sums", sums_shape(crew, compute), compute)
+        sum_bias_grad(crew, part, db, sums, channels_last=layout.channels_last)
         arrays.write(target, db)
     return result
 
@@ -167,7 +182,10 @@ def _run_images(function: str, call: Call, inputs: tuple[Array, ...], result: Ar
 def _run_slice(function: str, call: Call, crew: int, images: Array, others: list[Array], result: Array) -> None:
     prepared = [arrays.ready(function, "an input", images, call.compute), *others]
     if call.is_pointwise:
-        prepared, result = [_one_row(array) for array in prepared], _one_row(result)
+        if call.name == "weight_grad":
+            prepared = [_one_row(call, array) for array in prepared]
+        else:
+            prepared[0], result = _one_row(call, prepared[0]), _one_row(call, result)
     workspaces = kept.take(call) if crew == 1 else None
     if workspaces is None:
         workspaces = [aligned(allocate, function, s.name, s.shape, s.dtype) for s in call.spaces(crew)]
@@ -176,8 +194,7 @@ def _run_slice(function: str, call: Call, crew: int, images: Array, others: list
         kept.put_back(call, workspaces)
 
 
-def _one_row(array: Array) -> Array:
-    if array.ndim != 4:
-        return array
-    n, c, h, w = array.shape
-    return array.reshape(n, c, 1, h * w)
+def _one_row(call: Call, images: Array) -> Array:
+    """Images with all their pixels in one row."""
+    n, c, h, w = call.layout.told(images.shape)
+    return images.reshape(call.layout.lying((n, c, 1, h * w)))

@@ -14,6 +14,7 @@ from .. import algorithms
 from ..algorithms import Operation, Packing, Space
 from ..algorithms.algorithm import PACKED_WEIGHT, work_ns, workspace_limit
 from ..geometry import Geometry
+from ..layouts import CHANNELS_FIRST, Layout
 from ..runtime.threads import SERIAL_BELOW_NS
 from ..typing import DType
 
@@ -21,10 +22,13 @@ _SMALL_BYTES = 1 << 17
 
 
 class Call:
-    """An operation (one of `algorithms.algorithm.OPERATIONS`) on a problem in a dtype."""
+    """An operation (one of `algorithms.algorithm.OPERATIONS`) on a problem in a dtype, of images in a layout."""
 
-    def __init__(self, name: str, geometry: Geometry, operation: Operation, compute: DType) -> None:
+    def __init__(
+        self, name: str, geometry: Geometry, operation: Operation, compute: DType, layout: Layout = CHANNELS_FIRST
+    ) -> None:
         self.name = name
+        self.layout = layout
         self.geometry = geometry
         self.operation = operation
         self.compute = compute
@@ -43,7 +47,8 @@ class Call:
         """The same on a packed weight."""
         packing = self.operation.packing
         assert packing is not None
-        return Call(self.name, self.geometry, Operation(packing.run, packing.workspace), self.compute)
+        operation = Operation(packing.run, packing.workspace)
+        return Call(self.name, self.geometry, operation, self.compute, self.layout)
 
     def images(self, workers: int) -> int:
         """How many images so many workers compute together: all, or as many as stay within the limit."""
@@ -55,7 +60,7 @@ class Call:
         """The same for a slice of the batch, which the same operation runs."""
         if batch not in self._slices:
             geometry = self.geometry._replace(batch=batch)
-            self._slices[batch] = Call(self.name, geometry, self.operation, self.compute)
+            self._slices[batch] = Call(self.name, geometry, self.operation, self.compute, self.layout)
         return self._slices[batch]
 
     def spaces(self, workers: int) -> tuple[Space, ...]:
@@ -101,10 +106,13 @@ def counted_bytes(spaces: tuple[Space, ...]) -> int:
     return sum(space_bytes(space) for space in spaces if space.name != PACKED_WEIGHT)
 
 
-def _decide(function: str, algorithm: str, geometry: Geometry, compute: DType, name: str) -> Call:
+def _decide(
+    function: str, algorithm: str, geometry: Geometry, compute: DType, name: str, layout: Layout = CHANNELS_FIRST
+) -> Call:
     # A 1x1 kernel sees an image as one long row.
     geometry = geometry.as_one_row() if geometry.is_pointwise else geometry
-    return Call(name, geometry, algorithms.choose(function, algorithm, geometry, compute, name), compute)
+    operation = algorithms.choose(function, algorithm, geometry, compute, name, layout.channels_last)
+    return Call(name, geometry, operation, compute, layout)
 
 
 # A small convolution takes 10 us; deciding how would take as long again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..layouts import as_layout
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from .convolving import convolve, gradients, input_gradient, weight_gradient
 from .front_door import public
@@ -20,6 +21,7 @@ def conv2d(
     padding_mode: str = "constant",
     algorithm: str = "auto",
     out: Array | None = None,
+    layout: str = "NCHW",
 ) -> Array:
     """Two-dimensional convolution of images with weights, as neural networks have it.
 
@@ -55,6 +57,10 @@ def conv2d(
         input channel a group), `"implicit"`, `"reference"`.
     out : ndarray, optional
         Where the result is written: its exact shape and dtype, C-contiguous, and no memory shared with the inputs.
+    layout : {"NCHW", "NHWC"}
+        With `"NHWC"` images have their channels last: `x` is (N, H, W, C) or (H, W, C), the result and `out` are
+        (N, OH, OW, O) or (OH, OW, O), C-contiguous, of the same bits. `weight` is (O, C // groups, KH, KW) all the
+        same. Algorithms that cannot read images as they lie get them turned, some at a time.
 
     Returns
     -------
@@ -74,7 +80,7 @@ def conv2d(
     Notes
     -----
     Callable in `@njit` code, for float32 and float64 arrays of one dtype; `padding`, if a name, and `padding_mode` are
-    literals there, and `algorithm` and `out` are left alone. A call runs on the calling thread, also in a `prange` and
+    literals there; `algorithm`, `out` and `layout` are left alone. A call runs on the calling thread, in a `prange` and
     without the GIL, and gives the same bits. It raises the same errors, but Numba drops exceptions in a `prange`, and
     what was not computed stays unwritten: check shapes before the loop. Where `groups` is named, images of one channel
     a group take the depthwise kernels, too.
@@ -87,9 +93,12 @@ def conv2d(
     >>> conv2d(image, np.ones((1, 1, 2, 2)))
     array([[[ 8., 12.],
             [20., 24.]]])
+    >>> conv2d(image.reshape(3, 3, 1), np.ones((1, 1, 2, 2)), layout="NHWC").shape
+    (2, 2, 1)
     """
     options = (stride, padding, dilation, groups)
-    return convolve("conv2d", 2, x, weight, bias, options, padding_mode, algorithm, out)
+    images = as_layout("conv2d", layout)
+    return convolve("conv2d", 2, x, weight, bias, options, padding_mode, algorithm, out, images)
 
 
 @public
@@ -105,6 +114,7 @@ def conv2d_backward(
     padding_mode: str = "constant",
     algorithm: str = "auto",
     need: tuple[bool, bool, bool] = (True, True, True),
+    layout: str = "NCHW",
 ) -> tuple[Array | None, Array | None, Array | None]:
     """The gradients of `conv2d`: adjoints in the input, the weight and the bias.
 
@@ -112,7 +122,7 @@ def conv2d_backward(
     ----------
     grad_output : array_like, shape of `conv2d`'s result
         The gradient of a scalar with respect to that result.
-    x, weight, stride, padding, dilation, groups, padding_mode, algorithm
+    x, weight, stride, padding, dilation, groups, padding_mode, algorithm, layout
         As given to `conv2d`.
     need : (bool, bool, bool)
         Which of the three gradients to compute.
@@ -149,7 +159,8 @@ def conv2d_backward(
     array([4.])
     """
     options = (stride, padding, dilation, groups)
-    return gradients("conv2d_backward", 2, grad_output, x, weight, options, padding_mode, algorithm, need)
+    images = as_layout("conv2d_backward", layout)
+    return gradients("conv2d_backward", 2, grad_output, x, weight, options, padding_mode, algorithm, need, images)
 
 
 @public
@@ -164,6 +175,7 @@ def conv2d_input_grad(
     *,
     padding_mode: str = "constant",
     algorithm: str = "auto",
+    layout: str = "NCHW",
 ) -> Array:
     """The gradient of `conv2d` with respect to its input.
 
@@ -173,8 +185,8 @@ def conv2d_input_grad(
     weight : array_like, (O, C // groups, KH, KW)
     input_size : int or (int, int)
         `(H, W)` of the input in pixels; with a stride several sizes lead to the same output size.
-    stride, padding, dilation, groups, padding_mode, algorithm
-        As given to `conv2d`.
+    stride, padding, dilation, groups, padding_mode, algorithm, layout
+        As given to `conv2d`; `layout` is also that of `grad_output` and of a gradient of images.
 
     Returns
     -------
@@ -201,7 +213,8 @@ def conv2d_input_grad(
             [1., 2., 1.]]])
     """
     options = (stride, padding, dilation, groups)
-    return input_gradient("conv2d_input_grad", 2, grad_output, weight, input_size, options, padding_mode, algorithm)
+    name, images = "conv2d_input_grad", as_layout("conv2d_input_grad", layout)
+    return input_gradient(name, 2, grad_output, weight, input_size, options, padding_mode, algorithm, images)
 
 
 @public
@@ -216,6 +229,7 @@ def conv2d_weight_grad(
     *,
     padding_mode: str = "constant",
     algorithm: str = "auto",
+    layout: str = "NCHW",
 ) -> Array:
     """The gradient of `conv2d` with respect to its weight.
 
@@ -225,8 +239,8 @@ def conv2d_weight_grad(
     x : array_like, (N, C, H, W) or (C, H, W)
     kernel_size : int or (int, int)
         `(KH, KW)` in taps.
-    stride, padding, dilation, groups, padding_mode, algorithm
-        As given to `conv2d`.
+    stride, padding, dilation, groups, padding_mode, algorithm, layout
+        As given to `conv2d`; `layout` is also that of `grad_output` and of a gradient of images.
 
     Returns
     -------
@@ -252,4 +266,5 @@ def conv2d_weight_grad(
              [20., 24.]]]])
     """
     options = (stride, padding, dilation, groups)
-    return weight_gradient("conv2d_weight_grad", 2, grad_output, x, kernel_size, options, padding_mode, algorithm)
+    name, images = "conv2d_weight_grad", as_layout("conv2d_weight_grad", layout)
+    return weight_gradient(name, 2, grad_output, x, kernel_size, options, padding_mode, algorithm, images)

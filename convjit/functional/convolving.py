@@ -21,6 +21,7 @@ from ..geometry import (
     check_weight_rank,
     conv_geometry,
 )
+from ..layouts import CHANNELS_FIRST, Layout
 from ..parsing import as_entries, as_flag, as_image_size, as_pair, shown
 from ..typing import Array, ArrayLike
 from . import bilinear
@@ -38,23 +39,25 @@ class Problem(NamedTuple):
 
 
 def problem_of(
-    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str
-) -> Problem:
-    """`options` are stride, padding, dilation and groups."""
+    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str,
+    layout: Layout = CHANNELS_FIRST,
+) -> Problem:  # fmt: skip
+    """`x_shape` is (N, C, H, W), which errors show in `layout`; `options` are stride, padding, dilation and groups."""
     # Ints and names are what most calls have; True equals 1 and is refused, so types are looked at, not values.
     if all(type(option) in _PLAIN for option in options) and type(mode) is str:
-        return _kept_problem(function, x_shape, weight_shape, options, mode)
-    return new_problem(function, x_shape, weight_shape, options, mode)
+        return _kept_problem(function, x_shape, weight_shape, options, mode, layout)
+    return new_problem(function, x_shape, weight_shape, options, mode, layout)
 
 
 _PLAIN = (int, str)
 
 
 def new_problem(
-    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str
-) -> Problem:
+    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str,
+    layout: Layout = CHANNELS_FIRST,
+) -> Problem:  # fmt: skip
     check_mode(function, mode, "padding_mode")
-    geometry = conv_geometry(function, x_shape, weight_shape, *options)
+    geometry = conv_geometry(function, x_shape, weight_shape, *options, layout)
     if mode == "constant" or not any(map(any, geometry.pads)):
         return Problem(geometry, geometry.as_run(), "constant")
     return Problem(geometry, geometry.of_padded().as_run(), mode)
@@ -63,62 +66,68 @@ def new_problem(
 _kept_problem = lru_cache(maxsize=512)(new_problem)
 
 
-def padded_images(function: str, problem: Problem, x: Array) -> Array:
-    """Images (N, C, H, W) with their padding, as what computes takes them."""
+def padded_images(function: str, problem: Problem, x: Array, layout: Layout = CHANNELS_FIRST) -> Array:
+    """Images that lie as `layout` says, with their padding, as what computes takes them."""
     if problem.mode != "constant":
-        x = pad_images(function, x, problem.geometry.pads, problem.mode, 0)
-    return shaped(function, "x", x, problem.inner.x_shape)
+        x = pad_images(function, x, problem.geometry.pads, problem.mode, 0, layout)
+    return shaped(function, "x", x, layout.lying(problem.inner.x_shape))
 
 
 def convolve(
     name: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: tuple[Any, ...],
-    padding_mode: str, algorithm: str, out: Array | None,
+    padding_mode: str, algorithm: str, out: Array | None, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv2d`, in any number of dimensions; `options` are stride, padding, dilation and groups."""
     x, weight = as_array(name, "x", x), as_array(name, "weight", weight)
     bias = None if bias is None else as_array(name, "bias", bias)
-    images = as_images(name, "x", x, rank)
-    problem = problem_of(name, images.shape, weight.shape, options, padding_mode)
+    images = as_images(name, "x", x, rank, layout)
+    problem = problem_of(name, layout.told(images.shape), weight.shape, options, padding_mode, layout)
     geometry, inner = problem.geometry, problem.inner
     if bias is not None:
         check_same_shape(name, "bias", bias.shape, (geometry.out_channels,), "one value an output channel")
     dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
     check_name(name, algorithm)
-    shape = geometry.y_shape if x is images else geometry.y_shape[1:]
+    shape = layout.lying(geometry.y_shape)
+    shape = shape if x is images else shape[1:]
     if out is not None:
         as_out(name, out, shape, dtype, x=x, weight=weight, bias=bias)
-    padded = padded_images(name, problem, images)
+    padded = padded_images(name, problem, images, layout)
     weight = shaped(name, "weight", weight, inner.weight_shape)
-    target = None if out is None else out.reshape(inner.y_shape)
-    y = bilinear.forward(name, algorithm, inner, padded, weight, bias, dtype, target)
+    target = None if out is None else out.reshape(layout.lying(inner.y_shape))
+    y = bilinear.forward(name, algorithm, inner, padded, weight, bias, dtype, target, layout)
     return y.reshape(shape) if out is None else out
 
 
 def gradients(
     name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: tuple[Any, ...],
-    padding_mode: str, algorithm: str, need: Any,
+    padding_mode: str, algorithm: str, need: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Gradients:  # fmt: skip
     """`conv2d_backward`, in any number of dimensions."""
     dy, x, weight = (
         as_array(name, "grad_output", grad_output), as_array(name, "x", x), as_array(name, "weight", weight)
     )  # fmt: skip
-    images = as_images(name, "x", x, rank)
-    problem = problem_of(name, images.shape, weight.shape, options, padding_mode)
-    geometry = problem.geometry
-    shape = geometry.y_shape if x is images else geometry.y_shape[1:]
-    check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
+    images = as_images(name, "x", x, rank, layout)
+    problem = problem_of(name, layout.told(images.shape), weight.shape, options, padding_mode, layout)
+    _check_gradient(name, dy, problem, layout, x is images)
     wanted = check_need(name, need)
     dtype = result_dtype(dy, x, weight)
     check_name(name, algorithm)
-    dy = shaped(name, "grad_output", dy, problem.inner.y_shape)
+    how = _Way(name, algorithm, problem, layout)
+    dy = shaped(name, "grad_output", dy, layout.lying(problem.inner.y_shape))
     dx = dw = db = None
     if wanted[0]:
-        dx = _input_grad(name, algorithm, problem, dy, weight, dtype).reshape(x.shape)
+        dx = _input_grad(how, dy, weight, dtype).reshape(x.shape)
     if wanted[1]:
-        dw = _weight_grad(name, algorithm, problem, dy, images, dtype)
+        dw = _weight_grad(how, dy, images, dtype)
     if wanted[2]:
-        db = bilinear.bias_grad(name, dy, dtype)
+        db = bilinear.bias_grad(name, dy, dtype, layout)
     return dx, dw, db
+
+
+def _check_gradient(function: str, dy: Array, problem: Problem, layout: Layout, is_batch: bool) -> None:
+    shape = layout.lying(problem.geometry.y_shape)
+    needed = shape if is_batch else shape[1:]
+    check_same_shape(function, "grad_output", dy.shape, needed, "the shape of the forward result")
 
 
 def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
@@ -132,40 +141,51 @@ def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
     return as_flag(function, "need", first), as_flag(function, "need", second), as_flag(function, "need", third)
 
 
-def _input_grad(function: str, algorithm: str, problem: Problem, dy: Array, weight: Array, dtype: Any) -> Array:
-    inner, padded = problem.inner, problem.mode != "constant"
+class _Way(NamedTuple):
+    """Who asks for gradients of what, how computed, and how images lie."""
+
+    function: str
+    algorithm: str
+    problem: Problem
+    layout: Layout
+
+
+def _input_grad(how: _Way, dy: Array, weight: Array, dtype: Any) -> Array:
+    function, algorithm, problem, layout = how
+    inner, geometry = problem.inner, problem.geometry
     weight = shaped(function, "weight", weight, inner.weight_shape)
-    if not padded:
-        dx = bilinear.input_grad(function, algorithm, inner, dy, weight, dtype)
-        return dx.reshape(problem.geometry.x_shape)
+    if problem.mode == "constant":
+        dx = bilinear.input_grad(function, algorithm, inner, dy, weight, dtype, layout)
+        return dx.reshape(layout.lying(geometry.x_shape))
     # Rounded once, after the padding's adjoint has added up: float16 is float32 until then.
-    dx = bilinear.input_grad(function, algorithm, inner, dy, weight, sums_dtype(dtype))
-    dx = dx.reshape(problem.geometry.of_padded().x_shape)
-    dx = pad_images_backward(function, dx, problem.geometry.pads, problem.mode, sums_dtype(dtype))
+    dx = bilinear.input_grad(function, algorithm, inner, dy, weight, sums_dtype(dtype), layout)
+    dx = dx.reshape(layout.lying(geometry.of_padded().x_shape))
+    dx = pad_images_backward(function, dx, geometry.pads, problem.mode, sums_dtype(dtype), layout)
     return converted(function, "the gradient", dx, dtype)
 
 
-def _weight_grad(function: str, algorithm: str, problem: Problem, dy: Array, x: Array, dtype: Any) -> Array:
-    images = padded_images(function, problem, x)
-    dw = bilinear.weight_grad(function, algorithm, problem.inner, dy, images, dtype)
+def _weight_grad(how: _Way, dy: Array, x: Array, dtype: Any) -> Array:
+    function, algorithm, problem, layout = how
+    images = padded_images(function, problem, x, layout)
+    dw = bilinear.weight_grad(function, algorithm, problem.inner, dy, images, dtype, layout)
     return dw.reshape(problem.geometry.weight_shape)
 
 
 def input_gradient(
     name: str, rank: int, grad_output: ArrayLike, weight: ArrayLike, input_size: Any, options: tuple[Any, ...],
-    padding_mode: str, algorithm: str,
+    padding_mode: str, algorithm: str, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv2d_input_grad`, in any number of dimensions."""
     dy, weight = as_array(name, "grad_output", grad_output), as_array(name, "weight", weight)
-    batch = as_images(name, "grad_output", dy, rank)
+    batch = as_images(name, "grad_output", dy, rank, layout)
     image = as_image_size(name, "input_size", input_size, rank)
     channels = input_channels(name, weight.shape, options[-1], rank)
-    problem = problem_of(name, (batch.shape[0], channels, *image), weight.shape, options, padding_mode)
-    check_led_to(name, batch.shape, problem.geometry)
+    problem = problem_of(name, (batch.shape[0], channels, *image), weight.shape, options, padding_mode, layout)
+    check_led_to(name, layout.told(batch.shape), problem.geometry, layout)
     dtype = result_dtype(dy, weight)
     check_name(name, algorithm)
-    batch = shaped(name, "grad_output", batch, problem.inner.y_shape)
-    dx = _input_grad(name, algorithm, problem, batch, weight, dtype)
+    batch = shaped(name, "grad_output", batch, layout.lying(problem.inner.y_shape))
+    dx = _input_grad(_Way(name, algorithm, problem, layout), batch, weight, dtype)
     return dx if dy.ndim == rank + 2 else dx[0]
 
 
@@ -176,19 +196,17 @@ def input_channels(function: str, weight_shape: tuple[int, ...], groups: Any, ra
 
 def weight_gradient(
     name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, kernel_size: Any, options: tuple[Any, ...],
-    padding_mode: str, algorithm: str,
+    padding_mode: str, algorithm: str, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv2d_weight_grad`, in any number of dimensions."""
     dy, x = as_array(name, "grad_output", grad_output), as_array(name, "x", x)
-    images, batch = as_images(name, "x", x, rank), as_images(name, "grad_output", dy, rank)
+    images, batch = as_images(name, "x", x, rank, layout), as_images(name, "grad_output", dy, rank, layout)
     kernel = as_entries(name, "kernel_size", kernel_size, 0, rank)
-    channels = images.shape[1] // as_pair(name, "groups", options[-1], 1)[0]
-    problem = problem_of(name, images.shape, (batch.shape[1], channels, *kernel), options, padding_mode)
-    geometry = problem.geometry
-    shape = geometry.y_shape if x is images else geometry.y_shape[1:]
-    check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
+    x_shape, filters = layout.told(images.shape), layout.told(batch.shape)[1]
+    channels = x_shape[1] // as_pair(name, "groups", options[-1], 1)[0]
+    problem = problem_of(name, x_shape, (filters, channels, *kernel), options, padding_mode, layout)
+    _check_gradient(name, dy, problem, layout, x is images)
     dtype = result_dtype(dy, x)
     check_name(name, algorithm)
-    return _weight_grad(
-        name, algorithm, problem, shaped(name, "grad_output", batch, problem.inner.y_shape), images, dtype
-    )
+    dy = shaped(name, "grad_output", batch, layout.lying(problem.inner.y_shape))
+    return _weight_grad(_Way(name, algorithm, problem, layout), dy, images, dtype)

@@ -13,6 +13,7 @@ from .. import algorithms
 from ..algorithms import check_name
 from ..arrays import DTYPES, as_array, as_images, result_dtype
 from ..geometry import check_same_shape
+from ..layouts import as_layout
 from ..parsing import as_index, describe, is_sequence
 from ..runtime.memory import readable_size
 from ..runtime.threads import workers as workers_for
@@ -86,6 +87,7 @@ def explain(
     padding_mode: str = "constant",
     algorithm: str = "auto",
     dtype: DTypeLike = "float32",
+    layout: str = "NCHW",
 ) -> Explanation:
     """What `conv2d` and its gradients would do with these arguments, in this thread of this process.
 
@@ -99,6 +101,9 @@ def explain(
         As `conv2d` takes them.
     dtype : dtype
         Of what is given as a shape.
+    layout : {"NCHW", "NHWC"}
+        As `conv2d` takes it: where `x` has its channels. What is said of an algorithm is said of images that lie so;
+        it is told where they are turned for it, some at a time.
 
     Returns
     -------
@@ -141,8 +146,10 @@ def explain(
     given = {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
     fallback = _dtype(name, dtype)
     arrays = {key: _stand_in(name, key, value, fallback) for key, value in given.items()}
-    images, weights = as_images(name, "x", arrays["x"]), arrays["weight"]
-    problem = new_problem(name, images.shape, weights.shape, (stride, padding, dilation, groups), padding_mode)
+    lying = as_layout(name, layout)
+    images, weights = as_images(name, "x", arrays["x"], layout=lying), arrays["weight"]
+    options = (stride, padding, dilation, groups)
+    problem = new_problem(name, lying.told(images.shape), weights.shape, options, padding_mode, lying)
     inner = problem.inner
     if bias is not None:
         channels = (problem.geometry.out_channels,)
@@ -154,9 +161,11 @@ def explain(
     if is_complex:
         products = (2 if images.dtype.kind == "c" else 1) * (2 if weights.dtype.kind == "c" else 1)
     passes = [
-        _explain_pass(decide(name, algorithm, inner, compute, operation), algorithm, products) for operation in _PASSES
+        _explain_pass(decide(name, algorithm, inner, compute, operation, lying), algorithm, products)
+        for operation in _PASSES
     ]
-    y_shape = inner.y_shape if arrays["x"].ndim == 4 else inner.y_shape[1:]
+    y_shape = lying.lying(inner.y_shape)
+    y_shape = y_shape if arrays["x"].ndim == 4 else y_shape[1:]
     text = f"{result} x {arrays['x'].shape}, weight {weights.shape} -> y {y_shape}"
     return Explanation(text + (f", computed as {compute}" if result != compute else ""), *passes)
 
@@ -167,7 +176,8 @@ def _explain_pass(call: Call, algorithm: str, products: int) -> Pass:
     together = call if images == call.geometry.batch else call.of_batch(images)
     cut = None if call.operation.cut is None else call.operation.cut(together.geometry, crew, call.compute)
     rows = {row.name: row for row in algorithms.ALGORITHMS}
-    chosen = next(name for name, row in rows.items() if row.operation(call.name) is call.operation)
+    last = call.layout.channels_last
+    chosen = next(name for name, row in rows.items() if algorithms.operation_of(row, call.name, last) is call.operation)
     return Pass(
         chosen, {name: _why_not(row, call, algorithm) for name, row in rows.items() if name != chosen}, crew, images,
         {space.name: space_bytes(space) for space in together.spaces(crew)},
@@ -180,7 +190,7 @@ def _why_not(row: algorithms.Algorithm, call: Call, algorithm: str) -> str:
     reason = row.declines(call.geometry, call.compute)
     if reason is not None:
         return reason
-    operation = row.operation(call.name)
+    operation = algorithms.operation_of(row, call.name, call.layout.channels_last)
     if operation is None:
         return f"it has no {_PASSES[call.name]}"
     reason = operation.declines(call.geometry, call.compute)

@@ -42,6 +42,7 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "beta_1": ("b1",),
     "n_epochs": ("epochs",),
     "activation": ("name",),
+    "data_format": ("layout",),
 }
 _LAYOUTS = ("data_format", "layout")
 _SHAPES = {"1d": "(N, C, L)", "3d": "(N, C, D, H, W)"}
@@ -76,7 +77,7 @@ def public_as(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def _complaint(where: str, parameters: list[str], unknown: str) -> str:
-    if unknown in _LAYOUTS:
+    if unknown in _LAYOUTS and "layout" not in parameters:
         shape = next((shape for rank, shape in _SHAPES.items() if rank in where), "(N, C, H, W)")
         return f"{where}: unknown keyword {unknown!r}; arrays are {shape}, transpose before the call"
     meant = next((word for word in _ELSEWHERE.get(unknown, ()) if word in parameters), None)

@@ -7,9 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.padding import PADDING_MODES, pad_backward, positions_of_pixels, source_indices
+from ..algorithms.padding import (
+    PADDING_MODES,
+    pad_backward,
+    pad_pixels,
+    pad_pixels_backward,
+    positions_of_pixels,
+    source_indices,
+)
 from ..algorithms.padding import pad as pad_driver
 from ..arrays import DTYPES, as_array, as_images, ready, result_dtype, shaped, sums_dtype, write
+from ..layouts import CHANNELS_FIRST, Layout
 from ..parsing import AXES, Pads, Sizes, as_padding, describe, is_sequence
 from ..runtime.memory import allocate, check_fits
 from ..runtime.threads import workers
@@ -53,13 +61,21 @@ def _tables(size: Sizes, pads: Pads, mode: str) -> list[Array]:
 _NO_PAD = (0, 0)
 
 
-def pad_images(function: str, x: Array, pads: Pads, mode: str, value: Any) -> Array:
-    """Pad all axes of `x` (N, C, H, W) but the first two, or those of another rank; any dtype, moved bit for bit."""
-    shape = (*x.shape[:2], *(size + sum(pad) for size, pad in zip(x.shape[2:], pads, strict=True)))
+def pad_images(function: str, x: Array, pads: Pads, mode: str, value: Any, layout: Layout = CHANNELS_FIRST) -> Array:
+    """Pad all axes of `x` (N, C, H, W) but the first two, or those of another rank; any dtype, moved bit for bit.
+
+    Of images with channels last, the two in the middle, in a mode other than `"constant"`.
+    """
+    n, c, *size = layout.told(x.shape)
+    shape = layout.lying((n, c, *(extent + sum(pad) for extent, pad in zip(size, pads, strict=True))))
     check_fits(function, "the padded image", shape, x.dtype)
-    _check_pads(function, x.shape[2:], pads, mode)
+    _check_pads(function, tuple(size), pads, mode)
     if 0 in shape:
         return np.empty(shape, x.dtype)
+    if layout.channels_last:
+        tables = _tables(tuple(size), pads, mode)
+        return move(function, (x,), shape, lambda source, target: pad_pixels(
+            workers(float(target.size)), source, *tables, target))  # fmt: skip
     if x.ndim == 3:
         return _pad_planes(function, x[:, :, None], (_NO_PAD, *pads), mode, value).reshape(shape)
     if x.ndim == 4:
@@ -83,16 +99,21 @@ def _pad_planes(function: str, x: Array, pads: Pads, mode: str, value: Any) -> A
     return move(function, (x, np.full(1, value, x.dtype)), shape, run)
 
 
-def pad_images_backward(function: str, dy: Array, pads: Pads, mode: str, dtype: DType) -> Array:
+def pad_images_backward(
+    function: str, dy: Array, pads: Pads, mode: str, dtype: DType, layout: Layout = CHANNELS_FIRST
+) -> Array:
     """The adjoint of `pad_images`, in this dtype."""
-    shape = (*dy.shape[:2], *(size - sum(pad) for size, pad in zip(dy.shape[2:], pads, strict=True)))
+    n, c, *padded = layout.told(dy.shape)
+    shape = (n, c, *(size - sum(pad) for size, pad in zip(padded, pads, strict=True)))
     _check_pads(function, shape[2:], pads, mode)
+    if layout.channels_last:
+        return _pad_pixels_backward(function, dy, layout.lying(shape), pads, mode, dtype)
     if dy.ndim == 3:
         dx = _pad_planes_backward(function, dy[:, :, None], (_NO_PAD, *pads), mode, dtype)
         return dx.reshape(shape)
     if dy.ndim == 4:
         return _pad_planes_backward(function, dy, pads, mode, dtype)
-    n, c, d, h, w = dy.shape
+    d, h, w = padded
     planes = shaped(function, "grad_output", dy, (n, c * d, h, w))
     if not any(pads[0]):
         return _pad_planes_backward(function, planes, pads[1:], mode, dtype).reshape(shape)
@@ -121,6 +142,26 @@ def _pad_planes_backward(function: str, dy: Array, pads: Pads, mode: str, dtype:
         sums = allocate(function, "the gradient", (n * c, h, w), compute)
         pad_backward(workers(float(planes.size)), planes, *tables, sums)
         write(target, sums.reshape(n, c, h, w))
+    return dx
+
+
+def _pad_pixels_backward(
+    function: str, dy: Array, shape: Sizes, pads: Pads, mode: str, dtype: DType
+) -> Array:  # fmt: skip
+    """The same of images (N, H, W, C), of this shape, in a mode other than `"constant"`."""
+    compute, is_complex = DTYPES[dtype]
+    dx = allocate(function, "the gradient", shape, dtype)
+    if dx.size == 0:
+        return dx
+    _, h, w, c = shape
+    rows, cols = _tables((h, w), pads, mode)
+    tables = (*positions_of_pixels(rows, h), *positions_of_pixels(cols, w))
+    parts = [(dy.real, dx.real), (dy.imag, dx.imag)] if is_complex else [(dy, dx)]
+    for source, target in parts:
+        sums, crew = allocate(function, "the gradient", shape, compute), workers(float(dy.size))
+        rest = allocate(function, "sums", (crew, c), compute)
+        pad_pixels_backward(crew, ready(function, "grad_output", source, compute), *tables, sums, rest)
+        write(target, sums)
     return dx
 
 

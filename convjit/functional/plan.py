@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ..algorithms import Packing, check_name
 from ..arrays import DTYPES, as_array, as_images, as_out, ready, result_dtype, write
 from ..geometry import check_same_shape, conv2d_geometry
+from ..layouts import as_layout
 from ..parsing import LARGEST, as_padding, as_pair, as_positive
 from ..runtime.memory import allocate
 from ..typing import Array, ArrayLike, DType, IntOrPair, Padding
@@ -35,6 +36,7 @@ class _Options(NamedTuple):
     groups: int
     padding_mode: str
     algorithm: str
+    layout: str = "NCHW"
 
     @property
     def window(self) -> tuple[Any, ...]:
@@ -76,6 +78,7 @@ class Conv2DPlan:
 
     def __init__(self, weight: Array, bias: Array | None, options: tuple[Any, ...]) -> None:
         self._options = _Options(*options)
+        self._layout = as_layout(_NAME, self._options.layout)
         self.weight = _own("weight", weight)
         self.bias = None if bias is None else _own("bias", bias)
         # Both are filled in as images come. No lock is taken: packing launches kernels, for which a holder would wait
@@ -90,6 +93,7 @@ class Conv2DPlan:
         Parameters
         ----------
         x : array_like, (N, C, H, W) or (C, H, W)
+            With the plan's `layout="NHWC"` channels come last, here and in the result.
         out : ndarray, optional
             As `conv2d` takes it.
 
@@ -107,22 +111,24 @@ class Conv2DPlan:
         problem, call, weights, bias, dtype, shape = self._decisions.get((x.shape, x.dtype)) or self._decide(x)
         if out is not None:
             as_out(_NAME, out, shape, dtype, x=x)
-        images = padded_images(_NAME, problem, x if x.ndim == 4 else x[None])
-        batched = problem.inner.y_shape
+        images = padded_images(_NAME, problem, x if x.ndim == 4 else x[None], self._layout)
+        batched = self._layout.lying(problem.inner.y_shape)
         target = None if out is None else out.reshape(batched)
         y = bilinear.run_forward(_NAME, call, batched, images, weights, bias, dtype, target)
         return y.reshape(shape) if out is None else out
 
     def _decide(self, x: Array) -> _Decision:
-        images = as_images(_NAME, "x", x)
-        problem = new_problem(_NAME, images.shape, self.weight.shape, self._options.window, self._options.padding_mode)
+        layout, options = self._layout, self._options
+        shape = layout.told(as_images(_NAME, "x", x, layout=layout).shape)
+        problem = new_problem(_NAME, shape, self.weight.shape, options.window, options.padding_mode, layout)
         arrays = (x, self.weight) if self.bias is None else (x, self.weight, self.bias)
         dtype = result_dtype(*arrays)
         compute, is_complex = DTYPES[dtype]
-        call = decide(_NAME, self._options.algorithm, problem.inner, compute, "forward")
+        call = decide(_NAME, options.algorithm, problem.inner, compute, "forward", layout)
         weights = self._form(call)
         bias = self.bias if self.bias is None or is_complex else ready(_NAME, "bias", self.bias, compute)
-        shape = problem.inner.y_shape if x.ndim == 4 else problem.inner.y_shape[1:]
+        shape = layout.lying(problem.inner.y_shape)
+        shape = shape if x.ndim == 4 else shape[1:]
         decision = _Decision(problem, call.packed() if call.packing else call, weights, bias, dtype, shape)
         if len(self._decisions) >= _KEPT:
             self._decisions.clear()
@@ -147,7 +153,7 @@ class Conv2DPlan:
         return f"<Conv2DPlan of a {', '.join([f'{self.weight.dtype} weight {self.weight.shape}{bias}', *said])}>"
 
 
-_DEFAULTS = _Options((1, 1), ((0, 0), (0, 0)), (1, 1), 1, "constant", "auto")._asdict()
+_DEFAULTS = _Options((1, 1), ((0, 0), (0, 0)), (1, 1), 1, "constant", "auto", "NCHW")._asdict()
 
 
 def _own(what: str, array: Array) -> Array:
@@ -169,6 +175,7 @@ def conv2d_plan(
     *,
     padding_mode: str = "constant",
     algorithm: str = "auto",
+    layout: str = "NCHW",
 ) -> Conv2DPlan:
     """A convolution with weights that stay, for inference: `plan(x, out=None)` gives `conv2d`'s bits sooner.
 
@@ -180,15 +187,15 @@ def conv2d_plan(
     weight : array_like, (O, C // groups, KH, KW)
         Copied, as `bias` is: later writes to the caller's arrays do not show.
     bias : array_like, (O,), optional
-    stride, padding, dilation, groups, padding_mode, algorithm
+    stride, padding, dilation, groups, padding_mode, algorithm, layout
         As `conv2d` takes them.
 
     Returns
     -------
     Conv2DPlan
-        Called with images `x`, (N, C, H, W) or (C, H, W), and optionally `out`, it returns what
-        `conv2d(x, weight, bias, ...)` returns, to the bit. Any number of threads may call it at once. It can be pickled
-        and copied; what it made of the weight is not pickled, but made anew.
+        Called with images `x`, (N, C, H, W) or (C, H, W), or with channels last as `layout` says, and optionally `out`,
+        it returns what `conv2d(x, weight, bias, ...)` returns, to the bit. Any number of threads may call it at once.
+        It can be pickled and copied; what it made of the weight is not pickled, but made anew.
 
     Raises
     ------
@@ -215,8 +222,10 @@ def conv2d_plan(
     check_name(_NAME, algorithm)
     if bias is not None:
         check_same_shape(_NAME, "bias", bias.shape, (weight.shape[0],), "one value an output channel")
+    as_layout(_NAME, layout)
     options = _Options(
         as_pair(_NAME, "stride", stride, 1), padding if isinstance(padding, str) else as_padding(_NAME, padding),
         as_pair(_NAME, "dilation", dilation, 1), as_positive(_NAME, "groups", groups), padding_mode, algorithm,
+        layout,
     )  # fmt: skip
     return Conv2DPlan(weight, bias, options)

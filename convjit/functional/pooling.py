@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..layouts import as_layout
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from .front_door import public
 from .pools import largest, mean, shared, to_largest
@@ -17,6 +18,7 @@ def max_pool2d(
     *,
     ceil_mode: bool = False,
     return_indices: bool = False,
+    layout: str = "NCHW",
 ) -> Array | tuple[Array, Array]:
     """The largest value in each window.
 
@@ -34,6 +36,8 @@ def max_pool2d(
         Whether a last window may reach past the end; it may not start in the end padding.
     return_indices : bool
         Whether to return where the maxima are, too.
+    layout : {"NCHW", "NHWC"}
+        With `"NHWC"`, `x` and what is returned have their channels last, as `conv2d` has it.
 
     Returns
     -------
@@ -41,7 +45,7 @@ def max_pool2d(
         Of the dtype of `x`, bool gives int64. A NaN is larger than everything. A window that sees no pixel (it can
         with dilation) gives the least value of the dtype.
     indices : ndarray of int64, if asked for
-        `h * W + w` of the first maximum in its plane, -1 for a window that sees no pixel.
+        `h * W + w` of the first maximum in its channel, -1 for a window that sees no pixel.
 
     Raises
     ------
@@ -61,7 +65,8 @@ def max_pool2d(
             [13, 15]]])
     """
     options = (kernel_size, stride, padding, dilation)
-    return largest("max_pool2d", 2, x, options, ceil_mode, return_indices)
+    images = as_layout("max_pool2d", layout)
+    return largest("max_pool2d", 2, x, options, ceil_mode, return_indices, images)
 
 
 @public
@@ -75,13 +80,14 @@ def max_pool2d_backward(
     *,
     ceil_mode: bool = False,
     indices: ArrayLike | None = None,
+    layout: str = "NCHW",
 ) -> Array:
     """The gradient of `max_pool2d`: each output's gradient goes to the pixel that was its first maximum.
 
     Parameters
     ----------
     grad_output : array_like, shape of `max_pool2d`'s result
-    x, kernel_size, stride, padding, dilation, ceil_mode
+    x, kernel_size, stride, padding, dilation, ceil_mode, layout
         As given to `max_pool2d`.
     indices : array_like of int, optional
         What `max_pool2d(..., return_indices=True)` returned; the maxima are looked for again if not given.
@@ -109,7 +115,8 @@ def max_pool2d_backward(
             [0., 0.]]])
     """
     options = (kernel_size, stride, padding, dilation)
-    return to_largest("max_pool2d_backward", 2, grad_output, x, options, ceil_mode, indices)
+    images = as_layout("max_pool2d_backward", layout)
+    return to_largest("max_pool2d_backward", 2, grad_output, x, options, ceil_mode, indices, images)
 
 
 @public
@@ -122,13 +129,14 @@ def avg_pool2d(
     *,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    layout: str = "NCHW",
 ) -> Array:
     """The mean of each window.
 
     Parameters
     ----------
     x : array_like, (N, C, H, W) or (C, H, W)
-    kernel_size, stride, padding, dilation, ceil_mode
+    kernel_size, stride, padding, dilation, ceil_mode, layout
         As `max_pool2d`.
     count_include_pad : bool
         Whether padding counts as zeros of the window, up to its end, or not at all.
@@ -156,7 +164,8 @@ def avg_pool2d(
             [10.5, 12.5]]])
     """
     options = (kernel_size, stride, padding, dilation)
-    return mean("avg_pool2d", 2, x, options, ceil_mode, count_include_pad)
+    images = as_layout("avg_pool2d", layout)
+    return mean("avg_pool2d", 2, x, options, ceil_mode, count_include_pad, images)
 
 
 @public
@@ -170,6 +179,7 @@ def avg_pool2d_backward(
     *,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    layout: str = "NCHW",
 ) -> Array:
     """The adjoint of `avg_pool2d`: each output's gradient is shared by the pixels of its window.
 
@@ -178,7 +188,7 @@ def avg_pool2d_backward(
     grad_output : array_like, (N, C, OH, OW) or (C, OH, OW)
     input_size : int or (int, int)
         `(H, W)` of the input in pixels.
-    kernel_size, stride, padding, dilation, ceil_mode, count_include_pad
+    kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, layout
         As given to `avg_pool2d`.
 
     Returns
@@ -204,4 +214,5 @@ def avg_pool2d_backward(
             [0.25, 0.25]]])
     """
     options = (kernel_size, stride, padding, dilation)
-    return shared("avg_pool2d_backward", 2, grad_output, input_size, options, ceil_mode, count_include_pad)
+    name, images = "avg_pool2d_backward", as_layout("avg_pool2d_backward", layout)
+    return shared(name, 2, grad_output, input_size, options, ceil_mode, count_include_pad, images)

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ..algorithms import pixel_pooling, volume_pooling
 from ..algorithms import pooling as image_pools
-from ..algorithms import volume_pooling
 from ..arrays import DTYPES, as_array, as_images, converted, ready, result_dtype, write
 from ..geometry import Convolution, Volume, check_pooling_padding, check_same_shape, pooling_geometry
+from ..layouts import CHANNELS_FIRST, Layout
 from ..parsing import Sizes, as_flag, as_image_size, as_padding, as_window
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
@@ -35,15 +36,19 @@ def _work(g: Convolution) -> float:
     return float(math.prod(g.y_shape) * math.prod(g.window.kernel))
 
 
-def _driven(g: Convolution, name: str) -> tuple[Callable[..., None], Any]:
+def _driven(g: Convolution, name: str, layout: Layout) -> tuple[Callable[..., None], Any]:
     """A function of the drivers' modules, and the record that it takes."""
+    if layout.channels_last:
+        return getattr(pixel_pooling, name), g.plane
     if g.rank == 3:
         return getattr(volume_pooling, name), Volume(g.depth, g.plane)
     return getattr(image_pools, name), g.plane
 
 
-def _planes(array: Array) -> Array:
-    """(N, C, L) as planes of one row, (N, C, H, W) as planes, (N, C, D, H, W) as volumes."""
+def _planes(array: Array, layout: Layout) -> Array:
+    """(N, C, L) as planes of one row, (N, C, H, W) as planes, (N, C, D, H, W) as volumes; (N, H, W, C) as it is."""
+    if layout.channels_last:
+        return array
     n, c, *size = array.shape
     return array.reshape(n * c, *((1, *size) if len(size) == 1 else size))
 
@@ -55,30 +60,31 @@ def _comparable(function: str, dtype: DType) -> DType:
     return dtype if dtype == np.uint64 else DTYPES[dtype].compute
 
 
-def _max_pool(function: str, images: Array, g: Convolution) -> tuple[Array, Array]:
-    """Maxima in the dtype of the result and their flat positions, both (N, C, OH, OW)."""
+def _max_pool(function: str, images: Array, g: Convolution, layout: Layout) -> tuple[Array, Array]:
+    """Maxima in the dtype of the result and their flat positions, both (N, C, OH, OW) or (N, OH, OW, C)."""
     dtype = result_dtype(images)
     compute = _comparable(function, dtype)
-    y = allocate(function, "the result", g.y_shape, compute)
-    indices = allocate(function, "the indices", g.y_shape, np.int64)
+    y = allocate(function, "the result", layout.lying(g.y_shape), compute)
+    indices = allocate(function, "the indices", y.shape, np.int64)
     lowest = np.full(1, -np.inf if compute.kind == "f" else np.iinfo(dtype).min, compute)
     if y.size:
-        pool, of = _driven(g, "max_pool")
-        source = _planes(ready(function, "x", images, compute))
-        pool(workers(_work(g)), of, source, lowest, _planes(y), _planes(indices))
+        pool, of = _driven(g, "max_pool", layout)
+        source = _planes(ready(function, "x", images, compute), layout)
+        pool(workers(_work(g)), of, source, lowest, _planes(y, layout), _planes(indices, layout))
     return converted(function, "the result", y, dtype), indices
 
 
 def largest(
-    name: str, rank: int, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool, return_indices: bool
-) -> Array | tuple[Array, Array]:
+    name: str, rank: int, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool, return_indices: bool,
+    layout: Layout = CHANNELS_FIRST,
+) -> Array | tuple[Array, Array]:  # fmt: skip
     """`max_pool2d`, in any number of dimensions."""
     wanted = as_flag(name, "return_indices", return_indices)
     x = as_array(name, "x", x)
-    images = as_images(name, "x", x, rank)
+    images = as_images(name, "x", x, rank, layout)
     _comparable(name, result_dtype(images))
-    g = _geometry(name, images.shape, options, ceil_mode)
-    y, indices = _max_pool(name, images, g)
+    g = _geometry(name, layout.told(images.shape), options, ceil_mode)
+    y, indices = _max_pool(name, images, g, layout)
     if x is not images:
         y, indices = y[0], indices[0]
     return (y, indices) if wanted else y
@@ -86,23 +92,41 @@ def largest(
 
 def to_largest(
     name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool,
-    indices: ArrayLike | None,
+    indices: ArrayLike | None, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`max_pool2d_backward`, in any number of dimensions."""
     dy, x = as_array(name, "grad_output", grad_output), as_array(name, "x", x)
-    images = as_images(name, "x", x, rank)
+    images = as_images(name, "x", x, rank, layout)
     _comparable(name, result_dtype(images))
-    g = _geometry(name, images.shape, options, ceil_mode)
-    shape = g.y_shape if x is images else g.y_shape[1:]
+    g = _geometry(name, layout.told(images.shape), options, ceil_mode)
+    shape = layout.lying(g.y_shape)
+    shape = shape if x is images else shape[1:]
     check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
     dtype = result_dtype(dy, x)
     if dtype.kind == "c":
         raise TypeError(f"{name}: grad_output has dtype {dy.dtype}, but a maximum is taken of real numbers")
     if indices is None:
-        where = _max_pool(name, images, g)[1]
+        where = _max_pool(name, images, g, layout)[1]
     else:
         where = _checked_indices(name, as_array(name, "indices", indices), shape, g)
-    return scatter_to_maxima(name, dy, where, g.x_shape, dtype).reshape(x.shape)
+    scatter = _scatter_to_pixels if layout.channels_last else scatter_to_maxima
+    return scatter(name, dy, where, images.shape, dtype).reshape(x.shape)
+
+
+def _scatter_to_pixels(function: str, dy: Array, indices: Array, x_shape: Sizes, dtype: DType) -> Array:
+    """As `scatter_to_maxima`, of images (N, H, W, C)."""
+    compute = DTYPES[dtype].compute
+    n, h, w, c = x_shape
+    dx = allocate(function, "the gradient", (n, h * w, c), compute)
+    gradients, positions = ready(function, "grad_output", dy, compute), ready(function, "indices", indices, _INDICES)
+    if dx.size:
+        outputs = math.prod(indices.shape[-3:-1])
+        gradients, positions = gradients.reshape(n, outputs, c), positions.reshape(n, outputs, c)
+        pixel_pooling.max_pool_backward(workers(float(dx.size)), gradients, positions, dx)
+    return converted(function, "the gradient", dx, dtype).reshape(x_shape)
+
+
+_INDICES = np.dtype(np.int64)
 
 
 def scatter_to_maxima(function: str, dy: Array, indices: Array, x_shape: Sizes, dtype: DType) -> Array:
@@ -112,7 +136,7 @@ def scatter_to_maxima(function: str, dy: Array, indices: Array, x_shape: Sizes, 
     planes, pixels, outputs = math.prod(x_shape[:2]), math.prod(x_shape[2:]), math.prod(indices.shape[-rank:])
     dx = allocate(function, "the gradient", (planes, pixels), compute)
     gradients = ready(function, "grad_output", dy, compute).reshape(planes, outputs)
-    positions = ready(function, "indices", indices, np.dtype(np.int64)).reshape(planes, outputs)
+    positions = ready(function, "indices", indices, _INDICES).reshape(planes, outputs)
     if dx.size:
         image_pools.max_pool_backward(workers(float(dx.size)), gradients, positions, dx)
     return converted(function, "the gradient", dx, dtype).reshape(x_shape)
@@ -133,36 +157,46 @@ def _averaged_dtype(dtype: DType) -> DType:
     return dtype if dtype.kind in "fc" else np.dtype("float64")
 
 
-def mean(name: str, rank: int, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool, include_pad: Any) -> Array:
+def mean(
+    name: str, rank: int, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool, include_pad: Any,
+    layout: Layout = CHANNELS_FIRST,
+) -> Array:  # fmt: skip
     """`avg_pool2d`, in any number of dimensions."""
     include_pad = as_flag(name, "count_include_pad", include_pad)
     x = as_array(name, "x", x)
-    images = as_images(name, "x", x, rank)
-    g = _geometry(name, images.shape, options, ceil_mode)
-    pool, of = _driven(g, "avg_pool")
-    y = _by_parts(name, images, g.y_shape, lambda source, target: pool(
-        workers(_work(g)), of, _planes(source), include_pad, _planes(target)))  # fmt: skip
+    images = as_images(name, "x", x, rank, layout)
+    g = _geometry(name, layout.told(images.shape), options, ceil_mode)
+    pool, of = _driven(g, "avg_pool", layout)
+
+    def run(source: Array, target: Array) -> None:
+        crew = workers(_work(g))
+        shape = (crew, g.in_channels)
+        room = [allocate(name, "a workspace", shape, source.dtype)] if layout.channels_last else []
+        pool(crew, of, _planes(source, layout), include_pad, _planes(target, layout), *room)
+
+    y = _by_parts(name, images, layout.lying(g.y_shape), run)
     return y if x is images else y[0]
 
 
 def shared(
     name: str, rank: int, grad_output: ArrayLike, input_size: Any, options: tuple[Any, ...], ceil_mode: bool,
-    include_pad: Any,
+    include_pad: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`avg_pool2d_backward`, in any number of dimensions."""
     include_pad = as_flag(name, "count_include_pad", include_pad)
     dy = as_array(name, "grad_output", grad_output)
-    gradients = as_images(name, "grad_output", dy, rank)
+    gradients = as_images(name, "grad_output", dy, rank, layout)
     size = as_image_size(name, "input_size", input_size, rank)
-    g = _geometry(name, (*gradients.shape[:2], *size), options, ceil_mode)
-    check_same_shape(name, "grad_output", gradients.shape, g.y_shape, f"the forward result of input_size {size}")
-    pool_backward, of = _driven(g, "avg_pool_backward")
+    g = _geometry(name, (*layout.told(gradients.shape)[:2], *size), options, ceil_mode)
+    needed = layout.lying(g.y_shape)
+    check_same_shape(name, "grad_output", gradients.shape, needed, f"the forward result of input_size {size}")
+    pool_backward, of = _driven(g, "avg_pool_backward", layout)
 
     def run(source: Array, target: Array) -> None:
-        part = _planes(allocate(name, "a workspace", source.shape, source.dtype))
-        pool_backward(workers(_work(g)), of, _planes(source), include_pad, part, _planes(target))
+        part = _planes(allocate(name, "a workspace", source.shape, source.dtype), layout)
+        pool_backward(workers(_work(g)), of, _planes(source, layout), include_pad, part, _planes(target, layout))
 
-    dx = _by_parts(name, gradients, g.x_shape, run)
+    dx = _by_parts(name, gradients, layout.lying(g.x_shape), run)
     return dx if dy is gradients else dx[0]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..arrays import add, as_array, as_images, converted, result_dtype, shaped, sums_dtype
 from ..geometry import Convolution, check_counts_fit, check_same_shape, check_weight_rank
+from ..layouts import CHANNELS_FIRST, Layout, as_layout
 from ..parsing import Pads, Sizes, Window, as_entries, as_image_size, as_positive, as_window, by, transposed_padding
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from . import bilinear
@@ -18,11 +19,13 @@ from .front_door import public
 
 
 def _geometry(
-    function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...], output_size: Any
-) -> Convolution:
+    function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...], output_size: Any,
+    layout: Layout = CHANNELS_FIRST,
+) -> Convolution:  # fmt: skip
     """The record of the convolution that this one transposes: its output is `x`, its input the result.
 
-    `options` are stride, padding, output_padding, groups and dilation.
+    `options` are stride, padding, output_padding, groups and dilation; `x_shape` is (N, C, ...), which errors show in
+    `layout`.
     """
     stride, padding, output_padding, groups, dilation = options
     rank = len(x_shape) - 2
@@ -36,15 +39,15 @@ def _geometry(
         )
     if channels != x_shape[1]:
         raise ValueError(
-            f"{function}: weight expects {channels} input channels, but x has {x_shape[1]}: x {x_shape}, "
-            f"weight {weight_shape}"
+            f"{function}: weight expects {channels} input channels, but x has {x_shape[1]}: x "
+            f"{layout.lying(x_shape)}, weight {weight_shape}"
         )
     if channels % groups:
         raise ValueError(f"{function}: groups={groups} must divide the input channels ({channels})")
     window = as_window(function, tuple(kernel), stride, dilation, rank)
     image = x_shape[2:]
     if 0 in image:
-        raise ValueError(f"{function}: x needs at least one pixel, got shape {x_shape}")
+        raise ValueError(f"{function}: x needs at least one pixel, got shape {layout.lying(x_shape)}")
     wanted = None if output_size is None else as_image_size(function, "output_size", output_size, rank)
     pads = transposed_padding(function, padding, window, image, wanted)
     check_counts_fit(function, window, pads)
@@ -81,50 +84,53 @@ def _output_sizes(function: str, image: Sizes, window: Window, pads: Pads, extra
 
 def transpose(
     name: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: tuple[Any, ...],
-    output_size: Any,
+    output_size: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv_transpose2d`, in any number of dimensions."""
     x, weight = as_array(name, "x", x), as_array(name, "weight", weight)
     bias = None if bias is None else as_array(name, "bias", bias)
-    images = as_images(name, "x", x, rank)
-    g = _geometry(name, images.shape, weight.shape, options, output_size)
+    images = as_images(name, "x", x, rank, layout)
+    g = _geometry(name, layout.told(images.shape), weight.shape, options, output_size, layout)
     if bias is not None:
         check_same_shape(name, "bias", bias.shape, (g.in_channels,), "one value an output channel")
     dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
     sums, inner = sums_dtype(dtype), g.as_run()
     weight = shaped(name, "weight", bilinear.conjugate(weight), inner.weight_shape)
-    y = bilinear.input_grad(name, "auto", inner, shaped(name, "x", images, inner.y_shape), weight, sums)
-    y = y.reshape(g.x_shape)
+    dy = shaped(name, "x", images, layout.lying(inner.y_shape))
+    y = bilinear.input_grad(name, "auto", inner, dy, weight, sums, layout)
+    y = y.reshape(layout.lying(g.x_shape))
     if bias is not None:
-        add(y, bias.reshape(-1, *([1] * rank)))
+        add(y, bilinear.as_channels(bias, rank + 2, layout))
     y = converted(name, "the result", y, dtype)
     return y if x is images else y[0]
 
 
 def transposed_gradients(
     name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: tuple[Any, ...],
-    output_size: Any, need: Any,
+    output_size: Any, need: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Gradients:  # fmt: skip
     """`conv_transpose2d_backward`, in any number of dimensions."""
     dy, x, weight = (
         as_array(name, "grad_output", grad_output), as_array(name, "x", x), as_array(name, "weight", weight)
     )  # fmt: skip
-    images = as_images(name, "x", x, rank)
-    g = _geometry(name, images.shape, weight.shape, options, output_size)
-    shape = g.x_shape if x is images else g.x_shape[1:]
+    images = as_images(name, "x", x, rank, layout)
+    g = _geometry(name, layout.told(images.shape), weight.shape, options, output_size, layout)
+    shape = layout.lying(g.x_shape)
+    shape = shape if x is images else shape[1:]
     check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
     wanted = check_need(name, need)
     dtype, inner = result_dtype(dy, x, weight), g.as_run()
-    dy = shaped(name, "grad_output", dy, inner.x_shape)
+    dy = shaped(name, "grad_output", dy, layout.lying(inner.x_shape))
     dx = dw = db = None
     if wanted[0]:
         transposed = shaped(name, "weight", bilinear.conjugate(weight), inner.weight_shape)
-        dx = bilinear.forward(name, "auto", inner, dy, transposed, None, dtype).reshape(x.shape)
+        dx = bilinear.forward(name, "auto", inner, dy, transposed, None, dtype, None, layout).reshape(x.shape)
     if wanted[1]:
-        images = shaped(name, "x", bilinear.conjugate(images), inner.y_shape)
-        dw = bilinear.weight_grad(name, "auto", inner, images, bilinear.conjugate(dy), dtype).reshape(weight.shape)
+        images = shaped(name, "x", bilinear.conjugate(images), layout.lying(inner.y_shape))
+        dw = bilinear.weight_grad(name, "auto", inner, images, bilinear.conjugate(dy), dtype, layout)
+        dw = dw.reshape(weight.shape)
     if wanted[2]:
-        db = bilinear.bias_grad(name, dy, dtype)
+        db = bilinear.bias_grad(name, dy, dtype, layout)
     return dx, dw, db
 
 
@@ -140,6 +146,7 @@ def conv_transpose2d(
     dilation: IntOrPair = 1,
     *,
     output_size: IntOrPair | None = None,
+    layout: str = "NCHW",
 ) -> Array:
     """Transposed convolution: the adjoint of `conv2d` in its input, with a bias.
 
@@ -157,6 +164,8 @@ def conv_transpose2d(
     groups : int
     output_size : int or (int, int), optional
         `(H, W)` of the result, instead of `output_padding`, or beside one that agrees.
+    layout : {"NCHW", "NHWC"}
+        With `"NHWC"`, `x` and the result have their channels last, as `conv2d` has it; `weight` is the same.
 
     Returns
     -------
@@ -182,7 +191,8 @@ def conv_transpose2d(
     array([[[1., 1., 2., 2.]]])
     """
     options = (stride, padding, output_padding, groups, dilation)
-    return transpose("conv_transpose2d", 2, x, weight, bias, options, output_size)
+    images = as_layout("conv_transpose2d", layout)
+    return transpose("conv_transpose2d", 2, x, weight, bias, options, output_size, images)
 
 
 @public
@@ -198,13 +208,14 @@ def conv_transpose2d_backward(
     *,
     output_size: IntOrPair | None = None,
     need: tuple[bool, bool, bool] = (True, True, True),
+    layout: str = "NCHW",
 ) -> tuple[Array | None, Array | None, Array | None]:
     """The gradients of `conv_transpose2d`.
 
     Parameters
     ----------
     grad_output : array_like, shape of `conv_transpose2d`'s result
-    x, weight, stride, padding, output_padding, groups, dilation, output_size
+    x, weight, stride, padding, output_padding, groups, dilation, output_size, layout
         As given to `conv_transpose2d`.
     need : (bool, bool, bool)
         Which of the three gradients to compute.
@@ -232,7 +243,8 @@ def conv_transpose2d_backward(
     [[2.0, 2.0], [3.0, 3.0], [3.0]]
     """
     options = (stride, padding, output_padding, groups, dilation)
-    return transposed_gradients("conv_transpose2d_backward", 2, grad_output, x, weight, options, output_size, need)
+    name, images = "conv_transpose2d_backward", as_layout("conv_transpose2d_backward", layout)
+    return transposed_gradients(name, 2, grad_output, x, weight, options, output_size, need, images)
 
 
 def transposed_shape(function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...]) -> Sizes:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..algorithms.algorithm import workspace_limit
 from ..algorithms.slices import Slices, backward_phases, forward_slices, output_slices
 from ..geometry import Geometry, Volume
+from ..layouts import CHANNELS_FIRST
 from ..typing import DType
 from .calls import Call, counted_bytes, decide
 
@@ -31,6 +32,8 @@ class Turn(NamedTuple):
 
 class VolumeCall:
     """An operation on volumes in a dtype, as `Call` is one on images."""
+
+    layout = CHANNELS_FIRST
 
     def __init__(self, function: str, algorithm: str, volume: Volume, compute: DType, name: str) -> None:
         self.name = name

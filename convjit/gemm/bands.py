@@ -35,18 +35,20 @@ def band_count(p: Any) -> Any:
 
 
 def band_rows(
-    axes: tuple[Axis, Axis], planes: int, batch: int, rows: int, terms: int, workers: int, size: int, least: int = 1
-) -> int:
+    axes: tuple[Axis, Axis], planes: int, batch: int, rows: int, terms: int, workers: int, size: int, least: int = 1,
+    step: int = 1,
+) -> int:  # fmt: skip
     """Rows of the grid in a band, whose planes stay in a worker's cache; 0 where all planes are better filled first.
 
     That is where images are read in place, and where bands would be uneven, have less than `least` grid points, or
-    consist of what they share. `rows` of results, and `size` bytes an element.
+    consist of what they share. `rows` of results, and `size` bytes an element; rows of the grid lie `step` rows of a
+    plane apart.
     """
     vertical, horizontal = axes
-    grid, shared = vertical.grid, vertical.padded - vertical.grid
+    grid, shared = vertical.grid, -(-vertical.padded // step) - vertical.grid
     if plane_elements(1, *axes) == 0 or batch * grid == 0:
         return 0
-    line = planes * vertical.phases * horizontal.phases * horizontal.padded * size
+    line = planes * vertical.phases * horizontal.phases * horizontal.padded * step * size
     most = min(_CACHED_BYTES // max(line, 1) - shared, _BAND_MULTIPLICATIONS // max(rows * terms * horizontal.grid, 1))
     if most < 1:
         return 0

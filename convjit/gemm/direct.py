@@ -1,7 +1,8 @@
 """Direct convolution: grid points times the weights of a panel of output channels, with pixels read where they lie.
 
 Rows are grid points, terms are (channel, tap), lanes are channels of the result: the product of `product`, turned. So
-maps of any width fill all lanes, nothing is packed but the weights, and results are transposed when they are complete.
+maps of any width fill all lanes, nothing is packed but the weights, and results are transposed when they are complete,
+or copied where their channels lie side by side.
 Knows planes, panels, and how weights lie for outputs and for an input gradient of stride 1; knows no workers.
 Source: as `direct_kernels`.
 """
@@ -14,7 +15,8 @@ from ..runtime.compile import kernel, uncompiled
 from ..simd import isa
 from ..typing import DType
 from .bands import band_count
-from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, most_rows, pack_panel
+from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, lay, most_rows, pack_panel
+from .pixels import Steps
 from .planes import Axis
 from .summation import TERM_BLOCK
 
@@ -30,9 +32,12 @@ class Direct(NamedTuple):
     grid_h: int  # of a band
     grid_w: int
     image_h: int  # rows of the grid in all
-    padded_w: int  # pixels from a row of a plane to the next
-    each: int  # elements of all planes of a channel
-    result: int  # elements of a plane of the results
+    row_step: int  # elements of a plane from what a grid point meets to what the one below it meets
+    pixel_step: int  # and the one to its right
+    group_step: int  # from the planes of a group to those of the next
+    image_step: int
+    origin_step: int  # rows of a plane from one row of the grid to the next
+    result: int  # elements of a plane of the results; 0 where their channels lie side by side
     vectors: int  # of channels of the result of a group
     panels: int  # that they are cut into
     points: int  # grid points a task
@@ -66,12 +71,13 @@ _TASKS_A_WORKER, _LEAST_POINTS = 4, 48
 
 
 def plan_direct(
-    axes: tuple[Axis, Axis], batch: int, groups: int, rows: int, channels: int, result: int, workers: int, dtype: DType,
-    image_h: int, *, is_packed: bool, is_gradient: bool,
+    axes: tuple[Axis, Axis], steps: Steps, batch: int, groups: int, rows: int, channels: int, result: int, workers: int,
+    dtype: DType, image_h: int, *, is_packed: bool, is_gradient: bool,
 ) -> Direct:  # fmt: skip
     """How a band of `axes` is cut; `rows` and `channels` are those of a group, the grid has `image_h` rows in all.
 
-    With `is_packed`, weights are packed before in any case; with `is_gradient` they are those of an input gradient.
+    A plane of the results has `result` elements, 0 where channels lie side by side. With `is_packed`, weights are
+    packed before in any case; with `is_gradient` they are those of an input gradient.
     """
     vertical, horizontal = axes
     machine = isa.here()
@@ -94,9 +100,8 @@ def plan_direct(
     is_used_once = batch * chunks == 1 and image_h == vertical.grid
     return Direct(
         batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,
-        horizontal.padded, vertical.phases * horizontal.phases * vertical.padded * horizontal.padded, result, vectors,
-        panels, each, chunks, min(_TERMS_TOGETHER, terms) if is_used_once and not is_packed else 0,
-        reach, int(is_gradient),
+        steps.row, steps.pixel, steps.group, steps.image, steps.rows, result, vectors, panels, each, chunks,
+        min(_TERMS_TOGETHER, terms) if is_used_once and not is_packed else 0, reach, int(is_gradient),
     )  # fmt: skip
 
 
@@ -173,10 +178,11 @@ def multiply_points(
     vectors, row = first_vector(d, panel + 1) - vector, vector * lanes
     # Of a gradient, taps of the filter that a packing begins in lie before it.
     space += d.is_gradient * d.taps * vectors * lanes * size
-    _list_points(positions, first, points, d.grid_w, d.padded_w)
+    _list_points(positions, first, points, d)
     channel, channels = group * d.rows + row, min(d.rows - row, vectors * lanes)
     of_panel = weight + (group * d.vectors + vector) * lanes * terms * size
-    planes = source + image * d.channels * d.each * size
+    n = image // d.groups
+    planes = source + (n * d.image_step + group * d.group_step) * size
     for term in range(0, terms, TERM_BLOCK):
         here = min(TERM_BLOCK, terms - term)
         of_block = of_panel + term * vectors * lanes * size
@@ -191,11 +197,14 @@ def multiply_points(
             kernels, planes, positions.ctypes.data, points, offsets.ctypes.data + 8 * term, here, of_block, vectors,
             totals, vectors * lanes, 1 if term > 0 else 0, ahead, apart, runs,
         )  # fmt: skip
-    target = (image * d.rows + row) * d.result + origin * d.grid_w + first
-    land(
-        kernels, totals, vectors, points, channels, results + target * size, d.result,
-        bias.ctypes.data + channel * size if bias.size > 0 else 0,
-    )  # fmt: skip
+    of_bias = bias.ctypes.data + channel * size if bias.size > 0 else 0
+    if d.result > 0:
+        target = (image * d.rows + row) * d.result + origin * d.grid_w + first
+        land(kernels, totals, vectors, points, channels, results + target * size, d.result, of_bias)
+    else:
+        pitch = d.groups * d.rows
+        target = ((n * d.image_h + origin) * d.grid_w + first) * pitch + channel
+        lay(kernels, totals, vectors, points, channels, results + target * size, pitch, of_bias)
 
 
 @kernel
@@ -227,15 +236,15 @@ def _read_next(
 
 
 @kernel
-def _list_points(positions: Any, first: Any, points: Any, grid_w: Any, padded_w: Any) -> None:
-    """positions[p] = the pixel that grid point `first + p` meets, counted from where grid point (0, 0) meets a tap."""
-    i = first // grid_w
-    k = first - i * grid_w
+def _list_points(positions: Any, first: Any, points: Any, d: Direct) -> None:
+    """positions[p] = what grid point `first + p` meets, counted from what grid point (0, 0) meets at the same tap."""
+    i = first // d.grid_w
+    k = first - i * d.grid_w
     p = 0
     while p < points:
-        run = min(grid_w - k, points - p)
+        run = min(d.grid_w - k, points - p)
         for q in range(run):
-            positions[p + q] = i * padded_w + k + q
+            positions[p + q] = i * d.row_step + (k + q) * d.pixel_step
         p += run
         k = 0
         i += 1

@@ -28,6 +28,7 @@ PANEL = 3
 LAND = 4
 PACK = 5
 FILL = 6
+LAY = 7
 
 # A pointer for each row, and four that a loop needs: more rows would not leave the sixteen general registers.
 _MOST_ROWS = 8
@@ -38,7 +39,7 @@ def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features)
-    entries = (addresses[name] for name in ("panel", "land", "pack", "fill"))
+    entries = (addresses[name] for name in ("panel", "land", "pack", "fill", "lay"))
     return passed((dtype.itemsize, row.vector_bytes // dtype.itemsize, row.channel_vectors, *entries))
 
 
@@ -56,6 +57,7 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
         "land": (7, _transpose(dtype, lanes, is_result=True)),
         "pack": (6, _transpose(dtype, lanes, is_result=False)),
         "fill": (9, fill(dtype, lanes)),
+        "lay": (7, _copy_rows(dtype, lanes)),
     }
 
 
@@ -215,6 +217,44 @@ def _transpose(dtype: DType, lanes: int, *, is_result: bool) -> emitting.Body:
     return body
 
 
+def _copy_rows(dtype: DType, lanes: int) -> emitting.Body:
+    """target[r*target_pitch + c] = source[r*source_pitch + c] + bias[c], r < rows, c < columns; `bias` may be 0."""
+
+    def body(builder: Any, arguments: Any) -> None:
+        v = Vectors(builder, dtype, lanes)
+        source, source_pitch, rows, columns, target, target_pitch, bias = arguments
+        whole, rest = builder.sdiv(columns, index(lanes)), builder.srem(columns, index(lanes))
+
+        def copy(shift: Any) -> list[Any]:
+            def copy_row(values: list[Any]) -> list[Any]:
+                begin, to = values
+
+                def copy_vector(values: list[Any]) -> list[Any]:
+                    at, place, more = values
+                    value = v.load(at)
+                    v.store(value if shift is None else v.add(value, v.load(more)), place)
+                    return [v.offset(pointer, lanes) for pointer in values]
+
+                at, place, more = v.loop(whole, [begin, to, begin if shift is None else shift], copy_vector)
+
+                def copy_rest() -> list[Any]:
+                    mask = v.first(rest)
+                    value = v.load_masked(at, mask)
+                    value = value if shift is None else v.add(value, v.load_masked(more, mask))
+                    v.store_masked(value, place, mask)
+                    return []
+
+                v.either(rest, copy_rest, list)
+                return [v.offset(begin, source_pitch), v.offset(to, target_pitch)]
+
+            v.loop(rows, [v.pointer(source), v.pointer(target)], copy_row)
+            return []
+
+        v.either(bias, lambda: copy(v.pointer(bias)), lambda: copy(None))
+
+    return body
+
+
 def _pointers(v: Vectors, first: Any, pitch: Any) -> list[Any]:
     """Pointers to as many rows as a vector has lanes."""
     found = [first]
@@ -227,6 +267,7 @@ _call_panel = emitting.caller(13)
 _call_land = emitting.caller(7)
 _call_pack = emitting.caller(6)
 _call_fill = emitting.caller(9)
+_call_lay = emitting.caller(7)
 
 
 @kernel
@@ -252,6 +293,20 @@ def land(
 ) -> None:
     """target[c*pitch + p] = totals[p, c] + bias[c] for a panel of so many vectors; `bias` may be 0."""
     _call_land(kernels[LAND], totals, vectors * kernels[LANES], pixels, channels, target, pitch, bias)
+
+
+@kernel
+def lay(
+    kernels: Any, totals: Any, vectors: Any, pixels: Any, channels: Any, target: Any, pitch: Any, bias: Any
+) -> None:
+    """target[p*pitch + c] = totals[p, c] + bias[c], as `land` where channels lie side by side."""
+    _call_lay(kernels[LAY], totals, vectors * kernels[LANES], pixels, channels, target, pitch, bias)
+
+
+@kernel
+def turn_panel(kernels: Any, source: Any, pitch: Any, rows: Any, columns: Any, target: Any, target_pitch: Any) -> None:
+    """target[c*target_pitch + r] = source[r*pitch + c], bit by bit."""
+    _call_land(kernels[LAND], source, pitch, rows, columns, target, target_pitch, 0)
 
 
 @kernel

@@ -133,6 +133,14 @@ def pixel_lanes_share(taps: float, filling: float, vectors: float, filled: float
     return _dealt(filled * vectors * taps / _FMAS_A_CYCLE, cycles, tasks, workers)
 
 
+def with_turning(share: float, multiplications: int, moved: int, dtype: DType) -> float:
+    """A share, where so many elements are transposed beside the multiplications."""
+    if share <= 0 or multiplications == 0:
+        return share
+    useful = multiplications / _lanes(dtype) / _FMAS_A_CYCLE
+    return useful / (useful / share + moved / _lanes(dtype) * _LAND_CYCLES)
+
+
 def _lanes(dtype: DType) -> int:
     return isa.here().vector_bytes // dtype.itemsize
 

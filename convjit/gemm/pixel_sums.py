@@ -16,6 +16,7 @@ from ..simd import isa
 from ..typing import DType
 from .direct import first_vector
 from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, most_rows, pack_panel
+from .pixels import pixel_steps, plane_steps
 from .planes import Axis
 from .summation import TERM_BLOCK
 
@@ -29,12 +30,15 @@ class PixelSums(NamedTuple):
     taps: int
     grid_h: int  # output pixels
     grid_w: int
-    padded_w: int  # pixels from a row of a plane to the next
-    each: int  # elements of all planes of a channel
+    row_step: int  # elements of a plane from what an output pixel meets to what the one below it meets
+    pixel_step: int  # and the one to its right
+    group_step: int  # from the planes of a group to those of the next
+    image_step: int
     vectors: int  # of output channels of a group
     panels: int  # that they are cut into
     chunk: int  # (channel, tap) a task
     is_turned: int  # 1 where input and output gradient have changed places: channels are outputs', rows inputs'
+    channels_last: int  # 1 where channels lie side by side, in planes and in the output gradient
 
     @property
     def terms(self) -> int:
@@ -61,13 +65,18 @@ _TASKS_A_WORKER, _LEAST_ROWS = 4, 72
 
 def plan_sums(
     axes: tuple[Axis, Axis], groups: int, rows: int, channels: int, totals: int, workers: int, dtype: DType, *,
-    is_pointwise: bool,
+    is_pointwise: bool, stride: tuple[int, int] | None = None,
 ) -> tuple[PixelSums, int]:  # fmt: skip
-    """How a gradient is cut, and how many of its totals are summed at once; `axes` are those of a forward read."""
+    """How a gradient is cut, and how many of its totals are summed at once; `axes` are those of a forward read.
+
+    `stride` is given where channels lie last, and `axes` are of pixels then.
+    """
     # Each chunk packs what it shares with the others, so the less of that the better.
     is_turned = is_pointwise and channels * -(-rows // _MOST_ROWS) <= rows * -(-channels // _MOST_ROWS)
     if is_turned:
         rows, channels = channels, rows
+        if stride is not None:  # the other images are as large, but for their channels
+            axes = axes[0], axes[1]._replace(padded=axes[1].grid * groups * channels)
     vertical, horizontal = axes
     machine = isa.here()
     vectors = -(-rows * dtype.itemsize // machine.vector_bytes)
@@ -82,10 +91,10 @@ def plan_sums(
         chunks = max(chunks, min(-(-workers // others), terms // tile), min(-(-wanted // others), terms // _LEAST_ROWS))
     chunk = -(-terms // chunks)
     chunk = -(-chunk // tile) * tile
-    each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+    steps = plane_steps(axes, groups, channels) if stride is None else pixel_steps(axes, groups, channels, stride)
     sums = PixelSums(
-        groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, horizontal.padded,
-        each, vectors, panels, min(chunk, terms), int(is_turned),
+        groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, steps.row, steps.pixel,
+        steps.group, steps.image, vectors, panels, min(chunk, terms), int(is_turned), int(stride is not None),
     )  # fmt: skip
     return sums, at_once
 
@@ -98,7 +107,8 @@ def sum_pixels(
     """target[o, c, tap] (+)= sum over pixels p of dy[o, p] * (what tap meets at p), for one task of one total.
 
     Pixels are counted through the batch, `first <= p < stop`. Tasks are (group, panel, chunk), the last one fastest.
-    `positions` lists where each (channel, tap) meets pixel 0. `dy` (N * O, pixels) is an array, and so is `target`
+    `positions` lists where each (channel, tap) meets pixel 0. `dy` (N * O, pixels) is an array, or (N * pixels, O)
+    where channels lie last, and so is `target`
     (O, (c, tap)), which is added to with `extend`; `source` is the address of the planes of image 0, `totals` an array
     and `panel` an address of room for whole vectors, `offsets` a list. Of a sum that is turned, `dy` is the input,
     `source` the output gradient.
@@ -113,7 +123,7 @@ def sum_pixels(
     width = (first_vector(s, of_group + 1) - vector) * lanes
     first_lane = vector * lanes
     channel, channels = group * s.rows + first_lane, min(s.rows - first_lane, width)
-    planes = source + group * s.channels * s.each * size
+    planes = source + group * s.group_step * size
     sums, pitch = totals.ctypes.data, width
     if s.is_turned == 1:
         place = target.ctypes.data + ((group * rows + row) * s.rows + first_lane) * size
@@ -127,11 +137,14 @@ def sum_pixels(
         t = 0
         while t < terms:
             run = min(pixels - pixel, terms - t)
-            pack_panel(
-                kernels, dy.ctypes.data + ((n * s.groups * s.rows + channel) * pixels + pixel) * size, pixels, channels,
-                run, panel + t * width * size, width,
-            )  # fmt: skip
-            _list_pixels(offsets, t, n * s.groups * s.channels * s.each, pixel, run, s.grid_w, s.padded_w)
+            at = panel + t * width * size
+            if s.channels_last == 0:
+                begin = dy.ctypes.data + ((n * s.groups * s.rows + channel) * pixels + pixel) * size
+                pack_panel(kernels, begin, pixels, channels, run, at, width)
+            else:
+                begin = dy.ctypes.data + ((n * pixels + pixel) * s.groups * s.rows + channel) * size
+                copy_panel(kernels, begin, s.groups * s.rows, channels, run, at, width, width - channels)
+            _list_pixels(offsets, t, n * s.image_step, pixel, run, s)
             t += run
             n += 1
             pixel = 0
@@ -161,15 +174,15 @@ def _add(
 
 
 @kernel
-def _list_pixels(offsets: Any, at: Any, begin: Any, pixel: Any, count: Any, grid_w: Any, padded_w: Any) -> None:
-    """offsets[at + q] = begin + where output pixel `pixel + q` lies in a plane, for pixels of one image."""
-    i = pixel // grid_w
-    k = pixel - i * grid_w
+def _list_pixels(offsets: Any, at: Any, begin: Any, pixel: Any, count: Any, s: PixelSums) -> None:
+    """offsets[at + q] = begin + what output pixel `pixel + q` meets in a plane, for pixels of one image."""
+    i = pixel // s.grid_w
+    k = pixel - i * s.grid_w
     q = 0
     while q < count:
-        run = min(grid_w - k, count - q)
+        run = min(s.grid_w - k, count - q)
         for j in range(run):
-            offsets[at + q + j] = begin + i * padded_w + k + j
+            offsets[at + q + j] = begin + i * s.row_step + (k + j) * s.pixel_step
         q += run
         k = 0
         i += 1

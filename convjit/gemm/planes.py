@@ -280,12 +280,11 @@ def _axis_offsets(axis: Axis) -> tuple[Array, Array]:
     return tap % axis.phases, (axis.shift + tap * axis.tap_step) // axis.step
 
 
-def _term_offsets(vertical: Axis, horizontal: Axis, channels: int) -> Array:
+def _term_offsets(vertical: Axis, horizontal: Axis, channels: int, apart: int) -> Array:
     (plane_h, row), (plane_w, col) = _axis_offsets(vertical), _axis_offsets(horizontal)
     plane = plane_h[:, None] * horizontal.phases + plane_w
     taps = (plane * vertical.padded + row[:, None]) * horizontal.padded + col
-    each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    offsets = (np.arange(channels, dtype=np.int64)[:, None] * each + taps.ravel()).ravel()
+    offsets = (np.arange(channels, dtype=np.int64)[:, None] * apart + taps.ravel()).ravel()
     offsets.flags.writeable = False
     return offsets
 
@@ -295,11 +294,16 @@ _KEPT_TERMS = 1 << 16
 _kept_term_offsets = lru_cache(maxsize=64)(_term_offsets)
 
 
-def term_offsets(vertical: Axis, horizontal: Axis, channels: int) -> Array:
-    """Where grid point (0, 0) of a forward read meets each term (c, kh, kw), counted from the first plane."""
+def term_offsets(vertical: Axis, horizontal: Axis, channels: int, apart: int | None = None) -> Array:
+    """Where grid point (0, 0) of a forward read meets each term (c, kh, kw), counted from the first plane.
+
+    Channels lie `apart`, the elements of all planes of one if that is not given.
+    """
+    if apart is None:
+        apart = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
     terms = channels * vertical.taps * horizontal.taps
     make = _kept_term_offsets if terms <= _KEPT_TERMS else _term_offsets
-    return make(vertical, horizontal, channels)
+    return make(vertical, horizontal, channels, apart)
 
 
 @kernel

@@ -61,11 +61,13 @@ def arrays(problem, dtype, seed=0):
 
 
 def assert_same(problem, given_arrays, wanted):
-    """By the function and by a plan, whose weights are packed before."""
+    """By the function and by a plan, whose weights are packed before; of images of either layout."""
     x, weight, bias = given_arrays
-    plan = conv2d_plan(weight, bias, **problem.options, algorithm=NAME)
-    for y in (conv2d(x, weight, bias, **problem.options, algorithm=NAME), plan(x)):
-        assert y.tobytes() == wanted.tobytes(), (problem, np.argwhere(y != wanted)[:3].tolist())
+    for layout, images in (("NCHW", x), ("NHWC", np.ascontiguousarray(np.moveaxis(x, -3, -1)))):
+        options = {**problem.options, "algorithm": NAME, "layout": layout}
+        for y in (conv2d(images, weight, bias, **options), conv2d_plan(weight, bias, **options)(images)):
+            y = y if layout == "NCHW" else np.moveaxis(y, -1, -3)
+            assert y.tobytes() == wanted.tobytes(), (problem, layout, np.argwhere(y != wanted)[:3].tolist())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -103,7 +105,11 @@ def test_awkward_input_gradients(name, dtype, monkeypatch):
     wanted = conv2d_input_grad(dy, weight, each.image, **each.options, algorithm=REFERENCE)
     for crew in (1, 2, 3):
         monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
-        got = conv2d_input_grad(dy, weight, each.image, **each.options, algorithm=NAME)
+        options = {**each.options, "algorithm": NAME}
+        got = conv2d_input_grad(dy, weight, each.image, **options)
+        assert got.tobytes() == wanted.tobytes(), np.argwhere(got != wanted)[:3].tolist()
+        got = conv2d_input_grad(np.moveaxis(dy, -3, -1), weight, each.image, **options, layout="NHWC")
+        got = np.moveaxis(got, -1, -3)
         assert got.tobytes() == wanted.tobytes(), np.argwhere(got != wanted)[:3].tolist()
 
 

@@ -47,12 +47,14 @@ AWKWARD = {
 }
 
 
-def gradient(each, dtype, algorithm, seed=0):
+def gradient(each, dtype, algorithm, seed=0, layout="NCHW"):
     rng = np.random.default_rng(seed)
     x = (9 * rng.standard_normal(each.x_shape)).astype(dtype)
     shape = conv2d(x, np.zeros(each.weight_shape, dtype), **each.options).shape
     dy = (9 * rng.standard_normal(shape)).astype(dtype)
-    return conv2d_weight_grad(dy, x, each.weight_shape[2:], **each.options, algorithm=algorithm)
+    if layout == "NHWC":
+        dy, x = np.moveaxis(dy, -3, -1), np.moveaxis(x, -3, -1)
+    return conv2d_weight_grad(dy, x, each.weight_shape[2:], **each.options, algorithm=algorithm, layout=layout)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -61,7 +63,8 @@ def test_awkward_problems(name, dtype, monkeypatch):
     wanted = gradient(AWKWARD[name], dtype, REFERENCE)
     for crew in (1, 2, 5):
         monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
-        assert gradient(AWKWARD[name], dtype, "implicit").tobytes() == wanted.tobytes()
+        for layout in ("NCHW", "NHWC"):
+            assert gradient(AWKWARD[name], dtype, "implicit", layout=layout).tobytes() == wanted.tobytes()
 
 
 @pytest.mark.parametrize("rows", [1, 7, 24])

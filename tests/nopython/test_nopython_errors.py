@@ -113,6 +113,7 @@ TYPES = [
         r"conv2d: stride must be an int or a pair of ints in compiled code, got float64",
     ),
     ("conv2d", (X, W), {"stride": (1, 2, 3)}, r"conv2d: stride must be an int or a pair"),
+    ("conv2d", (X, W), {"layout": "NHWC"}, r"conv2d: layout must be 'NCHW' in compiled code, got str 'NHWC'"),
     ("conv2d", (X, W), {"groups": (1, 2)}, r"conv2d: groups must be an int in compiled code"),
     ("conv2d", (X, W), {"stride": True}, r"conv2d: stride must be an int or a pair"),
     ("conv2d", (X, W), {"dilation": ((1, 2), (1, 2))}, r"conv2d: dilation must be an int or a pair"),

@@ -86,6 +86,14 @@ def _direct_ways(x: Array, weight: Array) -> list[Way]:
     ]
 
 
+# Of channels last: images are turned by one kernel, and padded by another than of channels first.
+_LAST: dict[str, Any] = {"padding": 1, "padding_mode": "edge", "algorithm": "implicit", "layout": "NHWC"}
+
+
+def _last(images: Array) -> Array:
+    return np.ascontiguousarray(np.moveaxis(images, 1, -1))
+
+
 def _input_grad(x: Array, weight: Array, options: dict[str, Any]) -> Array:
     return conv2d_input_grad(_output(x, weight, options), weight, x.shape[2:], **options)
 
@@ -116,28 +124,54 @@ def _both_passes(layer: Layer, x: Array) -> Array:
 
 # Called with images (1, 2, 4, 4), weights (2, 2, 3, 3) and a bias (2,).
 _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
-    "conv2d": lambda x, weight, bias: [conv2d(x, weight, **options) for x, weight, options in _ways(x, weight)],
+    "conv2d": lambda x, weight, bias: [
+        *(conv2d(x, weight, **options) for x, weight, options in _ways(x, weight)),
+        conv2d(_last(x), weight, **_LAST),
+    ],
     "conv2d_backward": lambda x, weight, bias: [
-        conv2d_backward(_output(x, weight, options), x, weight, **options) for x, weight, options in _ways(x, weight)
+        *(
+            conv2d_backward(_output(x, weight, options), x, weight, **options)
+            for x, weight, options in _ways(x, weight)
+        ),
+        conv2d_backward(_last(x), _last(x), weight, **_LAST),
     ],
-    "conv2d_input_grad": lambda x, weight, bias: [_input_grad(*way) for way in _ways(x, weight)],
-    "conv2d_weight_grad": lambda x, weight, bias: [_weight_grad(*way) for way in _ways(x, weight)],
+    "conv2d_input_grad": lambda x, weight, bias: [
+        *(_input_grad(*way) for way in _ways(x, weight)),
+        conv2d_input_grad(_last(x), weight, 4, **_LAST),
+    ],
+    "conv2d_weight_grad": lambda x, weight, bias: [
+        *(_weight_grad(*way) for way in _ways(x, weight)),
+        conv2d_weight_grad(_last(x), _last(x), 3, groups=2, **{**_LAST, "algorithm": "auto"}),
+    ],
     "conv2d_plan": lambda x, weight, bias: [
-        conv2d_plan(weight, **options)(x) for x, weight, options in _ways(x, weight)
+        *(conv2d_plan(weight, **options)(x) for x, weight, options in _ways(x, weight)),
+        conv2d_plan(weight, **_LAST)(_last(x)),
     ],
-    "conv_transpose2d": lambda x, weight, bias: [conv_transpose2d(x, weight, bias, stride=stride) for stride in (1, 2)],
+    "conv_transpose2d": lambda x, weight, bias: [
+        *(conv_transpose2d(x, weight, bias, stride=stride) for stride in (1, 2)),
+        conv_transpose2d(_last(x), weight, bias, stride=2, layout="NHWC"),
+    ],
     "conv_transpose2d_backward": lambda x, weight, bias: [
-        conv_transpose2d_backward(np.ones((1, 2, size, size), x.dtype), x, weight, stride=stride)
-        for stride, size in ((1, 6), (2, 9))
+        *(
+            conv_transpose2d_backward(np.ones((1, 2, size, size), x.dtype), x, weight, stride=stride)
+            for stride, size in ((1, 6), (2, 9))
+        ),
+        conv_transpose2d_backward(np.ones((1, 6, 6, 2), x.dtype), _last(x), weight[:, :1], groups=2, layout="NHWC"),
     ],
     "im2col": lambda x, weight, bias: im2col(x, 1),
     "col2im": lambda x, weight, bias: col2im(x.reshape(1, 2, 16), 4, 1),
     "pad2d": lambda x, weight, bias: pad2d(x, 1),
     "pad2d_backward": lambda x, weight, bias: pad2d_backward(x, 1, mode="edge"),
-    "max_pool2d": lambda x, weight, bias: max_pool2d(x, 1),
-    "max_pool2d_backward": lambda x, weight, bias: max_pool2d_backward(x, x, 1),
-    "avg_pool2d": lambda x, weight, bias: avg_pool2d(x, 1),
-    "avg_pool2d_backward": lambda x, weight, bias: avg_pool2d_backward(x, 4, 1),
+    "max_pool2d": lambda x, weight, bias: (max_pool2d(x, 1), max_pool2d(_last(x), 1, layout="NHWC")),
+    "max_pool2d_backward": lambda x, weight, bias: (
+        max_pool2d_backward(x, x, 1),
+        max_pool2d_backward(_last(x), _last(x), 1, layout="NHWC"),
+    ),
+    "avg_pool2d": lambda x, weight, bias: (avg_pool2d(x, 1), avg_pool2d(_last(x), 1, layout="NHWC")),
+    "avg_pool2d_backward": lambda x, weight, bias: (
+        avg_pool2d_backward(x, 4, 1),
+        avg_pool2d_backward(_last(x), 4, 1, layout="NHWC"),
+    ),
     "im2col3d": lambda x, weight, bias: im2col3d(_deep(x), 1),
     "col2im3d": lambda x, weight, bias: col2im3d(x.reshape(1, 2, 16), (1, 4, 4), 1),
     "max_pool3d": lambda x, weight, bias: max_pool3d(_deep(x), 1),

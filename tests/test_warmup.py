@@ -60,6 +60,15 @@ def call_everything(dtype):
         convjit.conv2d_backward(y, x, weight, **options, padding_mode=mode)
         convjit.conv2d_input_grad(y[0], weight, (9, 8), **options, padding_mode=mode)
         convjit.conv2d_weight_grad(y, x[:, ::-1], (3, 2), **options, padding_mode=mode)
+    last = np.moveaxis(x, 1, -1)
+    for mode in ("constant", "wrap"):
+        y = convjit.conv2d(last, weight, bias, **options, padding_mode=mode, layout="NHWC")
+        convjit.conv2d_backward(y, last, weight, **options, padding_mode=mode, layout="NHWC")
+    each = weight[:4, :1]
+    convjit.conv2d_backward(convjit.conv2d(last, each, groups=4, layout="NHWC"), last, each, groups=4, layout="NHWC")
+    y, indices = convjit.max_pool2d(last, 3, 2, padding=1, return_indices=True, layout="NHWC")
+    convjit.max_pool2d_backward(y, last, 3, 2, padding=1, indices=indices, layout="NHWC")
+    convjit.avg_pool2d_backward(convjit.avg_pool2d(last, 3, layout="NHWC"), (9, 8), 3, layout="NHWC")
     weight.flags.writeable = False
     convjit.conv2d(x, weight, bias, groups=2, out=out)
     convjit.conv2d(x[0], np.ones((1, 4, 1, 1), dtype))

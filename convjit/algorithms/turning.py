@@ -1,12 +1,13 @@
 """Images with channels last, for operations that want them first: turned on the way in, and results on the way out.
 
 Knows layouts and operations; does not know what an operation computes. A batch is cut as its workspaces ask, so what is
-turned at once is some images.
+turned at once is some images, or some groups of all of them for a weight gradient.
 """
 
 from __future__ import annotations
 
-from functools import cache
+import math
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,33 +20,34 @@ from ..runtime.compile import driver
 from ..runtime.launch import launch
 from ..runtime.options import COMPILED
 from ..typing import Array, DType
-from .algorithm import Cut, Operation, Space
+from .algorithm import Cut, Operation, Space, workspace_limit
 
 # A task takes some microseconds: a tile of so many rows and columns, both of whole cache lines.
 _ROWS, _COLUMNS = 256, 64
 
 
 @driver
-def _turn(task: Any, worker: Any, rows: Any, columns: Any, kernels: Any, source: Any, target: Any) -> None:
-    """target[n, c, r] = source[n, r, c] for a tile of so many rows and columns; of any dtype, bit by bit."""
-    _, height, width = source.shape
+def _turn(task: Any, worker: Any, rows: Any, columns: Any, first: Any, kernels: Any, source: Any, target: Any) -> None:
+    """target[n, c, r] = source[n, r, first + c] for a tile of so many rows and columns; of any dtype, bit by bit."""
+    _, height, pitch = source.shape
+    width = target.shape[1]
     across = (width + columns - 1) // columns
     tiles = (height + rows - 1) // rows * across
     n, place = task // tiles, task % tiles
     r, c = place // across * rows, place % across * columns
     size = source.itemsize
     turn_panel(
-        kernels, source.ctypes.data + ((n * height + r) * width + c) * size, width, min(rows, height - r),
+        kernels, source.ctypes.data + ((n * height + r) * pitch + first + c) * size, pitch, min(rows, height - r),
         min(columns, width - c), target.ctypes.data + ((n * width + c) * height + r) * size, height,
     )  # fmt: skip
 
 
-def _turned(workers: int, source: Any, target: Any) -> None:
-    """Transpose each of the matrices (N, rows, columns) into `target` (N, columns, rows)."""
+def _turned(workers: int, source: Any, target: Any, first: int = 0) -> None:
+    """Transpose matrices (N, rows, columns) into `target` (N, columns, rows), so many columns as that has."""
+    batch, width, height = target.shape
     if not COMPILED:
-        target[...] = source.transpose(0, 2, 1)
+        target[...] = source[:, :, first : first + width].transpose(0, 2, 1)
         return
-    batch, height, width = source.shape
     tasks = batch * -(-height // _ROWS) * -(-width // _COLUMNS)
     if tasks == 0:
         return
@@ -53,79 +55,109 @@ def _turned(workers: int, source: Any, target: Any) -> None:
     bits = np.dtype(f"float{8 * source.itemsize}")
     source = source.view(bits)
     source.flags.writeable = False  # one signature, whoever may write it
-    launch(_turn, workers, tasks, source.size / 2, _ROWS, _COLUMNS, kernels_of(bits), source, target.view(bits))
+    launch(_turn, workers, tasks, target.size / 2, _ROWS, _COLUMNS, first, kernels_of(bits), source, target.view(bits))
 
 
-def channels_first(workers: int, images: Any, target: Any) -> Array:
-    """Images (N, H, W, C) as (N, C, H, W), in `target` unless that has no elements: they lie alike then."""
+def _channels_first(workers: int, images: Any, target: Any, first: int = 0) -> Array:
+    """Images (N, H, W, C) as (N, C, H, W), in `target` unless that has no elements: they lie alike then.
+
+    Of more channels than `target` has, those from `first` on.
+    """
     n, h, w, c = images.shape
     if target.size == 0:
         return images.reshape(n, c, h, w)
-    _turned(workers, images.reshape(n, h * w, c), target.reshape(n, c, h * w))
-    first = target.view()
-    first.flags.writeable = False  # as the caller's
-    return first
+    _turned(workers, images.reshape(n, h * w, c), target.reshape(n, target.shape[1], h * w), first)
+    turned = target.view()
+    turned.flags.writeable = False  # as the caller's
+    return turned
 
 
-def _space(shape: tuple[int, ...], name: str) -> Space:
+def _put_back(workers: int, images: Any, result: Any) -> None:
+    """Images (N, C, H, W) into `result` (N, H, W, C)."""
+    n, c, h, w = images.shape
+    _turned(workers, images.reshape(n, c, h * w), result.reshape(n, h * w, c))
+
+
+def _room(shape: tuple[int, ...], name: str) -> Space:
     """Room for images (N, C, H, W); none where there is one channel, or one pixel."""
     _, c, h, w = shape
     return Space((0,) if c == 1 or h * w == 1 else shape, name=name)
 
 
-def _result_of(target: Any, lying: Any) -> Any:
-    """Where an operation writes what will lie as `lying` (N, H, W, C)."""
-    n, h, w, c = lying.shape
-    return lying.reshape(n, c, h, w) if target.size == 0 else target
+@lru_cache(maxsize=256)
+def _some_groups(g: Geometry, dtype: DType) -> Geometry:
+    """A problem of some of the groups, as many as have room: they share nothing, and each sum is of one of them.
 
-
-def _put_back(workers: int, images: Any, lying: Any) -> None:
-    n, c, h, w = images.shape
-    _turned(workers, images.reshape(n, c, h * w), lying.reshape(n, h * w, c))
+    So a weight gradient of many images, which is one sum over all of them, is cut.
+    """
+    in_channels, out_channels = g.in_channels // g.groups, g.out_channels // g.groups
+    each = g.batch * (in_channels * g.in_h * g.in_w + out_channels * g.out_h * g.out_w) * dtype.itemsize
+    room = workspace_limit(math.prod(g.x_shape), dtype) // 2
+    most = (count for count in range(g.groups, 1, -1) if g.groups % count == 0 and count * each <= room)
+    count = next(most, 1)
+    return g._replace(in_channels=count * in_channels, out_channels=count * out_channels, groups=count)
 
 
 @cache
 def turned(name: str, operation: Operation) -> Operation:
     """The operation of this name (one of `OPERATIONS`) on images with channels last."""
+    work = _turned_weight_grad(operation) if name == "weight_grad" else _turned_images(name, operation)
 
-    def spaces(g: Geometry) -> tuple[Space, Space]:
-        shapes = (g.x_shape, g.y_shape) if name == "forward" else (g.y_shape, g.x_shape)
-        names = ("gradients", "images") if name == "weight_grad" else ("images", "results")
-        return _space(shapes[0], f"turned {names[0]}"), _space(shapes[1], f"turned {names[1]}")
+    def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+        assert operation.cut is not None
+        found = operation.cut(g, workers, dtype)
+        share = with_turning(found.share_of_peak, g.multiplications, math.prod(g.x_shape) + math.prod(g.y_shape), dtype)
+        return Cut(f"{found.how}; images turned", share)
+
+    return work._replace(cut=operation.cut and cut)
+
+
+def _turned_images(name: str, operation: Operation) -> Operation:
+    """An operation whose first input and whose result are images."""
+    place = 2 if name == "forward" else 1  # of the result, behind the images
 
     def workspace_with(own: Any) -> Any:
         def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-            return *own(g, workers, dtype), *spaces(g)
+            images, results = (g.x_shape, g.y_shape) if name == "forward" else (g.y_shape, g.x_shape)
+            return *own(g, workers, dtype), _room(images, "turned images"), _room(results, "turned results")
 
         return workspace
 
     def run_with(run: Any) -> Any:
         def run_turned(workers: int, g: Geometry, images: Any, *rest: Any) -> None:
-            *rest, one, other = rest
-            images = channels_first(workers, images, one)
-            if name == "weight_grad":
-                x, *rest = rest
-                run(workers, g, images, channels_first(workers, x, other), *rest)
-                return
-            place = 2 if name == "forward" else 1
+            *rest, of_images, of_results = rest
             result = rest[place]
-            target = _result_of(other, result)
-            run(workers, g, images, *rest[:place], target, *rest[place + 1 :])
-            if other.size > 0:
-                _put_back(workers, target, result)
+            n, h, w, c = result.shape
+            rest[place] = result.reshape(n, c, h, w) if of_results.size == 0 else of_results
+            run(workers, g, _channels_first(workers, images, of_images), *rest)
+            if of_results.size > 0:
+                _put_back(workers, of_results, result)
 
         return run_turned
 
-    def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
-        assert operation.cut is not None
-        found = operation.cut(g, workers, dtype)
-        moved = sum(np.prod(space.shape) for space in spaces(g))
-        return Cut(f"{found.how}; images turned", with_turning(found.share_of_peak, g.multiplications, moved, dtype))
-
-    packing = operation.packing
-    return operation._replace(
-        run=run_with(operation.run),
-        workspace=workspace_with(operation.workspace),
-        packing=packing and packing._replace(run=run_with(packing.run), workspace=workspace_with(packing.workspace)),
-        cut=operation.cut and cut,
+    packing = operation.packing and operation.packing._replace(
+        run=run_with(operation.packing.run), workspace=workspace_with(operation.packing.workspace)
     )
+    run, workspace = run_with(operation.run), workspace_with(operation.workspace)
+    return operation._replace(run=run, workspace=workspace, packing=packing)
+
+
+def _turned_weight_grad(operation: Operation) -> Operation:
+    def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
+        part = _some_groups(g, dtype)
+        rooms = _room(part.y_shape, "turned gradients"), _room(part.x_shape, "turned images")
+        if part != g:  # some channels of many never lie alike
+            rooms = rooms[0]._replace(shape=part.y_shape), rooms[1]._replace(shape=part.x_shape)
+        return *operation.workspace(part, workers, dtype), *rooms
+
+    def run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, *rest: Any) -> None:
+        *rest, of_gradients, of_images = rest
+        part = _some_groups(g, dw.dtype)
+        for group in range(0, g.groups, part.groups):
+            share = group // part.groups
+            first = share * part.out_channels
+            gradients = _channels_first(workers, dy, of_gradients, first)
+            images = _channels_first(workers, x, of_images, share * part.in_channels)
+            operation.run(workers, part, gradients, images, dw[first : first + part.out_channels], *rest)
+
+    return operation._replace(run=run, workspace=workspace)

@@ -43,7 +43,7 @@ def drawn_options(data, case):
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(data=st.data())
 def test_drawn_problems(data, dtype, monkeypatch):
-    crew = data.draw(st.sampled_from([1, 2, 3]))
+    crew = data.draw(st.sampled_from([1, 2, 3])) if dtype in ("float32", "float64") else 1
     monkeypatch.setattr(bilinear, "workers", lambda _: crew)
     values = data.draw(st.sampled_from([exact_arrays, real_arrays])) if dtype != "int16" else exact_arrays
     case = data.draw(conv2d_cases(dtype, values, empty=True))
@@ -99,10 +99,10 @@ def test_transposed(data, dtype):
         assert one.tobytes() == other.tobytes()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "uint64", "float16", "complex64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint64", "float16", "complex64"])
 @given(data=st.data())
 def test_pools(data, dtype, monkeypatch):
-    crew = data.draw(st.sampled_from([1, 2, 3]))
+    crew = data.draw(st.sampled_from([1, 2, 3])) if dtype == "float32" else 1  # each compiles another loop
     monkeypatch.setattr(pools, "workers", lambda _: crew)
     problem = data.draw(poolings())
     options = problem.arguments

@@ -44,19 +44,22 @@ def test_workspaces_are_those_that_are_allocated(data, crew, algorithm, allocate
     monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: crew)
     case = data.draw(conv2d_cases("float32"))
     options = {**case.problem.options, "algorithm": algorithm}
+    x, dy = case.x, case.grad_output
+    if data.draw(st.booleans()):
+        x, dy, options["layout"] = np.moveaxis(x, -3, -1), np.moveaxis(dy, -3, -1), "NHWC"
     try:
-        found = explain(case.x.shape, case.weight.shape, **options)
+        found = explain(x.shape, case.weight.shape, **options)
     except ValueError:  # the row declines
         with pytest.raises(ValueError):
-            conv2d(case.x, case.weight, **options)
+            conv2d(x, case.weight, **options)
         return
     for name in PASSES:
         del allocated[:]
         if name == "forward":
-            conv2d(case.x, case.weight, **options)
+            conv2d(x, case.weight, **options)
         else:
             need = (name == "input_grad", name == "weight_grad", False)
-            conv2d_backward(case.grad_output, case.x, case.weight, **options, need=need)
+            conv2d_backward(dy, x, case.weight, **options, need=need)
         expected = getattr(found, name)
         assert allocated == [*expected.workspace.items()]
         assert sum(size for _, size in allocated) == expected.workspace_bytes

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import GENERAL
 
-from convjit import conv2d, conv2d_backward, conv2d_plan
+from convjit import conv2d, conv2d_backward, conv2d_plan, conv2d_weight_grad
+from convjit.algorithms import turning
 from convjit.functional import bilinear, calls
 from convjit.functional.calls import counted_bytes
 from convjit.geometry import conv2d_geometry
+from convjit.layouts import CHANNELS_FIRST, CHANNELS_LAST
 
 MIB = 1 << 20
 PASSES = ("forward", "input_grad", "weight_grad")
@@ -120,12 +122,12 @@ def geometries(draw):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("row", GENERAL)
-@given(g=geometries(), crew=st.sampled_from([1, 2, 8]))
-def test_workspaces_hold_the_bound(row, dtype, g, crew):
+@given(g=geometries(), crew=st.sampled_from([1, 2, 8]), layout=st.sampled_from([CHANNELS_FIRST, CHANNELS_LAST]))
+def test_workspaces_hold_the_bound(row, dtype, g, crew, layout):
     """Nothing is allocated: `tests/functional/test_explain.py` holds the workspaces against what is."""
     dtype = np.dtype(dtype)
     for name in PASSES:
-        call = calls.decide("test", row, g, dtype, name)
+        call = calls.decide("test", row, g, dtype, name, layout)
         images = call.images(crew)
         inputs = np.prod(g.y_shape if name == "input_grad" else g.x_shape)
         taken = counted_bytes(call.of_batch(images).spaces(crew))
@@ -135,7 +137,7 @@ def test_workspaces_hold_the_bound(row, dtype, g, crew):
             # What is cut is not cut further than it must be: with twice the images it would not have fitted.
             more = min(g.batch, 2 * images + 2)
             assert images == g.batch or counted_bytes(call.of_batch(more).spaces(crew)) > bound
-        else:
+        elif not (layout.channels_last and row == "reference"):  # it turns all images, and needs nothing else
             one_total = -(-16384 // (g.out_h * g.out_w)) + 1
             few = counted_bytes(call.of_batch(min(g.batch, one_total)).spaces(crew))
             assert taken <= max(bound, few), (name, g, crew, taken / MIB)
@@ -149,3 +151,30 @@ def test_what_one_image_needs_it_gets():
     assert call.images(1) in (1, 3)
     y = conv2d(x, weight, padding=600)
     assert y.sum() == 3 * 8 * 9
+
+
+@given(g=geometries(), batch=st.sampled_from([1, 40, 1000]))
+def test_a_weight_gradient_that_is_turned_is_cut_by_groups(g, batch):
+    g = g._replace(batch=batch, in_channels=g.out_channels, groups=g.out_channels)  # depthwise
+    part = turning._some_groups(g, np.dtype("f4"))
+    assert g.groups % part.groups == 0
+    taken = 4 * (np.prod(part.x_shape) + np.prod(part.y_shape))
+    assert taken <= max(16 * MIB, 4 * np.prod(g.x_shape)) or part.groups == 1
+
+
+def test_groups_of_a_turned_weight_gradient_have_the_same_bits(monkeypatch):
+    rng, seen, cut = np.random.default_rng(0), [], turning._some_groups
+    x, dy = rng.standard_normal((3, 12, 7, 9)), rng.standard_normal((3, 24, 7, 9))
+    wanted = conv2d_weight_grad(dy, x, 3, padding=1, groups=12)
+    for room in (0, 60_000, 1 << 30):
+        monkeypatch.setattr(turning, "workspace_limit", lambda elements, dtype, room=room: room)
+        for function in (cut, calls.decide):
+            function.cache_clear()
+        monkeypatch.setattr(
+            turning, "_some_groups", lambda g, dtype: seen.append(cut(g, dtype).groups) or cut(g, dtype)
+        )
+        got = conv2d_weight_grad(*(np.moveaxis(a, 1, -1) for a in (dy, x)), 3, padding=1, groups=12, layout="NHWC")
+        assert got.tobytes() == wanted.tobytes()
+    for function in (cut, calls.decide):
+        function.cache_clear()
+    assert sorted(set(seen)) == [1, 6, 12]

@@ -301,7 +301,14 @@ def draw(seed: int) -> Trial:
     """The call of this number; the functions take turns."""
     name, parts = CALLS[seed % len(CALLS)]
     d = _Draw(seed)
-    return Trial(name, *parts(d), d.random.choice((1, 1, 2, 3, 5)))
+    arrays, options = parts(d)
+    if name.startswith(_WITH_LAYOUT) and d.random.random() < 0.4:
+        arrays |= {key: np.moveaxis(arrays[key], 1, -1).copy() for key in _IMAGES & arrays.keys()}
+        options["layout"] = "NHWC"
+    return Trial(name, arrays, options, d.random.choice((1, 1, 2, 3, 5)))
+
+
+_WITH_LAYOUT, _IMAGES = ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d"), {"x", "grad_output", "out"}
 
 
 # --- running --------------------------------------------------------------------------------------------------------

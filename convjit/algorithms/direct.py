@@ -23,10 +23,10 @@ from ..gemm.direct import (
     plan_direct,
 )
 from ..gemm.direct_kernels import kernels as direct_kernels
-from ..gemm.estimate import direct_share
+from ..gemm.estimate import direct_share, filling_cycles
 from ..gemm.micro import kernels as kernels_of
-from ..gemm.pixels import pixel_axes, pixel_steps, plane_steps
-from ..gemm.planes import Axis, Planes, backward_axes, forward_axes, plane_elements, term_offsets
+from ..gemm.pixels import pixel_axes, pixel_steps, plane_axes, plane_steps
+from ..gemm.planes import Axis, Planes, plane_elements, term_offsets
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver, passed
@@ -94,19 +94,14 @@ def _set_up(
     rows, channels, result_h, stride = g.out_channels, g.in_channels, g.out_h, (g.stride_h, g.stride_w)
     if is_gradient:
         rows, channels, result_h, stride = channels, rows, g.in_h, (1, 1)
-    of_group, planes, step = channels // g.groups, channels, 1
-    if channels_last:
-        axes, planes, step = pixel_axes(g, is_gradient), 1, stride[0]
-    else:
-        axes = backward_axes(g) if is_gradient else forward_axes(g)
+    axes, planes = (pixel_axes(g, is_gradient), 1) if channels_last else (plane_axes(g, is_gradient), channels)
+    of_group, step = channels // g.groups, stride[0] // axes[0].step
     terms = of_group * g.kernel_h * g.kernel_w
     each = 0  # where pixels are few: workers share the weights, of which each packs and reads its own part
     if workers == 1 or g.batch * axes[0].grid * axes[1].grid > MOST_POINTS:
         each = band_rows(axes, planes, g.batch, rows, terms, workers, dtype.itemsize, step=step)
     bands = cut_into_bands(axes, each, g.batch, planes, workers, step)
-    steps = plane_steps(bands.axes, g.groups, of_group)
-    if channels_last:
-        steps = pixel_steps(bands.axes, g.groups, of_group, stride)
+    steps = (pixel_steps if channels_last else plane_steps)(bands.axes, g.groups, of_group, stride)
     d = plan_direct(
         bands.axes, steps, g.batch, g.groups, rows // g.groups, of_group,
         0 if channels_last else result_h * axes[1].grid, bands.crew, dtype, result_h, is_packed=is_packed,
@@ -196,17 +191,17 @@ class _Way(NamedTuple):
         d = s.direct
         bands = f", bands of {d.grid_h} rows" if s.by_band else ""
         panels = f"panels of {-(-d.rows // d.panels)} channels, {d.points} pixels at once"
-        filled = plane_elements(1 if self.channels_last else d.groups * d.channels, *s.axes)
-        share = direct_share(d, filled, s.tasks, workers, dtype)
+        filling = filling_cycles(1 if self.channels_last else d.groups * d.channels, s.axes, dtype)
+        share = direct_share(d, filling, s.tasks, workers, dtype)
         return Cut(f"in place, {panels}{bands}; tasks: {s.tasks}", share)
 
     def yields(self, g: Geometry, dtype: DType) -> str | None:
         """Why pixels in lanes are better, if they are."""
-        batch, axes = g.batch, forward_axes(g)
+        batch, axes = g.batch, plane_axes(g, self.is_gradient)
         elements, theirs = math.prod(g.y_shape), implicit.ALGORITHM.forward
         channels = g.in_channels
         if self.is_gradient:
-            axes, channels = backward_axes(g), g.out_channels
+            channels = g.out_channels
             elements, theirs = math.prod(g.x_shape), implicit.ALGORITHM.input_grad
         if max(elements, plane_elements(batch * channels, *axes)) > _LARGEST:
             return "nothing can be expected of a problem that fits no memory"

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from ..gemm.bands import band_count, band_rows
 from ..gemm.blocked import LIST_ENTRIES, PANEL_LANES, scratch_elements
-from ..gemm.estimate import forward_share
+from ..gemm.estimate import filling_cycles, forward_share
 from ..gemm.landing import multiply_and_store
 from ..gemm.micro import ELEMENT
 from ..gemm.micro import kernels as kernels_of
-from ..gemm.planes import Axis, Planes, plane_elements
+from ..gemm.planes import Axis, Planes
 from ..gemm.product import Product, multiply_tile, plan_product, task_count, task_of
 from ..gemm.summation import TERMS_A_TOTAL
 from ..runtime.compile import driver, kernel, passed
@@ -131,8 +131,8 @@ def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 
     bands = f", bands of {p.grid_h} rows" if setup.by_band else ""
     each = f", {phases} phases" if phases > 1 else ""
     how = f"{source}, panels of {p.lanes} lanes, {p.chunk} rows at once{each}{bands}; tasks: {tasks}"
-    filled = plane_elements(p.groups * p.channels, *setup.axes) // max(phases, 1)
-    return Cut(how, forward_share(p, taps, filled, tasks, workers, dtype, transposed // max(phases, 1)))
+    filling = filling_cycles(p.groups * p.channels, setup.axes, dtype) / max(phases, 1)
+    return Cut(how, forward_share(p, taps, filling, tasks, workers, dtype, transposed // max(phases, 1)))
 
 
 def run_product(

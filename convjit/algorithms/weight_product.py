@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..gemm.direct_kernels import kernels as kernels_of
-from ..gemm.estimate import weight_share
+from ..gemm.estimate import filling_cycles, weight_share
 from ..gemm.pixel_sums import PixelSums, plan_sums, sum_pixels
-from ..gemm.pixels import pixel_axes
-from ..gemm.planes import BEHIND, Axis, forward_axes, plane_elements, term_offsets
+from ..gemm.pixels import pixel_axes, plane_axes
+from ..gemm.planes import BEHIND, Axis, plane_elements, term_offsets
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver
@@ -58,7 +58,7 @@ class WeightProduct(NamedTuple):
     channels_last: bool
 
     def _axes(self, g: Geometry) -> tuple[Axis, Axis]:
-        return pixel_axes(g) if self.channels_last else forward_axes(g)
+        return _axes(g, self.channels_last)
 
     def _plane_elements(self, g: Geometry, images: int) -> int:
         return plane_elements(images if self.channels_last else images * g.in_channels, *self._axes(g))
@@ -85,7 +85,8 @@ class WeightProduct(NamedTuple):
         tasks = s.tasks * at_once
         sides = ("filters", "channels") if s.is_turned else ("(channel, tap)", "filters")
         how = f"in place, {TERM_BLOCK} pixels at a time, {s.chunk} {sides[0]} x {-(-s.rows // s.panels)} {sides[1]}"
-        share = weight_share(s, g.batch, self._plane_elements(g, 1), tasks, workers, dtype)
+        filling = filling_cycles(1 if self.channels_last else g.in_channels, self._axes(g), dtype)
+        share = weight_share(s, g.batch, filling, tasks, workers, dtype)
         return Cut(f"{how}, {at_once} totals at once; tasks: {tasks}", share)
 
     def run(
@@ -137,11 +138,15 @@ def _plan(g: Geometry, workers: int, dtype: DType, channels_last: bool = False) 
     """How the gradient is cut, and how many totals are summed at once: as many as memory has room for."""
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     totals = -(-g.batch * g.out_h * g.out_w // TERMS_A_TOTAL)
-    axes, stride = (pixel_axes(g), (g.stride_h, g.stride_w)) if channels_last else (forward_axes(g), None)
     room = workspace_limit(math.prod(g.x_shape), dtype) // 2 // max(math.prod(g.weight_shape) * dtype.itemsize, 1)
     return plan_sums(
-        axes, g.groups, rows, channels, min(totals, room), workers, dtype, is_pointwise=g.is_pointwise, stride=stride
-    )
+        _axes(g, channels_last), (g.stride_h, g.stride_w), g.groups, rows, channels, min(totals, room), workers, dtype,
+        is_pointwise=g.is_pointwise, channels_last=channels_last,
+    )  # fmt: skip
+
+
+def _axes(g: Geometry, channels_last: bool) -> tuple[Axis, Axis]:
+    return pixel_axes(g) if channels_last else plane_axes(g)
 
 
 def _terms(g: Geometry) -> int:

@@ -12,20 +12,20 @@ from .direct import Direct
 from .direct_kernels import tile_rows as channel_tile_rows
 from .micro import tile_rows
 from .pixel_sums import PixelSums
-from .product import RUN_CYCLES, TILE_SPEED, VECTOR_CYCLES, Product
+from .planes import Axis, plane_elements
+from .product import RUN_CYCLES, VECTOR_CYCLES, Product
 from .summation import TERM_BLOCK
 
 _FMAS_A_CYCLE, _FMA_LATENCY = 2, 4
 # Of a register tile: the call, where its rows and lanes lie, and the results.
 _TILE_CYCLES = 60
-# Of filling planes: a load and a store a vector, much of it beyond the first-level cache.
-_FILL_CYCLES = 4
+# Of filling planes: a load and a store a vector, much of it beyond the first-level cache; and where every second pixel
+# is taken, by masked loads and shuffles: 256-256 (56x56, stride 2, 32 groups) with AVX2.
+_FILL_CYCLES, _FILL_PARTED_CYCLES = 4, 16
 # Of an element of a weight that is transposed alone, most of which is in no near cache.
 _TRANSPOSE_CYCLES = 4
 
-# What a tile of one, two, three or four vectors of channels reaches of the multiply-add units. These and the cycles
-# below were fitted to calls with algorithm="direct" beside "implicit": which is faster is what they have to tell.
-_CHANNEL_TILE_SPEED = (0.7, 0.87, 1.0, 1.0)
+# The cycles below were fitted to calls with algorithm="direct" beside "implicit": which is faster they have to tell.
 # Weights of more than so many bytes are read from beyond the second-level cache, a short run of each row at a time.
 _CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 20, 1
 # Of direct convolution: a vector of results that is transposed and put where it belongs, most of it in no near cache,
@@ -43,7 +43,7 @@ def tiles_cycles(rows: int, vectors: int, terms: float) -> float:
     row = isa.here()
     panels = -(-vectors // row.vectors)
     widths = [vectors // panels + (i < vectors % panels) for i in range(panels)]
-    return sum(_panel_cycles(rows, width, terms, tile_rows(row.rows), TILE_SPEED) for width in widths)
+    return sum(_panel_cycles(rows, width, terms, tile_rows(row.rows), row.speeds) for width in widths)
 
 
 def _panel_cycles(rows: int, width: int, terms: float, heights: list[int], speeds: tuple[float, ...]) -> float:
@@ -56,12 +56,18 @@ def _panel_cycles(rows: int, width: int, terms: float, heights: list[int], speed
     return cycles
 
 
+def filling_cycles(channels: int, axes: tuple[Axis, Axis], dtype: DType) -> float:
+    """Cycles of filling the planes of so many channels."""
+    each = _FILL_PARTED_CYCLES if any(axis.step > 1 for axis in axes) else _FILL_CYCLES
+    return plane_elements(channels, *axes) / _lanes(dtype) * each
+
+
 def forward_share(
-    p: Product, taps: float, filled: int, tasks: int, workers: int, dtype: DType, transposed: int = 0
+    p: Product, taps: float, filling: float, tasks: int, workers: int, dtype: DType, transposed: int = 0
 ) -> float:
     """Of a forward product or an input gradient: sums of `taps` terms a channel.
 
-    `filled` elements of planes a band, and `transposed` elements of the weight in all.
+    `filling` cycles a band, and `transposed` elements of the weight in all.
     """
     lanes, terms = _lanes(dtype), p.channels * taps
     pieces = _pieces(p, p.lanes, lanes)
@@ -75,39 +81,39 @@ def forward_share(
     weights = p.groups * p.rows * terms
     far = _FAR_WEIGHT_CYCLES * weights if weights * dtype.itemsize > _CACHED_WEIGHTS else 0
     once = far + transposed * _TRANSPOSE_CYCLES / max(p.batch * p.bands, 1)
-    cycles = p.groups * chunks * panels * panel + filled / lanes * _FILL_CYCLES + once
+    cycles = p.groups * chunks * panels * panel + filling + once
     useful = p.groups * p.rows * terms * p.grid_h * p.grid_w / lanes / _FMAS_A_CYCLE
     return _dealt(useful, cycles, tasks, workers)
 
 
-def direct_share(d: Direct, filled: int, tasks: int, workers: int, dtype: DType) -> float:
+def direct_share(d: Direct, filling: float, tasks: int, workers: int, dtype: DType) -> float:
     """Of direct convolution, as `forward_share`."""
     row, lanes, terms = isa.here(), _lanes(dtype), d.channels * d.taps
     points = min(d.points, d.grid_h * d.grid_w)
     widths = [d.vectors // d.panels + (i < d.vectors % d.panels) for i in range(d.panels)]
     panels = sum(
-        _panel_cycles(points, width, terms, channel_tile_rows(row, width), _CHANNEL_TILE_SPEED) for width in widths
+        _panel_cycles(points, width, terms, channel_tile_rows(row, width), row.channel_speeds) for width in widths
     )
     chunks = d.grid_h * d.grid_w / max(points, 1)
     each = d.groups * (chunks * panels + d.grid_h * d.grid_w * d.vectors * _LAND_CYCLES)
     packing = _PACK_CYCLES * (lanes / min(d.taps, lanes) if d.is_gradient and d.taps > 1 else 1)
     once = d.groups * d.rows * terms * packing / max(d.batch * d.bands, 1)
     useful = d.groups * d.rows * terms * d.grid_h * d.grid_w / lanes / _FMAS_A_CYCLE
-    return _dealt(useful, each + filled / lanes * _FILL_CYCLES + once, tasks, workers)
+    return _dealt(useful, each + filling + once, tasks, workers)
 
 
-def weight_share(s: PixelSums, batch: int, filled: int, tasks: int, workers: int, dtype: DType) -> float:
-    """Of a weight gradient, `filled` elements of planes an image; so many tasks at once."""
+def weight_share(s: PixelSums, batch: int, filling: float, tasks: int, workers: int, dtype: DType) -> float:
+    """Of a weight gradient, `filling` cycles an image; so many tasks at once."""
     row, lanes, pixels = isa.here(), _lanes(dtype), batch * s.grid_h * s.grid_w
     widths = [s.vectors // s.panels + (i < s.vectors % s.panels) for i in range(s.panels)]
     sums = sum(
-        _panel_cycles(s.chunk, width, pixels, channel_tile_rows(row, width), _CHANNEL_TILE_SPEED)
+        _panel_cycles(s.chunk, width, pixels, channel_tile_rows(row, width), row.channel_speeds)
         for width in widths
         if width > 0  # there may be no channels
     )
     packed = pixels * s.vectors * lanes * _PACK_CYCLES
     chunks = s.terms / max(s.chunk, 1)
-    cycles = s.groups * chunks * (sums + packed) + batch * filled / lanes * _FILL_CYCLES
+    cycles = s.groups * chunks * (sums + packed) + batch * filling
     useful = s.groups * s.rows * s.terms * pixels / lanes / _FMAS_A_CYCLE
     return _dealt(useful, cycles, tasks, workers)
 

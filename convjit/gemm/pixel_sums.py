@@ -64,18 +64,18 @@ _TASKS_A_WORKER, _LEAST_ROWS = 4, 72
 
 
 def plan_sums(
-    axes: tuple[Axis, Axis], groups: int, rows: int, channels: int, totals: int, workers: int, dtype: DType, *,
-    is_pointwise: bool, stride: tuple[int, int] | None = None,
+    axes: tuple[Axis, Axis], stride: tuple[int, int], groups: int, rows: int, channels: int, totals: int, workers: int,
+    dtype: DType, *, is_pointwise: bool, channels_last: bool,
 ) -> tuple[PixelSums, int]:  # fmt: skip
-    """How a gradient is cut, and how many of its totals are summed at once; `axes` are those of a forward read.
+    """How a gradient is cut, and how many of its totals are summed at once.
 
-    `stride` is given where channels lie last, and `axes` are of pixels then.
+    `axes` are `pixels.plane_axes`, or `pixels.pixel_axes` where channels lie last.
     """
     # Each chunk packs what it shares with the others, so the less of that the better.
     is_turned = is_pointwise and channels * -(-rows // _MOST_ROWS) <= rows * -(-channels // _MOST_ROWS)
     if is_turned:
         rows, channels = channels, rows
-        if stride is not None:  # the other images are as large, but for their channels
+        if channels_last:  # the other images are as large, but for their channels
             axes = axes[0], axes[1]._replace(padded=axes[1].grid * groups * channels)
     vertical, horizontal = axes
     machine = isa.here()
@@ -91,10 +91,10 @@ def plan_sums(
         chunks = max(chunks, min(-(-workers // others), terms // tile), min(-(-wanted // others), terms // _LEAST_ROWS))
     chunk = -(-terms // chunks)
     chunk = -(-chunk // tile) * tile
-    steps = plane_steps(axes, groups, channels) if stride is None else pixel_steps(axes, groups, channels, stride)
+    steps = (pixel_steps if channels_last else plane_steps)(axes, groups, channels, stride)
     sums = PixelSums(
         groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, steps.row, steps.pixel,
-        steps.group, steps.image, vectors, panels, min(chunk, terms), int(is_turned), int(stride is not None),
+        steps.group, steps.image, vectors, panels, min(chunk, terms), int(is_turned), int(channels_last),
     )  # fmt: skip
     return sums, at_once
 

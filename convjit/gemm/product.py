@@ -13,6 +13,7 @@ import math
 from typing import Any, NamedTuple
 
 from ..runtime.compile import kernel, uncompiled
+from ..simd import isa
 from ..typing import DType
 from . import micro
 from .bands import band_count
@@ -73,8 +74,6 @@ def task_count(p: Product) -> Any:
 
 # Cycles on AVX-512 that packing takes for a run of neighbouring pixels, and for each of its vectors.
 RUN_CYCLES, VECTOR_CYCLES = 6, 3
-# What a tile of one, two or three vectors reaches of the multiply-add units: loads of `a` stand in the way.
-TILE_SPEED = (0.55, 0.9, 1.0)
 
 
 def plan_product(
@@ -115,9 +114,10 @@ def _pays_in_place(axes: tuple[Axis, Axis], rows: int, dtype: DType) -> bool:
     vectors, tile = -(-horizontal.grid // lanes), rows / 2  # cycles of a tile for a vector and a term
     packed = horizontal.grid / lanes * tile + RUN_CYCLES + VECTOR_CYCLES * vectors
     # `multiply` splits them into tiles of nearly equal width.
-    tiles = -(-vectors // len(TILE_SPEED))
+    speeds = isa.here().speeds
+    tiles = -(-vectors // len(speeds))
     widths = [vectors // tiles + (i < vectors % tiles) for i in range(tiles)]
-    return tile * sum(width / TILE_SPEED[width - 1] for width in widths) < packed
+    return tile * sum(width / speeds[width - 1] for width in widths) < packed
 
 
 @kernel

@@ -26,20 +26,38 @@ class InstructionSet(NamedTuple):
     vectors: int
     # The widest tile whose lanes are channels, see `gemm.direct_kernels`: as many rows as registers are left for.
     channel_vectors: int
+    # What tiles of one, two and more vectors reach of the multiply-add units: loads stand in the way of narrow ones. Of
+    # `rows` x `vectors`, and of those whose lanes are channels. Fitted to calls with algorithm="implicit" and "direct".
+    speeds: tuple[float, ...]
+    channel_speeds: tuple[float, ...]
     # LLVM cuts 512-bit vectors in two for processors whose early models slowed down under them; whole ones do twice the
     # multiply-adds an instruction.
     features: str = ""
 
 
+# Of 32 registers: tiles of 8 rows.
+_WIDE_SPEEDS, _WIDE_CHANNEL_SPEEDS = (0.55, 0.9, 1.0), (0.7, 0.87, 1.0, 1.0)
+# Of 16 registers: 6 rows, or 8 rows of one vector of channels.
+_NARROW_SPEEDS, _NARROW_CHANNEL_SPEEDS = (0.75, 0.93), (0.85, 1.0)
+
 # Best first, the last one always there: 128-bit vectors are in every x86-64 and every 64-bit Arm.
 INSTRUCTION_SETS = (
     InstructionSet(
         "avx512", ("x86_64",), ("avx512f", "avx512dq", "avx512vl"), 64, 32, rows=8, vectors=3,
-        channel_vectors=4, features="-prefer-256-bit",
+        channel_vectors=4, speeds=_WIDE_SPEEDS, channel_speeds=_WIDE_CHANNEL_SPEEDS, features="-prefer-256-bit",
     ),
-    InstructionSet("avx2", ("x86_64",), ("avx2", "fma"), 32, 16, rows=6, vectors=2, channel_vectors=2),
-    InstructionSet("neon", ("aarch64", "arm64"), (), 16, 32, rows=8, vectors=3, channel_vectors=4),
-    InstructionSet("vector128", (), (), 16, 16, rows=6, vectors=2, channel_vectors=2),
+    InstructionSet(
+        "avx2", ("x86_64",), ("avx2", "fma"), 32, 16, rows=6, vectors=2,
+        channel_vectors=2, speeds=_NARROW_SPEEDS, channel_speeds=_NARROW_CHANNEL_SPEEDS,
+    ),
+    InstructionSet(
+        "neon", ("aarch64", "arm64"), (), 16, 32, rows=8, vectors=3,
+        channel_vectors=4, speeds=_WIDE_SPEEDS, channel_speeds=_WIDE_CHANNEL_SPEEDS,
+    ),
+    InstructionSet(
+        "vector128", (), (), 16, 16, rows=6, vectors=2,
+        channel_vectors=2, speeds=_NARROW_SPEEDS, channel_speeds=_NARROW_CHANNEL_SPEEDS,
+    ),
 )  # fmt: skip
 
 

@@ -153,6 +153,7 @@ def test_a_batch_that_is_turned_is_cut(monkeypatch):
 
 def test_what_reads_images_as_they_lie_makes_no_copy_of_them():
     found = convjit.explain((8, 56, 56, 64), (64, 64, 3, 3), padding=1, layout="NHWC")
+    assert found.problem == "float32 x (8, 56, 56, 64), weight (64, 64, 3, 3) -> y (8, 56, 56, 64), channels last"
     for each in (found.forward, found.input_grad, found.weight_grad):
         assert not any("turned" in name for name in each.workspace)
     assert found.forward.workspace_bytes < 8 * 56 * 56 * 64 * 4 / 4

@@ -26,7 +26,7 @@ from ..gemm.direct_kernels import kernels as direct_kernels
 from ..gemm.estimate import direct_share, filling_cycles
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.pixels import pixel_axes, pixel_steps, plane_axes, plane_steps
-from ..gemm.planes import Axis, Planes, plane_elements, term_offsets
+from ..gemm.planes import AS_IN_IMAGE, Axis, Pixel, Planes, plane_elements, term_offsets
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver, passed
@@ -79,6 +79,7 @@ class _Setup(NamedTuple):
 
     direct: Direct
     axes: tuple[Axis, Axis]  # of a band
+    pixel: Pixel
     inside: Array
     offsets: Array
     by_band: bool
@@ -94,14 +95,18 @@ def _set_up(
     rows, channels, result_h, stride = g.out_channels, g.in_channels, g.out_h, (g.stride_h, g.stride_w)
     if is_gradient:
         rows, channels, result_h, stride = channels, rows, g.in_h, (1, 1)
-    axes, planes = (pixel_axes(g, is_gradient), 1) if channels_last else (plane_axes(g, is_gradient), channels)
+    axes, planes, pixel = plane_axes(g, is_gradient), channels, AS_IN_IMAGE
+    if channels_last:
+        (axes, pixel), planes = pixel_axes(g, dtype.itemsize, is_gradient), 1
     of_group, step = channels // g.groups, stride[0] // axes[0].step
     terms = of_group * g.kernel_h * g.kernel_w
     each = 0  # where pixels are few: workers share the weights, of which each packs and reads its own part
     if workers == 1 or g.batch * axes[0].grid * axes[1].grid > MOST_POINTS:
         each = band_rows(axes, planes, g.batch, rows, terms, workers, dtype.itemsize, step=step)
-    bands = cut_into_bands(axes, each, g.batch, planes, workers, step)
-    steps = (pixel_steps if channels_last else plane_steps)(bands.axes, g.groups, of_group, stride)
+    bands = cut_into_bands(axes, each, g.batch, planes, workers, step, pixel)
+    steps = plane_steps(bands.axes, g.groups, of_group, stride)
+    if channels_last:
+        steps = pixel_steps(bands.axes, g.groups, of_group, stride, pixel)
     d = plan_direct(
         bands.axes, steps, g.batch, g.groups, rows // g.groups, of_group,
         0 if channels_last else result_h * axes[1].grid, bands.crew, dtype, result_h, is_packed=is_packed,
@@ -117,7 +122,7 @@ def _set_up(
     tasks = g.batch * (d.bands if bands.by_band else d.tasks)
     records = passed(d), passed(bands.record)
     offsets = term_offsets(*bands.axes, of_group, steps.channel)
-    return _Setup(d, bands.axes, bands.inside, offsets, bands.by_band, tasks, spaces, records)
+    return _Setup(d, bands.axes, pixel, bands.inside, offsets, bands.by_band, tasks, spaces, records)
 
 
 class _Way(NamedTuple):
@@ -182,7 +187,7 @@ class _Way(NamedTuple):
                 images, results, totals, positions, space, planes,
             )  # fmt: skip
             return
-        source = fill_planes(workers, s.axes, images, planes)
+        source = fill_planes(workers, s.axes, images, planes, s.pixel)
         launch(_multiply, workers, s.tasks, work_ns(g), direct, *ours, source, results, totals, positions, space)
 
     def cut(self, g: Geometry, workers: int, dtype: DType) -> Cut:
@@ -197,17 +202,17 @@ class _Way(NamedTuple):
 
     def yields(self, g: Geometry, dtype: DType) -> str | None:
         """Why pixels in lanes are better, if they are."""
-        batch, axes = g.batch, plane_axes(g, self.is_gradient)
-        elements, theirs = math.prod(g.y_shape), implicit.ALGORITHM.forward
-        channels = g.in_channels
+        name, axes, planes, results = "forward", plane_axes(g, self.is_gradient), g.in_channels, g.y_shape
         if self.is_gradient:
-            channels = g.out_channels
-            elements, theirs = math.prod(g.x_shape), implicit.ALGORITHM.input_grad
-        if max(elements, plane_elements(batch * channels, *axes)) > _LARGEST:
+            name, planes, results = "input_grad", g.out_channels, g.x_shape
+        if max(math.prod(results), plane_elements(g.batch * planes, *axes)) > _LARGEST:
             return "nothing can be expected of a problem that fits no memory"
+        theirs = implicit.ALGORITHM.operation(name)
+        assert theirs is not None
         if self.channels_last:
-            theirs = turned("input_grad" if self.is_gradient else "forward", theirs)
-        here, there = (cut(g, 1, dtype).share_of_peak for cut in (self.cut, theirs.cut))
+            theirs = turned(name, theirs)
+        assert theirs.cut is not None
+        here, there = self.cut(g, 1, dtype).share_of_peak, theirs.cut(g, 1, dtype).share_of_peak
         if here > there:
             return None
         return f"pixels in lanes are expected to reach {there:.0%} of the peak, channels in lanes {here:.0%}"

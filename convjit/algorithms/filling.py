@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..gemm.micro import kernels as kernels_of
-from ..gemm.planes import BEHIND, Axis, Planes, fill_tile, filling, plane_elements
+from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, Planes, fill_tile, filling, plane_elements
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
-from ..runtime.tiles import tile, tiling
+from ..runtime.tiles import Tiling, tile, tiling
 from ..typing import Array
 from .algorithm import Space
 
@@ -27,19 +27,22 @@ class Bands(NamedTuple):
     crew: int  # workers among whom the channels of a band may be cut: a band is one worker's
 
 
-def cut_into_bands(axes: tuple[Axis, Axis], rows: int, batch: int, channels: int, workers: int, step: int = 1) -> Bands:
+def cut_into_bands(
+    axes: tuple[Axis, Axis], rows: int, batch: int, channels: int, workers: int, step: int = 1,
+    pixel: Pixel = AS_IN_IMAGE,
+) -> Bands:  # fmt: skip
     """Bands of so many rows of the grid, none of them for 0; `channels` are those of all groups.
 
     Rows of the grid lie `step` rows of a plane apart.
     """
     vertical, horizontal = axes
-    record, inside = filling(axes)  # what lies inside the image is counted in its own rows
+    record, inside = filling(axes, pixel)  # what lies inside the image is counted in its own rows
     if rows == 0:
         planes = Space((plane_elements(batch * channels, *axes),), name="planes")
         return Bands(axes, False, record, inside, planes, workers)
     axes = vertical._replace(grid=rows, padded=vertical.padded - (vertical.grid - rows) * step), horizontal
     planes = Space((workers, plane_elements(channels, *axes)), name="planes")
-    return Bands(axes, True, filling(axes)[0], inside, planes, 1)
+    return Bands(axes, True, filling(axes, pixel)[0], inside, planes, 1)
 
 
 def as_planes(images: Array) -> Array:
@@ -76,13 +79,17 @@ def _fill(
     )  # fmt: skip
 
 
-def fill_planes(workers: int, axes: tuple[Axis, Axis], images: Array, planes: Array) -> Array:
+def fill_planes(
+    workers: int, axes: tuple[Axis, Axis], images: Array, planes: Array, pixel: Pixel = AS_IN_IMAGE
+) -> Array:
     """Fill the planes; they, or the images where those are read in place, read-only."""
     if planes.size == 0:
         return images.reshape(images.size)
     planes[planes.size - BEHIND :] = 0
-    p, inside = filling(axes)
+    p, inside = filling(axes, pixel)
     tiles = tiling(p.padded_h, p.padded_w, p.phases_h * p.phases_w)
+    if p.pitch > 0:  # whole rows
+        tiles = Tiling(tiles.rows, p.padded_w, -(-p.padded_h // tiles.rows))
     tasks = images.shape[0] * images.shape[1] * tiles.a_plane
     kernels = kernels_of(images.dtype)
     launch(_fill, workers, tasks, planes.size / 4, p, tiles.rows, tiles.cols, kernels, inside, images, planes)

@@ -124,8 +124,8 @@ def _turned_images(name: str, operation: Operation) -> Operation:
         return workspace
 
     def run_with(run: Any) -> Any:
-        def run_turned(workers: int, g: Geometry, images: Any, *rest: Any) -> None:
-            *rest, of_images, of_results = rest
+        def run_turned(workers: int, g: Geometry, images: Any, *others: Any) -> None:
+            *rest, of_images, of_results = others
             result = rest[place]
             n, h, w, c = result.shape
             rest[place] = result.reshape(n, c, h, w) if of_results.size == 0 else of_results
@@ -150,8 +150,8 @@ def _turned_weight_grad(operation: Operation) -> Operation:
             rooms = rooms[0]._replace(shape=part.y_shape), rooms[1]._replace(shape=part.x_shape)
         return *operation.workspace(part, workers, dtype), *rooms
 
-    def run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, *rest: Any) -> None:
-        *rest, of_gradients, of_images = rest
+    def run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, *others: Any) -> None:
+        *rest, of_gradients, of_images = others
         part = _some_groups(g, dw.dtype)
         for group in range(0, g.groups, part.groups):
             share = group // part.groups

@@ -15,7 +15,7 @@ from ..gemm.direct_kernels import kernels as kernels_of
 from ..gemm.estimate import filling_cycles, weight_share
 from ..gemm.pixel_sums import PixelSums, plan_sums, sum_pixels
 from ..gemm.pixels import pixel_axes, plane_axes
-from ..gemm.planes import BEHIND, Axis, plane_elements, term_offsets
+from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, plane_elements, term_offsets
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver
@@ -57,11 +57,9 @@ class WeightProduct(NamedTuple):
 
     channels_last: bool
 
-    def _axes(self, g: Geometry) -> tuple[Axis, Axis]:
-        return _axes(g, self.channels_last)
-
-    def _plane_elements(self, g: Geometry, images: int) -> int:
-        return plane_elements(images if self.channels_last else images * g.in_channels, *self._axes(g))
+    def _plane_elements(self, g: Geometry, images: int, dtype: DType) -> int:
+        axes, _ = _axes(g, dtype, self.channels_last)
+        return plane_elements(images if self.channels_last else images * g.in_channels, *axes)
 
     def workspace(self, g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
         """Planes of the images that are filled together, totals, packed output gradients and lists."""
@@ -75,9 +73,9 @@ class WeightProduct(NamedTuple):
         )
         taken = sum(math.prod(space.shape) * (space.dtype or dtype).itemsize for space in others)
         left = (workspace_limit(math.prod(g.x_shape), dtype) - taken) // dtype.itemsize
-        planes = self._plane_elements(g, 1)
+        planes = self._plane_elements(g, 1, dtype)
         together = min(g.batch, max(left // max(planes, 1), _least_images(g)))
-        return Space((self._plane_elements(g, together),), name="planes"), *others
+        return Space((self._plane_elements(g, together, dtype),), name="planes"), *others
 
     def cut(self, g: Geometry, workers: int, dtype: DType) -> Cut:
         """Chunks of (channel, tap), panels of output channels, and totals."""
@@ -85,7 +83,9 @@ class WeightProduct(NamedTuple):
         tasks = s.tasks * at_once
         sides = ("filters", "channels") if s.is_turned else ("(channel, tap)", "filters")
         how = f"in place, {TERM_BLOCK} pixels at a time, {s.chunk} {sides[0]} x {-(-s.rows // s.panels)} {sides[1]}"
-        filling = filling_cycles(1 if self.channels_last else g.in_channels, self._axes(g), dtype)
+        filling = filling_cycles(
+            1 if self.channels_last else g.in_channels, _axes(g, dtype, self.channels_last)[0], dtype
+        )
         share = weight_share(s, g.batch, filling, tasks, workers, dtype)
         return Cut(f"{how}, {at_once} totals at once; tasks: {tasks}", share)
 
@@ -99,7 +99,7 @@ class WeightProduct(NamedTuple):
         if terms == 0:
             dw[...] = 0
             return
-        axes, (s, at_once) = self._axes(g), _plan(g, workers, dw.dtype, self.channels_last)
+        s, at_once = _plan(g, workers, dw.dtype, self.channels_last)
         if s.tasks == 0:
             return
         matrix = dw.reshape(g.out_channels, _terms(g))
@@ -109,17 +109,18 @@ class WeightProduct(NamedTuple):
             gradients, x, apart = dy.reshape(dy.shape[0] * pixels, dy.shape[3]), as_planes(x), 1
         else:
             gradients, apart = dy.reshape(dy.shape[0] * dy.shape[1], pixels), None
+        axes, pixel = _axes(g, dw.dtype, self.channels_last)
         kernels, positions = kernels_of(dw.dtype), term_offsets(*axes, s.channels, apart)
         # Images that lie on both sides of a cut between totals are filled twice.
         span = terms
-        if 0 < planes.size < self._plane_elements(g, g.batch):
+        if 0 < planes.size < self._plane_elements(g, g.batch, dw.dtype):
             images = (planes.size - BEHIND) // s.image_step
             span = TERMS_A_TOTAL * max(1, (images - 1) * pixels // TERMS_A_TOTAL)
         for start in range(0, terms, span):
             end = min(terms, start + span)
             image, stop_image = start // pixels, -(-end // pixels)
-            room = planes[: self._plane_elements(g, stop_image - image)]
-            source = fill_planes(workers, axes, x[image:stop_image], room)
+            room = planes[: self._plane_elements(g, stop_image - image, dw.dtype)]
+            source = fill_planes(workers, axes, x[image:stop_image], room, pixel)
             for first in range(start, end, at_once * TERMS_A_TOTAL):
                 stop = min(end, first + at_once * TERMS_A_TOTAL)
                 count = -(-(stop - first) // TERMS_A_TOTAL)
@@ -133,20 +134,21 @@ class WeightProduct(NamedTuple):
                         matrix += partial[total]
 
 
+def _axes(g: Geometry, dtype: DType, channels_last: bool) -> tuple[tuple[Axis, Axis], Pixel]:
+    return pixel_axes(g, dtype.itemsize) if channels_last else (plane_axes(g), AS_IN_IMAGE)
+
+
 @lru_cache(maxsize=256)
 def _plan(g: Geometry, workers: int, dtype: DType, channels_last: bool = False) -> tuple[PixelSums, int]:
     """How the gradient is cut, and how many totals are summed at once: as many as memory has room for."""
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     totals = -(-g.batch * g.out_h * g.out_w // TERMS_A_TOTAL)
+    axes, pixel = _axes(g, dtype, channels_last)
     room = workspace_limit(math.prod(g.x_shape), dtype) // 2 // max(math.prod(g.weight_shape) * dtype.itemsize, 1)
     return plan_sums(
-        _axes(g, channels_last), (g.stride_h, g.stride_w), g.groups, rows, channels, min(totals, room), workers, dtype,
-        is_pointwise=g.is_pointwise, channels_last=channels_last,
+        axes, (g.stride_h, g.stride_w), g.groups, rows, channels, min(totals, room), workers, dtype,
+        is_pointwise=g.is_pointwise, channels_last=channels_last, pixel=pixel,
     )  # fmt: skip
-
-
-def _axes(g: Geometry, channels_last: bool) -> tuple[Axis, Axis]:
-    return pixel_axes(g) if channels_last else plane_axes(g)
 
 
 def _terms(g: Geometry) -> int:

@@ -57,7 +57,7 @@ def new_problem(
     layout: Layout = CHANNELS_FIRST,
 ) -> Problem:  # fmt: skip
     check_mode(function, mode, "padding_mode")
-    geometry = conv_geometry(function, x_shape, weight_shape, *options, layout)
+    geometry = conv_geometry(function, x_shape, weight_shape, *options, layout=layout)
     if mode == "constant" or not any(map(any, geometry.pads)):
         return Problem(geometry, geometry.as_run(), "constant")
     return Problem(geometry, geometry.of_padded().as_run(), mode)

@@ -167,6 +167,7 @@ def explain(
     y_shape = lying.lying(inner.y_shape)
     y_shape = y_shape if arrays["x"].ndim == 4 else y_shape[1:]
     text = f"{result} x {arrays['x'].shape}, weight {weights.shape} -> y {y_shape}"
+    text += ", channels last" if lying.channels_last else ""
     return Explanation(text + (f", computed as {compute}" if result != compute else ""), *passes)
 
 

@@ -73,9 +73,9 @@ def pad_images(function: str, x: Array, pads: Pads, mode: str, value: Any, layou
     if 0 in shape:
         return np.empty(shape, x.dtype)
     if layout.channels_last:
-        tables = _tables(tuple(size), pads, mode)
+        rows, cols = _tables(tuple(size), pads, mode)
         return move(function, (x,), shape, lambda source, target: pad_pixels(
-            workers(float(target.size)), source, *tables, target))  # fmt: skip
+            workers(float(target.size)), source, rows, cols, target))  # fmt: skip
     if x.ndim == 3:
         return _pad_planes(function, x[:, :, None], (_NO_PAD, *pads), mode, value).reshape(shape)
     if x.ndim == 4:

@@ -17,7 +17,7 @@ from ..typing import DType
 from .direct import first_vector
 from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, most_rows, pack_panel
 from .pixels import pixel_steps, plane_steps
-from .planes import Axis
+from .planes import AS_IN_IMAGE, Axis, Pixel
 from .summation import TERM_BLOCK
 
 
@@ -65,11 +65,11 @@ _TASKS_A_WORKER, _LEAST_ROWS = 4, 72
 
 def plan_sums(
     axes: tuple[Axis, Axis], stride: tuple[int, int], groups: int, rows: int, channels: int, totals: int, workers: int,
-    dtype: DType, *, is_pointwise: bool, channels_last: bool,
+    dtype: DType, *, is_pointwise: bool, channels_last: bool, pixel: Pixel = AS_IN_IMAGE,
 ) -> tuple[PixelSums, int]:  # fmt: skip
     """How a gradient is cut, and how many of its totals are summed at once.
 
-    `axes` are `pixels.plane_axes`, or `pixels.pixel_axes` where channels lie last.
+    `axes` are `pixels.plane_axes`; where channels lie last, `axes` and `pixel` are `pixels.pixel_axes`.
     """
     # Each chunk packs what it shares with the others, so the less of that the better.
     is_turned = is_pointwise and channels * -(-rows // _MOST_ROWS) <= rows * -(-channels // _MOST_ROWS)
@@ -91,7 +91,9 @@ def plan_sums(
         chunks = max(chunks, min(-(-workers // others), terms // tile), min(-(-wanted // others), terms // _LEAST_ROWS))
     chunk = -(-terms // chunks)
     chunk = -(-chunk // tile) * tile
-    steps = (pixel_steps if channels_last else plane_steps)(axes, groups, channels, stride)
+    steps = plane_steps(axes, groups, channels, stride)
+    if channels_last:
+        steps = pixel_steps(axes, groups, channels, stride, pixel)
     sums = PixelSums(
         groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, steps.row, steps.pixel,
         steps.group, steps.image, vectors, panels, min(chunk, terms), int(is_turned), int(channels_last),

@@ -205,6 +205,8 @@ class Planes(NamedTuple):
     step_w: int
     image_h: int
     image_w: int
+    pixel: int  # of images that are seen as one plane: elements of a pixel
+    pitch: int  # and in the plane, elements from a pixel to the next; 0 where they lie as in the image
 
     @property
     def each(self) -> int:
@@ -212,11 +214,24 @@ class Planes(NamedTuple):
         return self.phases_h * self.phases_w * self.padded_h * self.padded_w
 
 
+class Pixel(NamedTuple):
+    """The elements of a pixel, and from one to the next in a plane; zeros where a pixel is one element, or they lie as
+    in the image.
+    """
+
+    elements: int = 0
+    pitch: int = 0
+
+
+AS_IN_IMAGE = Pixel()
+
+
 @lru_cache(maxsize=64)
-def filling(axes: tuple[Axis, Axis]) -> tuple[Planes, Array]:
+def filling(axes: tuple[Axis, Axis], pixel: Pixel = AS_IN_IMAGE) -> tuple[Planes, Array]:
     """How planes are filled, and for each row phase, then each column phase, what its pixels show.
 
-    That is (shift, lowest, highest): pixel `r` shows source pixel `r*step + shift` for `lowest <= r < highest`.
+    That is (shift, lowest, highest): pixel `r` shows source pixel `r*step + shift` for `lowest <= r < highest`. With a
+    pitch, the horizontal axis counts as if pixels lay as far apart in the image.
     """
     vertical, horizontal = axes
     entries = []
@@ -228,7 +243,7 @@ def filling(axes: tuple[Axis, Axis]) -> tuple[Planes, Array]:
     table.flags.writeable = False
     planes = Planes(
         vertical.phases, horizontal.phases, vertical.padded, horizontal.padded, vertical.step, horizontal.step,
-        vertical.size, horizontal.size,
+        vertical.size, horizontal.size if pixel.pitch == 0 else horizontal.size // pixel.pitch * pixel.elements, *pixel,
     )  # fmt: skip
     return planes, table
 
@@ -250,6 +265,9 @@ def fill_tile(
     The planes in memory begin with row `origin`, and have `padded_h` rows of it on.
     """
     size = kernels[ELEMENT]
+    if p.pitch > 0:
+        _fill_pixels(kernels, target, image, p, inside, origin, top, bottom)
+        return
     target -= origin * p.padded_w * size
     for phase_h in range(p.phases_h):
         first_row = min(max(inside[phase_h, 1], top), bottom)
@@ -272,6 +290,28 @@ def fill_tile(
                 kernels, at + last_row * p.padded_w * size, p.padded_w, source, 0, bottom - last_row, width, 0, 0, 1
             )
             target += p.padded_h * p.padded_w * size
+
+
+@kernel
+def _fill_pixels(
+    kernels: Any, target: Any, image: Any, p: Planes, inside: Any, origin: Any, top: Any, bottom: Any
+) -> None:
+    """The same of whole rows, pixel by pixel: behind each lie zeros."""
+    size, width = kernels[ELEMENT], p.padded_w
+    shift_h, shift_w, left, right = inside[0, 0], inside[1, 0], inside[1, 1], inside[1, 2]
+    column = (left + shift_w) // p.pitch * p.pixel
+    for row in range(top, bottom):
+        at = target + (row - origin) * width * size
+        if row < inside[0, 1] or row >= inside[0, 2]:
+            fill_rows(kernels, at, width, image, 0, 1, width, 0, 0, 1)
+            continue
+        source = image + ((row + shift_h) * p.image_w + column) * size
+        fill_rows(kernels, at, width, image, 0, 1, left, 0, 0, 1)
+        fill_rows(
+            kernels, at + left * size, p.pitch, source, p.pixel, (right - left) // p.pitch, 0, p.pixel,
+            p.pitch - p.pixel, 1,
+        )  # fmt: skip
+        fill_rows(kernels, at + right * size, width, image, 0, 1, width - right, 0, 0, 1)
 
 
 def _axis_offsets(axis: Axis) -> tuple[Array, Array]:

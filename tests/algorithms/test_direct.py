@@ -47,6 +47,9 @@ AWKWARD = {
     "kernel in the padding": problem(1, 2, (1, 1), 20, (9, 9), padding="full"),
     "bands": problem(1, 40, (150, 90), 20, (3, 3), padding=1),
     "bands with a stride": problem(2, 30, (150, 190), 10, (3, 3), stride=2, padding=1),
+    # With channels last, pixels that lie a multiple of 256 bytes apart are moved apart in planes.
+    "64 channels and filters": problem(2, 64, (9, 8), 64, (3, 3), padding=((1, 3), (2, 0))),
+    "64 channels in bands": problem(1, 64, (70, 60), 64, (3, 2), stride=2, padding=1),
     "longest sums": problem(1, 1 << 14, (2, 1), 3, (1, 1)),
     **{f"{n} filters": problem(1, 3, (4, 5), n, (3, 3), padding=1) for n in (2, 7, 8, 9, 15, 16, 17, 31, 33, 48, 49)},
     **{f"{n} filters": problem(1, 2, (3, 5), n, (2, 2)) for n in (63, 64, 65, 79, 81, 96, 97, 112, 128, 129, 145, 161)},

@@ -42,6 +42,7 @@ AWKWARD = {
     "1x1, padded": problem(2, 6, (9, 10), 15, (1, 1), padding=1),
     "stride of 2": problem(3, 5, (21, 20), 18, (3, 3), stride=2, padding=1),
     "dilation with a stride": problem(2, 4, (25, 24), 20, (3, 2), stride=(2, 3), dilation=(3, 2), padding=3),
+    "64 channels": problem(3, 64, (9, 8), 9, (3, 2), stride=2, padding=((1, 2), (0, 1))),
     "groups": problem(3, 12, (9, 10), 60, (3, 3), groups=3, padding=1),
     "groups and totals": problem(3, 4, (90, 91), 6, (3, 3), groups=2, padding=1),
 }

@@ -104,7 +104,7 @@ def test_transposed(data, dtype):
 def test_pools(data, dtype, monkeypatch):
     crew = data.draw(st.sampled_from([1, 2, 3])) if dtype == "float32" else 1  # each compiles another loop
     monkeypatch.setattr(pools, "workers", lambda _: crew)
-    problem = data.draw(poolings())
+    problem = data.draw(poolings(planes=((1, 1), (2, 3), (1, 20))))
     options = problem.arguments
     x = data.draw(exact_arrays(problem.shape, dtype))
     if dtype == "float32" and x.size:
@@ -130,6 +130,30 @@ def test_pools(data, dtype, monkeypatch):
         assert_last(again, dx)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("groups", [1, 70])
+def test_more_pixels_and_channels_than_a_tile(groups, dtype):
+    """What is turned is turned in tiles; biases are summed in vectors of channels and blocks of pixels."""
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(s).astype(dtype) for s in ((2, 70, 17, 19), (70, 70 // groups, 3, 3)))
+    options = {"padding": 1, "groups": groups, "algorithm": "implicit" if groups == 1 else "depthwise"}
+    y = convjit.conv2d(x, weight, weight[:, 0, 0, 0], **options)
+    assert_last(convjit.conv2d(last(x), weight, weight[:, 0, 0, 0], **options, layout="NHWC"), y)
+    wanted = convjit.conv2d_backward(y, x, weight, **options)
+    got = convjit.conv2d_backward(last(y), last(x), weight, **options, layout="NHWC")
+    assert_last(got[0], wanted[0])
+    for one, other in zip(got[1:], wanted[1:], strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_a_bias_of_more_than_one_total():
+    dy = np.random.default_rng(0).standard_normal((2, 3, 100, 101)).astype("f")
+    x, weight, need = np.zeros((2, 1, 100, 101), "f"), np.zeros((3, 1, 1, 1), "f"), (False, False, True)
+    wanted = convjit.conv2d_backward(dy, x, weight, need=need)[2]
+    got = convjit.conv2d_backward(last(dy), last(x), weight, need=need, layout="NHWC")[2]
+    assert got.tobytes() == wanted.tobytes()
+
+
 def test_a_batch_that_is_turned_is_cut(monkeypatch):
     """Some images at a time are turned for a row that cannot read them as they lie."""
     monkeypatch.setattr(algorithm, "WORKSPACE_BYTES", 1 << 12)
@@ -152,11 +176,12 @@ def test_a_batch_that_is_turned_is_cut(monkeypatch):
 
 
 def test_what_reads_images_as_they_lie_makes_no_copy_of_them():
-    found = convjit.explain((8, 56, 56, 64), (64, 64, 3, 3), padding=1, layout="NHWC")
+    found = convjit.explain((8, 56, 56, 64), (64, 64, 3, 3), padding=1, algorithm="direct", layout="NHWC")
+    assert found.problem == "float32 x (8, 56, 56, 64), weight (64, 64, 3, 3) -> y (8, 56, 56, 64), channels last"
     for each in (found.forward, found.input_grad, found.weight_grad):
         assert not any("turned" in name for name in each.workspace)
     assert found.forward.workspace_bytes < 8 * 56 * 56 * 64 * 4 / 4
-    pointwise = convjit.explain((8, 56, 56, 64), (256, 64, 1, 1), layout="NHWC")
+    pointwise = convjit.explain((8, 56, 56, 64), (256, 64, 1, 1), algorithm="direct", layout="NHWC")
     for each in (pointwise.forward, pointwise.input_grad, pointwise.weight_grad):
         assert each.workspace.get("planes") == 0
 

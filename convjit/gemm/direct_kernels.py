@@ -200,9 +200,12 @@ def _transpose(dtype: DType, lanes: int, *, is_result: bool) -> emitting.Body:
             def cut() -> list[Any]:
                 masks = [v.only_if(builder.icmp_signed(">", rows_left, index(i)), in_columns) for i in range(lanes)]
                 found = turned([v.load_masked(at, mask) for at, mask in zip(from_row, masks, strict=True)])
-                written = in_rows if is_result else v.first(index(lanes))
                 for i, (value, at) in enumerate(zip(found, to_row, strict=True)):
-                    v.store_masked(value, at, v.only_if(builder.icmp_signed(">", columns_left, index(i)), written))
+                    is_there = builder.icmp_signed(">", columns_left, index(i))
+                    if is_result:
+                        v.store_masked(value, at, v.only_if(is_there, in_rows))
+                    else:  # whole vectors: masked stores take many times as long on some processors
+                        v.only_where(is_there, lambda value=value, at=at: v.store(value, at))
                 return []
 
             least = v.least(rows_left, columns_left)

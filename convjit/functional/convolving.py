@@ -57,7 +57,8 @@ def new_problem(
     layout: Layout = CHANNELS_FIRST,
 ) -> Problem:  # fmt: skip
     check_mode(function, mode, "padding_mode")
-    geometry = conv_geometry(function, x_shape, weight_shape, *options, layout=layout)
+    stride, padding, dilation, groups = options
+    geometry = conv_geometry(function, x_shape, weight_shape, stride, padding, dilation, groups, layout)
     if mode == "constant" or not any(map(any, geometry.pads)):
         return Problem(geometry, geometry.as_run(), "constant")
     return Problem(geometry, geometry.of_padded().as_run(), mode)

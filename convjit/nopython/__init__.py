@@ -1,7 +1,8 @@
 """The public functions for callers inside `@njit` code: same names, arguments, bits and sentences.
 
 What lands in a user's function is a record of the arguments on the stack, two calls through a table in memory, and the
-allocation of the results. Everything behind the table is compiled once, for everybody, into the package's own cache:
+allocation of the results. Everything behind the table is plain code (`runtime.plain`), compiled once, for everybody, into
+the package's own cache:
 
 =================  =================================================================================================
 `rows`             which functions there are, what they take and return
@@ -11,11 +12,12 @@ allocation of the results. Everything behind the table is compiled once, for eve
 `refusals`         errors: a refused record is asked again of Python, which raises its own sentence
 `convolutions`,    entries that check a record, without dtypes
 `windows`, `seed`
-`products`,        entries that compute, one a dtype: they call the serial twins of the algorithms' drivers by address,
-`depthwise`,       the machine code that calls from Python run, hence the same bits
+`products`,        entries that compute, one a dtype: they run the tasks of the algorithms' own drivers with the kernels
+`depthwise`,       that calls from Python run, hence the same bits
 `moving`
 `geometry`,        what these share
 `arguments`, `jobs`
+`outputs`
 =================  =================================================================================================
 
 No step but a refusal takes Python's global lock, for which threads of a `prange`, and those that gave it up, would

@@ -1,8 +1,8 @@
 """The public functions for callers inside `@njit` code: same names, arguments, bits and sentences.
 
 What lands in a user's function is a record of the arguments on the stack, two calls through a table in memory, and the
-allocation of the results. Everything behind the table is plain code (`runtime.plain`), compiled once, for everybody, into
-the package's own cache:
+allocation of the results. Everything behind the table is plain code (`runtime.plain`), compiled once, for everybody,
+into the package's own cache:
 
 =================  =================================================================================================
 `rows`             which functions there are, what they take and return

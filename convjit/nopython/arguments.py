@@ -8,7 +8,7 @@ import numpy as np
 
 from ..geometry import Geometry
 from ..runtime.entries import call_entry
-from ..runtime.plain import routine
+from ..runtime.plain import routine, shared
 from . import moving
 from .geometry import CONSTANT
 from .jobs import DTYPES, address_of, job_of
@@ -45,7 +45,7 @@ def size_of(r: Any, i: Any) -> Any:
     return r[at] * r[at + 1] * r[at + 2] * r[at + 3]
 
 
-@routine
+@shared
 def is_dense(r: Any, i: Any, size: Any) -> Any:
     """Whether array `i` is C-contiguous and aligned, with so many bytes an element."""
     at, step = of_array(i), size
@@ -65,7 +65,7 @@ def room_for(r: Any, i: Any, size: Any) -> Any:
     return np.empty((needed + 7) // 8, np.int64)
 
 
-@routine
+@shared
 def dense(r: Any, i: Any, size: Any, room: Any) -> Any:
     """The address of array `i`, C-contiguous: its own, or that of a copy in `room_for` it."""
     at = of_array(i)

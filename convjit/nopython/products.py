@@ -21,6 +21,7 @@ from ..gemm.planes import (
     BEHIND,
     Axis,
     Planes,
+    backward_axis,
     grid_phases,
     horizontal_phase,
     list_phase_terms,
@@ -30,7 +31,7 @@ from ..gemm.product import Product
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.entries import Entry, array_at, run_tasks
-from ..runtime.plain import routine
+from ..runtime.plain import routine, shared
 from ..typing import DType
 from .jobs import (
     BIAS,
@@ -53,6 +54,10 @@ _ROWS = 480
 _ROWS_TOGETHER = input_product._ROWS_TOGETHER
 _SUM_ROWS = pixel_sums._MOST_ROWS
 _CHANNELS = bias_rows._CHANNELS
+
+
+# For each axis, wherever a phase is looked at.
+shared(backward_axis)
 
 
 @routine

@@ -57,6 +57,8 @@ llvm.initialize_native_asmparser()
 
 # Compiled code lives as long as its engine.
 _engines: list[Any] = []
+# Names of what this process has compiled, not found on disk.
+anew: set[str] = set()
 
 
 def compiled(name: str, functions: dict[str, tuple[int, Body]], features: str = "") -> dict[str, int]:
@@ -69,6 +71,7 @@ def compiled(name: str, functions: dict[str, tuple[int, Body]], features: str = 
         machine = _machine(features)
         code = cache.read(name, key)
         if code is None:
+            anew.add(name)
             code = machine.emit_object(_optimised(functions, machine, target().triple))
             cache.keep(name, key, code)
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{target().triple}"'), machine)

@@ -1,10 +1,10 @@
 """Entry points: compiled functions that other compiled code reaches through one table in memory, without the GIL.
 
 Knows how an entry is compiled, kept on disk and called, and the words of plain code for that; does not know what it
-computes. An entry takes the address of a record, and that of a 64-bit integer for what it returns. Compiled callers read its address from the table, whose own
-address is a symbol registered here: nothing is compiled for that, and a user's function on disk holds no copy of an
-entry, so it cannot run a stale one. `TABLE[DIGEST]` is a number of this package's sources: who was compiled for others
-must not call.
+computes. An entry takes the address of a record, and that of a 64-bit integer for what it returns. Compiled callers
+read its address from the table, whose own address is a symbol registered here: nothing is compiled for that, and a
+user's function on disk holds no copy of an entry, so it cannot run a stale one. `TABLE[DIGEST]` is a number of this
+package's sources: who was compiled for others must not call.
 
 Source: Numba's developer manual, "Caching"; llvmlite's documentation, "Symbols".
 """
@@ -70,21 +70,28 @@ class Entry:
 
     def __init__(self, body: Callable[..., Any], needs: tuple[Callable[[], object], ...], dtype: Any = None) -> None:
         self.slot = new_slot()
+        self.name = f"{body.__module__}.{body.__qualname__}{'' if dtype is None else f'_{dtype}'}"
         self._body = body
         self._needs = needs
         self._dtype = dtype
         _ENTRIES[self.slot] = self
 
+    @property
+    def is_ready(self) -> bool:
+        return bool(TABLE[self.slot] != 0)
+
+    def serves(self, item: int) -> bool:
+        """Whether calls on arrays of so many bytes an element may need it."""
+        return self._dtype is None or self._dtype.itemsize == item
+
     def __call__(self) -> None:
         """Make it callable: compiled or loaded, its address in the table. Nothing happens the second time."""
-        if TABLE[self.slot] == 0:
+        if not self.is_ready:
             for need in self._needs:
                 need()
             with global_compiler_lock, _making:  # in this order, as whoever compiles a caller has the first one
-                if TABLE[self.slot] == 0:
-                    name = f"{self._body.__module__}.{self._body.__qualname__}"
-                    name += "" if self._dtype is None else f"_{self._dtype}"
-                    (TABLE[self.slot],) = emitting.compiled(name, {"entry": (2, self._emit)}).values()
+                if not self.is_ready:
+                    (TABLE[self.slot],) = emitting.compiled(self.name, {"entry": (2, self._emit)}).values()
 
     def _emit(self, builder: Any, arguments: Any) -> None:
         address, status = arguments
@@ -92,6 +99,11 @@ class Entry:
         translation = Translation(builder, _allocate, _release)
         result = translation.run(self._body, given, NO_MEMORY)
         builder.store(result, builder.inttoptr(status, _INT64.as_pointer()))
+
+
+def entries() -> list[Entry]:
+    """All entries."""
+    return list(_ENTRIES.values())
 
 
 # Workspaces are Numba's memory, as arrays in users' functions are.

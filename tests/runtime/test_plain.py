@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from llvmlite import ir
 
 from convjit.runtime import emitting, entries
-from convjit.runtime.plain import Array
+from convjit.runtime.plain import Array, shared
 from convjit.runtime.translating import Translation
 
 SIZE = 8
+for _function in plain_samples.SHARED:
+    shared(_function)
 NUMBERS = st.lists(
     st.integers(-3, 9) | st.integers(-300, 300) | st.sampled_from([-(1 << 63), (1 << 63) - 1, 1 << 40, -(1 << 40)]),
     min_size=SIZE, max_size=SIZE,

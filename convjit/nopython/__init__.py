@@ -30,10 +30,13 @@ A call computes on its own thread, and takes its workspaces from Numba's allocat
 In a `prange` Numba drops exceptions of its pool's threads, and makes a `SystemError` of one of the calling thread:
 results of refused calls stay unwritten, so shapes are better checked before the loop.
 
-A first call adds 0.15 s to its caller's compile time where the package's cache is warm. Where it is cold, entries and
-the drivers that they share with calls from Python are compiled: 3 to 14 s, the most for `conv2d` with a padding mode.
+A first call takes 0.2 to 0.3 s where the package's cache is warm, most of which Numba needs for the caller. Where it
+is cold, kernels and entries are compiled: 0.5 to 0.9 s in all for pads, pools and columns, 1.3 to 2.3 s for
+convolutions and their gradients, up to 4.0 s for gradients where `groups` is not a literal 1 and a padding mode is
+named, which need more kernels (`python -m bench.first_calls`, on 2 cores of an AMD EPYC). `warmup("nopython")` compiles
+them ahead.
 
-Does not know layers, plans, `explain` or `warmup`, and no dtypes but float32 and float64.
+Does not know layers, plans or `explain`, and no dtypes but float32 and float64.
 """
 
 from ..runtime.options import COMPILED

@@ -48,13 +48,13 @@ def _assigned_once(function: Callable[..., Any]) -> frozenset[str]:
 
 
 _HARMLESS = (
-    ast.Name, ast.Constant, ast.Attribute, ast.Compare, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.operator, ast.unaryop,
-    ast.boolop, ast.cmpop, ast.expr_context,
+    ast.Name, ast.Constant, ast.Attribute, ast.Compare, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Add, ast.Sub, ast.Mult,
+    ast.BitAnd, ast.BitOr, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context,
 )  # fmt: skip
 
 
 def _is_harmless(node: ast.expr) -> bool:
-    """Whether an expression may be computed where it is not needed: it reads no memory, and is short."""
+    """Whether an expression may be computed where it is not needed: it reads no memory, and divides nothing."""
     return all(isinstance(each, _HARMLESS) for each in ast.walk(node))
 
 

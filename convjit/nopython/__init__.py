@@ -32,9 +32,8 @@ results of refused calls stay unwritten, so shapes are better checked before the
 
 A first call takes 0.2 to 0.3 s where the package's cache is warm, most of which Numba needs for the caller. Where it
 is cold, kernels and entries are compiled: 0.5 to 0.9 s in all for pads, pools and columns, 1.3 to 2.3 s for
-convolutions and their gradients, up to 4.0 s for gradients where `groups` is not a literal 1 and a padding mode is
-named, which need more kernels (`python -m bench.first_calls`, on 2 cores of an AMD EPYC). `warmup("nopython")` compiles
-them ahead.
+convolutions and their gradients, and 2.0 to 4.0 s where `groups` is not a literal 1, which needs more kernels
+(`python -m bench.first_calls`, on 2 cores of an AMD EPYC). `warmup("nopython")` compiles them ahead.
 
 Does not know layers, plans or `explain`, and no dtypes but float32 and float64.
 """

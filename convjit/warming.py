@@ -49,7 +49,9 @@ from .layers import SGD, Activation, Adadelta, Adagrad, Adam, AdamW, BatchNormal
 from .layers.activation import ACTIVATIONS
 from .parsing import describe
 from .progress import progress_bar
+from .runtime import emitting
 from .runtime.compile import DRIVERS
+from .runtime.entries import entries
 from .typing import Array, DType
 
 DTYPES = ("float32", "float64")
@@ -235,6 +237,10 @@ def _of_slices(name: str) -> Callable[[Array, Array, Array], object]:
 
 _CALLS.update({name: _CALLS[alike] for name, alike in _ALIKE.items()})
 _CALLS.update({name: _of_slices(name) for name in _VOLUMES})
+# What users' compiled functions call of all of these; asked for by name.
+_NOPYTHON = "nopython"
+_NOPYTHON_DTYPES = tuple(np.dtype(name) for name in DTYPES)
+
 _NOT_FOR_COMPLEX = (
     *(f"max_pool{rank}d{end}" for rank in (1, 2, 3) for end in ("", "_backward")), "Activation", "BatchNormalization"
 )  # fmt: skip
@@ -260,7 +266,8 @@ def warmup(
     functions : str or iterable of str, optional
         Names of public functions, such as `"conv2d"`, of optimizers, `"Activation"` and `"BatchNormalization"`; all
         that are compiled if not given. Other layers need what they are made of: `Conv2D` and `Dense` need `"conv2d"`
-        and `"conv2d_backward"`.
+        and `"conv2d_backward"`. `"nopython"` is what functions need that are called in users' `@njit` code, of float32
+        and float64; it has to be asked for.
     dtypes : dtype or iterable of dtypes
         Dtypes of the arrays that will come. Several share kernels: float16 is computed as float32, integers as int64.
     progress : bool, optional
@@ -305,6 +312,11 @@ def warmup(
 
 def _compile(name: str, dtype: DType) -> None:
     """The serial twins that a small call takes, then their parallel ones."""
+    if name == _NOPYTHON:
+        for entry in entries():
+            if entry.serves(dtype.itemsize):
+                entry()
+        return
     for driver in DRIVERS:
         driver.used = False
     _CALLS[name](np.ones((1, 2, 4, 4), dtype), np.ones((2, 2, 3, 3), dtype), np.ones(2, dtype))
@@ -317,7 +329,12 @@ def plan(functions: Any, dtypes: Any) -> list[tuple[str, DType]]:
     """What a warm-up with these arguments calls: names and dtypes, checked."""
     names = _names(functions)
     kinds = [_dtype(kind) for kind in _listed(dtypes)]
-    return [(name, kind) for kind in kinds for name in names if not (kind.kind == "c" and name in _NOT_FOR_COMPLEX)]
+    return [(name, kind) for kind in kinds for name in names if _has(name, kind)]
+
+
+def _has(name: str, kind: DType) -> bool:
+    """Whether there is something to compile for a dtype."""
+    return kind in _NOPYTHON_DTYPES if name == _NOPYTHON else not (kind.kind == "c" and name in _NOT_FOR_COMPLEX)
 
 
 def _names(functions: Any) -> list[str]:
@@ -327,8 +344,9 @@ def _names(functions: Any) -> list[str]:
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"warmup: functions must be names of functions, got {describe(name)}")
-        if name not in _CALLS:
-            raise ValueError(f"warmup: functions must be among {', '.join(map(repr, _CALLS))}, got {name!r}")
+        if name not in (*_CALLS, _NOPYTHON):
+            known = ", ".join(map(repr, (*_CALLS, _NOPYTHON)))
+            raise ValueError(f"warmup: functions must be among {known}, got {name!r}")
     return names
 
 
@@ -348,6 +366,8 @@ def _listed(value: Any) -> list[Any]:
 def _counts() -> Warmed:
     """Kernels that this process has compiled and loaded so far."""
     stats = [twin.stats for driver in DRIVERS for twin in (driver.serial, driver.parallel)]
+    ready = [entry.name in emitting.anew for entry in entries() if entry.is_ready]
     return Warmed(
-        sum(sum(each.cache_misses.values()) for each in stats), sum(sum(each.cache_hits.values()) for each in stats)
+        sum(sum(each.cache_misses.values()) for each in stats) + sum(ready),
+        sum(sum(each.cache_hits.values()) for each in stats) + len(ready) - sum(ready),
     )

@@ -245,3 +245,30 @@ def test_what_is_not_understood_is_one_sentence(arguments, error, message):
 
 def test_nothing_is_compiled_without_a_compiler():
     assert run(WARM_UP, NUMBA_DISABLE_JIT="1") == [0, 0]
+
+
+NOPYTHON = """
+import json
+import numba
+import numpy as np
+import convjit
+from convjit.runtime import emitting
+
+done = convjit.warmup("nopython", ["float32", "int8"])
+before = len(emitting.anew)
+
+@numba.njit
+def call(x, weight):
+    y = convjit.conv2d(x, weight, padding=1, groups=len(weight), padding_mode="wrap")
+    return convjit.conv2d_backward(y, x, weight, padding=1, groups=len(weight), padding_mode="wrap")
+
+call(np.ones((2, 4, 4), "f"), np.ones((2, 1, 3, 3), "f"))
+print(json.dumps([*done, len(emitting.anew) - before]))
+"""
+
+
+def test_what_compiled_callers_need(tmp_path):
+    compiled, loaded, later = run(NOPYTHON, CONVJIT_CACHE_DIR=str(tmp_path))
+    assert compiled > 30
+    assert (loaded, later) == (0, 0)
+    assert run(NOPYTHON, CONVJIT_CACHE_DIR=str(tmp_path)) == [0, compiled, 0]

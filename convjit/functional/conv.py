@@ -79,11 +79,12 @@ def conv2d(
 
     Notes
     -----
-    Callable in `@njit` code, for float32 and float64 arrays of one dtype; `padding`, if a name, and `padding_mode` are
-    literals there; `algorithm`, `out` and `layout` are left alone. A call runs on the calling thread, in a `prange` and
-    without the GIL, and gives the same bits. It raises the same errors, but Numba drops exceptions in a `prange`, and
-    what was not computed stays unwritten: check shapes before the loop. Where `groups` is named, images of one channel
-    a group take the depthwise kernels, too.
+    Callable in `@njit` code, for float32 and float64 arrays of one dtype, with the same bits; `padding`, if a name,
+    `padding_mode` and `algorithm` are literals there, pairs are tuples, and `layout` is left alone. Whatever is named,
+    it is computed in one way there, that of `"auto"`; `"winograd"` is refused. A call runs on the calling thread, also
+    in a `prange` and without the GIL. It raises the same errors, but Numba drops exceptions in a `prange`, and what was
+    not computed stays unwritten: check shapes before the loop. Where `groups` is named, images of one channel a group
+    take the depthwise kernels, too.
 
     Examples
     --------

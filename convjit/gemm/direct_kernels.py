@@ -205,7 +205,8 @@ def _transpose(dtype: DType, lanes: int, *, is_result: bool) -> emitting.Body:
                     if is_result:
                         v.store_masked(value, at, v.only_if(is_there, in_rows))
                     else:  # whole vectors: masked stores take many times as long on some processors
-                        v.only_where(is_there, lambda value=value, at=at: v.store(value, at))
+                        with builder.if_then(is_there):
+                            v.store(value, at)
                 return []
 
             least = v.least(rows_left, columns_left)

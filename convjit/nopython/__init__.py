@@ -1,7 +1,8 @@
 """The public functions for callers inside `@njit` code: same names, arguments, bits and sentences.
 
 What lands in a user's function is a record of the arguments on the stack, two calls through a table in memory, and the
-allocation of the results. Everything behind the table is compiled once, for everybody, into the package's own cache:
+allocation of the results. Everything behind the table is plain code (`runtime.plain`), compiled once, for everybody,
+into the package's own cache:
 
 =================  =================================================================================================
 `rows`             which functions there are, what they take and return
@@ -11,11 +12,12 @@ allocation of the results. Everything behind the table is compiled once, for eve
 `refusals`         errors: a refused record is asked again of Python, which raises its own sentence
 `convolutions`,    entries that check a record, without dtypes
 `windows`, `seed`
-`products`,        entries that compute, one a dtype: they call the serial twins of the algorithms' drivers by address,
-`depthwise`,       the machine code that calls from Python run, hence the same bits
+`products`,        entries that compute, one a dtype: they run the tasks of the algorithms' own drivers with the kernels
+`depthwise`,       that calls from Python run, hence the same bits
 `moving`
 `geometry`,        what these share
 `arguments`, `jobs`
+`outputs`
 =================  =================================================================================================
 
 No step but a refusal takes Python's global lock, for which threads of a `prange`, and those that gave it up, would
@@ -28,10 +30,12 @@ A call computes on its own thread, and takes its workspaces from Numba's allocat
 In a `prange` Numba drops exceptions of its pool's threads, and makes a `SystemError` of one of the calling thread:
 results of refused calls stay unwritten, so shapes are better checked before the loop.
 
-A first call adds 0.15 s to its caller's compile time where the package's cache is warm. Where it is cold, entries and
-the drivers that they share with calls from Python are compiled: 3 to 14 s, the most for `conv2d` with a padding mode.
+A first call takes 0.2 to 0.3 s where the package's cache is warm, most of which Numba needs for the caller. Where it
+is cold, kernels and entries are compiled: 0.5 to 0.9 s in all for pads, pools and columns, 1.3 to 2.3 s for
+convolutions and their gradients, and 2.0 to 4.0 s where `groups` is not a literal 1, which needs more kernels
+(`python -m bench.first_calls`, on 2 cores of an AMD EPYC). `warmup("nopython")` compiles them ahead.
 
-Does not know layers, plans, `explain` or `warmup`, and no dtypes but float32 and float64.
+Does not know layers, plans or `explain`, and no dtypes but float32 and float64.
 """
 
 from ..runtime.options import COMPILED

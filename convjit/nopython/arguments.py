@@ -8,7 +8,7 @@ import numpy as np
 
 from ..geometry import Geometry
 from ..runtime.entries import call_entry
-from ..runtime.options import routine
+from ..runtime.plain import routine, shared
 from . import moving
 from .geometry import CONSTANT
 from .jobs import DTYPES, address_of, job_of
@@ -45,9 +45,9 @@ def size_of(r: Any, i: Any) -> Any:
     return r[at] * r[at + 1] * r[at + 2] * r[at + 3]
 
 
-@routine
-def room_for(r: Any, i: Any, size: Any) -> Any:
-    """A place for a C-contiguous copy of array `i`, of so many bytes an element; empty where none is needed."""
+@shared
+def is_dense(r: Any, i: Any, size: Any) -> Any:
+    """Whether array `i` is C-contiguous and aligned, with so many bytes an element."""
     at, step = of_array(i), size
     dense = r[at + ADDRESS] % size == 0
     for axis in range(3, -1, -1):
@@ -55,11 +55,17 @@ def room_for(r: Any, i: Any, size: Any) -> Any:
         if extent != 1 and r[at + STRIDES + axis] != step:
             dense = False
         step *= extent
-    needed = size_of(r, i) * size if has_array(r, i) and not dense else 0
-    return np.empty((needed + 7) // 8, np.int64)
+    return dense
 
 
 @routine
+def room_for(r: Any, i: Any, size: Any) -> Any:
+    """A place for a C-contiguous copy of array `i`, of so many bytes an element; empty where none is needed."""
+    needed = size_of(r, i) * size if has_array(r, i) and not is_dense(r, i, size) else 0
+    return np.empty((needed + 7) // 8, np.int64)
+
+
+@shared
 def dense(r: Any, i: Any, size: Any, room: Any) -> Any:
     """The address of array `i`, C-contiguous: its own, or that of a copy in `room_for` it."""
     at = of_array(i)

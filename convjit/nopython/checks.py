@@ -32,6 +32,8 @@ def constant_of(kind: Any) -> tuple[bool, Any]:
 
 
 def _shown(kind: Any) -> str:
+    if isinstance(kind, types.List | types.ListType | types.LiteralList):
+        return "a list, whose length is not known: write a tuple"
     known, value = constant_of(kind)
     return describe(value) if known else str(types.unliteral(kind))
 
@@ -49,6 +51,8 @@ def _check_array(function: str, name: str, kind: Any, wanted: Array) -> int:
         raise TypeError(
             f"{function}: {name} has dtype {kind.dtype}, which compiled code cannot pass; {needed} supported there"
         )
+    if wanted.is_out and not kind.mutable:
+        raise ValueError(f"{function}: {name} is read-only")
     if kind.ndim not in wanted.dimensions:
         raise ValueError(
             f"{function}: expected {name} of shape {wanted.shapes}, got an array of {kind.ndim} dimensions"
@@ -102,6 +106,8 @@ def _check_value(function: str, name: str, kind: Any, value: Value) -> Any:
     if value.optional and known and constant is None:
         return None
     if value.choices:
+        if known:
+            value.check(function, name, constant)
         if not known or constant not in value.choices:
             listed = "one of " + ", ".join(map(repr, value.choices)) if len(value.choices) < 8 else "three bools"
             raise (ValueError if known else TypeError)(

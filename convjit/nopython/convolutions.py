@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import Geometry
-from ..runtime.entries import Entry
-from ..runtime.options import routine
-from . import depthwise, moving, products
+from ..runtime.entries import Entry, clear
+from ..runtime.plain import routine
+from . import depthwise, moving, outputs, products
 from .arguments import (
     call_of_size,
     dense,
@@ -89,7 +89,8 @@ def _weight_grad(size: Any, g: Geometry, dy: Any, x: Any, dw: Any) -> Any:
     if dw == 0 or elements == 0:
         return 0
     if g.batch * g.out_h * g.out_w == 0:
-        return moving.clear(dw, elements * size)
+        clear(dw, elements * size)
+        return 0
     return call_of_size(size, _WEIGHT_32, _WEIGHT_64, job_of(_as_one_row(g), dy, x, 0, dw, 0, 0))
 
 
@@ -98,7 +99,8 @@ def _bias_grad(size: Any, g: Geometry, dy: Any, db: Any) -> Any:
     if db == 0 or g.out_channels == 0:
         return 0
     if g.batch * g.out_h * g.out_w == 0:
-        return moving.clear(db, g.out_channels * size)
+        clear(db, g.out_channels * size)
+        return 0
     return call_of_size(size, _BIAS_32, _BIAS_64, job_of(g, dy, 0, 0, db, 0, 0))
 
 
@@ -149,13 +151,17 @@ def _alike(r: Any, i: Any, j: Any) -> Any:
 
 
 def _conv2d(address: Any) -> Any:
-    """x, weight, bias; stride, padding, dilation, groups, padding_mode."""
+    """x, weight, bias, out; stride, padding, dilation, groups, padding_mode."""
     r = record_at(address)
     ok, g = conv_geometry(r, shape_of(r, 0), shape_of(r, 1), 0, 1, 2, 3)
     mode = mode_of(r, 4, g) if ok else CONSTANT
     ok = set_result(r, 0, g.batch, g.out_channels, g.out_h, g.out_w) and ok and _shows(r, g, mode)
     if has_array(r, 2):
         ok = ok and shape_of(r, 2)[3] == g.out_channels
+    if has_array(r, 3) and ok:
+        ok = outputs.takes(r, 3, 0, g.batch, g.out_channels, g.out_h, g.out_w, r[ITEM])
+        for i in range(3):
+            ok = ok and not outputs.overlap(r, 3, i, r[ITEM])
     if not ok:
         return refuse(r)
     if r[PHASE] == PLAN:
@@ -168,7 +174,7 @@ def _conv2d(address: Any) -> Any:
     inner = g if mode == CONSTANT else without_padding(g)
     if status == 0:
         status = _forward(size, inner, images, dense(r, 1, size, of_weight), bias, r[RESULTS])
-    return status + 0 * (of_x.size + of_weight.size + of_bias.size + room.size)  # alive until here
+    return status
 
 
 def _conv2d_backward(address: Any) -> Any:
@@ -199,7 +205,7 @@ def _conv2d_backward(address: Any) -> Any:
             status = _weight_grad(size, inner, dy, images, r[RESULTS + 1])
     if status == 0:
         status = _bias_grad(size, g, dy, r[RESULTS + 2])
-    return status + 0 * (of_dy.size + of_x.size + of_weight.size + room.size)  # alive until here
+    return status
 
 
 def _conv2d_input_grad(address: Any) -> Any:
@@ -220,8 +226,7 @@ def _conv2d_input_grad(address: Any) -> Any:
     size = r[ITEM]
     of_dy, of_weight, room = room_for(r, 0, size), room_for(r, 1, size), room_for_padded(r, g, mode)
     dy, weight = dense(r, 0, size, of_dy), dense(r, 1, size, of_weight)
-    status = _input_grad_padded(size, g, mode, dy, weight, r[RESULTS], room)
-    return status + 0 * (of_dy.size + of_weight.size + room.size)  # alive until here
+    return _input_grad_padded(size, g, mode, dy, weight, r[RESULTS], room)
 
 
 def _conv2d_weight_grad(address: Any) -> Any:
@@ -245,7 +250,7 @@ def _conv2d_weight_grad(address: Any) -> Any:
     inner = g if mode == CONSTANT else without_padding(g)
     if status == 0:
         status = _weight_grad(size, inner, dense(r, 0, size, of_dy), images, r[RESULTS])
-    return status + 0 * (of_dy.size + of_x.size + room.size)  # alive until here
+    return status
 
 
 def _conv_transpose2d(address: Any) -> Any:
@@ -265,7 +270,7 @@ def _conv_transpose2d(address: Any) -> Any:
     if status == 0 and has_array(r, 2):
         job = job_of(g, 0, 0, dense(r, 2, size, of_bias), r[RESULTS], 0, 0)
         status = call_of_size(size, _ADD_32, _ADD_64, job)
-    return status + 0 * (of_x.size + of_weight.size + of_bias.size)  # alive until here
+    return status
 
 
 def _conv_transpose2d_backward(address: Any) -> Any:
@@ -292,7 +297,7 @@ def _conv_transpose2d_backward(address: Any) -> Any:
             g.batch, g.in_channels, g.in_h, g.in_w, g.in_channels, g.in_h, g.in_w, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1
         )
         status = _bias_grad(size, outputs, dy, r[RESULTS + 2])
-    return status + 0 * (of_dy.size + of_x.size + of_weight.size)  # alive until here
+    return status
 
 
 CONV2D = Entry(_conv2d, ())

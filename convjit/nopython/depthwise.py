@@ -11,18 +11,16 @@ from typing import Any
 import numpy as np
 
 from ..algorithms import depthwise, depthwise_pixels
+from ..algorithms.depthwise_pixels import Cut
 from ..gemm import correlation
 from ..gemm.planes import BEHIND, Axis, grid_phases, horizontal_phase, vertical_phase
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
-from ..runtime.entries import Entry, array_at, call_twin, new_slot, row_of_table, set_row, twin_for, twins
-from ..runtime.options import routine
+from ..runtime.entries import Entry, array_at, new_slot, row_of_table, run_tasks, set_row
+from ..runtime.plain import routine
 from ..typing import DType
 from .jobs import BIAS, DTYPES, RESULT, A, B, geometry_of, job_at, kernels_at_hand, kernels_row
-from .products import _axes, _axis_numbers
-
-_MULTIPLY = twins(depthwise_pixels._forward, "ri1 ri1 ri1 ri1 ri1 ri1 r1 r1 r4 w4 w2 wi2")
-_MULTIPLY_PHASES = twins(depthwise_pixels._input_grad, "ri1 ri1 ri1 ri1 r4 r4 w4 w2 w2 w2 wi2")
+from .products import _axes
 
 _TILE_BYTES = depthwise_pixels._TILE_BYTES
 _COLUMNS = depthwise_pixels._COLUMNS
@@ -59,7 +57,7 @@ def takes(g: Geometry, size: Any, slot: Any) -> Any:
 
 @routine
 def _tile(vertical: Axis, horizontal: Axis, extra_h: Any, extra_w: Any, channels: Any, size: Any) -> Any:
-    """As `depthwise_pixels._cut` for one worker: the six numbers of a `Cut`."""
+    """As `depthwise_pixels._cut` for one worker."""
     reach_h, reach_w = vertical.padded - vertical.grid + extra_h, horizontal.padded - horizontal.grid + extra_w
     room = _TILE_BYTES // (size * channels * vertical.phases * horizontal.phases)
     rows, cols = max(vertical.grid, 1), max(horizontal.grid, 1)
@@ -68,13 +66,13 @@ def _tile(vertical: Axis, horizontal: Axis, extra_h: Any, extra_w: Any, channels
         wide = max(room // (rows + reach_h) - reach_w, reach_w) // _COLUMNS * _COLUMNS
         cols = min(cols, max(_COLUMNS, wide))
     down, across = (vertical.grid + rows - 1) // rows, (horizontal.grid + cols - 1) // cols
-    return np.array((rows, cols, down, across, reach_h, reach_w), np.int64)
+    return Cut(rows, cols, down, across, reach_h, reach_w)
 
 
 @routine
-def _planes_of(cut: Any, vertical: Axis, horizontal: Axis, channels: Any) -> Any:
+def _planes_of(cut: Cut, vertical: Axis, horizontal: Axis, channels: Any) -> Any:
     """Elements of the planes of a tile."""
-    return channels * vertical.phases * horizontal.phases * (cut[0] + cut[4]) * (cut[1] + cut[5]) + BEHIND
+    return channels * vertical.phases * horizontal.phases * (cut.rows + cut.reach_h) * (cut.cols + cut.reach_w) + BEHIND
 
 
 def _forward(address: Any, zero: Any) -> Any:
@@ -92,10 +90,9 @@ def _forward(address: Any, zero: Any) -> Any:
     cut = _tile(vertical, horizontal, 0, 0, 1, size)
     planes = np.empty((1, _planes_of(cut, vertical, horizontal, 1)), bias.dtype)
     lists = np.empty((1, max(taps, 2 * g.kernel_h + g.kernel_w)), np.int64)
-    call_twin(
-        _MULTIPLY, zero,
-        (0, g.batch * g.in_channels * cut[2] * cut[3], job[:A], cut, _axis_numbers(vertical),
-         _axis_numbers(horizontal), kernels, kernels_at_hand(size), weight, bias, x, y, planes, lists),
+    run_tasks(
+        depthwise_pixels._forward, g.batch * g.in_channels * cut.down * cut.across, g, cut, vertical, horizontal,
+        kernels, kernels_at_hand(size), weight, bias, x, y, planes, lists,
     )  # fmt: skip
     return 0
 
@@ -116,22 +113,18 @@ def _input_grad(address: Any, zero: Any) -> Any:
     phases, terms = grid_phases(g.stride_w, g.in_w), each * g.kernel_h * g.kernel_w
     planes = np.empty((1, _planes_of(cut, vertical, horizontal, each)), weight.dtype)
     packed = np.empty((1, terms), weight.dtype)
-    phased = np.empty((1, phases * cut[0] * cut[1] + BEHIND if phases > 1 else 0), weight.dtype)
+    phased = np.empty((1, phases * cut.rows * cut.cols + BEHIND if phases > 1 else 0), weight.dtype)
     lists = np.empty((1, max(terms, 2 * g.kernel_h + g.kernel_w)), np.int64)
-    call_twin(
-        _MULTIPLY_PHASES, zero,
-        (0, g.batch * g.in_channels * cut[2] * cut[3], job[:A], cut, kernels, kernels_at_hand(size), weight, dy, dx,
-         planes, packed, phased, lists),
+    run_tasks(
+        depthwise_pixels._input_grad, g.batch * g.in_channels * cut.down * cut.across, g, cut, kernels,
+        kernels_at_hand(size), weight, dy, dx, planes, packed, phased, lists,
     )  # fmt: skip
     return 0
 
 
-def _entries(body: Any, called: int) -> dict[Any, Entry]:
-    return {
-        dtype: Entry(body, (kernels_row(dtype), _correlation_row(dtype), twin_for(called, dtype.itemsize)), dtype)
-        for dtype in DTYPES
-    }
+def _entries(body: Any) -> dict[Any, Entry]:
+    return {dtype: Entry(body, (kernels_row(dtype), _correlation_row(dtype)), dtype) for dtype in DTYPES}
 
 
-FORWARD = _entries(_forward, _MULTIPLY)
-INPUT_GRAD = _entries(_input_grad, _MULTIPLY_PHASES)
+FORWARD = _entries(_forward)
+INPUT_GRAD = _entries(_input_grad)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..geometry import Geometry
 from ..parsing import LARGEST
-from ..runtime.options import routine
+from ..runtime.plain import routine
 from .record import FIRST, FORM, NAME, NONE, SECOND, of_value
 
 # Names are their places in `geometry.PADDING_NAMES` and `algorithms.padding.PADDING_MODES`.

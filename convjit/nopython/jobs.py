@@ -12,7 +12,7 @@ import numpy as np
 from ..gemm import direct_kernels, micro
 from ..geometry import Geometry
 from ..runtime.entries import array_at, new_slot, row_of_table, set_row
-from ..runtime.options import routine
+from ..runtime.plain import routine
 from ..typing import DType
 
 A = len(Geometry._fields)  # the first factor, or what is moved

@@ -10,32 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..algorithms import columns, padding, pooling
-from ..runtime.entries import Entry, array_at, call_twin, strided_at, twin_for, twins
-from ..runtime.options import routine
+from ..runtime.entries import Entry, array_at, run_tasks, strided_at
+from ..runtime.plain import routine
 from ..runtime.status import read_status, write_status
 from .geometry import CONSTANT, EDGE, SYMMETRIC, WRAP
 from .jobs import BIAS, DTYPES, OPTION, OPTION2, RESULT, A, B, geometry_of, job_at
 
-_PAD = twins(padding._pad, "n n ru3 wi1 wi1 ru1 wu3")
-_PAD_BACKWARD = twins(padding._pad_backward, "n n r3 wi1 wi1 wi1 wi1 w3")
-_IM2COL = twins(columns._im2col, "ri1 n n ru3 wu2")
-_COL2IM = twins(columns._col2im, "ri1 n n r3 w3")
-_MAX_POOL = twins(pooling._max_pool, "ri1 n n r3 w1 w3 wi3")
-_SCATTER = twins(pooling._scatter, "n n n r2 ri2 w2")
-_AVG_POOL = twins(pooling._avg_pool, "ri1 n n r3 b w3")
-_SHARES = twins(pooling._shares, "ri1 n n r3 b w3")
-_AVG_POOL_BACKWARD = twins(pooling._avg_pool_backward, "ri1 n n w3 w3")
-
 # What only moves values takes them as integers of their size.
 BITS = {dtype: np.dtype(f"uint{8 * dtype.itemsize}") for dtype in DTYPES}
-
-
-@routine
-def clear(address: Any, size: Any) -> Any:
-    """Write zeros over so many bytes; the status."""
-    target = array_at(address, (size,), np.int8(0))
-    target[:] = 0
-    return 0
 
 
 @routine
@@ -103,7 +85,9 @@ def _positions(shown: Any, size: Any) -> Any:
         starts[pixel + 1] += 1
     for pixel in range(size):
         starts[pixel + 1] += starts[pixel]
-    behind = starts.copy()
+    behind = np.empty(size + 1, np.int64)
+    for pixel in range(size + 1):
+        behind[pixel] = starts[pixel]
     for i in range(shown.size):
         positions[behind[shown[i]]] = i
         behind[shown[i]] += 1
@@ -120,7 +104,7 @@ def _pad_planes(address: Any, zero: Any) -> Any:
     x = array_at(job[A], (planes, g.in_h, g.in_w), zero)
     constant = array_at(address + 8 * OPTION2, (1,), zero)
     y = array_at(job[RESULT], (planes, rows.size, cols.size), zero)
-    call_twin(_PAD, zero, (0, planes, rows.size, cols.size, x, rows, cols, constant, y))
+    run_tasks(padding._pad, planes, rows.size, cols.size, x, rows, cols, constant, y)
     return 0
 
 
@@ -135,7 +119,7 @@ def _pad_planes_backward(address: Any, zero: Any) -> Any:
     planes = g.batch * g.in_channels
     dy = array_at(job[A], (planes, rows.size, cols.size), zero)
     dx = array_at(job[RESULT], (planes, g.in_h, g.in_w), zero)
-    call_twin(_PAD_BACKWARD, zero, (0, planes, g.in_h, g.in_w, dy, row_starts, of_rows, col_starts, of_cols, dx))
+    run_tasks(padding._pad_backward, planes, g.in_h, g.in_w, dy, row_starts, of_rows, col_starts, of_cols, dx)
     return 0
 
 
@@ -146,7 +130,7 @@ def _unfold(address: Any, zero: Any) -> Any:
     taps, planes = g.kernel_h * g.kernel_w, g.batch * g.in_channels
     images = array_at(job[A], (planes, g.in_h, g.in_w), zero)
     rows = array_at(job[RESULT], (planes * taps, g.out_h * g.out_w), zero)
-    call_twin(_IM2COL, zero, (0, planes * taps, job[:A], g.out_h, g.out_w, images, rows))
+    run_tasks(columns._im2col, planes * taps, g, g.out_h, g.out_w, images, rows)
     return 0
 
 
@@ -157,7 +141,7 @@ def _fold(address: Any, zero: Any) -> Any:
     taps, planes = g.kernel_h * g.kernel_w, g.batch * g.in_channels
     rows = array_at(job[A], (planes * taps, g.out_h, g.out_w), zero)
     images = array_at(job[RESULT], (planes, g.in_h, g.in_w), zero)
-    call_twin(_COL2IM, zero, (0, planes, job[:A], g.in_h, g.in_w, rows, images))
+    run_tasks(columns._col2im, planes, g, g.in_h, g.in_w, rows, images)
     return 0
 
 
@@ -170,7 +154,7 @@ def _largest(address: Any, zero: Any) -> Any:
     y = array_at(job[RESULT], (planes, g.out_h, g.out_w), zero)
     indices = array_at(job[B], (planes, g.out_h, g.out_w), 0)
     lowest = np.full(1, -np.inf, x.dtype)
-    call_twin(_MAX_POOL, zero, (0, planes, job[:A], g.out_h, g.out_w, x, lowest, y, indices))
+    run_tasks(pooling._max_pool, planes, g, g.out_h, g.out_w, x, lowest, y, indices)
     return 0
 
 
@@ -181,7 +165,7 @@ def _largest_backward(address: Any, zero: Any) -> Any:
     planes, outputs = g.batch * g.in_channels, g.out_h * g.out_w
     dy, indices = array_at(job[A], (planes, outputs), zero), array_at(job[B], (planes, outputs), 0)
     dx = array_at(job[RESULT], (planes, g.in_h * g.in_w), zero)
-    call_twin(_SCATTER, zero, (0, planes, 1, 0, outputs, dy, indices, dx))
+    run_tasks(pooling._scatter, planes, 1, 0, outputs, dy, indices, dx)
     return 0
 
 
@@ -192,7 +176,7 @@ def _mean(address: Any, zero: Any) -> Any:
     planes = g.batch * g.in_channels
     x = array_at(job[A], (planes, g.in_h, g.in_w), zero)
     y = array_at(job[RESULT], (planes, g.out_h, g.out_w), zero)
-    call_twin(_AVG_POOL, zero, (0, planes, job[:A], g.out_h, g.out_w, x, job[OPTION] != 0, y))
+    run_tasks(pooling._avg_pool, planes, g, g.out_h, g.out_w, x, job[OPTION] != 0, y)
     return 0
 
 
@@ -204,8 +188,8 @@ def _mean_backward(address: Any, zero: Any) -> Any:
     dy = array_at(job[A], (planes, g.out_h, g.out_w), zero)
     dx = array_at(job[RESULT], (planes, g.in_h, g.in_w), zero)
     part = np.empty((planes, g.out_h, g.out_w), dy.dtype)
-    call_twin(_SHARES, zero, (0, planes, job[:A], g.out_h, g.out_w, dy, job[OPTION] != 0, part))
-    call_twin(_AVG_POOL_BACKWARD, zero, (0, planes, job[:A], g.in_h, g.in_w, part, dx))
+    run_tasks(pooling._shares, planes, g, g.out_h, g.out_w, dy, job[OPTION] != 0, part)
+    run_tasks(pooling._avg_pool_backward, planes, g, g.in_h, g.in_w, part, dx)
     return 0
 
 
@@ -222,26 +206,22 @@ def _add_bias(address: Any, zero: Any) -> Any:
     return 0
 
 
-def _of_bits(body: Any, *called: int) -> dict[Any, Entry]:
-    return {dtype: Entry(body, _twins_for(dtype, called), BITS[dtype]) for dtype in DTYPES}
+def _of_bits(body: Any) -> dict[Any, Entry]:
+    return {dtype: Entry(body, (), BITS[dtype]) for dtype in DTYPES}
 
 
-def _of_numbers(body: Any, *called: int) -> dict[Any, Entry]:
-    return {dtype: Entry(body, _twins_for(dtype, called), dtype) for dtype in DTYPES}
-
-
-def _twins_for(dtype: Any, called: tuple[int, ...]) -> tuple[Any, ...]:
-    return tuple(twin_for(number, dtype.itemsize) for number in called)
+def _of_numbers(body: Any) -> dict[Any, Entry]:
+    return {dtype: Entry(body, (), dtype) for dtype in DTYPES}
 
 
 COPY = _of_bits(_copy)
 WIDEN = _of_numbers(_widen)
-PAD = _of_bits(_pad_planes, _PAD)
-PAD_BACKWARD = _of_numbers(_pad_planes_backward, _PAD_BACKWARD)
-IM2COL = _of_bits(_unfold, _IM2COL)
-COL2IM = _of_numbers(_fold, _COL2IM)
-MAX_POOL = _of_numbers(_largest, _MAX_POOL)
-MAX_POOL_BACKWARD = _of_numbers(_largest_backward, _SCATTER)
-AVG_POOL = _of_numbers(_mean, _AVG_POOL)
-AVG_POOL_BACKWARD = _of_numbers(_mean_backward, _SHARES, _AVG_POOL_BACKWARD)
+PAD = _of_bits(_pad_planes)
+PAD_BACKWARD = _of_numbers(_pad_planes_backward)
+IM2COL = _of_bits(_unfold)
+COL2IM = _of_numbers(_fold)
+MAX_POOL = _of_numbers(_largest)
+MAX_POOL_BACKWARD = _of_numbers(_largest_backward)
+AVG_POOL = _of_numbers(_mean)
+AVG_POOL_BACKWARD = _of_numbers(_mean_backward)
 ADD_BIAS = _of_numbers(_add_bias)

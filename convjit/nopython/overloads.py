@@ -18,7 +18,7 @@ from numba.extending import intrinsic, overload
 from numba.np.arrayobj import _empty_nd_impl
 
 from ..parsing import PADDING_NAMES
-from ..runtime.entries import DIGEST, Entry, Stamp, emit_call, emit_row
+from ..runtime.entries import DIGEST, Entry, Stamp, emit_entry, emit_row
 from . import record, refusals
 from .checks import checked, constant_of, entries_of
 from .refusals import Refused
@@ -138,15 +138,20 @@ def _emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any], 
         cgutils.alloca_once_value(builder, context.get_constant_null(kind)) if kind is not types.none else None
         for kind in call.results
     ]
-    entry = emit_row(context, builder, ir.Constant(_INT64, row.entry.slot))
-    digest = emit_row(context, builder, ir.Constant(_INT64, DIGEST))
+    entry = emit_row(builder, row.entry.slot)
+    digest = emit_row(builder, DIGEST)
     current = builder.icmp_signed("==", digest, ir.Constant(_INT64, call.stamp.digest))
     usable = builder.and_(current, builder.icmp_signed("!=", entry, ir.Constant(_INT64, 0)))
     with builder.if_then(usable):
         _ask(builder, writer, entry, status)
         with builder.if_then(builder.icmp_signed("==", builder.load(status), ir.Constant(_INT64, 0))):
             for i, (kind, result) in enumerate(zip(call.results, results, strict=True)):
-                if result is not None:
+                if result is not None and call.out is not None:
+                    context.nrt.incref(builder, kind, values[call.out])
+                    builder.store(values[call.out], result)
+                    given = context.make_array(kind)(context, builder, values[call.out])
+                    writer.write(record.RESULTS + i, builder.ptrtoint(given.data, _INT64))
+                elif result is not None:
                     first = record.SHAPES + 4 * i + 4 - kind.ndim
                     shape = [builder.load(writer.place(first + axis)) for axis in range(kind.ndim)]
                     array = _empty_nd_impl(context, builder, kind, shape)
@@ -165,8 +170,7 @@ def _returned(context: Any, builder: Any, kind: Any, results: list[Any]) -> Any:
 
 
 def _ask(builder: Any, writer: _Writer, entry: Any, status: Any) -> None:
-    result, failed = emit_call(builder, entry, writer.address)
-    builder.store(builder.select(failed, ir.Constant(_INT64, refusals.NO_MEMORY), result), status)
+    builder.store(emit_entry(builder, entry, writer.address), status)
 
 
 class _Call:
@@ -183,6 +187,10 @@ class _Call:
             types.Array(types.int64 if i in row.integers else real, n, "C") if n else types.none
             for i, n in enumerate(row.results(given))
         ]
+        # The array that is given for the result, by name.
+        self.out = next((name for name, array in row.arrays.items() if array.is_out and given.dimensions[name]), None)
+        if self.out is not None:
+            self.results = [kinds[self.out]]
         self.returned = self.results[0] if len(self.results) == 1 else types.Tuple(self.results)
         entries: list[Entry] = [row.entry, *(family[self.dtype] for family in row.computing(given))]
         self.stamp = Stamp(entry.slot for entry in entries)

@@ -6,6 +6,8 @@ images filled one at a time. Every algorithm gives the same bits, so this one do
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from ..gemm.micro import LANES
 from ..gemm.planes import (
     BEHIND,
     Axis,
+    Planes,
+    backward_axis,
     grid_phases,
     horizontal_phase,
     list_phase_terms,
@@ -26,8 +30,8 @@ from ..gemm.planes import (
 from ..gemm.product import Product
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
-from ..runtime.entries import Entry, array_at, call_twin, twin_for, twins
-from ..runtime.options import routine
+from ..runtime.entries import Entry, array_at, run_tasks
+from ..runtime.plain import routine, shared
 from ..typing import DType
 from .jobs import (
     BIAS,
@@ -47,29 +51,20 @@ from .jobs import (
 # cache or little beyond it.
 _ROWS = 480
 
-_FILL = twins(filling._fill, "ri1 n n ri1 ri2 r4 w1")
-_MULTIPLY = twins(running._multiply_long, "ri1 ri1 ri1 ri1 r1 ri1 r1 r1 w3 w2 wi2")
-_PACK = twins(input_product._pack_transposed, "ri1 ri1 ri1 r1 w1 wi1")
-_MULTIPLY_PHASE = twins(input_product._multiply_phase, "ri1 ri1 n ri1 ri1 ri1 r1 wi1 r1 w3 w2 wi2")
-_WEIGHT_GRAD = twins(weight_product._weight_grad, "ri1 n n n ri1 ri1 r2 r1 n w2 w3 w2 w2 wi2")
-_BIAS_GRAD = twins(bias_rows._bias_grad, "n n r3 w1")
 _ROWS_TOGETHER = input_product._ROWS_TOGETHER
 _SUM_ROWS = pixel_sums._MOST_ROWS
 _CHANNELS = bias_rows._CHANNELS
 
 
-@routine
-def _gcd(a: Any, b: Any) -> Any:
-    while b != 0:
-        a, b = b, a % b
-    return a
+# For each axis, wherever a phase is looked at.
+shared(backward_axis)
 
 
 @routine
 def _forward_axis(out_size: Any, kernel_size: Any, stride: Any, dilation: Any, pad: Any, in_size: Any) -> Any:
     """As `planes.forward_axis`."""
     padded = out_size + (kernel_size - 1) * dilation // stride
-    phases = min(kernel_size, stride // _gcd(stride, dilation))
+    phases = min(kernel_size, stride // math.gcd(stride, dilation))
     return Axis(in_size, padded, phases, stride, dilation, -pad, out_size, kernel_size, 0, dilation, 0, 1, 0, 1)
 
 
@@ -118,30 +113,12 @@ def _list_inside(table: Any, at: Any, axis: Axis) -> None:
 
 
 @routine
-def _axis_numbers(axis: Axis) -> Any:
-    """An axis as twins take it."""
-    return np.array((
-        axis.size, axis.padded, axis.phases, axis.step, axis.phase_step, axis.first, axis.grid, axis.taps, axis.shift,
-        axis.tap_step, axis.out_first, axis.out_step, axis.kernel_first, axis.kernel_step,
-    ), np.int64)  # fmt: skip
-
-
-@routine
-def _product_numbers(p: Product) -> Any:
-    """A product as twins take it."""
-    return np.array((
-        p.batch, p.groups, p.rows, p.channels, p.taps, p.grid_h, p.grid_w, p.image_h, p.padded_w, p.each, p.result,
-        p.lanes, p.tiles, p.chunk, p.in_place,
-    ), np.int64)  # fmt: skip
-
-
-@routine
-def _planes_numbers(vertical: Axis, horizontal: Axis) -> Any:
-    """`planes.Planes` as twins take them."""
-    return np.array((
+def _planes(vertical: Axis, horizontal: Axis) -> Any:
+    """As `planes.filling`."""
+    return Planes(
         vertical.phases, horizontal.phases, vertical.padded, horizontal.padded, vertical.step, horizontal.step,
-        vertical.size, horizontal.size,
-    ), np.int64)  # fmt: skip
+        vertical.size, horizontal.size, 0, 0,
+    )  # fmt: skip
 
 
 @routine
@@ -187,20 +164,20 @@ def _forward(address: Any, zero: Any) -> Any:
     scratch = np.empty((1, PANEL_LANES * (TOTALS + 2 * p.chunk)), bias.dtype)
     lists = np.empty((1, LIST_ENTRIES), np.int64)
     _list_forward_terms(offsets, vertical, horizontal, channels)
-    inside, how = _inside(vertical, horizontal), _planes_numbers(vertical, horizontal)
-    product, down, along = _product_numbers(p), _axis_numbers(vertical), _axis_numbers(horizontal)
+    inside, how = _inside(vertical, horizontal), _planes(vertical, horizontal)
     for n in range(g.batch):
         begin = job[A] + n * g.in_channels * pixels_in * size
         y = array_at(job[RESULT] + n * g.out_channels * pixels_out * size, (g.out_channels, g.out_h, g.out_w), zero)
         source = array_at(begin, (g.in_channels * pixels_in,), zero)
         if not in_place:
             images = array_at(begin, (1, g.in_channels, g.in_h, g.in_w), zero)
-            filled = (0, g.in_channels, how, vertical.padded, horizontal.padded, kernels, inside, images, planes)
-            call_twin(_FILL, zero, filled)
+            run_tasks(
+                filling._fill, g.in_channels, how, vertical.padded, horizontal.padded, kernels, inside, images, planes
+            )
             source = planes
-        call_twin(
-            _MULTIPLY, zero,
-            (0, _tasks(p), product, down, along, kernels, weight, offsets, bias, source, y, scratch, lists),
+        run_tasks(
+            running._multiply_long, _tasks(p), p, vertical, horizontal, kernels, weight, offsets, bias, source, y,
+            scratch, lists,
         )  # fmt: skip
     return 0
 
@@ -234,21 +211,21 @@ def _input_grad(address: Any, zero: Any) -> Any:
     scratch = np.empty((1, PANEL_LANES * (TOTALS + 2 * p.chunk)), weight.dtype)
     lists = np.empty((1, LIST_ENTRIES), np.int64)
     shares = down * along * g.groups * ((rows + _ROWS_TOGETHER - 1) // _ROWS_TOGETHER)
-    call_twin(_PACK, zero, (0, shares, job[:A], above, before, weight, packed, offsets))
+    run_tasks(input_product._pack_transposed, shares, g, above, before, weight, packed, offsets)
     if g.stride_h * g.stride_w == 1:  # which are not listed there
         list_phase_terms(offsets, 0, vertical, horizontal, channels)
-    inside, how, product = _inside(vertical, horizontal), _planes_numbers(vertical, horizontal), _product_numbers(p)
+    inside, how = _inside(vertical, horizontal), _planes(vertical, horizontal)
     tasks = _tasks(p)
     for n in range(g.batch):
         begin = job[A] + n * g.out_channels * pixels_out * size
         gradients = array_at(begin, (1, g.out_channels, g.out_h, g.out_w), zero)
         dx = array_at(job[RESULT] + n * g.in_channels * pixels_in * size, (g.in_channels, g.in_h, g.in_w), zero)
-        filled = (0, g.out_channels, how, vertical.padded, horizontal.padded, kernels, inside, gradients, planes)
-        call_twin(_FILL, zero, filled)
-        call_twin(
-            _MULTIPLY_PHASE, zero,
-            (0, down * along * tasks, job[:A], product, tasks, above, before, kernels, packed, offsets, planes, dx,
-             scratch, lists),
+        run_tasks(
+            filling._fill, g.out_channels, how, vertical.padded, horizontal.padded, kernels, inside, gradients, planes
+        )
+        run_tasks(
+            input_product._multiply_phase, down * along * tasks, g, p, tasks, above, before, kernels, packed, offsets,
+            planes, dx, scratch, lists,
         )  # fmt: skip
     return 0
 
@@ -274,10 +251,10 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
     widest = (vectors + panels - 1) // panels * lanes
     chunk = max(min(dw.shape[1], _SUM_ROWS), 1)
     tasks = g.groups * panels * ((dw.shape[1] + chunk - 1) // chunk)
-    sums = np.array((
-        g.groups, rows, channels, g.kernel_h * g.kernel_w, g.out_h, g.out_w, horizontal.padded, each, vectors, panels,
-        chunk, 0,
-    ), np.int64)  # fmt: skip
+    sums = pixel_sums.PixelSums(
+        g.groups, rows, channels, g.kernel_h * g.kernel_w, g.out_h, g.out_w, horizontal.padded, 1, channels * each,
+        g.in_channels * each, vectors, panels, chunk, 0, 0,
+    )  # fmt: skip
     # Whole totals at a time: images that lie on both sides of a cut are filled twice.
     least = (TERMS_A_TOTAL + pixels - 1) // pixels + 1
     together = max(least, _PLANES_BYTES // max(g.in_channels * each * size, 1))
@@ -290,20 +267,19 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
     partial, lists = np.empty((0, dw.shape[0], dw.shape[1]), dy.dtype), np.empty((1, TERM_BLOCK), np.int64)
     totals, panel = np.empty((1, chunk * widest), dy.dtype), np.empty((1, TERM_BLOCK * widest), dy.dtype)
     _list_forward_terms(positions, vertical, horizontal, channels)
-    inside, how = _inside(vertical, horizontal), _planes_numbers(vertical, horizontal)
+    inside, how = _inside(vertical, horizontal), _planes(vertical, horizontal)
     for first in range(0, terms, span):
         stop = min(terms, first + span)
         image, behind = first // pixels, (stop + pixels - 1) // pixels
         images = array_at(job[B] + image * of_image * size, (behind - image, g.in_channels, g.in_h, g.in_w), zero)
         channels_here = (behind - image) * g.in_channels
-        call_twin(
-            _FILL, zero, (0, channels_here, how, vertical.padded, horizontal.padded, kernels, inside, images, planes)
+        run_tasks(
+            filling._fill, channels_here, how, vertical.padded, horizontal.padded, kernels, inside, images, planes
         )
         for total in range(first, stop, TERMS_A_TOTAL):
-            call_twin(
-                _WEIGHT_GRAD, zero,
-                (0, tasks, sums, tasks, total, min(stop, total + TERMS_A_TOTAL), tiles, positions, dy, planes,
-                 image * g.in_channels * each, dw, partial, totals, panel, lists),
+            run_tasks(
+                weight_product._weight_grad, tasks, sums, tasks, total, min(stop, total + TERMS_A_TOTAL), tiles,
+                positions, dy, planes, image * g.in_channels * each, dw, partial, totals, panel, lists,
             )  # fmt: skip
     return 0
 
@@ -315,21 +291,16 @@ def _bias_gradient(address: Any, zero: Any) -> Any:
     dy = array_at(job[A], (g.batch, g.out_channels, g.out_h * g.out_w), zero)
     db = array_at(job[RESULT], (g.out_channels,), zero)
     tasks = (g.out_channels + _CHANNELS - 1) // _CHANNELS
-    call_twin(_BIAS_GRAD, zero, (0, tasks, 0, g.batch * g.out_h * g.out_w, dy, db))
+    run_tasks(bias_rows._bias_grad, tasks, 0, g.batch * g.out_h * g.out_w, dy, db)
     return 0
 
 
-def _entries(body: Any, *called: int) -> dict[Any, Entry]:
-    """An entry for each dtype, which calls so many twins."""
-
-    def needs(dtype: DType) -> Any:
-        twins = (twin_for(number, dtype.itemsize) for number in called)
-        return kernels_row(dtype), channel_kernels_row(dtype), *twins
-
-    return {dtype: Entry(body, needs(dtype), dtype) for dtype in DTYPES}
+def _entries(body: Any, *rows: Callable[[DType], Any]) -> dict[Any, Entry]:
+    """An entry for each dtype, which needs such rows of the table."""
+    return {dtype: Entry(body, tuple(row(dtype) for row in rows), dtype) for dtype in DTYPES}
 
 
-FORWARD = _entries(_forward, _FILL, _MULTIPLY)
-INPUT_GRAD = _entries(_input_grad, _FILL, _PACK, _MULTIPLY_PHASE)
-WEIGHT_GRAD = _entries(_weight_gradient, _FILL, _WEIGHT_GRAD)
-BIAS_GRAD = _entries(_bias_gradient, _BIAS_GRAD)
+FORWARD = _entries(_forward, kernels_row)
+INPUT_GRAD = _entries(_input_grad, kernels_row)
+WEIGHT_GRAD = _entries(_weight_gradient, kernels_row, channel_kernels_row)
+BIAS_GRAD = _entries(_bias_gradient)

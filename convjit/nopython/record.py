@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..runtime.entries import array_at
-from ..runtime.options import routine
+from ..runtime.plain import routine
 
 FUNCTION = 0
 PHASE = 1
@@ -31,7 +31,7 @@ RESULTS = 3
 MOST_RESULTS = 3
 SHAPES = RESULTS + MOST_RESULTS
 ARRAYS = SHAPES + 4 * MOST_RESULTS
-MOST_ARRAYS = 3
+MOST_ARRAYS = 4
 OF_ARRAY = 10  # entries an array
 DIMENSIONS, ADDRESS, SHAPE, STRIDES = 0, 1, 2, 6  # of an array
 VALUES = ARRAYS + OF_ARRAY * MOST_ARRAYS

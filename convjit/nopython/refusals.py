@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.entries import array_at, new_slot, row_of_table, set_row
-from ..runtime.options import routine
-from ..runtime.team import BOARD, new_board, take_tasks
+from ..runtime.entries import NO_MEMORY, array_at, new_slot, next_number, row_of_table, set_row
+from ..runtime.plain import routine
 from .record import (
     ADDRESS,
     ARRAYS,
@@ -29,23 +28,22 @@ from .record import (
     OF_VALUE,
     RESULTS,
     SHAPE,
+    STRIDES,
     VALUES,
     value_of,
 )
 
-# What an entry returns instead of a place.
-NO_MEMORY, STALE = -1, -2
+# What is returned instead of a place, beside `NO_MEMORY`: the caller was compiled for another version.
+STALE = -2
 
 # Records of calls that were refused, until Python asks: a thread waits for the GIL in between, while others refuse
 # more. Behind each record stands its place, so that one that was written over is known.
 _PLACES = 4096
 _refused = np.zeros((_PLACES, ENTRIES + 1), np.int64)
-_board = new_board(1, 0, 0)
-_REFUSED, _BOARD = new_slot(), new_slot()
+_count = np.zeros(1, np.int64)
+_REFUSED, _COUNT = new_slot(), new_slot()
 set_row(_REFUSED, _refused.ctypes.data)
-set_row(_BOARD, _board.ctypes.data)
-_ON_BOARD = len(_board)
-assert BOARD.ndim == 1
+set_row(_COUNT, _count.ctypes.data)
 
 # Public functions by their number in a record: filled by `overloads`.
 ASKED: list[tuple[Callable[..., object], tuple[str, ...], tuple[tuple[str, tuple[Any, ...]], ...]]] = []
@@ -54,7 +52,7 @@ ASKED: list[tuple[Callable[..., object], tuple[str, ...], tuple[tuple[str, tuple
 @routine
 def refuse(r: Any) -> Any:
     """Keep the record of a call that Python would refuse; its place, counted from 1."""
-    place = take_tasks(array_at(row_of_table(_BOARD), (_ON_BOARD,), 0)) + 1
+    place = next_number(row_of_table(_COUNT)) + 1
     kept = array_at(row_of_table(_REFUSED), (_PLACES, ENTRIES + 1), 0)
     for i in range(ENTRIES):
         kept[place % _PLACES, i] = r[i]
@@ -90,6 +88,16 @@ def _error(place: int, name: str) -> Exception:
     return RuntimeError(f"{name}: compiled code refused a call that Python accepts; please report it: {arguments}")
 
 
+class _Placed:
+    """An array where the caller's is, of which only the place is looked at."""
+
+    def __init__(self, address: int, shape: list[int], strides: list[int], dtype: np.dtype[Any]) -> None:
+        self.__array_interface__ = {
+            "version": 3, "data": (address, False), "shape": tuple(shape), "strides": tuple(strides),
+            "typestr": dtype.str,
+        }  # fmt: skip
+
+
 def _call(record: list[int]) -> tuple[Callable[..., object], dict[str, Any]]:
     """The public function, and arguments as the compiled caller gave them: arrays of zeros of the same shapes."""
     function, arrays, values = ASKED[record[FUNCTION]]
@@ -101,6 +109,9 @@ def _call(record: list[int]) -> tuple[Callable[..., object], dict[str, Any]]:
         shape = record[at + SHAPE + 4 - dimensions : at + SHAPE + 4]
         if dimensions == 0:
             arguments[name] = None
+        elif arrays[-1] == "out" and record[ARRAYS + OF_ARRAY * (len(arrays) - 1)] != 0:  # places matter
+            strides = record[at + STRIDES + 4 - dimensions : at + STRIDES + 4]
+            arguments[name] = np.asarray(_Placed(record[at + ADDRESS], shape, strides, dtype))
         elif name == "indices":  # their least and largest are what is wrong with them, if anything is
             indices = np.zeros(shape, np.int64)
             if record[at + ADDRESS] == 0:

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .. import functional
+from ..algorithms import ALGORITHMS, check_name
 from ..algorithms.padding import PADDING_MODES
+from ..functional.convolving import check_need
+from ..functional.padding import check_mode
 from ..runtime.entries import Entry
 from . import convolutions, depthwise, moving, products, seed, windows
 
@@ -30,6 +33,7 @@ class Array(NamedTuple):
     shapes: str  # for messages
     optional: bool = False
     integers: bool = False
+    is_out: bool = False  # where the result is written
 
 
 # How values are given: ints; a pair also as an int; counts also as two pairs; padding also as a name; images as four.
@@ -43,6 +47,8 @@ class Value(NamedTuple):
     kind: str = ""
     choices: tuple[Any, ...] = ()
     optional: bool = False
+    # Python's own check of a choice, of the function's name, the value's, and the value.
+    check: Callable[[str, str, Any], object] = lambda function, name, value: None
 
 
 class Row(NamedTuple):
@@ -67,12 +73,26 @@ _WEIGHT = Array((4,), "(O, C/groups, KH, KW)")
 _TRANSPOSED_WEIGHT = Array((4,), "(C, O/groups, KH, KW)")
 _BIAS = Array((1,), "(O,)", optional=True)
 _COLUMNS = Array((2, 3), "(N, C*KH*KW, OH*OW) or (C*KH*KW, OH*OW)")
+_OUT = Array((3, 4), "(N, O, OH, OW) or (O, OH, OW)", optional=True, is_out=True)
 _INDICES = Array((3, 4), "(N, C, OH, OW) or (C, OH, OW)", optional=True, integers=True)
 
-_MODE = Value(choices=PADDING_MODES)
+
+def _check_algorithm(function: str, name: str, given: Any) -> None:
+    check_name(function, given)
+    if given not in _SAME_BITS:
+        raise ValueError(
+            f"{function}: {name} {given!r} does not run in compiled code, which gives the bits of 'auto'; call "
+            f"{function} from Python, or give 'auto' or 'fastest'"
+        )
+
+
+# Named or not, compiled code computes in its own way, with the bits that all of these give.
+_SAME_BITS = ("auto", "fastest", *(row.name for row in ALGORITHMS if row.keeps_promises))
+_ALGORITHM = Value(choices=_SAME_BITS, check=_check_algorithm)
+_MODE = Value(choices=PADDING_MODES, check=lambda function, name, given: check_mode(function, given, name))
 # In the order of their bits, the input's first.
 NEEDS = tuple((a, b, c) for c, b, a in itertools.product((False, True), repeat=3))
-_NEED = Value(choices=NEEDS)
+_NEED = Value(choices=NEEDS, check=lambda function, name, given: check_need(function, given))
 _PAIR, _SIZE = Value(PAIR), Value(PAIR, optional=True)
 
 _WINDOW = {"stride": _PAIR, "padding": Value(PADDING), "dilation": _PAIR}
@@ -125,20 +145,24 @@ def _of_transposed_backward(given: Given) -> list[dict[Any, Entry]]:
 
 ROWS = (
     Row(
-        functional.conv2d, {"x": _IMAGES, "weight": _WEIGHT, "bias": _BIAS}, _CONV, _as("x"), convolutions.CONV2D,
+        functional.conv2d, {"x": _IMAGES, "weight": _WEIGHT, "bias": _BIAS, "out": _OUT},
+        {**_CONV, "algorithm": _ALGORITHM}, _as("x"), convolutions.CONV2D,
         lambda given: [*_forward(given), moving.COPY, *_padding(given, moving.PAD)],
     ),
     Row(
         functional.conv2d_backward, {"grad_output": _IMAGES, "x": _IMAGES, "weight": _WEIGHT},
-        {**_CONV, "need": _NEED}, _gradients, convolutions.CONV2D_BACKWARD, _of_conv2d_backward,
+        {**_CONV, "need": _NEED, "algorithm": _ALGORITHM}, _gradients, convolutions.CONV2D_BACKWARD,
+        _of_conv2d_backward,
     ),
     Row(
-        functional.conv2d_input_grad, {"grad_output": _IMAGES, "weight": _WEIGHT}, {"input_size": _PAIR, **_CONV},
+        functional.conv2d_input_grad, {"grad_output": _IMAGES, "weight": _WEIGHT},
+        {"input_size": _PAIR, **_CONV, "algorithm": _ALGORITHM},
         _as("grad_output"), convolutions.CONV2D_INPUT_GRAD,
         lambda given: [*_input_grad(given), moving.COPY, *_padding(given, moving.PAD_BACKWARD)],
     ),
     Row(
-        functional.conv2d_weight_grad, {"grad_output": _IMAGES, "x": _IMAGES}, {"kernel_size": _PAIR, **_CONV},
+        functional.conv2d_weight_grad, {"grad_output": _IMAGES, "x": _IMAGES},
+        {"kernel_size": _PAIR, **_CONV, "algorithm": _ALGORITHM},
         lambda given: (4,), convolutions.CONV2D_WEIGHT_GRAD,
         lambda given: [products.WEIGHT_GRAD, moving.COPY, *_padding(given, moving.PAD)],
     ),

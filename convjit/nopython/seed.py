@@ -8,7 +8,7 @@ import numpy as np
 
 from ..parsing import LARGEST
 from ..runtime.entries import Entry, array_at
-from ..runtime.options import routine
+from ..runtime.plain import routine
 from . import moving
 from .arguments import _COPY_32, _COPY_64, call_of_size, dense, room_for, slots
 from .geometry import SAME_LOWER, SAME_UPPER, pads_of, pair, window_geometry
@@ -127,7 +127,7 @@ def _image_to_column(address: Any) -> Any:
             address_of(columns), 1, rows, positions, n, 0, positions * size, size, rows * positions * size, r[RESULTS]
         ), np.int64)  # fmt: skip
         status = call_of_size(size, _COPY_32, _COPY_64, turned)
-    return status + 0 * (room.size + columns.size)  # alive until here
+    return status
 
 
 def _column_to_image(address: Any) -> Any:
@@ -154,7 +154,7 @@ def _column_to_image(address: Any) -> Any:
     if status == 0:
         job = job_of(g, address_of(batched), 0, 0, r[RESULTS], 0, 0)
         status = call_of_size(8, _COL2IM_64, _COL2IM_64, job)
-    return status + 0 * batched.size  # alive until here
+    return status
 
 
 DETERMINE_PADDING = Entry(_determine_padding, ())

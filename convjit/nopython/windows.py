@@ -9,7 +9,7 @@ import numpy as np
 from ..geometry import Geometry
 from ..parsing import LARGEST
 from ..runtime.entries import Entry
-from ..runtime.options import routine
+from ..runtime.plain import routine
 from . import moving
 from .arguments import _COPY_32, _COPY_64, call_of_size, dense, has_array, room_for, size_of, slots
 from .geometry import CONSTANT, can_show, pair, window_geometry, with_ceil_mode
@@ -85,7 +85,7 @@ def _pad2d(address: Any) -> Any:
     size = r[ITEM]
     room = room_for(r, 0, size)
     job = job_of(g, dense(r, 0, size, room), 0, 0, r[RESULTS], mode, r[of_value(2) + FIRST])
-    return call_of_size(size, _PAD_32, _PAD_64, job) + 0 * room.size  # alive until here
+    return call_of_size(size, _PAD_32, _PAD_64, job)
 
 
 def _pad2d_backward(address: Any) -> Any:
@@ -111,7 +111,7 @@ def _pad2d_backward(address: Any) -> Any:
         return call_of_size(size, _COPY_32, _COPY_64, copied)
     room = room_for(r, 0, size)
     job = job_of(g, dense(r, 0, size, room), 0, 0, r[RESULTS], mode, 0)
-    return call_of_size(size, _UNPAD_32, _UNPAD_64, job) + 0 * room.size  # alive until here
+    return call_of_size(size, _UNPAD_32, _UNPAD_64, job)
 
 
 # --- pooling --------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def _max_pool2d(address: Any) -> Any:
     own = np.empty(_outputs(g) if r[RESULTS + 1] == 0 else 0, np.int64)
     indices = address_of(own) if r[RESULTS + 1] == 0 else r[RESULTS + 1]
     job = job_of(g, dense(r, 0, size, room), indices, 0, r[RESULTS], 0, 0)
-    return call_of_size(size, _MAX_32, _MAX_64, job) + 0 * (room.size + own.size)  # alive until here
+    return call_of_size(size, _MAX_32, _MAX_64, job)
 
 
 @routine
@@ -192,7 +192,7 @@ def _max_pool2d_backward(address: Any) -> Any:
     if status == 0:
         job = job_of(g, dense(r, 0, size, of_dy), indices, 0, r[RESULTS], 0, 0)
         status = call_of_size(size, _SCATTER_32, _SCATTER_64, job)
-    return status + 0 * (of_dy.size + of_x.size + of_indices.size + own.size + best.size)  # alive until here
+    return status
 
 
 def _avg_pool2d(address: Any) -> Any:
@@ -207,7 +207,7 @@ def _avg_pool2d(address: Any) -> Any:
     size = r[ITEM]
     room = room_for(r, 0, size)
     job = job_of(g, dense(r, 0, size, room), 0, 0, r[RESULTS], r[of_value(5) + FIRST], 0)
-    return call_of_size(size, _MEAN_32, _MEAN_64, job) + 0 * room.size  # alive until here
+    return call_of_size(size, _MEAN_32, _MEAN_64, job)
 
 
 def _avg_pool2d_backward(address: Any) -> Any:
@@ -225,7 +225,7 @@ def _avg_pool2d_backward(address: Any) -> Any:
     size = r[ITEM]
     room = room_for(r, 0, size)
     job = job_of(g, dense(r, 0, size, room), 0, 0, r[RESULTS], r[of_value(6) + FIRST], 0)
-    return call_of_size(size, _UNMEAN_32, _UNMEAN_64, job) + 0 * room.size  # alive until here
+    return call_of_size(size, _UNMEAN_32, _UNMEAN_64, job)
 
 
 # --- columns --------------------------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ def _im2col(address: Any) -> Any:
     size = r[ITEM]
     room = room_for(r, 0, size)
     job = job_of(g, dense(r, 0, size, room), 0, 0, r[RESULTS], 0, 0)
-    return call_of_size(size, _IM2COL_32, _IM2COL_64, job) + 0 * room.size  # alive until here
+    return call_of_size(size, _IM2COL_32, _IM2COL_64, job)
 
 
 def _col2im(address: Any) -> Any:
@@ -280,7 +280,7 @@ def _col2im(address: Any) -> Any:
     size = r[ITEM]
     room = room_for(r, 0, size)
     job = job_of(g, dense(r, 0, size, room), 0, 0, r[RESULTS], 0, 0)
-    return call_of_size(size, _COL2IM_32, _COL2IM_64, job) + 0 * room.size  # alive until here
+    return call_of_size(size, _COL2IM_32, _COL2IM_64, job)
 
 
 PAD2D = Entry(_pad2d, ())

@@ -44,22 +44,35 @@ def enabled() -> bool:
     return os.environ.get("CONVJIT_CACHE", "1") != "0"
 
 
-def source_digest(package: Path) -> str | None:
-    """A digest of everything that decides what kernels compile to, but for CPU and settings; None without sources."""
+def source_digest(package: Path, texts: dict[str, bytes] | None = None) -> str | None:
+    """A digest of everything that decides what kernels compile to, but for CPU and settings; None without sources.
+
+    What was read is kept in `texts`, by path below the package.
+    """
     versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
     digest = hashlib.sha256(repr(versions).encode())
     try:
         sources = sorted(package.rglob("*.py"))
         for path in sources:
-            digest.update(path.relative_to(package).as_posix().encode())
-            digest.update(path.read_bytes())
+            name, text = path.relative_to(package).as_posix(), path.read_bytes()
+            digest.update(name.encode())
+            digest.update(text)
+            if texts is not None:
+                texts[name] = text
     except OSError:
         return None
     return digest.hexdigest()[:16] if sources else None
 
 
 # Taken now, while the modules are imported: a file that is edited later is not what this process compiles.
-SOURCES = source_digest(Path(__file__).resolve().parent.parent)
+_texts: dict[str, bytes] = {}
+SOURCES = source_digest(Path(__file__).resolve().parent.parent, _texts)
+
+
+def text_of(module: str) -> str | None:
+    """The source of a module of this package when it was imported."""
+    text = _texts.get(module.partition(".")[2].replace(".", "/") + ".py")
+    return None if text is None else text.decode()
 
 
 def folder() -> Path:

@@ -82,7 +82,7 @@ class Driver:
     """
 
     def __init__(self, body: FunctionType) -> None:
-        self._body = body
+        self.body = body
         self._kernel = kernel(body)
         self._parameters = list(inspect.signature(body).parameters)[2:]
         self._kinds: dict[str, Any] = get_type_hints(body)
@@ -125,7 +125,7 @@ class Driver:
         return self._twins[twin]
 
     def _source(self, twin: str) -> FunctionType:
-        body = self._body
+        body = self.body
         names = {"body": self._kernel, "borrowed": borrowed, "prange": numba.prange}
         names |= team.VOCABULARY | status.VOCABULARY
         arguments = []

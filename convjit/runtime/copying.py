@@ -12,6 +12,8 @@ from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 
+from .plain import word_for
+
 __all__ = ["copy_run"]
 
 
@@ -40,3 +42,9 @@ def _typed_copy(typing_context: Any, target: Any, at: Any, source: Any, start: A
 
 
 copy_run: Any = _copy_in_python if config.DISABLE_JIT else intrinsic(_typed_copy)
+
+
+@word_for(copy_run)
+def _copy_in_plain_code(to: Any, target: Any, at: Any, source: Any, start: Any, count: Any) -> None:
+    places = to.place(target, at), to.place(source, start)
+    cgutils.raw_memcpy(to.builder, *places, to.lifted(count), to.lifted(source.itemsize))

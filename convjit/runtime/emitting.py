@@ -25,6 +25,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from . import cache
+from .plain import word_for
 
 INTEGER = ir.IntType(64)
 
@@ -56,6 +57,8 @@ llvm.initialize_native_asmparser()
 
 # Compiled code lives as long as its engine.
 _engines: list[Any] = []
+# Names of what this process has compiled, not found on disk.
+anew: set[str] = set()
 
 
 def compiled(name: str, functions: dict[str, tuple[int, Body]], features: str = "") -> dict[str, int]:
@@ -68,6 +71,7 @@ def compiled(name: str, functions: dict[str, tuple[int, Body]], features: str = 
         machine = _machine(features)
         code = cache.read(name, key)
         if code is None:
+            anew.add(name)
             code = machine.emit_object(_optimised(functions, machine, target().triple))
             cache.keep(name, key, code)
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{target().triple}"'), machine)
@@ -110,13 +114,18 @@ def _optimised(functions: dict[str, tuple[int, Body]], machine: Any, triple: str
     return parsed
 
 
+def emit_call(builder: Any, address: Any, *values: Any) -> None:
+    """Emit a call of an emitted function."""
+    kind = ir.FunctionType(ir.VoidType(), [INTEGER] * len(values))
+    builder.call(builder.inttoptr(address, kind.as_pointer()), values)
+
+
 def caller(parameters: int) -> Any:
-    """`call(address, ...)` for kernels: call an emitted function of so many arguments."""
+    """`call(address, ...)` for kernels and plain code: call an emitted function of so many arguments."""
 
     def typed(typing_context: Any, address: Any, *arguments: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            kind = ir.FunctionType(ir.VoidType(), [INTEGER] * parameters)
-            builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+            emit_call(builder, *values)
             return context.get_dummy_value()
 
         return types.void(types.int64, *[types.int64] * parameters), codegen
@@ -125,4 +134,6 @@ def caller(parameters: int) -> Any:
     names = ", ".join(f"a{i}" for i in range(parameters))
     namespace: dict[str, Any] = {"typed": typed}
     exec(f"def call(typing_context, address, {names}):\n    return typed(typing_context, address, {names})", namespace)
-    return intrinsic(namespace["call"])
+    call = intrinsic(namespace["call"])
+    word_for(call)(lambda to, *values: emit_call(to.builder, *map(to.lifted, values)))
+    return call

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from numba import types
 
 # `error_model="numpy"`: a division inside a kernel never raises, so no exception path stands in the way of
 # vectorisation. `nogil`: other Python threads go on while a kernel runs. No `fastmath`: it breaks NaN.
@@ -19,17 +18,3 @@ COMPILED = not numba.config.DISABLE_JIT
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that only other compiled functions call; it travels in their cache entries."""
     return numba.njit(**OPTIONS)(function)
-
-
-def routine(function: Callable[..., Any]) -> Any:
-    """As `kernel`, compiled once for all constants that it is given: for what runs once a call, not in loops."""
-    compiled = kernel(function)
-    if not COMPILED:
-        return compiled
-    template = compiled.get_call_template
-
-    def without_literals(args: Any, kws: Any) -> Any:
-        return template(tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()})
-
-    compiled.get_call_template = without_literals
-    return compiled

@@ -13,9 +13,11 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from .options import COMPILED
+from .plain import word_for
 
 MACHINE = platform.machine().lower()
 _X86, _ARM = ("x86_64", "amd64"), ("aarch64", "arm64")
@@ -69,6 +71,9 @@ def _write_in_python(flags: int) -> None:
 
 read_status: Any = intrinsic(_typed_read) if COMPILED else _read_in_python
 write_status: Any = intrinsic(_typed_write) if COMPILED else _write_in_python
+
+word_for(read_status)(lambda to: _emit_read(None, to.builder, None, ()))
+word_for(write_status)(lambda to, flags: _emit_write(cpu_target.target_context, to.builder, None, (flags,)))
 
 # What the twins call by name.
 VOCABULARY = {"read_status": read_status, "write_status": write_status}

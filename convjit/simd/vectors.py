@@ -285,11 +285,6 @@ class Vectors:
             results.append(result)
         return results
 
-    def only_where(self, condition: Any, then: Callable[[], None]) -> None:
-        """What `then` does, where a condition (one bit) holds."""
-        with self.builder.if_then(condition):
-            then()
-
     def loop(self, count: Any, carried: Sequence[Any], body: Callable[[list[Any]], list[Any]]) -> list[Any]:
         """What `carried` has become after `body` was applied `count` times."""
         return self.counted_loop(count, carried, lambda _, values: body(values))

@@ -127,6 +127,17 @@ def test_gradients_that_are_not_needed_are_none(need):
     assert_same(called("conv2d_backward", dy, x, weight, need=need), convjit.conv2d_backward(dy, x, weight, need=need))
 
 
+@pytest.mark.parametrize("algorithm", ["fastest", "implicit", "direct", "depthwise", "reference"])
+def test_named_algorithms_give_the_bits_of_auto(algorithm):
+    rng = np.random.default_rng(7)
+    x, weight = rng.normal(size=(2, 4, 9, 10)), rng.normal(size=(4, 1, 3, 3))
+    options = {"padding": 1, "groups": 4}
+    y = called("conv2d", x, weight, algorithm=algorithm, **options)
+    assert_same(y, convjit.conv2d(x, weight, algorithm=algorithm, **options))
+    back = called("conv2d_backward", y, x, weight, algorithm=algorithm, **options)
+    assert_same(back, convjit.conv2d_backward(y, x, weight, **options))
+
+
 def test_empty_batches_and_no_channels():
     for x, weight in (
         (np.ones((0, 2, 4, 4)), np.ones((3, 2, 3, 3))), (np.ones((2, 0, 4, 4)), np.ones((3, 0, 3, 3)))

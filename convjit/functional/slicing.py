@@ -1,4 +1,4 @@
-"""Running an operation on volumes: slices gathered into images, those computed, results put back.
+"""Running an operation on volumes: whole ones, or slices gathered into images, those computed, results put back.
 
 Knows how many slices are gathered at once; does not know how images are computed, nor complex numbers.
 """
@@ -10,13 +10,14 @@ from collections.abc import Callable
 import numpy as np
 
 from .. import arrays
+from ..algorithms import direct_volumes
 from ..algorithms.slices import gather, put_back
 from ..algorithms.slices import turn as turn_weight
 from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array
 from .calls import Call
-from .volumes import Turn, VolumeCall
+from .volumes import Turn, VolumeCall, Whole
 
 # How images are computed: of a call, its inputs and the array for its result, all real.
 RunImages = Callable[[str, Call, tuple[Array, ...], Array], None]
@@ -26,8 +27,26 @@ def run_volumes(
     function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array, run_images: RunImages
 ) -> None:
     """Run an operation on volumes; the result has the dtype that it is computed in."""
+    if call.whole is not None:
+        _run_whole(function, call.whole, inputs, result)
+        return
     run_as = _run_weight_grad if call.name == "weight_grad" else _run_turns
     run_as(function, call, inputs, result, run_images)
+
+
+def _run_whole(function: str, call: Whole, inputs: tuple[Array, ...], result: Array) -> None:
+    """Whole volumes, some of the batch at a time."""
+    volumes, weight, *rest = [arrays.ready(function, "an input", array, call.compute) for array in inputs]
+    bias = rest[0] if rest else weight.reshape(-1)[:0]
+    crew = workers(call.nanoseconds)
+    together = max(1, call.together(crew))
+    for first in range(0, len(volumes), together):
+        part = volumes[first : first + together]
+        spaces = [
+            aligned(allocate, function, space.name, space.shape, space.dtype) for space in call.spaces(len(part), crew)
+        ]
+        target = result[first : first + together]
+        direct_volumes.run(crew, call.of_batch(len(part)), call.is_gradient, part, weight, bias, target, *spaces)
 
 
 def packed(function: str, call: Call, weight: Array) -> Array:

@@ -40,6 +40,8 @@ class Direct(NamedTuple):
     together: int  # terms of weights that a task packs for itself at once; 0 where all are packed before
     reach: int  # of asking for weights ahead: 0 not at all, 1 for those of the panel, 2 also for those of the next one
     is_gradient: int  # 1 where results are an input gradient: weights lie by term and tap, taps backwards
+    slice_h: int  # rows of the grid that lie in one slice of a volume: all of an image's
+    slice_pitch: int  # elements from what a row meets to what the same row of the next slice meets
 
     @property
     def bands(self) -> int:
@@ -96,7 +98,7 @@ def plan_direct(
         batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,
         horizontal.padded, vertical.phases * horizontal.phases * vertical.padded * horizontal.padded, result, vectors,
         panels, each, chunks, min(_TERMS_TOGETHER, terms) if is_used_once and not is_packed else 0,
-        reach, int(is_gradient),
+        reach, int(is_gradient), image_h, 0,
     )  # fmt: skip
 
 
@@ -173,7 +175,7 @@ def multiply_points(
     vectors, row = first_vector(d, panel + 1) - vector, vector * lanes
     # Of a gradient, taps of the filter that a packing begins in lie before it.
     space += d.is_gradient * d.taps * vectors * lanes * size
-    _list_points(positions, first, points, d.grid_w, d.padded_w)
+    _list_points(d, positions, first, points)
     channel, channels = group * d.rows + row, min(d.rows - row, vectors * lanes)
     of_panel = weight + (group * d.vectors + vector) * lanes * terms * size
     planes = source + image * d.channels * d.each * size
@@ -227,15 +229,20 @@ def _read_next(
 
 
 @kernel
-def _list_points(positions: Any, first: Any, points: Any, grid_w: Any, padded_w: Any) -> None:
+def _list_points(d: Direct, positions: Any, first: Any, points: Any) -> None:
     """positions[p] = the pixel that grid point `first + p` meets, counted from where grid point (0, 0) meets a tap."""
-    i = first // grid_w
-    k = first - i * grid_w
+    i = first // d.grid_w
+    k = first - i * d.grid_w
+    behind = i // d.slice_h  # slices
+    i -= behind * d.slice_h
     p = 0
     while p < points:
-        run = min(grid_w - k, points - p)
+        run, row = min(d.grid_w - k, points - p), behind * d.slice_pitch + i * d.padded_w + k
         for q in range(run):
-            positions[p + q] = i * padded_w + k + q
+            positions[p + q] = row + q
         p += run
         k = 0
         i += 1
+        if i == d.slice_h:
+            i = 0
+            behind += 1

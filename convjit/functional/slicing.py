@@ -11,13 +11,14 @@ import numpy as np
 
 from .. import arrays
 from ..algorithms import direct_volumes
+from ..algorithms.direct_volumes import Job
 from ..algorithms.slices import gather, put_back
 from ..algorithms.slices import turn as turn_weight
 from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array
 from .calls import Call
-from .volumes import Turn, VolumeCall, Whole
+from .volumes import Turn, VolumeCall
 
 # How images are computed: of a call, its inputs and the array for its result, all real.
 RunImages = Callable[[str, Call, tuple[Array, ...], Array], None]
@@ -34,19 +35,13 @@ def run_volumes(
     run_as(function, call, inputs, result, run_images)
 
 
-def _run_whole(function: str, call: Whole, inputs: tuple[Array, ...], result: Array) -> None:
-    """Whole volumes, some of the batch at a time."""
-    volumes, weight, *rest = [arrays.ready(function, "an input", array, call.compute) for array in inputs]
-    bias = rest[0] if rest else weight.reshape(-1)[:0]
-    crew = workers(call.nanoseconds)
-    together = max(1, call.together(crew))
-    for first in range(0, len(volumes), together):
-        part = volumes[first : first + together]
-        spaces = [
-            aligned(allocate, function, space.name, space.shape, space.dtype) for space in call.spaces(len(part), crew)
-        ]
-        target = result[first : first + together]
-        direct_volumes.run(crew, call.of_batch(len(part)), call.is_gradient, part, weight, bias, target, *spaces)
+def _run_whole(function: str, job: Job, inputs: tuple[Array, ...], result: Array) -> None:
+    """Volumes as they are."""
+    volumes, weight, *rest = [arrays.ready(function, "an input", array, result.dtype) for array in inputs]
+    bias, crew = rest[0] if rest else weight.reshape(-1)[:0], workers(job.nanoseconds)
+    spaces = direct_volumes.workspace(job, crew, result.dtype)
+    workspaces = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
+    direct_volumes.run(crew, job, volumes, weight, bias, result, *workspaces)
 
 
 def packed(function: str, call: Call, weight: Array) -> Array:

@@ -3,8 +3,8 @@
 Output slice `od` of volume n is a convolution in two dimensions, of an image whose channels `(c, kd)` are the planes
 that its taps in depth meet, with the weight seen as (O, C*KD, KH, KW): terms are those of the definition, in order.
 So everything that holds of images holds of volumes. Copying costs one move of a value for every O*KH*KW
-multiplications of it; where images would be convolved directly, whole volumes are, and no slice is copied. Knows
-geometries, dtypes and limits; does not know arrays.
+multiplications of it. Where images would be convolved directly, volumes may be instead, see
+`algorithms.direct_volumes`. Knows geometries, dtypes and limits; does not know arrays.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..algorithms import Space, direct, direct_volumes
-from ..algorithms.algorithm import work_ns, workspace_limit
+from ..algorithms import direct, direct_volumes
+from ..algorithms.algorithm import workspace_limit
+from ..algorithms.direct_volumes import Job
 from ..algorithms.slices import Slices, backward_phases, forward_slices, output_slices
 from ..geometry import Geometry, Volume
 from ..typing import DType
@@ -29,36 +30,6 @@ class Turn(NamedTuple):
     landing: Slices  # results, or the gradients that go with the images
     taps: Slices | None  # of the weight; None where it is all of it, as it lies
     together: int  # images that are gathered at once
-
-
-class Whole:
-    """An operation that reads whole volumes in place, some of the batch at a time, and gathers nothing."""
-
-    def __init__(self, volume: Volume, is_gradient: bool, compute: DType, limit: int) -> None:
-        self.volume = volume
-        self.is_gradient = is_gradient
-        self.compute = compute
-        self.limit = limit
-        self.nanoseconds = work_ns(volume.plane) * volume.depth.out_size * volume.depth.kernel
-
-    def of_batch(self, batch: int) -> Volume:
-        """So many of its volumes."""
-        return self.volume._replace(plane=self.volume.plane._replace(batch=batch))
-
-    def spaces(self, batch: int, workers: int) -> tuple[Space, ...]:
-        """The workspaces of so many volumes, with their dtypes."""
-        spaces = direct_volumes.set_up(self.of_batch(batch), self.is_gradient, workers, self.compute).spaces
-        return tuple(space._replace(dtype=space.dtype or self.compute) for space in spaces)
-
-    def together(self, workers: int) -> int:
-        """How many volumes so many workers compute together: all, or as many as stay within the limit; 0 for none."""
-        batch, slices, volumes = self.volume.plane.batch, 1, self.volume.plane.batch
-        while (taken := counted_bytes(self.spaces(volumes, workers))) > self.limit:
-            if volumes == 1:
-                return 0
-            slices = max(slices + 1, min(batch, slices * taken // self.limit))
-            volumes = -(-batch // slices)
-        return volumes
 
 
 class VolumeCall:
@@ -82,16 +53,20 @@ class _Choice(NamedTuple):
     name: str
 
 
-def _as_whole(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> Whole | None:
-    """The operation on whole volumes, where images of slices would be convolved directly."""
-    is_gradient, calls = how.name == "input_grad", [turn.call for turn in turns]
-    if how.name == "weight_grad" or len(calls) > 1 or calls[0] is None:
+def _as_whole(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> Job | None:
+    """The operation on whole volumes, where images of slices would be convolved directly and that takes no less."""
+    depth, plane = volume
+    is_gradient, row = how.name == "input_grad", direct.ALGORITHM
+    call = turns[0].call if turns else None
+    if call is None or call.operation not in (row.forward, row.input_grad):
         return None
-    row, strides = direct.ALGORITHM, (volume.depth.stride, volume.plane.stride_h, volume.plane.stride_w)
-    if calls[0].operation not in (row.forward, row.input_grad) or (is_gradient and strides != (1, 1, 1)):
+    if is_gradient and (depth.stride, plane.stride_h, plane.stride_w) != (1, 1, 1):
         return None
-    whole = Whole(volume, is_gradient, how.compute, _limit(volume.y_shape if is_gradient else volume.x_shape, how))
-    return whole if whole.together(1) > 0 else None
+    met = backward_phases(depth, plane)[0].gradients if is_gradient else forward_slices(depth, plane.in_channels)
+    job = Job(volume, met, is_gradient)
+    limit = _limit(volume.y_shape if is_gradient else volume.x_shape, how)
+    fits = direct_volumes.bytes_beside(job, how.compute) <= limit
+    return job if fits and direct_volumes.pays(job, how.compute) else None
 
 
 def _forward_turn(how: _Choice, volume: Volume) -> Turn:

@@ -21,14 +21,14 @@ from .algorithm import Algorithm, Cut, Operation, Space
 
 
 def _by_forward(g: Geometry, dtype: DType) -> ModuleType:
-    """Which way is fastest for outputs."""
-    ways = (depthwise_rows, depthwise_channels)
+    """Which way computes outputs."""
+    ways = (depthwise_channels, depthwise_rows)
     return next((way for way in ways if way.forward_pays(g, dtype)), depthwise_pixels)
 
 
 def _by_input_grad(g: Geometry, dtype: DType) -> ModuleType:
-    """Which way is fastest for input gradients."""
-    ways = (depthwise_rows, depthwise_channels)
+    """Which way computes input gradients."""
+    ways = (depthwise_channels, depthwise_rows)
     return next((way for way in ways if way.input_grad_pays(g, dtype)), depthwise_pixels)
 
 

@@ -65,7 +65,7 @@ def _as_whole(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> Job | No
     met = backward_phases(depth, plane)[0].gradients if is_gradient else forward_slices(depth, plane.in_channels)
     job = Job(volume, met, is_gradient)
     limit = _limit(volume.y_shape if is_gradient else volume.x_shape, how)
-    fits = direct_volumes.bytes_beside(job, how.compute) <= limit
+    fits = counted_bytes(direct_volumes.workspace(job, 1, how.compute)) <= limit
     return job if fits and direct_volumes.pays(job, how.compute) else None
 
 

@@ -61,8 +61,9 @@ AWKWARD = {
     "kernel in the padding": of_channels(1, 1, (1, 1), (9, 9), padding="full"),
     "one row": of_channels(1, 2, (1, 3000), (1, 3)),
     "rows of many channels": of_channels(2, 19, (1, 130), (1, 9), padding=(0, 4)),
-    "rows with a stride": of_channels(2, 5, (1, 197), (1, 9), each=2, stride=(1, 2), padding=(0, 4)),
-    "rows that are sparse": of_channels(1, 3, (1, 60), (1, 5), each=3, stride=(1, 3), dilation=(1, 2), padding=(0, 5)),
+    "rows of several filters": of_channels(2, 5, (1, 197), (1, 9), each=3, padding=(0, 4)),
+    "rows with a stride": of_channels(2, 1, (1, 197), (1, 9), stride=(1, 2), padding=(0, 4)),
+    "rows that are sparse": of_channels(2, 1, (1, 60), (1, 5), stride=(1, 3), dilation=(1, 2), padding=(0, 5)),
     "rows with a dilation": of_channels(2, 3, (1, 90), (1, 5), dilation=(1, 7), padding=((0, 0), (20, 3))),
     "rows of 300 taps": of_channels(1, 3, (1, 401), (1, 300), padding=(0, 150)),
     "a row beside the image": of_channels(1, 2, (1, 9), (1, 3), stride=(2, 1), padding=((1, 0), (1, 1))),
@@ -125,7 +126,7 @@ def test_drawn_problems(problem, seed, dtype):
     "name",
     [
         "several tiles", "many channels with a stride", "dilation with a stride", "400 terms", "stride of 2",
-        "rows of many channels", "rows that are sparse", "one row",
+        "rows of several filters", "rows that are sparse", "one row",
     ],
 )  # fmt: skip
 def test_tiles_of_any_size_give_the_same_bits(name, tile, monkeypatch):

@@ -243,7 +243,7 @@ def test_workspaces_stay_within_their_limit():
             )
             volume_call = volumes.VolumeCall("test", "auto", problem, dtype, name)
             if volume_call.whole is not None:
-                assert 0 < direct_volumes.bytes_beside(volume_call.whole, dtype) <= size
+                assert 0 < volumes.counted_bytes(direct_volumes.workspace(volume_call.whole, 1, dtype)) <= size
             for turn in volume_call.turns:
                 call = turn.call.of_batch(turn.together)
                 planes = (np.prod(call.geometry.x_shape) + np.prod(call.geometry.y_shape)) * dtype.itemsize

@@ -78,6 +78,7 @@ def _ways(x: Array, weight: Array) -> list[Way]:
         *(
             (np.repeat(x, n, 1), np.repeat(weight[:, :1], n, 0), {"padding": 1, "groups": 2 * n}) for n in (1, 8)
         ),
+        (x[:, :, :1], weight[:, :1, :1], {"groups": 2}),  # and of one row
     ]  # fmt: skip
 
 
@@ -194,17 +195,22 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "AdamW": lambda x, weight, bias: AdamW().update(bias, bias),
 }
 
-# Volumes whose slices are gathered into images; what is compiled for those, their sibling of two dimensions calls.
+# Volumes whose slices are gathered into images, and those that are read as they lie; what is compiled for images, their
+# sibling of two dimensions calls.
 _VOLUMES: dict[str, Callable[[Array, Array, Array], object]] = {
-    "conv3d": lambda x, weight, bias: conv3d(_deep(x), _deep(weight), padding=1),
-    "conv3d_backward": lambda x, weight, bias: conv3d_backward(_deep(x), _deep(x), _deep(weight), padding=1),
-    "conv3d_input_grad": lambda x, weight, bias: conv3d_input_grad(_deep(x), _deep(weight), (2, 4, 4), padding=1),
+    "conv3d": lambda x, weight, bias: _volume_outputs(x, weight),
+    "conv3d_backward": lambda x, weight, bias: [
+        conv3d_backward(_deep(x), _deep(x), _deep(weight), padding=1, algorithm=row) for row in _volume_rows(x)
+    ],
+    "conv3d_input_grad": lambda x, weight, bias: _volume_gradients(x, weight),
     "conv3d_weight_grad": lambda x, weight, bias: conv3d_weight_grad(_deep(x), _deep(x), 3, padding=1),
-    "conv_transpose3d": lambda x, weight, bias: conv_transpose3d(_deep(x), _deep(weight), bias, padding=1),
-    "conv_transpose3d_backward": lambda x, weight, bias: conv_transpose3d_backward(
-        _deep(x), _deep(x), _deep(weight), padding=1
-    ),
-}
+    "conv_transpose3d": lambda x, weight, bias: [
+        conv_transpose3d(_deep(x), _deep(weight), bias, padding=1), *_volume_gradients(x, weight)
+    ],
+    "conv_transpose3d_backward": lambda x, weight, bias: [
+        conv_transpose3d_backward(_deep(x), _deep(x), _deep(weight), padding=1), *_volume_outputs(x, weight)
+    ],
+}  # fmt: skip
 # What calls the drivers of another function, and no others: one dimension is an image of height 1.
 _ALIKE = {
     "conv1d": "conv2d",
@@ -224,6 +230,19 @@ _ALIKE = {
     "avg_pool1d": "avg_pool2d",
     "avg_pool1d_backward": "avg_pool2d_backward",
 }
+
+
+def _volume_rows(x: Array) -> tuple[str, ...]:
+    """Rows of the registry that gather slices, and that do not, of a dtype that has both."""
+    return ("implicit", "direct") if x.dtype.kind in "fc" else ("auto",)
+
+
+def _volume_outputs(x: Array, weight: Array) -> list[Array]:
+    return [conv3d(_deep(x), _deep(weight), padding=1, algorithm=row) for row in _volume_rows(x)]
+
+
+def _volume_gradients(x: Array, weight: Array) -> list[Array]:
+    return [conv3d_input_grad(_deep(x), _deep(weight), (2, 4, 4), padding=1, algorithm=row) for row in _volume_rows(x)]
 
 
 def _deep(array: Array) -> Array:

@@ -1,6 +1,7 @@
 """Depthwise convolution: one input channel a group, so that there is nothing to multiply as matrices.
 
-Knows which problems it takes, and whether pixels or channels are lanes; does not know how either computes.
+Knows which problems it takes, and whether pixels of images or of rows, or channels are lanes; does not know how any of
+them computes.
 Source: P. Zhang, E. Lo, B. Lu, "High Performance Depthwise and Pointwise Convolutions on Mobile Devices" (2020).
 """
 
@@ -8,60 +9,55 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.options import COMPILED
 from ..typing import DType
-from . import depthwise_channels, depthwise_pixels, depthwise_weight
+from . import depthwise_channels, depthwise_pixels, depthwise_rows, depthwise_weight
 from .algorithm import Algorithm, Cut, Operation, Space
 
 
+def _by_forward(g: Geometry, dtype: DType) -> ModuleType:
+    """Which way computes outputs."""
+    ways = (depthwise_channels, depthwise_rows)
+    return next((way for way in ways if way.forward_pays(g, dtype)), depthwise_pixels)
+
+
+def _by_input_grad(g: Geometry, dtype: DType) -> ModuleType:
+    """Which way computes input gradients."""
+    ways = (depthwise_channels, depthwise_rows)
+    return next((way for way in ways if way.input_grad_pays(g, dtype)), depthwise_pixels)
+
+
 def _forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    ours = (
-        depthwise_channels.forward_workspace
-        if depthwise_channels.forward_pays(g, dtype)
-        else depthwise_pixels.forward_workspace
-    )
-    return ours(g, workers, dtype)
+    spaces: tuple[Space, ...] = _by_forward(g, dtype).forward_workspace(g, workers, dtype)
+    return spaces
 
 
 def _run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *spaces: Any) -> None:
-    run = (
-        depthwise_channels.run_forward if depthwise_channels.forward_pays(g, y.dtype) else depthwise_pixels.run_forward
-    )
-    run(workers, g, x, weight, bias, y, *spaces)
+    _by_forward(g, y.dtype).run_forward(workers, g, x, weight, bias, y, *spaces)
 
 
 def _input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    ours = (
-        depthwise_channels.input_grad_workspace
-        if depthwise_channels.input_grad_pays(g, dtype)
-        else depthwise_pixels.input_grad_workspace
-    )
-    return ours(g, workers, dtype)
+    spaces: tuple[Space, ...] = _by_input_grad(g, dtype).input_grad_workspace(g, workers, dtype)
+    return spaces
 
 
 def _run_input_grad(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *spaces: Any) -> None:
-    run = (
-        depthwise_channels.run_input_grad
-        if depthwise_channels.input_grad_pays(g, dx.dtype)
-        else depthwise_pixels.run_input_grad
-    )
-    run(workers, g, dy, weight, dx, *spaces)
+    _by_input_grad(g, dx.dtype).run_input_grad(workers, g, dy, weight, dx, *spaces)
 
 
 def _forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
-    if depthwise_channels.forward_pays(g, dtype):
-        return depthwise_channels.forward_cut(g, workers, dtype)
-    return depthwise_pixels.forward_cut(g, workers, dtype)
+    cut: Cut = _by_forward(g, dtype).forward_cut(g, workers, dtype)
+    return cut
 
 
 def _input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
-    if depthwise_channels.input_grad_pays(g, dtype):
-        return depthwise_channels.input_grad_cut(g, workers, dtype)
-    return depthwise_pixels.input_grad_cut(g, workers, dtype)
+    cut: Cut = _by_input_grad(g, dtype).input_grad_cut(g, workers, dtype)
+    return cut
 
 
 # What a tile may take at most where taps lie far apart: 16 workers stay within 32 MiB.

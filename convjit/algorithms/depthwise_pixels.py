@@ -102,7 +102,7 @@ def _explained(
 
 
 @kernel
-def _window(axis: Axis, first: Any, count: Any, padded: Any) -> Any:
+def window(axis: Axis, first: Any, count: Any, padded: Any) -> Any:
     """The axis from grid point `first` on, cut to `count` grid points at most, with planes of `padded` pixels."""
     grid = max(0, min(count, axis.grid - first))
     return Axis(
@@ -128,8 +128,8 @@ def _forward(
     top, left = task // cut.across % cut.down * cut.rows, task % cut.across * cut.cols
     n, c = channel // g.in_channels, channel % g.in_channels
     rows, cols = min(cut.rows, g.out_h - top), min(cut.cols, g.out_w - left)
-    vertical = _window(down, top, rows, rows + cut.reach_h)
-    horizontal = _window(along, left, cols, cols + cut.reach_w)
+    vertical = window(down, top, rows, rows + cut.reach_h)
+    horizontal = window(along, left, cols, cols + cut.reach_w)
     image = x.ctypes.data + (n * g.in_channels + c) * g.in_h * g.in_w * x.itemsize
     fill(tiles, planes[worker].ctypes.data, image, vertical, horizontal)
     each = g.out_channels // g.groups
@@ -221,14 +221,14 @@ def _input_grad(
         fill(
             tiles, here.ctypes.data + o * padded_h * padded_w * size,
             dy.ctypes.data + (n * g.out_channels + c * each + o) * g.out_h * g.out_w * size,
-            _window(first_h, top, rows, padded_h), _window(first_w, left, cols, padded_w),
+            window(first_h, top, rows, padded_h), window(first_w, left, cols, padded_w),
         )  # fmt: skip
     phases = grid_phases(g.stride_w, g.in_w)
     direct = dx.ctypes.data + ((n * g.in_channels + c) * g.in_h * g.in_w + left) * size
     for p in range(grid_phases(g.stride_h, g.in_h)):
-        vertical = _window(vertical_phase(g, p), top, rows, padded_h)
+        vertical = window(vertical_phase(g, p), top, rows, padded_h)
         for q in range(phases):
-            horizontal = _window(horizontal_phase(g, q), left, cols, padded_w)
+            horizontal = window(horizontal_phase(g, q), left, cols, padded_w)
             _pack_phase(packed[worker], weight, c * each, each, vertical, horizontal)
             target, pitch = direct + vertical.out_first * g.in_w * size, vertical.out_step * g.in_w
             if phases > 1:

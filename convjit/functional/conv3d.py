@@ -62,7 +62,7 @@ def conv3d(
     -----
     Every slice of the result is a convolution of images whose channels are the planes that its taps in depth meet, so
     that all that is promised of `conv2d` holds. Those planes are copied, some slices at a time, which costs one move of
-    a value for every `O // groups * KH * KW` multiplications: with one channel a group that is felt.
+    a value, or less, for every `O // groups * KH * KW` multiplications: with one channel a group that is felt.
 
     Examples
     --------

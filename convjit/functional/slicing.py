@@ -1,4 +1,4 @@
-"""Running an operation on volumes: slices gathered into images, those computed, results put back.
+"""Running an operation on volumes: whole ones, or slices gathered into images, those computed, results put back.
 
 Knows how many slices are gathered at once; does not know how images are computed, nor complex numbers.
 """
@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from .. import arrays
+from ..algorithms import direct_volumes
+from ..algorithms.direct_volumes import Job
 from ..algorithms.slices import gather, put_back
 from ..algorithms.slices import turn as turn_weight
 from ..runtime.memory import aligned, allocate
@@ -26,8 +28,20 @@ def run_volumes(
     function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array, run_images: RunImages
 ) -> None:
     """Run an operation on volumes; the result has the dtype that it is computed in."""
+    if call.whole is not None:
+        _run_whole(function, call.whole, inputs, result)
+        return
     run_as = _run_weight_grad if call.name == "weight_grad" else _run_turns
     run_as(function, call, inputs, result, run_images)
+
+
+def _run_whole(function: str, job: Job, inputs: tuple[Array, ...], result: Array) -> None:
+    """Volumes as they are."""
+    volumes, weight, *rest = [arrays.ready(function, "an input", array, result.dtype) for array in inputs]
+    bias, crew = rest[0] if rest else weight.reshape(-1)[:0], workers(job.nanoseconds)
+    spaces = direct_volumes.workspace(job, crew, result.dtype)
+    workspaces = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
+    direct_volumes.run(crew, job, volumes, weight, bias, result, *workspaces)
 
 
 def packed(function: str, call: Call, weight: Array) -> Array:

@@ -3,7 +3,8 @@
 Output slice `od` of volume n is a convolution in two dimensions, of an image whose channels `(c, kd)` are the planes
 that its taps in depth meet, with the weight seen as (O, C*KD, KH, KW): terms are those of the definition, in order.
 So everything that holds of images holds of volumes. Copying costs one move of a value for every O*KH*KW
-multiplications of it. Knows geometries, dtypes and limits; does not know arrays.
+multiplications of it. Where images would be convolved directly, volumes may be instead, see
+`algorithms.direct_volumes`. Knows geometries, dtypes and limits; does not know arrays.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
+from ..algorithms import direct, direct_volumes
 from ..algorithms.algorithm import workspace_limit
+from ..algorithms.direct_volumes import Job
 from ..algorithms.slices import Slices, backward_phases, forward_slices, output_slices
 from ..geometry import Geometry, Volume
 from ..layouts import CHANNELS_FIRST
@@ -41,6 +44,7 @@ class VolumeCall:
         self.compute = compute
         how = _Choice(function, algorithm, compute, name)
         self.turns = tuple(_backward_turns(how, volume)) if name == "input_grad" else (_forward_turn(how, volume),)
+        self.whole = _as_whole(how, volume, self.turns)
 
 
 class _Choice(NamedTuple):
@@ -50,6 +54,22 @@ class _Choice(NamedTuple):
     algorithm: str
     compute: DType
     name: str
+
+
+def _as_whole(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> Job | None:
+    """The operation on whole volumes, where images of slices would be convolved directly and that takes no less."""
+    depth, plane = volume
+    is_gradient, row = how.name == "input_grad", direct.ALGORITHM
+    call = turns[0].call if turns else None
+    if call is None or call.operation not in (row.forward, row.input_grad):
+        return None
+    if is_gradient and (depth.stride, plane.stride_h, plane.stride_w) != (1, 1, 1):
+        return None
+    met = backward_phases(depth, plane)[0].gradients if is_gradient else forward_slices(depth, plane.in_channels)
+    job = Job(volume, met, is_gradient)
+    limit = _limit(volume.y_shape if is_gradient else volume.x_shape, how)
+    fits = counted_bytes(direct_volumes.workspace(job, 1, how.compute)) <= limit
+    return job if fits and direct_volumes.pays(job, how.compute) else None
 
 
 def _forward_turn(how: _Choice, volume: Volume) -> Turn:

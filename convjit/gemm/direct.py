@@ -45,6 +45,8 @@ class Direct(NamedTuple):
     together: int  # terms of weights that a task packs for itself at once; 0 where all are packed before
     reach: int  # of asking for weights ahead: 0 not at all, 1 for those of the panel, 2 also for those of the next one
     is_gradient: int  # 1 where results are an input gradient: weights lie by term and tap, taps backwards
+    slice_h: int  # rows of the grid that lie in one slice of a volume: all of an image's
+    slice_pitch: int  # elements from what a row meets to what the same row of the next slice meets
 
     @property
     def bands(self) -> int:
@@ -101,7 +103,7 @@ def plan_direct(
     return Direct(
         batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,
         steps.row, steps.pixel, steps.group, steps.image, steps.rows, result, vectors, panels, each, chunks,
-        min(_TERMS_TOGETHER, terms) if is_used_once and not is_packed else 0, reach, int(is_gradient),
+        min(_TERMS_TOGETHER, terms) if is_used_once and not is_packed else 0, reach, int(is_gradient), image_h, 0,
     )  # fmt: skip
 
 
@@ -240,11 +242,16 @@ def _list_points(positions: Any, first: Any, points: Any, d: Direct) -> None:
     """positions[p] = what grid point `first + p` meets, counted from what grid point (0, 0) meets at the same tap."""
     i = first // d.grid_w
     k = first - i * d.grid_w
+    behind = i // d.slice_h  # slices
+    i -= behind * d.slice_h
     p = 0
     while p < points:
-        run = min(d.grid_w - k, points - p)
+        run, row = min(d.grid_w - k, points - p), behind * d.slice_pitch + i * d.row_step
         for q in range(run):
-            positions[p + q] = i * d.row_step + (k + q) * d.pixel_step
+            positions[p + q] = row + (k + q) * d.pixel_step
         p += run
         k = 0
         i += 1
+        if i == d.slice_h:
+            i = 0
+            behind += 1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from same_bits import REFERENCE, assert_same_bits, results
 
 from convjit import conv2d
-from convjit.algorithms import depthwise, depthwise_channels, depthwise_pixels, depthwise_weight
+from convjit.algorithms import depthwise, depthwise_channels, depthwise_pixels, depthwise_rows, depthwise_weight
 from convjit.functional import bilinear
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
@@ -60,6 +60,14 @@ AWKWARD = {
     "padding on one side": of_channels(1, 2, (5, 6), (3, 3), padding=((0, 50), (50, 0))),
     "kernel in the padding": of_channels(1, 1, (1, 1), (9, 9), padding="full"),
     "one row": of_channels(1, 2, (1, 3000), (1, 3)),
+    "rows of many channels": of_channels(2, 19, (1, 130), (1, 9), padding=(0, 4)),
+    "rows of several filters": of_channels(2, 5, (1, 197), (1, 9), each=3, padding=(0, 4)),
+    "rows with a stride": of_channels(2, 1, (1, 197), (1, 9), stride=(1, 2), padding=(0, 4)),
+    "rows that are sparse": of_channels(2, 1, (1, 60), (1, 5), stride=(1, 3), dilation=(1, 2), padding=(0, 5)),
+    "rows with a dilation": of_channels(2, 3, (1, 90), (1, 5), dilation=(1, 7), padding=((0, 0), (20, 3))),
+    "rows of 300 taps": of_channels(1, 3, (1, 401), (1, 300), padding=(0, 150)),
+    "a row beside the image": of_channels(1, 2, (1, 9), (1, 3), stride=(2, 1), padding=((1, 0), (1, 1))),
+    **{f"a row of {n}": of_channels(1, 3, (1, n), (1, 3), padding=(0, 1)) for n in (1, 8, 9, 95, 96, 97, 200)},
     "one column": of_channels(1, 2, (700, 1), (3, 1), padding=(1, 0)),
     "wide lines": of_channels(1, 1, (4, 9000), (3, 3), padding=1),
     "several tiles": of_channels(1, 1, (300, 290), (3, 3), padding=1, stride=(1, 2)),
@@ -95,8 +103,11 @@ def problems(draw):
     kernel = draw(st.tuples(st.integers(1, 12), st.integers(1, 12)) | st.tuples(st.integers(1, 3), st.integers(1, 3)))
     stride, dilation = (draw(st.tuples(st.integers(1, 4), st.integers(1, 4))) for _ in range(2))
     pads = draw(st.tuples(*[st.tuples(st.integers(0, 5), st.integers(0, 5))] * 2))
+    more = st.tuples(st.integers(0, 12), st.integers(0, 40))
+    if draw(st.booleans()):  # one row, of more pixels
+        kernel, pads, more = (1, kernel[1]), ((0, 0), pads[1]), st.tuples(st.just(0), st.integers(0, 300))
     least = [max(1, (k - 1) * d + 1 - sum(p)) for k, d, p in zip(kernel, dilation, pads, strict=True)]
-    image = draw(st.integers(0, 12)) + least[0], draw(st.integers(0, 40)) + least[1]
+    image = tuple(size + extra for size, extra in zip(least, draw(more), strict=True))
     options = {"stride": stride, "dilation": dilation, "padding": pads}
     return of_channels(
         draw(st.integers(1, 2)), draw(st.integers(1, 4)), image, kernel, each=draw(st.integers(1, 3)), **options
@@ -112,17 +123,23 @@ def test_drawn_problems(problem, seed, dtype):
 
 @pytest.mark.parametrize("tile", [1 << 8, 1 << 11])
 @pytest.mark.parametrize(
-    "name", ["several tiles", "many channels with a stride", "dilation with a stride", "400 terms", "stride of 2"]
-)
+    "name",
+    [
+        "several tiles", "many channels with a stride", "dilation with a stride", "400 terms", "stride of 2",
+        "rows of several filters", "rows that are sparse", "one row",
+    ],
+)  # fmt: skip
 def test_tiles_of_any_size_give_the_same_bits(name, tile, monkeypatch):
     problem = AWKWARD[name]
     given_arrays = arrays(problem, "float32")
     wanted = results(problem, given_arrays, NAME)
     monkeypatch.setattr(depthwise_pixels, "_TILE_BYTES", tile)
     monkeypatch.setattr(depthwise_pixels, "_COLUMNS", 16)
+    monkeypatch.setattr(depthwise_rows, "_TILE_BYTES", tile)
+    monkeypatch.setattr(depthwise_rows, "_COLUMNS", 16)
     monkeypatch.setattr(depthwise_channels, "_PACKED_BYTES", tile)
     monkeypatch.setattr(depthwise_weight, "_PACKED_BYTES", tile)
-    cached = depthwise_pixels._cut, depthwise_channels._bands, depthwise_weight._walk
+    cached = depthwise_pixels._cut, depthwise_rows._rows, depthwise_channels._bands, depthwise_weight._walk
     for function in cached:
         function.cache_clear()
     try:

@@ -11,6 +11,7 @@ from spatial import MODES, RANKS, Spatial, arrays_of, function, real, spatials
 
 import convjit
 import convjit.geometry
+from convjit.algorithms import direct_volumes
 from convjit.functional import slicing, volumes
 from convjit.testing import assert_within_rounding, check_adjoint, real_arrays
 
@@ -29,7 +30,7 @@ def gathered_few(monkeypatch):
     volumes.decide_volume.cache_clear()
 
 
-@pytest.mark.parametrize("algorithm", ["auto", *GENERAL])
+@pytest.mark.parametrize("algorithm", ["auto", "direct", *GENERAL])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rank", RANKS)
 @given(data=st.data())
@@ -50,8 +51,9 @@ def test_slices_are_gathered_in_any_number(data, together, gathered_few):
     gathered_few(together)
     problem = data.draw(spatials(3))
     x, weight, bias, dy = data.draw(arrays_of(problem, "float32"))
-    assert_array_equal(convjit.conv3d(x, weight, bias, **problem.options), problem.forward(x, weight, bias))
-    got = convjit.conv3d_backward(dy, x, weight, **problem.options)
+    options = {**problem.options, "algorithm": "implicit"}  # of others, whole volumes may be read where they lie
+    assert_array_equal(convjit.conv3d(x, weight, bias, **options), problem.forward(x, weight, bias))
+    got = convjit.conv3d_backward(dy, x, weight, **options)
     for gradient, wanted in zip(got, problem.backward(dy, x, weight), strict=True):
         assert_array_equal(gradient, wanted, strict=True)
 
@@ -159,7 +161,7 @@ def everything(problem, dtype, batch=slice(None), algorithm="auto"):
 def test_the_same_bits_from_any_row_threads_and_slice(name, dtype, gathered_few, monkeypatch):
     problem = VOLUMES[name]
     wanted = everything(problem, dtype)
-    for row in GENERAL:
+    for row in ("direct", *GENERAL):
         for got, array in zip(everything(problem, dtype, algorithm=row), wanted, strict=True):
             assert_array_equal(got, array, err_msg=row)
     for n in range(problem.x_shape[0]):
@@ -168,12 +170,40 @@ def test_the_same_bits_from_any_row_threads_and_slice(name, dtype, gathered_few,
         assert_array_equal(part[1], wanted[1][n : n + 1])
     monkeypatch.setattr("convjit.functional.bilinear.workers", lambda _: numba.config.NUMBA_NUM_THREADS)
     monkeypatch.setattr(slicing, "workers", lambda _: numba.config.NUMBA_NUM_THREADS)
-    for got, array in zip(everything(problem, dtype), wanted, strict=True):
-        assert_array_equal(got, array)
+    for row in ("direct", "auto"):
+        for got, array in zip(everything(problem, dtype, algorithm=row), wanted, strict=True):
+            assert_array_equal(got, array)
     for together in (1, 4):
         gathered_few(together)
-        for got, array in zip(everything(problem, dtype)[:2], wanted, strict=False):
+        for got, array in zip(everything(problem, dtype, algorithm="implicit")[:2], wanted, strict=False):
             assert_array_equal(got, array, err_msg=f"{together} slices")
+
+
+@pytest.mark.parametrize("room", [1 << 30, 60_000, 20_000, 1, 0])
+@pytest.mark.parametrize("name", ["plain", "strided"])
+def test_volumes_are_read_in_pieces_of_any_size(name, room, monkeypatch):
+    """All at once, some volumes, some slices, one slice; and gathered, where even that would take too much."""
+    problem, cached = VOLUMES[name], (volumes.decide_volume, direct_volumes.piece, direct_volumes._set_up)
+    wanted = everything(problem, "float32", algorithm="reference")
+    if room:
+        monkeypatch.setattr(direct_volumes, "_PIECE_BYTES", room)
+    else:
+        monkeypatch.setattr(volumes, "workspace_limit", lambda elements, dtype: 1)
+    for kept in cached:
+        kept.cache_clear()
+    try:
+        dtype = np.dtype("float32")
+        call = volumes.decide_volume("test", "direct", problem_geometry(problem), dtype, "forward")
+        sizes = {1 << 30: (problem.x_shape[0], problem.out_size[0]), 1: (1, 1)}
+        if room in sizes:
+            assert direct_volumes.piece(call.whole, dtype) == sizes[room]
+        assert (call.whole is None) == (room == 0)
+        # The parts of a weight gradient are another sum where memory is short.
+        for got, array in zip(everything(problem, "float32", algorithm="direct")[:2], wanted, strict=False):
+            assert_array_equal(got, array)
+    finally:
+        for kept in cached:
+            kept.cache_clear()
 
 
 @pytest.mark.parametrize("kind", ["normal", "positive"])
@@ -195,8 +225,14 @@ def test_errors_stay_in_their_bound(dtype, kind, gathered_few):
         assert_within_rounding(gradient, value, size, units)
 
 
+def problem_geometry(problem):
+    """As what runs it takes it."""
+    window = problem.stride, problem.pads, problem.dilation, problem.groups
+    return convjit.geometry.conv_geometry("test", problem.x_shape, problem.weight_shape, *window).as_run()
+
+
 def test_workspaces_stay_within_their_limit():
-    """Of the planes that are gathered, their results, and what one worker needs for them."""
+    """Of the planes that are gathered, their results, and what one worker needs for them; or of whole volumes."""
     for shape, weight in (((1, 64, 16, 112, 112), (64, 64, 3, 3, 3)), ((2, 3, 32, 224, 224), (64, 3, 7, 7, 7))):
         problem = convjit.geometry.conv_geometry("test", shape, weight, 1, "same", 1, 1).as_run()
         dtype = np.dtype("float32")
@@ -205,7 +241,10 @@ def test_workspaces_stay_within_their_limit():
             size = max(
                 limit, volumes.workspace_limit(int(np.prod(problem.y_shape)), dtype) if name == "input_grad" else 0
             )
-            for turn in volumes.VolumeCall("test", "auto", problem, dtype, name).turns:
+            volume_call = volumes.VolumeCall("test", "auto", problem, dtype, name)
+            if volume_call.whole is not None:
+                assert 0 < volumes.counted_bytes(direct_volumes.workspace(volume_call.whole, 1, dtype)) <= size
+            for turn in volume_call.turns:
                 call = turn.call.of_batch(turn.together)
                 planes = (np.prod(call.geometry.x_shape) + np.prod(call.geometry.y_shape)) * dtype.itemsize
                 assert planes + volumes.counted_bytes(call.spaces(1)) <= size

@@ -46,7 +46,7 @@ def test_drawn_problems(data, dtype, monkeypatch):
     crew = data.draw(st.sampled_from([1, 2, 3])) if dtype in ("float32", "float64") else 1
     monkeypatch.setattr(bilinear, "workers", lambda _: crew)
     values = data.draw(st.sampled_from([exact_arrays, real_arrays])) if dtype != "int16" else exact_arrays
-    case = data.draw(conv2d_cases(dtype, values, empty=True))
+    case = data.draw(conv2d_cases(dtype, values, empty=True, bias=data.draw(st.booleans())))
     options = drawn_options(data, case)
     x, dy = (data.draw(layouts(last(array))) for array in (case.x, case.grad_output))
     y = convjit.conv2d(case.x, case.weight, case.bias, **options)

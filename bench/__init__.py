@@ -18,6 +18,7 @@ Each contender works in a process of its own and they are measured in turn, prob
 `race`         a command of its own, `python -m bench.race`: training, step by step, beside PyTorch and NumPy
 `networks`     what is trained in a race: a table, its data and first weights
 `racers`       who trains: convjit, PyTorch, the original NumPy way, each in a process of `race_worker`
+`first_calls`  a command of its own, `python -m bench.first_calls`: what first calls from compiled code wait for
 `peace`        a command of its own, `python -m bench.peace`: beside BLAS, after a pause, under Ctrl-C
 =============  ==============================================================================================
 """

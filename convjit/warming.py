@@ -78,7 +78,7 @@ def _ways(x: Array, weight: Array) -> list[Way]:
         *(
             (np.repeat(x, n, 1), np.repeat(weight[:, :1], n, 0), {"padding": 1, "groups": 2 * n}) for n in (1, 8)
         ),
-        (x[:, :, :1], weight[:, :1, :1], {"groups": 2}),  # and of one row
+        (np.tile(x[:, :, :1], 16), weight[:, :1, :1], {"groups": 2}),  # and of one long row
     ]  # fmt: skip
 
 

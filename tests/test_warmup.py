@@ -103,6 +103,7 @@ def call_everything(dtype):
     y = convjit.conv3d(volumes, filters, np.ones(6, dtype), padding=1)
     convjit.conv3d_backward(y, volumes, filters, padding=1)
     convjit.conv3d_input_grad(y, filters, (3, 9, 8), padding=1)
+    convjit.conv3d_input_grad(y, filters, (3, 9, 8), padding=1, algorithm="implicit")  # of gathered slices
     convjit.conv3d_weight_grad(y, volumes, (2, 3, 3), padding=1)
     y = convjit.conv_transpose3d(volumes, np.ones((4, 3, 2, 2, 2), dtype), stride=2)
     convjit.conv_transpose3d_backward(y, volumes, np.ones((4, 3, 2, 2, 2), dtype), stride=2)
@@ -111,6 +112,8 @@ def call_everything(dtype):
     convjit.max_pool3d_backward(y, volumes, 2, indices=indices)
     convjit.avg_pool3d_backward(convjit.avg_pool3d(volumes, 2), (3, 9, 8), 2)
     convjit.conv1d(volumes[:, :, 0, 0], np.ones((6, 4, 3), dtype), padding=1)
+    line, each = np.ones((2, 4, 300), dtype), np.ones((4, 1, 5), dtype)
+    convjit.conv1d_backward(convjit.conv1d(line, each, groups=4), line, each, groups=4)
     layer = convjit.Conv2D(3, (3, 3), input_shape=(4, 9, 8), dtype=dtype, rng=0)
     layer.initialize(convjit.Adam())
     layer.backward_pass(layer.forward_pass(x))
@@ -191,8 +194,11 @@ print(json.dumps([sum(warmup(*each)) for each in (
 
 
 def test_only_what_is_asked_for_and_missing_is_made():
-    """float16 is computed as float32; the mean lacks its parallel twin; complex numbers have no maximum."""
-    assert run(PIECEMEAL) == [2, 0, 1, 0, 0]
+    """float16 is computed as float32; complex numbers have no maximum.
+
+    The mean lacks its parallel twin, and with channels last both.
+    """
+    assert run(PIECEMEAL) == [2, 0, 3, 0, 0]
 
 
 BAR = """

@@ -49,7 +49,7 @@ def _bands(
     lanes = channel_lanes.lanes_of(dtype)
     step, more = pixel_rows
     room = _PACKED_BYTES // (dtype.itemsize * lanes)
-    here = min(rows, max(1, (room - more * width) // (step * width + results)))
+    here = min(rows, max(1, (room - more * width) // max(step * width + results, 1)))
     tasks = g.batch * -(-g.out_channels // lanes)
     if workers > 1 and tasks > 0:
         here = min(here, max(more, -(-rows // -(-4 * workers // tasks))))

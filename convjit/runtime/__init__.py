@@ -17,6 +17,10 @@ and where arrays come from (`allocate`), and never sees a Numba decorator. Each 
 `fma`         the fused multiply-add in which every sum is written, compiled and not
 `copying`     a run of elements copied as one `memcpy`
 `emitting`    micro-kernels as LLVM IR, compiled alone in whole vectors, kept on disk, called by address
+`entries`     entry points for users' compiled functions, reached through a table in memory: no stale code runs
+`plain`       the values and words of plain code, which becomes machine code without Numba's compiler; its
+              `instructions`, its `syntax`, and `translating`, which makes a whole entry of it
+`borrowing`   arrays that a loop does not count as in use, atomically, for each task
 `status`      floating-point flags, which NumPy reads, put back after every loop
 ============  =========================================================================================================
 

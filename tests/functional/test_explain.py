@@ -262,6 +262,13 @@ def test_errors(name):
     assert str(caught.value).startswith("explain: ")
 
 
+def test_no_pixels():
+    """Images of a channel a group, without columns: a row of the gradient has no pixels."""
+    options = {"stride": 3, "padding": ((0, 2), (2, 2)), "dilation": (3, 2), "groups": 2}
+    for dtype in ("int8", "float64"):
+        assert explain((2, 7, 0), (2, 1, 2, 1), **options, dtype=dtype).input_grad.share_of_peak < 1
+
+
 def test_no_channels():
     """There is nothing to estimate: no panel has a vector."""
     for kernel in (1, 2):

@@ -31,7 +31,7 @@ In a `prange` Numba drops exceptions of its pool's threads, and makes a `SystemE
 results of refused calls stay unwritten, so shapes are better checked before the loop.
 
 A first call takes 0.2 to 0.3 s where the package's cache is warm, most of which Numba needs for the caller. Where it
-is cold, kernels and entries are compiled: 0.5 to 0.9 s in all for pads, pools and columns, 1.3 to 2.3 s for
+is cold, kernels and entries are compiled: 0.5 to 0.9 s in all for pads, pools and columns, 1.3 to 2.9 s for
 convolutions and their gradients, and 2.0 to 4.0 s where `groups` is not a literal 1, which needs more kernels
 (`python -m bench.first_calls`, on 2 cores of an AMD EPYC). `warmup("nopython")` compiles them ahead.
 

@@ -50,7 +50,7 @@ from .layers.activation import ACTIVATIONS
 from .parsing import describe
 from .progress import progress_bar
 from .runtime import emitting
-from .runtime.compile import DRIVERS
+from .runtime.compile import DRIVERS, made
 from .runtime.entries import entries
 from .typing import Array, DType
 
@@ -384,9 +384,5 @@ def _listed(value: Any) -> list[Any]:
 
 def _counts() -> Warmed:
     """Kernels that this process has compiled and loaded so far."""
-    stats = [twin.stats for driver in DRIVERS for twin in (driver.serial, driver.parallel)]
-    ready = [entry.name in emitting.anew for entry in entries() if entry.is_ready]
-    return Warmed(
-        sum(sum(each.cache_misses.values()) for each in stats) + sum(ready),
-        sum(sum(each.cache_hits.values()) for each in stats) + len(ready) - sum(ready),
-    )
+    anew = [*made().values(), *(entry.name in emitting.anew for entry in entries() if entry.is_ready)]
+    return Warmed(sum(anew), len(anew) - sum(anew))

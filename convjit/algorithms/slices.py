@@ -12,7 +12,7 @@ import numpy as np
 
 from ..gemm.planes import backward_axis, grid_phases
 from ..geometry import Depth, Geometry
-from ..runtime.compile import driver, uncompiled
+from ..runtime.compile import driver
 from ..runtime.copying import copy_run
 from ..runtime.launch import launch
 
@@ -59,9 +59,9 @@ class Phase(NamedTuple):
 
 def backward_phases(depth: Depth, plane: Geometry) -> tuple[Phase, ...]:
     """The adjoint of `d = od*stride + kd*dilation - pad_front`, gathered, for each phase of `d` modulo the stride."""
-    axis_of, phases = uncompiled(backward_axis), []
-    for phase in range(uncompiled(grid_phases)(depth.stride, depth.in_size)):
-        axis = axis_of(
+    phases = []
+    for phase in range(grid_phases(depth.stride, depth.in_size)):
+        axis = backward_axis(
             phase, depth.out_size, depth.kernel, depth.stride, depth.dilation, depth.pad_front, depth.in_size
         )  # fmt: skip
         met = Slices(

@@ -13,7 +13,6 @@ import numpy as np
 
 from ..gemm import winograd
 from ..gemm.winograd import LANES, PRODUCTS, STEP, VECTORS, WINDOW
-from ..runtime.compile import uncompiled
 from ..typing import DType
 from .algorithm import INDICES, Space
 from .algorithm import Cut as Explained
@@ -79,8 +78,8 @@ def cycles_of(p: Problem, tile_cols: int) -> Cycles:
 
 def one_image_cycles(p: Problem) -> float:
     """Cycles of one image on one worker, weights included."""
-    down, across = uncompiled(grid)(p)
-    high, wide = uncompiled(phases)(p)
+    down, across = grid(p)
+    high, wide = phases(p)
     rows, tiles = high * wide * down, high * wide * down * across
     found = cycles_of(p, min(across, _MOST_TILES))
     visits = min(wide, _CACHE_LINE // _FLOAT32.itemsize)
@@ -125,7 +124,7 @@ def cut_of(p: Problem, workers: int, dtype: DType, packed: bool = False) -> Cut:
 
 def _candidates(p: Problem, workers: int, dtype: DType, packed: bool) -> Iterator[Cut]:
     kernels = winograd.kernels(dtype)
-    count = int(uncompiled(panels)(p, kernels))
+    count = int(panels(p, kernels))
     data = min(_DATA_BYTES, _ALL_DATA_BYTES // workers)
     most = min(_MOST_TILES, max(_FEWEST_TILES, data // max(1, PRODUCTS * p.channels * dtype.itemsize)))
     sizes = [most] if workers == 1 else sorted({most, *(size for size in _TILES if _FEWEST_TILES <= size <= most)})
@@ -160,8 +159,8 @@ def _blocks(p: Problem, tiles: int, dtype: DType) -> Blocks:
     """Blocks of so many tiles at most, of nearly equal size."""
     kernels = winograd.kernels(dtype)
     lanes, line = int(kernels[LANES]), _CACHE_LINE // dtype.itemsize
-    high, wide = uncompiled(phases)(p)
-    down, across = uncompiled(grid)(p)
+    high, wide = phases(p)
+    down, across = grid(p)
     down *= p.batch * high * wide
     pieces = -(-across // tiles)
     cols = -(-across // pieces)
@@ -206,7 +205,7 @@ def _dealt(task: float, tasks: int, workers: int) -> float:
 def explained(p: Problem, workers: int, dtype: DType) -> Explained:
     """The cut for people to read: the share is that of its own multiplications, those of tiles that lie inside."""
     cut = cut_of(p, workers, dtype)
-    high, wide = uncompiled(phases)(p)
+    high, wide = phases(p)
     blocks, tasks = cut.blocks, cut.blocks.number * cut.shares
     when = "before all" if cut.lasting else "by each task"
     apart = f" of {high}x{wide} phases" if high * wide > 1 else ""
@@ -231,10 +230,10 @@ def inputs_spaces(p: Problem, workers: int, dtype: DType, packed: bool = False) 
     """Lines, data, sums and lists of places; floats have room for their beginning to be aligned."""
     cut, kernels = cut_of(p, workers, dtype, packed), winograd.kernels(dtype)
     blocks, line = cut.blocks, _CACHE_LINE // dtype.itemsize
-    sums = cut.together * int(uncompiled(sums_elements)(kernels, blocks.tile_rows * blocks.tile_cols))
+    sums = cut.together * int(sums_elements(kernels, blocks.tile_rows * blocks.tile_cols))
     return (
         Space((workers, WINDOW * blocks.line_pitch + line), name="lines"),
         Space((workers, PRODUCTS * blocks.product_pitch + line), name="transformed inputs"),
         Space((workers, sums + line), name="sums"),
-        Space((workers, int(uncompiled(list_entries)(blocks.tile_rows))), INDICES, "places"),
+        Space((workers, int(list_entries(blocks.tile_rows))), INDICES, "places"),
     )

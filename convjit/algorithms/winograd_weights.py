@@ -12,7 +12,7 @@ import numpy as np
 
 from ..gemm import winograd
 from ..gemm.winograd import ELEMENT, LANES, PRODUCTS, TAPS, VECTORS
-from ..runtime.compile import driver, kernel, uncompiled
+from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
 from ..typing import DType
 from .algorithm import PACKED_WEIGHT, Space
@@ -101,7 +101,7 @@ def _all_weights(task: Any, worker: Any, p: Problem, kernels: Any, weight: Any, 
 def transform_all(workers: int, p: Problem, weight: Any, taps: Any, transformed: Any) -> None:
     """Launch the transform of all weights."""
     kernels = winograd.kernels(transformed.dtype)
-    tasks = int(uncompiled(panels)(p, kernels)) * -(-p.channels // CHANNEL_BLOCK)
+    tasks = int(panels(p, kernels)) * -(-p.channels // CHANNEL_BLOCK)
     launch(_all_weights, workers, tasks, weight.size, p, kernels, weight.reshape(-1), taps, transformed)
 
 
@@ -118,7 +118,7 @@ def lasting_space(p: Problem, dtype: DType) -> Space:
     kernels = winograd.kernels(dtype)
     width, line = int(kernels[VECTORS] * kernels[LANES]), _CACHE_LINE // dtype.itemsize
     of_panel = p.channels * width + line * -(-p.channels // CHANNEL_BLOCK)
-    elements = int(uncompiled(panels)(p, kernels)) * PRODUCTS * of_panel
+    elements = int(panels(p, kernels)) * PRODUCTS * of_panel
     return Space((1, elements + line), name=PACKED_WEIGHT)
 
 

@@ -8,11 +8,12 @@ from ..arrays import ready
 from ..runtime.memory import allocate
 from ..typing import Array
 
-_UNSIGNED = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
+# Of which loops are compiled, see `runtime.loops`.
+_INTEGERS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "int64"}
 
 
 def move(function: str, sources: Sequence[Array], shape: tuple[int, ...], run: Callable[..., None]) -> Array:
-    """A new array of the sources' dtype, filled by `run(*source_bits, target_bits)` on views as unsigned integers.
+    """A new array of the sources' dtype, filled by `run(*source_bits, target_bits)` on views as integers.
 
     Values too large for one integer are moved by real and imaginary part.
     """
@@ -20,13 +21,13 @@ def move(function: str, sources: Sequence[Array], shape: tuple[int, ...], run: C
     result = allocate(function, "the result", shape, dtype)
     if result.size == 0:
         return result
-    if dtype.itemsize in _UNSIGNED:
-        unsigned = _UNSIGNED[dtype.itemsize]
-        run(*(ready(function, "x", source, dtype).view(unsigned) for source in sources), result.view(unsigned))
+    if dtype.itemsize in _INTEGERS:
+        bits = _INTEGERS[dtype.itemsize]
+        run(*(ready(function, "x", source, dtype).view(bits) for source in sources), result.view(bits))
         return result
     for take in ("real", "imag"):
         parts = [getattr(source, take) for source in sources]
         target = allocate(function, "a part of the result", shape, parts[0].dtype)
-        run(*(ready(function, "x", part, part.dtype).view("uint64") for part in parts), target.view("uint64"))
+        run(*(ready(function, "x", part, part.dtype).view("int64") for part in parts), target.view("int64"))
         setattr(result, take, target)
     return result

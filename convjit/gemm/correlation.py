@@ -135,12 +135,9 @@ def list_entries(vertical: Axis, horizontal: Axis, channels: int) -> int:
 
 
 @kernel
-def _is_long(channels: Any, terms: Any) -> Any:
+def is_long(channels: Any, terms: Any) -> Any:
     """Whether sums are more than the chain of one channel's taps."""
     return channels > 1 or terms > TERM_BLOCK
-
-
-is_long = getattr(_is_long, "py_func", _is_long)
 
 
 @kernel
@@ -165,7 +162,7 @@ def correlate(
     plane = vertical.padded * horizontal.padded
     each = vertical.phases * horizontal.phases * plane
     terms = channels * vertical.taps * horizontal.taps
-    if _is_long(channels, terms):
+    if is_long(channels, terms):
         at = 0
         for c in range(channels):
             for s in range(vertical.taps):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..runtime.compile import kernel, uncompiled
+from ..runtime.compile import kernel
 from ..simd import isa
 from ..typing import DType
 from .bands import band_count
@@ -51,7 +51,7 @@ class Direct(NamedTuple):
     @property
     def bands(self) -> int:
         """Bands of rows of the grid, each filled and multiplied by one worker; one if planes are filled first."""
-        return int(uncompiled(band_count)(self))
+        return int(band_count(self))
 
     @property
     def tasks(self) -> int:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..geometry import Geometry
-from ..runtime.compile import kernel, uncompiled
+from ..runtime.compile import kernel
 from ..runtime.copying import copy_run
 from ..typing import Array
 from .micro import ELEMENT, fill_rows
@@ -129,10 +129,9 @@ def forward_axes(g: Geometry) -> tuple[Axis, Axis]:
 @lru_cache(maxsize=64)
 def backward_axes(g: Geometry) -> tuple[Axis, Axis]:
     """Both axes of a backward read of phase 0, in Python; the planes are those of all phases."""
-    axis = uncompiled(backward_axis)
     return (
-        axis(0, g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
-        axis(0, g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
+        backward_axis(0, g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
+        backward_axis(0, g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..runtime.compile import kernel, uncompiled
+from ..runtime.compile import kernel
 from ..simd import isa
 from ..typing import DType
 from . import micro
@@ -53,12 +53,12 @@ class Product(NamedTuple):
     @property
     def tasks(self) -> int:
         """Tasks a band: of each group, chunk of rows and tile."""
-        return int(uncompiled(task_count)(self))
+        return int(task_count(self))
 
     @property
     def bands(self) -> int:
         """Bands of rows of the grid, each filled and multiplied by one worker; one if planes are filled first."""
-        return int(uncompiled(band_count)(self))
+        return int(band_count(self))
 
     @property
     def is_short(self) -> bool:
@@ -86,8 +86,8 @@ def plan_product(
     """
     vertical, horizontal = axes
     taps, extent = vertical.taps * horizontal.taps, vertical.grid * horizontal.grid
-    tiles = int(uncompiled(tile_count)(extent))
-    lanes = int(uncompiled(tile_lanes)(extent, micro.kernels(dtype)[micro.LANES]))
+    tiles = int(tile_count(extent))
+    lanes = int(tile_lanes(extent, micro.kernels(dtype)[micro.LANES]))
     chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
     is_direct = dense and channels * taps <= TERMS_A_TOTAL

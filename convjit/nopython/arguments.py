@@ -8,7 +8,8 @@ import numpy as np
 
 from ..geometry import Geometry
 from ..runtime.entries import call_entry
-from ..runtime.plain import routine, shared
+from ..runtime.options import kernel
+from ..runtime.plain import shared
 from . import moving
 from .geometry import CONSTANT
 from .jobs import DTYPES, address_of, job_of
@@ -26,19 +27,19 @@ _COPY_32, _COPY_64 = slots(moving.COPY)
 _PAD_32, _PAD_64 = slots(moving.PAD)
 
 
-@routine
+@kernel
 def call_of_size(size: Any, slot_32: Any, slot_64: Any, job: Any) -> Any:
     """Call the entry of a dtype."""
     return call_entry(slot_32 if size == 4 else slot_64, job)
 
 
-@routine
+@kernel
 def has_array(r: Any, i: Any) -> Any:
     """Whether array `i` is not None."""
     return r[of_array(i) + DIMENSIONS] != 0
 
 
-@routine
+@kernel
 def size_of(r: Any, i: Any) -> Any:
     """Elements of array `i`."""
     at = of_array(i) + SHAPE
@@ -58,7 +59,7 @@ def is_dense(r: Any, i: Any, size: Any) -> Any:
     return dense
 
 
-@routine
+@kernel
 def room_for(r: Any, i: Any, size: Any) -> Any:
     """A place for a C-contiguous copy of array `i`, of so many bytes an element; empty where none is needed."""
     needed = size_of(r, i) * size if has_array(r, i) and not is_dense(r, i, size) else 0
@@ -79,14 +80,14 @@ def dense(r: Any, i: Any, size: Any, room: Any) -> Any:
     return address_of(room)
 
 
-@routine
+@kernel
 def mode_of(r: Any, i: Any, g: Geometry) -> Any:
     """The mode of value `i`, constant where there is nothing to pad."""
     padded = max(max(g.pad_top, g.pad_bottom), max(g.pad_left, g.pad_right)) > 0
     return r[of_value(i) + FIRST] if padded else CONSTANT
 
 
-@routine
+@kernel
 def room_for_padded(r: Any, g: Geometry, mode: Any) -> Any:
     """A place for the padded images; empty where kernels see the padding as zeros."""
     pixels = (g.in_h + g.pad_top + g.pad_bottom) * (g.in_w + g.pad_left + g.pad_right)
@@ -94,7 +95,7 @@ def room_for_padded(r: Any, g: Geometry, mode: Any) -> Any:
     return np.empty((needed + 7) // 8, np.int64)
 
 
-@routine
+@kernel
 def padded_images(r: Any, g: Geometry, mode: Any, images: Any, room: Any) -> Any:
     """The status, and the address of the images, padded where a mode says so."""
     if room.size == 0:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..geometry import Geometry
 from ..runtime.entries import Entry, clear
-from ..runtime.plain import routine
+from ..runtime.options import kernel
 from . import depthwise, moving, outputs, products
 from .arguments import (
     call_of_size,
@@ -52,7 +52,7 @@ _ADD_32, _ADD_64 = slots(moving.ADD_BIAS)
 # --- the three products, of C-contiguous arrays ---------------------------------------------------------------------
 
 
-@routine
+@kernel
 def _as_one_row(g: Geometry) -> Any:
     """A 1x1 kernel sees an image as one long row."""
     plain = g.kernel_h * g.kernel_w * g.stride_h * g.stride_w == 1
@@ -65,7 +65,7 @@ def _as_one_row(g: Geometry) -> Any:
     )  # fmt: skip
 
 
-@routine
+@kernel
 def _forward(size: Any, g: Geometry, x: Any, weight: Any, bias: Any, y: Any) -> Any:
     if y == 0 or g.batch * g.out_channels * g.out_h * g.out_w == 0:
         return 0
@@ -74,7 +74,7 @@ def _forward(size: Any, g: Geometry, x: Any, weight: Any, bias: Any, y: Any) -> 
     return call_of_size(size, _FORWARD_32, _FORWARD_64, job_of(_as_one_row(g), x, weight, bias, y, 0, 0))
 
 
-@routine
+@kernel
 def _input_grad(size: Any, g: Geometry, dy: Any, weight: Any, dx: Any) -> Any:
     if dx == 0 or g.batch * g.in_channels * g.in_h * g.in_w == 0:
         return 0
@@ -83,7 +83,7 @@ def _input_grad(size: Any, g: Geometry, dy: Any, weight: Any, dx: Any) -> Any:
     return call_of_size(size, _INPUT_32, _INPUT_64, job_of(_as_one_row(g), dy, weight, 0, dx, 0, 0))
 
 
-@routine
+@kernel
 def _weight_grad(size: Any, g: Geometry, dy: Any, x: Any, dw: Any) -> Any:
     elements = g.out_channels * (g.in_channels // g.groups) * g.kernel_h * g.kernel_w
     if dw == 0 or elements == 0:
@@ -94,7 +94,7 @@ def _weight_grad(size: Any, g: Geometry, dy: Any, x: Any, dw: Any) -> Any:
     return call_of_size(size, _WEIGHT_32, _WEIGHT_64, job_of(_as_one_row(g), dy, x, 0, dw, 0, 0))
 
 
-@routine
+@kernel
 def _bias_grad(size: Any, g: Geometry, dy: Any, db: Any) -> Any:
     if db == 0 or g.out_channels == 0:
         return 0
@@ -104,7 +104,7 @@ def _bias_grad(size: Any, g: Geometry, dy: Any, db: Any) -> Any:
     return call_of_size(size, _BIAS_32, _BIAS_64, job_of(g, dy, 0, 0, db, 0, 0))
 
 
-@routine
+@kernel
 def _input_grad_padded(size: Any, g: Geometry, mode: Any, dy: Any, weight: Any, dx: Any, room: Any) -> Any:
     """The same through a padding mode's adjoint, with a place for the padded gradient."""
     if room.size == 0:
@@ -120,7 +120,7 @@ def _input_grad_padded(size: Any, g: Geometry, mode: Any, dy: Any, weight: Any, 
 # --- checks ---------------------------------------------------------------------------------------------------------
 
 
-@routine
+@kernel
 def _shows(r: Any, g: Geometry, mode: Any) -> Any:
     """Whether the mode can fill the padding, and the padded images fit anywhere."""
     padded_h, padded_w = g.in_h + g.pad_top + g.pad_bottom, g.in_w + g.pad_left + g.pad_right
@@ -128,20 +128,20 @@ def _shows(r: Any, g: Geometry, mode: Any) -> Any:
     return shows and (mode == CONSTANT or fits(g.batch, g.in_channels, padded_h, padded_w, r[ITEM]))
 
 
-@routine
+@kernel
 def _is_output(r: Any, i: Any, g: Geometry) -> Any:
     """Whether array `i` has the shape of the convolution's result."""
     n, o, h, w = shape_of(r, i)
     return n == g.batch and o == g.out_channels and h == g.out_h and w == g.out_w
 
 
-@routine
+@kernel
 def _is_input(r: Any, i: Any, g: Geometry) -> Any:
     n, c, h, w = shape_of(r, i)
     return n == g.batch and c == g.in_channels and h == g.in_h and w == g.in_w
 
 
-@routine
+@kernel
 def _alike(r: Any, i: Any, j: Any) -> Any:
     """Whether both arrays are batches, or single images."""
     return r[of_array(i) + DIMENSIONS] == r[of_array(j) + DIMENSIONS]

@@ -17,7 +17,7 @@ from ..gemm.planes import BEHIND, Axis, grid_phases, horizontal_phase, vertical_
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.entries import Entry, array_at, new_slot, row_of_table, run_tasks, set_row
-from ..runtime.plain import routine
+from ..runtime.options import kernel
 from ..typing import DType
 from .jobs import BIAS, DTYPES, RESULT, A, B, geometry_of, job_at, kernels_at_hand, kernels_row
 from .products import _axes
@@ -41,7 +41,7 @@ def _correlation_row(dtype: DType) -> Any:
     return fill
 
 
-@routine
+@kernel
 def takes(g: Geometry, size: Any, slot: Any) -> Any:
     """Whether these entries run a convolution: one input channel a group, and they are ready.
 
@@ -55,7 +55,7 @@ def takes(g: Geometry, size: Any, slot: Any) -> Any:
     return filters <= _MOST_FILTERS and close and small and max(g.stride_h, g.stride_w) <= 4
 
 
-@routine
+@kernel
 def _tile(vertical: Axis, horizontal: Axis, extra_h: Any, extra_w: Any, channels: Any, size: Any) -> Any:
     """As `depthwise_pixels._cut` for one worker."""
     reach_h, reach_w = vertical.padded - vertical.grid + extra_h, horizontal.padded - horizontal.grid + extra_w
@@ -69,7 +69,7 @@ def _tile(vertical: Axis, horizontal: Axis, extra_h: Any, extra_w: Any, channels
     return Cut(rows, cols, down, across, reach_h, reach_w)
 
 
-@routine
+@kernel
 def _planes_of(cut: Cut, vertical: Axis, horizontal: Axis, channels: Any) -> Any:
     """Elements of the planes of a tile."""
     return channels * vertical.phases * horizontal.phases * (cut.rows + cut.reach_h) * (cut.cols + cut.reach_w) + BEHIND

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..geometry import Geometry
 from ..parsing import LARGEST
-from ..runtime.plain import routine
+from ..runtime.options import kernel
 from .record import FIRST, FORM, NAME, NONE, SECOND, of_value
 
 # Names are their places in `geometry.PADDING_NAMES` and `algorithms.padding.PADDING_MODES`.
@@ -18,14 +18,14 @@ _VALID, _SAME, SAME_UPPER, SAME_LOWER, _FULL = range(5)
 CONSTANT, EDGE, REFLECT, SYMMETRIC, WRAP = range(5)
 
 
-@routine
+@kernel
 def pair(r: Any, i: Any, least: Any) -> Any:
     """Whether both numbers of value `i` are in `least..LARGEST`, and they."""
     first, second = r[of_value(i) + FIRST], r[of_value(i) + SECOND]
     return min(first, second) >= least and max(first, second) <= LARGEST, first, second
 
 
-@routine
+@kernel
 def _axis_padding(r: Any, at: Any, axis: Any, reach: Any, size: Any, stride: Any, transposed: Any) -> Any:
     """The padding before and after; `size` is that of the image, or `transposed` of the result."""
     if r[at + FORM] != NAME:
@@ -46,7 +46,7 @@ def _axis_padding(r: Any, at: Any, axis: Any, reach: Any, size: Any, stride: Any
     return (less, total - less) if name == SAME_UPPER else (total - less, less)
 
 
-@routine
+@kernel
 def pads_of(
     r: Any, i: Any, kernel_h: Any, kernel_w: Any, stride_h: Any, stride_w: Any, dilation_h: Any, dilation_w: Any,
     height: Any, width: Any, transposed: Any,
@@ -61,7 +61,7 @@ def pads_of(
     return ok, top, bottom, left, right
 
 
-@routine
+@kernel
 def window_geometry(
     r: Any, batch: Any, channels: Any, height: Any, width: Any, out_channels: Any, kernel_h: Any, kernel_w: Any,
     groups: Any, stride_at: Any, padding_at: Any, dilation_at: Any, any_stride: Any,
@@ -89,7 +89,7 @@ def window_geometry(
     return ok, g
 
 
-@routine
+@kernel
 def conv_geometry(
     r: Any, x_shape: Any, weight_shape: Any, stride_at: Any, padding_at: Any, dilation_at: Any, groups_at: Any
 ) -> Any:
@@ -107,7 +107,7 @@ def conv_geometry(
     return ok and fine, g
 
 
-@routine
+@kernel
 def transposed_geometry(r: Any, x_shape: Any, weight_shape: Any) -> Any:
     """The record of the convolution that a transposed one transposes: its output is `x`, its input the result.
 
@@ -151,7 +151,7 @@ def transposed_geometry(r: Any, x_shape: Any, weight_shape: Any) -> Any:
     return fine, g
 
 
-@routine
+@kernel
 def with_ceil_mode(g: Geometry) -> Any:
     """The last window may reach past the end padding, but not start in it."""
     past_h = (g.in_h + g.pad_top + g.pad_bottom - (g.kernel_h - 1) * g.dilation_h - 1) % g.stride_h != 0
@@ -161,7 +161,7 @@ def with_ceil_mode(g: Geometry) -> Any:
     return resized(g, g.in_h, g.in_w, g.out_h + more_h, g.out_w + more_w)
 
 
-@routine
+@kernel
 def resized(g: Geometry, in_h: Any, in_w: Any, out_h: Any, out_w: Any) -> Any:
     """The same window and padding on other sizes."""
     return Geometry(
@@ -170,7 +170,7 @@ def resized(g: Geometry, in_h: Any, in_w: Any, out_h: Any, out_w: Any) -> Any:
     )  # fmt: skip
 
 
-@routine
+@kernel
 def without_padding(g: Geometry) -> Any:
     """The same convolution of images that are padded already."""
     return Geometry(
@@ -180,7 +180,7 @@ def without_padding(g: Geometry) -> Any:
     )  # fmt: skip
 
 
-@routine
+@kernel
 def can_show(mode: Any, height: Any, width: Any, top: Any, bottom: Any, left: Any, right: Any) -> Any:
     """Whether a mode can fill so much padding of such an image."""
     vertical, horizontal = max(top, bottom), max(left, right)

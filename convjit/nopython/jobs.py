@@ -12,7 +12,7 @@ import numpy as np
 from ..gemm import direct_kernels, micro
 from ..geometry import Geometry
 from ..runtime.entries import array_at, new_slot, row_of_table, set_row
-from ..runtime.plain import routine
+from ..runtime.options import kernel
 from ..typing import DType
 
 A = len(Geometry._fields)  # the first factor, or what is moved
@@ -43,31 +43,31 @@ def channel_kernels_row(dtype: DType) -> Any:
     return lambda: set_row(_CHANNEL_KERNELS[dtype], direct_kernels.kernels(dtype).ctypes.data)
 
 
-@routine
+@kernel
 def kernels_at_hand(size: Any) -> Any:
     """The micro-kernels of the dtype of so many bytes an element."""
     return array_at(row_of_table(_KERNELS_32 if size == 4 else _KERNELS_64), (_NUMBERS,), 0)
 
 
-@routine
+@kernel
 def channel_kernels_at_hand(size: Any) -> Any:
     """The same of the kernels whose lanes are channels."""
     return array_at(row_of_table(_CHANNEL_KERNELS_32 if size == 4 else _CHANNEL_KERNELS_64), (_CHANNEL_NUMBERS,), 0)
 
 
-@routine
+@kernel
 def address_of(array: Any) -> Any:
     """Where an array begins; Numba's own number has no sign, and would make a float of what it meets."""
     return np.int64(array.ctypes.data)
 
 
-@routine
+@kernel
 def job_at(address: Any) -> Any:
     """The job at an address."""
     return array_at(address, (ENTRIES,), 0)
 
 
-@routine
+@kernel
 def geometry_of(job: Any) -> Any:
     """The geometry of a job."""
     return Geometry(
@@ -76,7 +76,7 @@ def geometry_of(job: Any) -> Any:
     )  # fmt: skip
 
 
-@routine
+@kernel
 def job_of(g: Geometry, a: Any, b: Any, bias: Any, result: Any, option: Any, option2: Any) -> Any:
     """A job."""
     return np.array((

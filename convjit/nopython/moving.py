@@ -11,7 +11,7 @@ import numpy as np
 
 from ..algorithms import columns, padding, pooling
 from ..runtime.entries import Entry, array_at, run_tasks, strided_at
-from ..runtime.plain import routine
+from ..runtime.options import kernel
 from ..runtime.status import read_status, write_status
 from .geometry import CONSTANT, EDGE, SYMMETRIC, WRAP
 from .jobs import BIAS, DTYPES, OPTION, OPTION2, RESULT, A, B, geometry_of, job_at
@@ -20,7 +20,7 @@ from .jobs import BIAS, DTYPES, OPTION, OPTION2, RESULT, A, B, geometry_of, job_
 BITS = {dtype: np.dtype(f"uint{8 * dtype.itemsize}") for dtype in DTYPES}
 
 
-@routine
+@kernel
 def extremes(address: Any, count: Any) -> Any:
     """The least and the largest of so many 64-bit integers; -1 and -1 of none."""
     numbers = array_at(address, (count,), 0)
@@ -30,7 +30,7 @@ def extremes(address: Any, count: Any) -> Any:
     return least, largest
 
 
-@routine
+@kernel
 def _copy_as(address: Any, zero: Any, wanted: Any) -> Any:
     """result[i, j, k, l] = a[i, j, k, l]; the job: address, extents, strides, the result's address.
 
@@ -58,7 +58,7 @@ def _widen(address: Any, zero: Any) -> Any:
     return _copy_as(address, zero, 0.0)
 
 
-@routine
+@kernel
 def _shown(mode: Any, size: Any, before: Any, after: Any) -> Any:
     """As `algorithms.padding.source_indices`."""
     shown = np.empty(before + size + after, np.int64)
@@ -77,7 +77,7 @@ def _shown(mode: Any, size: Any, before: Any, after: Any) -> Any:
     return shown
 
 
-@routine
+@kernel
 def _positions(shown: Any, size: Any) -> Any:
     """As `algorithms.padding.positions_of_pixels`, where every position shows a pixel."""
     starts, positions = np.zeros(size + 1, np.int64), np.empty(shown.size, np.int64)

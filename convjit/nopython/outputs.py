@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..runtime.plain import routine
+from ..runtime.options import kernel
 from .arguments import has_array, is_dense, size_of
 from .record import ADDRESS, DIMENSIONS, SHAPE, STRIDES, of_array, shape_of
 
 
-@routine
+@kernel
 def takes(r: Any, i: Any, like: Any, a: Any, b: Any, c: Any, d: Any, size: Any) -> Any:
     """Whether array `i` has the shape (a, b, c, d), as many axes as array `like`, and is C-contiguous and aligned.
 
@@ -20,13 +20,13 @@ def takes(r: Any, i: Any, like: Any, a: Any, b: Any, c: Any, d: Any, size: Any) 
     return ok and (is_dense(r, i, size) or (size_of(r, i) == 0 and r[of_array(i) + ADDRESS] % size == 0))
 
 
-@routine
+@kernel
 def _extent(r: Any, at: Any, axis: Any) -> Any:
     """Elements along an axis that lie in different places."""
     return 1 if r[at + STRIDES + axis] == 0 else r[at + SHAPE + axis]
 
 
-@routine
+@kernel
 def overlap(r: Any, out: Any, i: Any, size: Any) -> Any:
     """Whether an element of array `i` lies in the bytes of array `out`, which is C-contiguous."""
     if not has_array(r, i) or size_of(r, i) == 0 or size_of(r, out) == 0:

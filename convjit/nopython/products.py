@@ -31,7 +31,8 @@ from ..gemm.product import Product
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.entries import Entry, array_at, run_tasks
-from ..runtime.plain import routine, shared
+from ..runtime.options import kernel
+from ..runtime.plain import shared
 from ..typing import DType
 from .jobs import (
     BIAS,
@@ -60,7 +61,7 @@ _CHANNELS = bias_rows._CHANNELS
 shared(backward_axis)
 
 
-@routine
+@kernel
 def _forward_axis(out_size: Any, kernel_size: Any, stride: Any, dilation: Any, pad: Any, in_size: Any) -> Any:
     """As `planes.forward_axis`."""
     padded = out_size + (kernel_size - 1) * dilation // stride
@@ -68,7 +69,7 @@ def _forward_axis(out_size: Any, kernel_size: Any, stride: Any, dilation: Any, p
     return Axis(in_size, padded, phases, stride, dilation, -pad, out_size, kernel_size, 0, dilation, 0, 1, 0, 1)
 
 
-@routine
+@kernel
 def _axes(g: Geometry) -> Any:
     return (
         _forward_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
@@ -76,19 +77,19 @@ def _axes(g: Geometry) -> Any:
     )
 
 
-@routine
+@kernel
 def _each(vertical: Axis, horizontal: Axis) -> Any:
     """Elements of all planes of a channel."""
     return vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
 
 
-@routine
+@kernel
 def _shows_image(axis: Axis) -> Any:
     whole = axis.first == 0 and axis.padded == axis.size and axis.phases == 1
     return whole and (axis.step == 1 or axis.size == 1)
 
 
-@routine
+@kernel
 def _list_forward_terms(offsets: Any, vertical: Axis, horizontal: Axis, channels: Any) -> None:
     """As `planes.term_offsets`."""
     at = 0
@@ -102,7 +103,7 @@ def _list_forward_terms(offsets: Any, vertical: Axis, horizontal: Axis, channels
                 at += 1
 
 
-@routine
+@kernel
 def _list_inside(table: Any, at: Any, axis: Axis) -> None:
     """As `planes.filling` lists it, for one axis."""
     for phase in range(axis.phases):
@@ -112,7 +113,7 @@ def _list_inside(table: Any, at: Any, axis: Axis) -> None:
         table[at + phase, 0], table[at + phase, 1], table[at + phase, 2] = shift, lowest, highest
 
 
-@routine
+@kernel
 def _planes(vertical: Axis, horizontal: Axis) -> Any:
     """As `planes.filling`."""
     return Planes(
@@ -121,7 +122,7 @@ def _planes(vertical: Axis, horizontal: Axis) -> Any:
     )  # fmt: skip
 
 
-@routine
+@kernel
 def _inside(vertical: Axis, horizontal: Axis) -> Any:
     """The table of `planes.filling`."""
     table = np.empty((vertical.phases + horizontal.phases, 3), np.int64)
@@ -130,7 +131,7 @@ def _inside(vertical: Axis, horizontal: Axis) -> Any:
     return table
 
 
-@routine
+@kernel
 def _product(g: Geometry, rows: Any, channels: Any, vertical: Axis, horizontal: Axis, step: Any) -> Any:
     """The product for one image, on a grid; `rows` and `channels` are those of a group."""
     extent, result = vertical.grid * horizontal.grid, g.out_h * g.out_w
@@ -141,7 +142,7 @@ def _product(g: Geometry, rows: Any, channels: Any, vertical: Axis, horizontal: 
     )  # fmt: skip
 
 
-@routine
+@kernel
 def _tasks(p: Product) -> Any:
     return p.groups * ((p.rows + p.chunk - 1) // p.chunk) * p.tiles
 
@@ -182,7 +183,7 @@ def _forward(address: Any, zero: Any) -> Any:
     return 0
 
 
-@routine
+@kernel
 def _tap_table(phases: Any, vertical: Any, g: Geometry) -> Any:
     """As `planes.taps_before_phases`."""
     before = np.zeros(phases + 1, np.int64)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..runtime.entries import array_at
-from ..runtime.plain import routine
+from ..runtime.options import kernel
 
 FUNCTION = 0
 PHASE = 1
@@ -49,32 +49,32 @@ FOUR = 99
 MOST_BYTES = 1 << 46
 
 
-@routine
+@kernel
 def record_at(address: Any) -> Any:
     """The record at an address."""
     return array_at(address, (ENTRIES,), 0)
 
 
-@routine
+@kernel
 def of_array(i: Any) -> Any:
     """Where array `i` begins."""
     return ARRAYS + OF_ARRAY * i
 
 
-@routine
+@kernel
 def of_value(i: Any) -> Any:
     """Where value `i` begins."""
     return VALUES + OF_VALUE * i
 
 
-@routine
+@kernel
 def shape_of(r: Any, i: Any) -> Any:
     """The shape of array `i`, with leading axes of one."""
     at = ARRAYS + OF_ARRAY * i + SHAPE
     return r[at], r[at + 1], r[at + 2], r[at + 3]
 
 
-@routine
+@kernel
 def set_result(r: Any, i: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     """Write the shape of result `i`; whether it can fit anywhere."""
     at = SHAPES + 4 * i
@@ -82,7 +82,7 @@ def set_result(r: Any, i: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     return fits(a, b, c, d, 8)
 
 
-@routine
+@kernel
 def fits(a: Any, b: Any, c: Any, d: Any, size: Any) -> Any:
     """Whether so many elements of `size` bytes fit anywhere."""
     return float(a) * float(b) * float(c) * float(d) * float(size) < MOST_BYTES

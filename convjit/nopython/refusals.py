@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.entries import NO_MEMORY, array_at, new_slot, next_number, row_of_table, set_row
-from ..runtime.plain import routine
+from ..runtime.options import kernel
 from .record import (
     ADDRESS,
     ARRAYS,
@@ -49,7 +49,7 @@ set_row(_COUNT, _count.ctypes.data)
 ASKED: list[tuple[Callable[..., object], tuple[str, ...], tuple[tuple[str, tuple[Any, ...]], ...]]] = []
 
 
-@routine
+@kernel
 def refuse(r: Any) -> Any:
     """Keep the record of a call that Python would refuse; its place, counted from 1."""
     place = next_number(row_of_table(_COUNT)) + 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..parsing import LARGEST
 from ..runtime.entries import Entry, array_at
-from ..runtime.plain import routine
+from ..runtime.options import kernel
 from . import moving
 from .arguments import _COPY_32, _COPY_64, call_of_size, dense, room_for, slots
 from .geometry import SAME_LOWER, SAME_UPPER, pads_of, pair, window_geometry
@@ -45,7 +45,7 @@ FOLDED = dict.fromkeys(DTYPES, moving.COL2IM[DTYPES[1]])
 _ONE = MOST_VALUES - 1
 
 
-@routine
+@kernel
 def _window(r: Any, filter_at: Any, stride_at: Any, padding_at: Any, n: Any, c: Any, h: Any, w: Any) -> Any:
     """Whether all is well, and the geometry of a filter over images (n, c, h, w)."""
     r[of_value(_ONE) + FIRST] = r[of_value(_ONE) + SECOND] = 1
@@ -55,7 +55,7 @@ def _window(r: Any, filter_at: Any, stride_at: Any, padding_at: Any, n: Any, c: 
     return ok and sound and fits(c * kernel_h, kernel_w, g.out_h, g.out_w, 8), g
 
 
-@routine
+@kernel
 def _shape(r: Any, i: Any) -> Any:
     """The four numbers of value `i`."""
     at = of_value(i) + FIRST

@@ -9,7 +9,7 @@ import numpy as np
 from ..geometry import Geometry
 from ..parsing import LARGEST
 from ..runtime.entries import Entry
-from ..runtime.plain import routine
+from ..runtime.options import kernel
 from . import moving
 from .arguments import _COPY_32, _COPY_64, call_of_size, dense, has_array, room_for, size_of, slots
 from .geometry import CONSTANT, can_show, pair, window_geometry, with_ceil_mode
@@ -45,7 +45,7 @@ _UNMEAN_32, _UNMEAN_64 = slots(moving.AVG_POOL_BACKWARD)
 # --- padding --------------------------------------------------------------------------------------------------------
 
 
-@routine
+@kernel
 def _counts(r: Any, i: Any) -> Any:
     """Whether the counts of value `i` can be, and top, bottom, left and right."""
     at = of_value(i) + FIRST
@@ -54,7 +54,7 @@ def _counts(r: Any, i: Any) -> Any:
     return least >= 0 and largest <= LARGEST, top, bottom, left, right
 
 
-@routine
+@kernel
 def _padding(batch: Any, channels: Any, height: Any, width: Any, top: Any, bottom: Any, left: Any, right: Any) -> Any:
     """The geometry of padding an image of height and width."""
     return Geometry(
@@ -62,7 +62,7 @@ def _padding(batch: Any, channels: Any, height: Any, width: Any, top: Any, botto
     )
 
 
-@routine
+@kernel
 def _tables_fit(g: Geometry) -> Any:
     """Whether the tables of positions fit anywhere."""
     longest = max(g.in_h + g.pad_top + g.pad_bottom, g.in_w + g.pad_left + g.pad_right)
@@ -117,7 +117,7 @@ def _pad2d_backward(address: Any) -> Any:
 # --- pooling --------------------------------------------------------------------------------------------------------
 
 
-@routine
+@kernel
 def _pooling(r: Any, first: Any, batch: Any, channels: Any, height: Any, width: Any) -> Any:
     """The geometry of pooling; from value `first` on kernel size, stride, padding, dilation, ceil_mode."""
     sound, kernel_h, kernel_w = pair(r, first, 1)
@@ -132,7 +132,7 @@ def _pooling(r: Any, first: Any, batch: Any, channels: Any, height: Any, width: 
     return ok, g
 
 
-@routine
+@kernel
 def _outputs(g: Geometry) -> Any:
     return g.batch * g.in_channels * g.out_h * g.out_w
 
@@ -155,7 +155,7 @@ def _max_pool2d(address: Any) -> Any:
     return call_of_size(size, _MAX_32, _MAX_64, job)
 
 
-@routine
+@kernel
 def _has_outputs(r: Any, i: Any, g: Geometry) -> Any:
     n, c, h, w = shape_of(r, i)
     return n == g.batch and c == g.in_channels and h == g.out_h and w == g.out_w
@@ -231,7 +231,7 @@ def _avg_pool2d_backward(address: Any) -> Any:
 # --- columns --------------------------------------------------------------------------------------------------------
 
 
-@routine
+@kernel
 def _columns(r: Any, first: Any, batch: Any, channels: Any, height: Any, width: Any) -> Any:
     """The geometry of columns; from value `first` on kernel size, stride, padding, dilation."""
     sound, kernel_h, kernel_w = pair(r, first, 1)

@@ -12,9 +12,12 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import config
 from numba.extending import intrinsic
+
+from .plain import word_for
 
 __all__ = ["fma"]
 
@@ -54,3 +57,10 @@ def _typed_fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 fma: Any = _fma_in_python if config.DISABLE_JIT else intrinsic(_typed_fma)
+
+
+@word_for(fma)
+def _fma_in_plain_code(to: Any, a: Any, b: Any, c: Any) -> Any:
+    a, b, c = map(to.lifted, (a, b, c))
+    assert a.type == b.type == c.type, (a, b, c)
+    return to.builder.add(to.builder.mul(a, b), c) if isinstance(a.type, ir.IntType) else to.builder.fma(a, b, c)

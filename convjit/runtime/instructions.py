@@ -36,6 +36,10 @@ class Instructions:
     def __init__(self, builder: Any) -> None:
         self.builder = builder
 
+    def variable(self, value: Any) -> Variable:
+        """A place whose value changes."""
+        return Variable(self, value)
+
     # --- numbers ----------------------------------------------------------------------------------------------------
 
     def lifted(self, value: Any) -> Any:
@@ -79,7 +83,7 @@ class Instructions:
         if a.type == b.type:
             return a, b
         kinds = a.type, b.type
-        kind = DOUBLE if DOUBLE in kinds else next((k for k in kinds if not isinstance(k, ir.IntType)), INT)
+        kind = INT if all(isinstance(k, ir.IntType) for k in kinds) else DOUBLE  # of one of them and a float, too
         return self.cast(a, kind), self.cast(b, kind)
 
     def computed(self, operation: type, a: Any, b: Any) -> Any:
@@ -141,6 +145,11 @@ class Instructions:
                 best = number
         return best
 
+    def root(self, value: Any) -> Any:
+        kind = ir.FunctionType(value.type, [value.type])
+        name = f"llvm.sqrt.{'f32' if value.type == ir.FloatType() else 'f64'}"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [value])
+
     def negated(self, value: Any) -> Any:
         return self.computed(ast.Sub, 0, value) if isinstance(value, ir.Value) else -value
 
@@ -156,12 +165,16 @@ class Instructions:
         return result
 
     def part(self, array: Array, index: tuple[Any, ...]) -> Array:
-        """What an index leaves of an array: numbers, the last of which may be a slice (start, stop)."""
+        """What an index leaves of an array: numbers, the last of which may be a slice (start, stop).
+
+        Numbers count from the beginning; a slice begins within the array, and ends there at the latest.
+        """
         address, shape, strides = array.address, array.shape[len(index) :], array.strides or self._dense(array)
         for entry, extent, stride in zip(index, array.shape, strides, strict=False):
             start = entry
             if isinstance(entry, tuple):
-                start, stop = 0 if entry[0] is None else entry[0], extent if entry[1] is None else entry[1]
+                start = 0 if entry[0] is None else entry[0]
+                stop = extent if entry[1] is None else self.extreme(ast.Lt, (entry[1], extent))
                 shape = (self.computed(ast.Sub, stop, start), *shape)
             address = self.computed(ast.Add, address, self.computed(ast.Mult, start, stride))
         assert not any(isinstance(entry, tuple) for entry in index[:-1]), index
@@ -264,6 +277,7 @@ VOCABULARY |= {
     np.empty: _empty, np.zeros: _zeros, np.full: _filled, np.array: _listed,
     np.int64: lambda to, value: value, np.uint64: lambda to, value: value,
     np.float32: _as("float32"), np.float64: _as("float64"), float: _as("float64"),
+    np.sqrt: lambda to, value: to.root(value),
     len: lambda to, array: array.shape[0],
     min: lambda to, *numbers: to.extreme(ast.Lt, numbers), max: lambda to, *numbers: to.extreme(ast.Gt, numbers),
 }  # fmt: skip

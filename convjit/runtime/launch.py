@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from . import team, threads
 from .compile import Driver, passed
 
 # What a piece should take. An interrupt waits for one piece, and for its longest task.
@@ -32,11 +31,11 @@ def launch(driver: Driver, workers: int, tasks: int, nanoseconds: float, *argume
         if type(arguments[i]) is not np.ndarray:
             arguments = tuple(map(passed, arguments))
             break
-    run = _serial if workers == 1 else _parallel
+    run = driver.way(arguments).run
     if nanoseconds <= _CUT_ABOVE_NS:
-        run(driver, workers, 0, tasks, arguments)
+        run(workers, 0, tasks, arguments)
         return
-    in_pieces(lambda first, stop: run(driver, workers, first, stop, arguments), tasks, nanoseconds / workers, workers)
+    in_pieces(lambda first, stop: run(workers, first, stop, arguments), tasks, nanoseconds / workers, workers)
 
 
 def in_pieces(run: Callable[[int, int], Any], tasks: int, nanoseconds: float, workers: int = 1) -> None:
@@ -52,12 +51,3 @@ def in_pieces(run: Callable[[int, int], Any], tasks: int, nanoseconds: float, wo
         took = max(perf_counter_ns() - began, 1)
         turns = max(1, min(int(turns * PIECE_NS / took), 8 * turns))
         first = stop
-
-
-def _serial(driver: Driver, workers: int, first: int, stop: int, arguments: tuple[Any, ...]) -> None:
-    driver.serial(first, stop, *arguments)
-
-
-def _parallel(driver: Driver, workers: int, first: int, stop: int, arguments: tuple[Any, ...]) -> None:
-    board = team.new_board(workers, first, stop)
-    threads.run_parallel(workers, driver.parallel, board, workers, *arguments)

@@ -1,4 +1,4 @@
-"""The options of every compiled function, and the decorator of those that only compiled functions call."""
+"""The options of every function that Numba compiles, and the mark of functions that become a part of compiled code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 # False under NUMBA_DISABLE_JIT=1, where kernels are Python functions and intrinsics do not work.
 COMPILED = not numba.config.DISABLE_JIT
 
+KERNELS: set[Callable[..., Any]] = set()
+
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function that only other compiled functions call; it travels in their cache entries."""
-    return numba.njit(**OPTIONS)(function)
+    """Mark a function that compiled functions call: a copy of it becomes a part of them. Python may call it, too."""
+    KERNELS.add(function)
+    return function

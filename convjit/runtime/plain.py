@@ -68,11 +68,6 @@ def element_kind(dtype: Any) -> Any:
     return ir.IntType(8 * dtype.itemsize)
 
 
-def routine(function: Callable[..., Any]) -> Any:
-    """Mark plain code: what is not called from Python, but becomes a part of the entry that calls it."""
-    return function
-
-
 # Functions that an entry holds once, however often it calls them.
 SHARED: set[Any] = set()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 import sys
 from collections.abc import Callable
 from functools import cache as once
@@ -20,19 +21,32 @@ from .instructions import Variable
 from .plain import VOCABULARY, Array, is_known
 
 
+def source_of(module: str) -> str | None:
+    """The text of a module; None where there is none, as in programs that were frozen without it."""
+    try:
+        return cache.text_of(module) or inspect.getsource(sys.modules[module])
+    except OSError:
+        return None
+
+
 @once
-def _functions(module: str) -> dict[str, ast.FunctionDef]:
-    """The functions of a module, as they were written when it was imported."""
-    text = cache.text_of(module) or getattr(sys.modules[module], "__loader__").get_source(module)  # noqa: B009
+def _functions(module: str) -> dict[int, ast.FunctionDef]:
+    """The functions of a module by their first lines, as they were written when it was imported."""
+    text = source_of(module)
     if text is None:
         raise RuntimeError(f"{module}: its source is needed to compile calls from compiled code")
-    return {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    return {min([node.lineno, *(each.lineno for each in node.decorator_list)]): node for node in nodes}
+
+
+def _node(function: Any) -> ast.FunctionDef:
+    return _functions(function.__module__)[function.__code__.co_firstlineno]
 
 
 @once
 def _assigned_once(function: Callable[..., Any]) -> frozenset[str]:
     """Names that keep their first value: parameters that are never assigned, others by the outermost statements."""
-    node = _functions(function.__module__)[function.__name__]
+    node = _node(function)
     counts: dict[str, int] = {}
     for each in ast.walk(node):
         if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store):
@@ -63,8 +77,10 @@ class Call:
 
     def __init__(self, to: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._to = to
-        self._function = getattr(function, "py_func", function)
-        self._node = _functions(self._function.__module__)[self._function.__name__]
+        self._function: Any = function
+        self._node = _node(function)
+        enclosed = zip(self._function.__code__.co_freevars, self._function.__closure__ or (), strict=True)
+        self._enclosed = {name: cell.cell_contents for name, cell in enclosed}
         self._fixed = _assigned_once(self._function)
         self._names: dict[str, Any] = {}
         self._result: Variable | None = None
@@ -196,8 +212,10 @@ class Call:
         if node.id in self._names:
             value = self._names[node.id]
             return value.get() if isinstance(value, Variable) else value
-        found = self._function.__globals__.get(node.id, self)
-        return getattr(builtins, node.id) if found is self else found
+        for names in (self._enclosed, self._function.__globals__):
+            if node.id in names:
+                return names[node.id]
+        return getattr(builtins, node.id)
 
     def _of_Tuple(self, node: ast.Tuple) -> Any:
         return tuple(map(self._value, node.elts))

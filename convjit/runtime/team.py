@@ -63,7 +63,3 @@ _fetch_add: Any = intrinsic(_typed_fetch_add) if COMPILED else _fetch_add_in_pyt
 def take_tasks(board: Any) -> Any:
     """The first of the next `GRAIN` tasks; at or beyond `STOP` if there are none."""
     return _fetch_add(board, NEXT, board[GRAIN])
-
-
-# What the parallel twin calls by name.
-VOCABULARY = {"STOP": STOP, "GRAIN": GRAIN, "take_tasks": take_tasks}

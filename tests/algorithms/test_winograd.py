@@ -195,8 +195,9 @@ def test_no_task_writes_what_is_another_ones(way, cut, monkeypatch):
     """Tasks from the last to the first: what one writes too much is not put right by those behind it."""
 
     def backwards(driver, workers, tasks, nanoseconds, *arguments):
+        arguments = tuple(map(passed, arguments))
         for task in reversed(range(tasks)):
-            driver.serial(task, task + 1, *map(passed, arguments))
+            driver.way(arguments).run(1, task, task + 1, arguments)
 
     for problem in (AWKWARD["35 wide"], AWKWARD["phases of different sizes"], AWKWARD["odd everything"]):
         arrays = numbers(problem, "float32")

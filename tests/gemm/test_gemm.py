@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from convjit.gemm import blocked, micro, planes, summation
-from convjit.runtime.compile import kernel
 from convjit.runtime.fma import _fma_in_python
 from convjit.runtime.fma import fma as compiled_fma
 from convjit.runtime.tiles import tile
+from convjit.runtime.twins import compiled
 
 DTYPES = [np.float32, np.float64, np.int64]
 
@@ -57,12 +57,12 @@ def numbers(shape, dtype, seed=0):
     return rng.standard_normal(shape).astype(dtype)
 
 
-@kernel
+@compiled
 def _fma(a, b, c):
     return compiled_fma(a, b, c)
 
 
-@kernel
+@compiled
 def _scalar_sum(a, b):
     zero = a.dtype.type(0)
     sums = summation.no_terms(zero)
@@ -108,7 +108,7 @@ def test_scalar_sums_keep_the_order(dtype, length):
     assert_array_equal(_scalar_sum(a, b), blocked_sum(a, b, dtype))
 
 
-@kernel
+@compiled
 def _multiply(kernels, a, a_at, a_stride, rows, b, b_at, offsets, terms, count, c, c_at, pitch, extend, bias):
     """Runs `micro.multiply` on flat arrays from elements on."""
     size = a.itemsize
@@ -142,7 +142,7 @@ def test_register_tiles_are_a_chain_a_lane(dtype, rows, terms, extend):
         assert result[0] == 77
 
 
-@kernel
+@compiled
 def _pack(kernels, source, offsets, pieces, count, panel, pitch):
     micro.pack(
         kernels, source.ctypes.data, offsets.ctypes.data, offsets.size, pieces.ctypes.data, count, panel.ctypes.data,
@@ -171,7 +171,7 @@ def test_panels_hold_what_grid_points_meet(data):
     assert (panel[2, lanes:] == 77).all()
 
 
-@kernel
+@compiled
 def _fill_rows(kernels, target, at, pitch, source, source_pitch, rows, before, count, after, step):
     size = target.itemsize
     micro.fill_rows(
@@ -198,7 +198,7 @@ def test_rows_are_filled_and_nothing_beside_them(dtype, step):
         assert_array_equal(target, wanted)
 
 
-@kernel
+@compiled
 def _fold(kernels, a, rows, terms, b, offsets, scratch, lanes):
     size = a.itemsize
     for term in range(0, terms, summation.TERM_BLOCK):
@@ -243,7 +243,7 @@ def axis_problems():
     ).filter(lambda p: (p[1] - 1) * p[3] + 1 <= p[0] + 2 * p[4])
 
 
-@kernel
+@compiled
 def _fill_tile(kernels, flat, image, p, inside, top, bottom, left, right):
     planes.fill_tile(kernels, flat.ctypes.data + 8, image.ctypes.data, p, inside, 0, top, bottom, left, right)
 

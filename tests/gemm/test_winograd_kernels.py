@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from convjit.gemm import winograd
 from convjit.gemm.cook_toom import F4X3, ONE, ZERO, Surd, Tile, matrices
 from convjit.gemm.winograd import LANES, PRODUCTS, STEP, WINDOW
-from convjit.runtime.compile import kernel
+from convjit.runtime.twins import compiled
 
 DTYPES = [np.float32, np.float64]
 ROUNDING = {np.float32: 2e-6, np.float64: 4e-15}
@@ -68,7 +68,7 @@ def numbers(shape, dtype, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-@kernel
+@compiled
 def _mix_rows(kernels, image, row_pitch, step, first_row, stop_row, col, width, target, pitch, vectors):
     address = image.ctypes.data + col * step * kernels[0]
     winograd.mix_rows(
@@ -103,7 +103,7 @@ def test_rows_are_mixed_and_what_is_outside_is_zero(dtype, rows, width, step):
         assert_array_equal(room, before)
 
 
-@kernel
+@compiled
 def _spread(kernels, mixed, pitch, target, product_pitch, tiles):
     winograd.spread(kernels, mixed.ctypes.data, pitch, target.ctypes.data, product_pitch, tiles)
 
@@ -123,7 +123,7 @@ def test_rows_are_spread_to_tiles(dtype, tiles):
     assert unharmed(canary)
 
 
-@kernel
+@compiled
 def _weights(kernels, source, row_pitch, rows, channels, taps, flipped, target, product_pitch, pitch):
     lanes, size = kernels[LANES], kernels[0]
     winograd.turn(kernels, source.ctypes.data, row_pitch, rows, 9 * channels, taps.ctypes.data)
@@ -153,7 +153,7 @@ def test_weights_are_turned_and_transformed(dtype, channels, flipped):
         assert unharmed(taps_room)
 
 
-@kernel
+@compiled
 def _multiply(kernels, vectors, data, data_pitch, tiles, weights, channels, sums, tile_pitch, extend):
     winograd.multiply(
         kernels, vectors, data.ctypes.data, data_pitch, tiles, weights.ctypes.data, channels, sums.ctypes.data,
@@ -179,7 +179,7 @@ def test_products_add_channels(dtype, vectors, extend):
         assert unharmed(canary)
 
 
-@kernel
+@compiled
 def _results(kernels, sums, tile_pitch, tiles, bias, target, plane, row_pitch, step, rows, cols, channels):
     winograd.results(
         kernels, sums.ctypes.data, tile_pitch, tiles, bias.ctypes.data if bias.size else 0, target.ctypes.data, plane,

@@ -115,10 +115,51 @@ def reals(numbers: Any) -> Any:
     return is_nan * 1000 + beyond * 100 + (half[1] > half[0]) * 10 + (float(numbers[2]) * b < 70)
 
 
+def slices(numbers: Any) -> Any:
+    first = 2 * (numbers[0] % 4)
+    some = numbers[first : first + 3]
+    total = 0
+    for i in range(len(some)):
+        total += some[i] % 100
+    return total * 10 + len(numbers[3:]) + len(numbers[:20])
+
+
+def _tripled(of: Any) -> Any:
+    def inner(numbers: Any, i: Any) -> Any:
+        return 3 * of(numbers, i) + shift
+
+    shift = 1
+    return inner
+
+
+def _halved(numbers: Any, i: Any) -> Any:
+    return numbers[i] // 2
+
+
+_three_halves = _tripled(_halved)
+
+
+def enclosing(numbers: Any) -> Any:
+    return _three_halves(numbers, 0) + _three_halves(numbers, 1)
+
+
+def mixed(numbers: Any) -> Any:
+    root = np.sqrt(np.float64(numbers[0] % 1000))
+    small = np.sqrt(np.float32(numbers[1] % 7))
+    product = numbers[2] % 30000001 * np.float32(0.1)  # of an integer and a float32: a float64, as NumPy has it
+    return (root * root > 500) * 100 + (small > 2) * 10 + (product > 700000.0)
+
+
+def allocating(task: Any, worker: Any, y: Any) -> None:
+    """What no task may be."""
+    room = np.zeros(task + 1, np.int64)
+    y[task] = room.size
+
+
 def much_memory(numbers: Any) -> Any:
     room = np.empty(numbers[0], np.int64)
     return 1 if room.size > 0 else 0
 
 
 SHARED = (_longest, _fits)
-SAMPLES = (arithmetic, choices, loops, records, arrays, reals)
+SAMPLES = (arithmetic, choices, loops, records, arrays, reals, slices, enclosing, mixed)

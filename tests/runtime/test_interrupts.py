@@ -52,6 +52,7 @@ import convjit
 from convjit import arrays
 from convjit.layers import slices
 from convjit.runtime import launch
+from convjit.runtime.loops import Loop
 
 @cache
 def ones(*shape):
@@ -80,7 +81,7 @@ def piece(run):
     return counted
 
 launch.PIECE_NS = 1  # as many pieces as tasks allow, whatever the speed of the machine
-launch._serial, launch._parallel = piece(launch._serial), piece(launch._parallel)
+Loop.run = piece(Loop.run)
 np.matmul = piece(np.matmul)
 in_pieces, cuts = arrays.in_pieces, slices.cuts
 arrays.in_pieces = lambda run, *rest: in_pieces(piece(run), *rest)

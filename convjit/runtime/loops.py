@@ -1,0 +1,213 @@
+"""A driver's loop over tasks as plain code, see `plain`; and teams of threads that share one.
+
+Numba's compiler takes seconds for a driver and the kernels that it calls, plain code some tenths of one. A loop is two
+emitted functions of integers, see `emitting`: `tasks(arguments, numbers, first, stop, worker)` runs tasks, and
+`work(arguments, numbers, board, worker)`, a worker of a team, takes them from a board of `team` until there are none.
+`arguments` is the address of the tuple of the driver's arguments: arrays are read from it, so that a call costs little,
+while `numbers` is that of those which are none, 64 bits each. Teams are Numba's: the one parallel loop here starts any
+worker by its address. Knows which arguments plain code takes; does not know what is computed.
+
+Source: Python's C-API, "Tuple Objects"; NumPy's, "Python types and C-structures", `PyArrayObject`: what is read of both
+is compiled into every extension.
+"""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import struct
+from collections.abc import Callable
+from functools import cache as once
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+
+from . import emitting, team, threads
+from .options import COMPILED
+from .plain import DOUBLE, VOCABULARY, Array
+from .status import read_status, write_status
+from .syntax import source_of
+from .translating import Translation
+from .twins import PRANGE_ONLY, dispatcher
+
+# Plain code computes in the first three, and moves bits of the others. (Not uint64: it would compare them as int64.)
+_NAMES = ("float32", "float64", "int64", "bool", "uint8", "uint16", "uint32")
+DTYPES = {np.dtype(name).num: np.dtype(name) for name in _NAMES}
+
+# Where a tuple's items begin; where an array keeps the address of its elements, and those of its shape and strides.
+_ITEMS = tuple.__basicsize__
+_DATA = object.__basicsize__
+_SHAPE, _STRIDES = _DATA + 16, _DATA + 24
+
+
+class Kind(NamedTuple):
+    """What a loop is compiled for, of one argument: a number of a type, or an array."""
+
+    type: Any  # int, bool, float or np.float32; the dtype of an array
+    rank: int = -1  # of an array
+    is_contiguous: bool = True
+
+    @property
+    def is_array(self) -> bool:
+        """Or else a number."""
+        return self.rank >= 0
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it is a number that is passed as a float64."""
+        return not self.is_array and self.type in (float, np.float32)
+
+    def __str__(self) -> str:
+        if not self.is_array:
+            return str(self.type.__name__)
+        return f"{self.type.str[1:]}x{self.rank}{'' if self.is_contiguous else 's'}"
+
+
+# How numbers are passed, by what they are; the first that fits.
+_NUMBERS: tuple[tuple[Any, Any], ...] = (
+    (bool, bool), ((int, np.integer), int), (np.float32, np.float32), ((float, np.floating), float),
+)  # fmt: skip
+
+
+def key_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What tells the kinds of arguments apart, found at every call."""
+    return tuple([(a.dtype, a.ndim, a.flags.c_contiguous) if type(a) is np.ndarray else type(a) for a in arguments])
+
+
+def kinds_of(body: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Kind, ...] | None:
+    """The kinds of a driver's arguments; None where it cannot be plain code, or does not take them all."""
+    if not (COMPILED and _reads_arrays() and source_of(body.__module__)):
+        return None
+    kinds = []
+    for argument in arguments:
+        if type(argument) is np.ndarray and argument.dtype.num in DTYPES:
+            kinds.append(Kind(argument.dtype, argument.ndim, argument.flags.c_contiguous))
+        elif (number := next((to for of, to in _NUMBERS if isinstance(argument, of)), None)) is not None:
+            kinds.append(Kind(number))
+        else:
+            return None
+    return tuple(kinds)
+
+
+@once
+def _reads_arrays() -> bool:
+    """Whether tuples and arrays are in memory as they are expected to be, which this interpreter and NumPy decide."""
+    array = np.zeros((2, 3), np.int8)
+    arguments = (array,)
+
+    def word(address: int) -> int:
+        return ctypes.c_int64.from_address(address).value
+
+    if word(id(arguments) + _ITEMS) != id(array) or word(id(array) + _DATA) != array.ctypes.data:
+        return False
+    shape, strides = word(id(array) + _SHAPE), word(id(array) + _STRIDES)
+    # They lie in one piece of memory, as NumPy allocates it: so these are addresses, and may be followed.
+    return strides == shape + 16 and [word(shape + 8 * i) for i in range(4)] == [2, 3, 3, 1]
+
+
+class Loop:
+    """A driver's loop for arguments of such kinds; `records` are types of records by place."""
+
+    def __init__(self, body: Callable[..., Any], records: dict[int, Any], kinds: tuple[Kind, ...]) -> None:
+        self._body, self._records, self._kinds = body, records, kinds
+        self._numbers = [i for i, kind in enumerate(kinds) if not kind.is_array]
+        self.name = f"{body.__module__}.{body.__qualname__}.{'_'.join(map(str, kinds))}"
+        made = emitting.compiled(self.name, {"tasks": (5, self._emit_tasks), "work": (4, self._emit_work)})
+        self._work = made["work"]
+        # `ctypes` calls it without the GIL; objects and bytes are passed as their addresses.
+        integers = [ctypes.c_int64] * 3
+        self._tasks = ctypes.CFUNCTYPE(None, ctypes.py_object, ctypes.c_char_p, *integers)(made["tasks"])
+        self._pack = struct.Struct("".join("d" if kinds[i].is_real else "q" for i in self._numbers)).pack
+
+    def run(self, workers: int, first: int, stop: int, arguments: tuple[Any, ...]) -> None:
+        """Run tasks `first <= task < stop`, on this thread or on a team of so many."""
+        numbers = self._pack(*[arguments[i] for i in self._numbers]) if self._numbers else b""
+        if workers == 1:
+            self._tasks(arguments, numbers, first, stop, 0)
+            return
+        board, words = team.new_board(workers, first, stop), np.frombuffer(numbers, np.int64)
+        addresses = self._work, id(arguments), words.ctypes.data, board.ctypes.data
+        threads.run_parallel(workers, work_in_team(), workers, *addresses)
+
+    def made(self) -> dict[str, bool]:
+        """Its name, and whether it was compiled here, not loaded from disk."""
+        return {self.name: self.name in emitting.anew}
+
+    def complete(self) -> None:
+        """Compile what teams need beside it, the same for all loops."""
+        threads.launch_pool()  # compiling a parallel loop would start it otherwise, and not as it should be started
+        work_in_team().compile((types.int64,) * 5)
+
+    # --- what is emitted --------------------------------------------------------------------------------------------
+
+    def _emit_tasks(self, builder: Any, parameters: Any) -> None:
+        items, numbers, first, stop, worker = parameters
+        to = Translation(builder, _refuse, _refuse)
+        items = to.computed(ast.Add, items, _ITEMS)
+        arguments = []
+        for i, kind in enumerate(self._kinds):
+            if kind.is_array:
+                arguments.append(self._emit_array(to, kind, _words(to, items, i)[0], self._records.get(i)))
+            else:
+                arguments.append(_emit_number(to, kind, numbers, self._numbers.index(i)))
+        flags = VOCABULARY[read_status](to)
+        to.count(first, stop, 1, lambda task, _: to.call(self._body, (task, worker, *arguments)))
+        VOCABULARY[write_status](to, flags)
+
+    def _emit_array(self, to: Translation, kind: Kind, item: Any, record: Any) -> Any:
+        address, shape, strides = (_words(to, item, at // 8)[0] for at in (_DATA, _SHAPE, _STRIDES))
+        if record is not None:
+            return record(*_words(to, address, 0, len(record._fields)))
+        apart = None if kind.is_contiguous else _words(to, strides, 0, kind.rank)
+        return Array(address, _words(to, shape, 0, kind.rank), kind.type, apart)
+
+    def _emit_work(self, builder: Any, parameters: Any) -> None:
+        arguments, numbers, address, worker = parameters
+        to = Translation(builder, _refuse, _refuse)
+        tasks, board = builder.module.globals["tasks"], Array(address, (team.GRAIN + 1,), np.int64)
+        grain, end = to.load(board, team.GRAIN), to.load(board, team.STOP)
+
+        def take() -> Any:
+            return builder.atomic_rmw("add", to.place(board, team.NEXT), grain, "monotonic")
+
+        first = to.variable(take())
+        with to.loop(lambda: to.compared(ast.Lt, first.get(), end)):
+            stop = to.extreme(ast.Lt, (to.computed(ast.Add, first.get(), grain), end))
+            builder.call(tasks, [arguments, numbers, first.get(), stop, worker])
+            first.set(take())
+
+
+def _emit_number(to: Translation, kind: Kind, numbers: Any, at: int) -> Any:
+    if kind.is_real:
+        return to.cast(_words(to, numbers, at, 1, np.float64)[0], DOUBLE if kind.type is float else ir.FloatType())
+    (number,) = _words(to, numbers, at)
+    return to.bit(number) if kind.type is bool else number
+
+
+def _words(to: Translation, address: Any, first: int, count: int = 1, dtype: Any = np.int64) -> tuple[Any, ...]:
+    """Words of 64 bits at an address, from one of them on."""
+    words = Array(address, (first + count,), dtype)
+    return tuple(to.load(words, first + i) for i in range(count))
+
+
+def _refuse(builder: Any, *arguments: Any) -> Any:
+    raise AssertionError("a task allocates memory, which may fail in a parallel loop, where nobody would know")
+
+
+# --- teams ----------------------------------------------------------------------------------------------------------
+
+_call_worker = emitting.caller(4)
+
+
+def _work_in_team(workers: Any, work: Any, arguments: Any, numbers: Any, board: Any) -> None:
+    for worker in numba.prange(workers):
+        _call_worker(work, arguments, numbers, board, worker)
+
+
+@once
+def work_in_team() -> Any:
+    """`work_in_team(workers, work, arguments, numbers, board)`: call a `work` for each worker, on as many threads."""
+    return dispatcher(_work_in_team, parallel=PRANGE_ONLY)  # type: ignore[arg-type]

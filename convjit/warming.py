@@ -330,7 +330,7 @@ def warmup(
 
 
 def _compile(name: str, dtype: DType) -> None:
-    """The serial twins that a small call takes, then their parallel ones."""
+    """What a small call takes, then what a large one needs besides."""
     if name == _NOPYTHON:
         for entry in entries():
             if entry.serves(dtype.itemsize):

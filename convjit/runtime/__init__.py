@@ -4,8 +4,10 @@ Everything above writes what one task does (`driver`, `kernel`), launches it (`l
 and where arrays come from (`allocate`), and never sees a Numba decorator. Each file guards against one kind of hazard:
 
 ============  =========================================================================================================
-`options`     which options kernels are compiled with; the decorator `kernel`
-`compile`     a serial and a parallel twin of every `driver`, from what one task does: the only `prange` there is
+`options`     the mark of a `kernel`, which becomes a part of what calls it; which options Numba compiles with
+`compile`     a `driver`, made of what one task does, compiled for the arguments of its first call
+`loops`       its serial and its parallel twin in plain code: first calls in tenths of a second; teams of threads
+`twins`       the same as Numba compiles them, for what plain code does not take
 `launch`      which twin runs, in pieces of at most about 50 ms, so that Ctrl-C is heard between them
 `tiles`       planes cut into tiles, so that no task is long however large an image is
 `team`        tasks dealt to free workers by a counter: no waiting for an equal share on a core that is taken
@@ -19,7 +21,7 @@ and where arrays come from (`allocate`), and never sees a Numba decorator. Each 
 `emitting`    micro-kernels as LLVM IR, compiled alone in whole vectors, kept on disk, called by address
 `entries`     entry points for users' compiled functions, reached through a table in memory: no stale code runs
 `plain`       the values and words of plain code, which becomes machine code without Numba's compiler; its
-              `instructions`, its `syntax`, and `translating`, which makes a whole entry of it
+              `instructions`, its `syntax`, and `translating`, which makes a whole function of it
 `borrowing`   arrays that a loop does not count as in use, atomically, for each task
 `status`      floating-point flags, which NumPy reads, put back after every loop
 ============  =========================================================================================================

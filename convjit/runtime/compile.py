@@ -1,8 +1,8 @@
 """How convjit's functions are compiled: two decorators and nothing else.
 
-A driver is made of what one task does. Its loop over tasks is compiled at the first call for a kind of arguments, as
-plain code where that takes them (`loops`), by Numba's compiler where it does not (`twins`): to the same bits.
-Does not know what is compiled.
+A driver is made of what one task does; its kernels are functions like any other. Its loop over tasks is compiled at the
+first call for a kind of arguments, as plain code where that takes them (`loops`), by Numba's compiler where it does not
+(`twins`), to the same bits. Does not know what is compiled.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A driver's loop over tasks as plain code, see `plain`; and teams of threads that share one.
 
 Numba's compiler takes seconds for a driver and the kernels that it calls, plain code some tenths of one. A loop is two
-emitted functions of integers, see `emitting`: `tasks(arguments, numbers, first, stop, worker)` runs tasks, and
-`work(arguments, numbers, board, worker)`, a worker of a team, takes them from a board of `team` until there are none.
+emitted functions of integers, see `emitting`: its serial twin, `tasks(arguments, numbers, first, stop, worker)`, runs
+tasks, its parallel one, `work(arguments, numbers, board, worker)`, takes them from a board of `team` until there are
+none, as one worker of a team.
 `arguments` is the address of the tuple of the driver's arguments: arrays are read from it, so that a call costs little,
 while `numbers` is that of those which are none, 64 bits each. Teams are Numba's: the one parallel loop here starts any
 worker by its address. Knows which arguments plain code takes; does not know what is computed.

@@ -1,8 +1,8 @@
 """Plain code: Python functions that become machine code without Numba's compiler; its values, and its vocabulary.
 
-Plain code is what lies around the kernels: sizes, checks, addresses, loops over tasks, written as Python functions of
-64-bit integers, bools, real numbers, records (tuples) of them and arrays. `translating` makes machine code of it in
-some tenths of a second, where Numba's compiler takes seconds: first calls from users' compiled functions wait for it.
+Plain code is all that is not emitted by hand: what a task does, and, for compiled callers, sizes, checks, addresses,
+written as Python functions of 64-bit integers, bools, real numbers, records (tuples) of them and arrays. `translating`
+makes machine code of it in some tenths of a second, where Numba's compiler takes seconds: first calls wait for it.
 Knows what values are; does not know how they are computed, see `instructions`, nor syntax, see `syntax`.
 
 A value that is known when code is made is a Python object (so is a tuple, whose entries may be unknown); one that is

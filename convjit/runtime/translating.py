@@ -1,4 +1,4 @@
-"""A whole entry of plain code, see `plain`: its control flow, its memory, and what it returns.
+"""A whole function of plain code, see `plain`: its control flow, its memory, and what it returns.
 
 Memory of `np.empty` and `np.zeros` lies on the stack where its size is known and small, or else comes from Numba's
 allocator and is given back when the entry returns, so not within loops; if there is none, the entry returns what it is

@@ -3,7 +3,9 @@
 Rows are grid points, terms are (channel, tap), lanes are channels of the result: the product of `product`, turned. So
 maps of any width fill all lanes, nothing is packed but the weights, and results are transposed when they are complete,
 or copied where their channels lie side by side.
-Knows planes, panels, and how weights lie for outputs and for an input gradient of stride 1; knows no workers.
+An input gradient is computed for each phase of its pixels modulo the stride; those of all column phases of some grid
+points lie among the totals as in a row of the image, so that they are transposed together.
+Knows planes, panels, phases, and how weights lie for outputs and for an input gradient; knows no workers.
 Source: as `direct_kernels`.
 """
 
@@ -16,6 +18,7 @@ from ..simd import isa
 from ..typing import DType
 from .bands import band_count
 from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, lay, most_rows, pack_panel
+from .phases import Phases
 from .pixels import Steps
 from .planes import Axis
 from .summation import TERM_BLOCK
@@ -28,8 +31,8 @@ class Direct(NamedTuple):
     groups: int
     rows: int  # channels of the result of a group
     channels: int  # of the planes of a group
-    taps: int
-    grid_h: int  # of a band
+    taps: int  # of all phases
+    grid_h: int  # of a band, and of the first phase: others may have a row or a column less
     grid_w: int
     image_h: int  # rows of the grid in all
     row_step: int  # elements of a plane from what a grid point meets to what the one below it meets
@@ -38,6 +41,10 @@ class Direct(NamedTuple):
     image_step: int
     origin_step: int  # rows of a plane from one row of the grid to the next
     result: int  # elements of a plane of the results; 0 where their channels lie side by side
+    result_h: int
+    result_w: int
+    phases_h: int  # of the result: grid point i of phase p is row or column i * phases + p
+    phases_w: int
     vectors: int  # of channels of the result of a group
     panels: int  # that they are cut into
     points: int  # grid points a task
@@ -56,14 +63,16 @@ class Direct(NamedTuple):
     @property
     def tasks(self) -> int:
         """Tasks a band of an image."""
-        return self.groups * self.panels * self.chunks
+        return self.groups * self.panels * self.phases_h * self.chunks
 
 
-# Grid points a task at most: their totals, beside the weights of a block of terms, stay in the second-level cache.
+# Totals of a task at most, for each channel: these, beside the weights of a block of terms, stay in the second-level cache.
 MOST_POINTS = 256
 # Where a panel's weights serve one task only, the task packs them, so many terms at a time: 256 KiB in float32 stay in
 # the second-level cache, and what is read of each channel is long enough for the processor to read ahead.
 _TERMS_TOGETHER = 8 * TERM_BLOCK
+# Of weights that are put where their phases lie.
+_PHASED_TERMS = 256
 # Weights of more bytes come from beyond the second-level cache each time that they are read, and are asked for a block
 # of terms before. On one thread 512-512 (7x7) took 17 % less of a plan so and 5 % less of a call, 512-2048 (1x1) 16 and
 # 4 %; 64-64, whose weights are near, 2 % longer.
@@ -74,7 +83,7 @@ _TASKS_A_WORKER, _LEAST_POINTS = 4, 48
 
 def plan_direct(
     axes: tuple[Axis, Axis], steps: Steps, batch: int, groups: int, rows: int, channels: int, result: int, workers: int,
-    dtype: DType, image_h: int, *, is_packed: bool, is_gradient: bool,
+    dtype: DType, image_h: int, phases: Phases, *, is_packed: bool, is_gradient: bool,
 ) -> Direct:  # fmt: skip
     """How a band of `axes` is cut; `rows` and `channels` are those of a group, the grid has `image_h` rows in all.
 
@@ -86,9 +95,9 @@ def plan_direct(
     vectors = -(-rows * dtype.itemsize // machine.vector_bytes)
     panels = -(-vectors // machine.channel_vectors)
     points = vertical.grid * horizontal.grid
-    chunks = -(-points // MOST_POINTS)
+    chunks = -(-points // max(MOST_POINTS // phases.columns, 1))
     if workers > 1:
-        tasks = batch * groups * panels
+        tasks = batch * groups * panels * phases.rows
         if tasks * chunks % workers != 0:
             chunks = max(chunks, min(-(-_TASKS_A_WORKER * workers // tasks), points // _LEAST_POINTS))
     tile = most_rows(machine, -(-vectors // panels))
@@ -100,10 +109,13 @@ def plan_direct(
     # Of several workers another one may take the next panel.
     reach = 0 if rows * terms * dtype.itemsize <= _NEAR_BYTES else 1 if workers > 1 else 2
     is_used_once = batch * chunks == 1 and image_h == vertical.grid
+    # What phases have of a filter does not lie together.
+    is_by_task = is_used_once and not is_packed and (phases.rows * phases.columns == 1 or terms == channels)
     return Direct(
         batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,
-        steps.row, steps.pixel, steps.group, steps.image, steps.rows, result, vectors, panels, each, chunks,
-        min(_TERMS_TOGETHER, terms) if is_used_once and not is_packed else 0, reach, int(is_gradient), image_h, 0,
+        steps.row, steps.pixel, steps.group, steps.image, steps.rows, result, phases.height, phases.width, phases.rows,
+        phases.columns, vectors, panels, each, chunks, min(_TERMS_TOGETHER, terms) if is_by_task else 0, reach,
+        int(is_gradient), image_h, 0,
     )  # fmt: skip
 
 
@@ -120,18 +132,61 @@ def packed_elements(groups: int, rows: int, terms: int, dtype: DType) -> int:
 
 
 def packing_terms(d: Direct) -> int:
-    """Terms that a task has room for where it packs weights for itself: those of a gradient come by whole filters."""
-    return 0 if d.together == 0 else d.together + (2 * d.taps if d.is_gradient else 0)
+    """Terms that a task has room for where it packs weights for itself: those of a gradient come by whole filters.
+
+    Or a packing of all weights, before they are put where their phases lie.
+    """
+    if d.together == 0:
+        return uncompiled(_filters_together)(d) * d.taps if d.phases_h * d.phases_w > 1 else 0
+    return d.together + (2 * d.taps if d.is_gradient else 0)
 
 
 @kernel
-def pack_weights(d: Direct, kernels: Any, group: Any, panel: Any, weight: Any, packed: Any) -> None:
-    """All weights of a panel of a group as (terms, lanes); both arrays are flat."""
+def _filters_together(d: Direct) -> Any:
+    """Filters that are packed before they are put where their phases lie: few enough for the first-level cache."""
+    return max(_PHASED_TERMS // d.taps, 1)
+
+
+@kernel
+def pack_weights(
+    d: Direct, kernels: Any, group: Any, panel: Any, places: Any, weight: Any, packed: Any, space: Any
+) -> None:
+    """All weights of a panel of a group as (terms, lanes), phase by phase; the arrays are flat."""
     lanes, terms, size = kernels[LANES], d.channels * d.taps, kernels[ELEMENT]
     first = first_vector(d, panel)
     vectors = first_vector(d, panel + 1) - first
     target = packed.ctypes.data + (group * d.vectors + first) * lanes * terms * size
-    _pack_terms(d, kernels, group, first * lanes, vectors, weight.ctypes.data, 0, terms, target)
+    if d.phases_h * d.phases_w > 1 and d.taps > 1:
+        _pack_phases(
+            d, kernels, group, first * lanes, vectors, places, weight.ctypes.data, space.ctypes.data, target
+        )  # fmt: skip
+    else:
+        _pack_terms(d, kernels, group, first * lanes, vectors, weight.ctypes.data, 0, terms, target)
+
+
+@kernel
+def _pack_phases(
+    d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, places: Any, weight: Any, space: Any, target: Any
+) -> None:
+    """As `_pack_terms`, for all terms of an input gradient of several phases, whose `places` are those of `Phases`.
+
+    Some filters are packed as they lie, then put where their taps belong.
+    """
+    size, width, together = kernels[ELEMENT], vectors * kernels[LANES], _filters_together(d)
+    channels, each, of_filter = min(d.rows - row, width), d.rows * d.taps * size, d.taps * width * size
+    source = weight + (group * d.channels * d.rows + row) * d.taps * size
+    for first in range(0, d.channels, together):
+        count = min(together, d.channels - first)
+        for c in range(count):
+            pack_panel(kernels, source + (first + c) * each, d.taps, channels, d.taps, space + c * of_filter, width)
+        for tap in range(d.taps):
+            taps = places[tap, 2]
+            if taps > 0:
+                to = places[tap, 0] * d.channels + first * taps + places[tap, 1]
+                copy_panel(
+                    kernels, space + tap * width * size, d.taps * width, width, count, target + to * width * size,
+                    taps * width, 0,
+                )  # fmt: skip
 
 
 @kernel
@@ -160,53 +215,117 @@ def _pack_terms(
 
 @kernel
 def multiply_points(
-    d: Direct, task: Any, origin: Any, kernels: Any, weight: Any, offsets: Any, bias: Any, source: Any, results: Any,
-    totals: Any, positions: Any, space: Any,
+    d: Direct, task: Any, origin: Any, kernels: Any, weight: Any, offsets: Any, before: Any, bias: Any, source: Any,
+    results: Any, totals: Any, positions: Any, space: Any,
 ) -> None:  # fmt: skip
     """One task of a band that begins with row `origin`: grid points of an image, and a panel of channels.
 
-    Tasks are (image, group, panel, chunk of grid points), the last one fastest. `weight` is packed, unless the task
-    packs it into `space`. These, `source`, `results` and `totals` are addresses, `source` of the planes of image 0;
-    `positions` is a list, `bias` an array, which may be empty.
+    Tasks are (image, group, panel, row phase, chunk of grid points), the last one fastest. `weight` is packed, unless
+    the task packs it into `space`. These, `source`, `results` and `totals` are addresses, `source` of the planes of
+    image 0; `positions` and `before` of `Phases` are lists, `bias` an array, which may be empty.
     """
-    size, lanes, terms = kernels[ELEMENT], kernels[LANES], d.channels * d.taps
-    first = task % d.chunks * d.points
-    points = min(d.points, min(d.grid_h, d.image_h - origin) * d.grid_w - first)
+    size, lanes = kernels[ELEMENT], kernels[LANES]
+    first, phase = task % d.chunks * d.points, task // d.chunks % d.phases_h
+    rows = (d.result_h - phase + d.phases_h - 1) // d.phases_h if d.phases_h > 1 else d.image_h
+    points = min(d.points, min(d.grid_h, rows - origin) * d.grid_w - first)
     if points <= 0:
         return
-    panel, image = task // d.chunks % d.panels, task // (d.chunks * d.panels)  # and group
+    place = task // (d.chunks * d.phases_h)
+    panel, image = place % d.panels, place // d.panels  # and group
     group = image % d.groups
     vector = first_vector(d, panel)
     vectors, row = first_vector(d, panel + 1) - vector, vector * lanes
-    # Of a gradient, taps of the filter that a packing begins in lie before it.
-    space += d.is_gradient * d.taps * vectors * lanes * size
+    width = vectors * lanes
     _list_points(positions, first, points, d)
-    channel, channels = group * d.rows + row, min(d.rows - row, vectors * lanes)
-    of_panel = weight + (group * d.vectors + vector) * lanes * terms * size
-    n = image // d.groups
-    planes = source + (n * d.image_step + group * d.group_step) * size
+    of_panel = weight + (group * d.vectors + vector) * lanes * d.channels * d.taps * size
+    planes = source + (image // d.groups * d.image_step + group * d.group_step) * size
+    for column in range(d.phases_w):
+        at = phase * d.phases_w + column
+        _add_terms(
+            d, kernels, group, row, vectors, weight, of_panel + before[at] * d.channels * width * size,
+            (before[at + 1] - before[at]) * d.channels, planes, positions.ctypes.data, points,
+            offsets.ctypes.data + before[at] * d.channels * 8, totals + column * width * size, space,
+        )  # fmt: skip
+    channel, channels = group * d.rows + row, min(d.rows - row, width)
+    of_bias = bias.ctypes.data + channel * size if bias.size > 0 else 0
+    _land_points(
+        d, kernels, totals, vectors, origin * d.grid_w + first, points, phase, image // d.groups, channel, channels,
+        results, of_bias,
+    )  # fmt: skip
+
+
+@kernel
+def _add_terms(
+    d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, weight: Any, of_phase: Any, terms: Any, planes: Any,
+    positions: Any, points: Any, offsets: Any, totals: Any, space: Any,
+) -> None:  # fmt: skip
+    """The totals of a phase, of so many terms; they lie as many rows apart as there are column phases.
+
+    `of_phase` is where its packed weights are, if they are.
+    """
+    size, width = kernels[ELEMENT], vectors * kernels[LANES]
+    pitch = width * d.phases_w
+    if terms == 0:
+        add_panel(
+            kernels, planes, positions, points, offsets, 0, weight, vectors, totals, pitch, 0, weight, 0, 1
+        )  # fmt: skip
+    # Of a gradient, taps of the filter that a packing begins in lie before it.
+    space += d.is_gradient * d.taps * width * size
     for term in range(0, terms, TERM_BLOCK):
         here = min(TERM_BLOCK, terms - term)
-        of_block = of_panel + term * vectors * lanes * size
+        of_block = of_phase + term * width * size
         if d.together > 0:
             done = term % d.together
             if done == 0:
                 together = min(d.together, terms - term)
                 _pack_terms(d, kernels, group, row, vectors, weight, term, together, space)
-            of_block = space + done * vectors * lanes * size
+            of_block = space + done * width * size
         ahead, apart, runs = _read_next(d, kernels, group, row, vectors, weight, of_block, term, here)
         add_panel(
-            kernels, planes, positions.ctypes.data, points, offsets.ctypes.data + 8 * term, here, of_block, vectors,
-            totals, vectors * lanes, 1 if term > 0 else 0, ahead, apart, runs,
+            kernels, planes, positions, points, offsets + 8 * term, here, of_block, vectors, totals, pitch,
+            1 if term > 0 else 0, ahead, apart, runs,
         )  # fmt: skip
-    of_bias = bias.ctypes.data + channel * size if bias.size > 0 else 0
+
+
+@kernel
+def _land_points(
+    d: Direct, kernels: Any, totals: Any, vectors: Any, first: Any, points: Any, phase: Any, n: Any, channel: Any,
+    channels: Any, results: Any, bias: Any,
+) -> None:  # fmt: skip
+    """Put the totals of grid points from `first` on where they belong: of all column phases, row by row of the image."""
+    if d.phases_h == 1 and d.grid_w * d.phases_w == d.result_w:  # neighbours all of them
+        _put(
+            d, kernels, totals, vectors, points * d.phases_w, first * d.phases_w, n, channel, channels, results, bias
+        )  # fmt: skip
+        return
+    each = d.phases_w * vectors * kernels[LANES] * kernels[ELEMENT]
+    i = first // d.grid_w
+    k = first - i * d.grid_w
+    p = 0
+    while p < points:
+        run, column = min(d.grid_w - k, points - p), k * d.phases_w
+        _put(
+            d, kernels, totals + p * each, vectors, min(run * d.phases_w, d.result_w - column),
+            (i * d.phases_h + phase) * d.result_w + column, n, channel, channels, results, bias,
+        )  # fmt: skip
+        p += run
+        k = 0
+        i += 1
+
+
+@kernel
+def _put(
+    d: Direct, kernels: Any, totals: Any, vectors: Any, count: Any, at: Any, n: Any, channel: Any, channels: Any,
+    results: Any, bias: Any,
+) -> None:  # fmt: skip
+    """Put totals of neighbouring pixels from number `at` on into image n."""
+    size, pitch = kernels[ELEMENT], d.groups * d.rows
     if d.result > 0:
-        target = (image * d.rows + row) * d.result + origin * d.grid_w + first
-        land(kernels, totals, vectors, points, channels, results + target * size, d.result, of_bias)
+        target = (n * pitch + channel) * d.result + at
+        land(kernels, totals, vectors, count, channels, results + target * size, d.result, bias)
     else:
-        pitch = d.groups * d.rows
-        target = ((n * d.image_h + origin) * d.grid_w + first) * pitch + channel
-        lay(kernels, totals, vectors, points, channels, results + target * size, pitch, of_bias)
+        target = (n * d.result_h * d.result_w + at) * pitch + channel
+        lay(kernels, totals, vectors, count, channels, results + target * size, pitch, bias)
 
 
 @kernel

@@ -6,8 +6,12 @@ are those of a core that starts two multiply-adds and two loads a cycle, with a 
 
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
+
 from ..simd import isa
-from ..typing import DType
+from ..typing import Array, DType
 from .direct import Direct
 from .direct_kernels import tile_rows as channel_tile_rows
 from .micro import tile_rows
@@ -86,16 +90,19 @@ def forward_share(
     return _dealt(useful, cycles, tasks, workers)
 
 
-def direct_share(d: Direct, filling: float, tasks: int, workers: int, dtype: DType) -> float:
-    """Of direct convolution, as `forward_share`."""
+def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: int, dtype: DType) -> float:
+    """Of direct convolution, as `forward_share`; `before` is that of `Phases`."""
     row, lanes, terms = isa.here(), _lanes(dtype), d.channels * d.taps
     points = min(d.points, d.grid_h * d.grid_w)
     widths = [d.vectors // d.panels + (i < d.vectors % d.panels) for i in range(d.panels)]
     panels = sum(
-        _panel_cycles(points, width, terms, channel_tile_rows(row, width), row.channel_speeds) for width in widths
+        count * _panel_cycles(points, width, d.channels * taps, channel_tile_rows(row, width), row.channel_speeds)
+        for taps, count in Counter(np.diff(before).tolist()).items()
+        for width in widths
     )
     chunks = d.grid_h * d.grid_w / max(points, 1)
-    each = d.groups * (chunks * panels + d.grid_h * d.grid_w * d.vectors * _LAND_CYCLES)
+    phases = d.phases_h * d.phases_w
+    each = d.groups * (chunks * panels + phases * d.grid_h * d.grid_w * d.vectors * _LAND_CYCLES)
     packing = _PACK_CYCLES * (lanes / min(d.taps, lanes) if d.is_gradient and d.taps > 1 else 1)
     once = d.groups * d.rows * terms * packing / max(d.batch * d.bands, 1)
     useful = d.groups * d.rows * terms * d.grid_h * d.grid_w / lanes / _FMAS_A_CYCLE

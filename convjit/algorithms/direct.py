@@ -20,6 +20,7 @@ from ..gemm.direct import (
     multiply_points,
     pack_weights,
     packed_elements,
+    packing_tasks,
     packing_terms,
     plan_direct,
 )
@@ -31,7 +32,7 @@ from ..gemm.pixels import phase_axes, pixel_axes, pixel_steps, plane_axes, plane
 from ..gemm.planes import AS_IN_IMAGE, Axis, Pixel, Planes, plane_elements, term_offsets
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
-from ..runtime.compile import driver, passed
+from ..runtime.compile import driver, passed, uncompiled
 from ..runtime.launch import launch
 from ..runtime.options import COMPILED
 from ..simd import isa
@@ -46,8 +47,8 @@ from .turning import turned
 def _pack(
     task: Any, worker: Any, d: Direct, kernels: Any, places: Any, weight: Any, packed: Any, space: Any
 ) -> None:
-    """Pack a panel of the weights of a group; both arrays are flat."""
-    pack_weights(d, kernels, task // d.panels, task % d.panels, places, weight, packed, space[worker])
+    """Pack some of the weights; `weight` and `packed` are flat."""
+    pack_weights(d, task, kernels, places, weight, packed, space[worker])
 
 
 @driver
@@ -230,8 +231,9 @@ class _Way(NamedTuple):
 
 def pack_all(workers: int, d: Direct, phases: Phases, weight: Any, packed: Any, space: Any) -> None:
     """Pack all weights; `space` is that of the workspace, of which only several phases need some."""
+    tasks = int(uncompiled(packing_tasks)(d))
     launch(
-        _pack, workers, d.groups * d.panels, packed.size / 4, d, direct_kernels(packed.dtype), phases.places, weight,
+        _pack, workers, tasks, packed.size / 4, d, direct_kernels(packed.dtype), phases.places, weight,
         packed, space,
     )  # fmt: skip
 

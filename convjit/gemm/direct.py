@@ -17,7 +17,7 @@ from ..runtime.compile import kernel, uncompiled
 from ..simd import isa
 from ..typing import DType
 from .bands import band_count
-from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, lay, most_rows, pack_panel
+from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, lay, most_rows, pack_panel, spread_panel
 from .phases import Phases
 from .pixels import Steps
 from .planes import Axis
@@ -72,7 +72,7 @@ MOST_POINTS = 256
 # the second-level cache, and what is read of each channel is long enough for the processor to read ahead.
 _TERMS_TOGETHER = 8 * TERM_BLOCK
 # Of weights that are put where their phases lie.
-_PHASED_TERMS = 256
+_PHASED_TERMS = 72
 # Weights of more bytes come from beyond the second-level cache each time that they are read, and are asked for a block
 # of terms before. On one thread 512-512 (7x7) took 17 % less of a plan so and 5 % less of a call, 512-2048 (1x1) 16 and
 # 4 %; 64-64, whose weights are near, 2 % longer.
@@ -148,45 +148,61 @@ def _filters_together(d: Direct) -> Any:
 
 
 @kernel
+def _packs_phases(d: Direct) -> Any:
+    return d.phases_h * d.phases_w > 1 and d.taps > 1
+
+
+@kernel
+def packing_tasks(d: Direct) -> Any:
+    """Tasks of packing all weights: panels, or some filters of a group each, which are read from end to end."""
+    together = _filters_together(d)
+    return d.groups * ((d.channels + together - 1) // together if _packs_phases(d) else d.panels)
+
+
+@kernel
 def pack_weights(
-    d: Direct, kernels: Any, group: Any, panel: Any, places: Any, weight: Any, packed: Any, space: Any
-) -> None:
-    """All weights of a panel of a group as (terms, lanes), phase by phase; the arrays are flat."""
+    d: Direct, task: Any, kernels: Any, places: Any, weight: Any, packed: Any, space: Any
+) -> None:  # fmt: skip
+    """One task of packing all weights: each panel of a group as (terms, lanes), phase by phase; the arrays are flat."""
     lanes, terms, size = kernels[LANES], d.channels * d.taps, kernels[ELEMENT]
-    first = first_vector(d, panel)
-    vectors = first_vector(d, panel + 1) - first
-    target = packed.ctypes.data + (group * d.vectors + first) * lanes * terms * size
-    if d.phases_h * d.phases_w > 1 and d.taps > 1:
-        _pack_phases(
-            d, kernels, group, first * lanes, vectors, places, weight.ctypes.data, space.ctypes.data, target
-        )  # fmt: skip
-    else:
-        _pack_terms(d, kernels, group, first * lanes, vectors, weight.ctypes.data, 0, terms, target)
+    shares = packing_tasks(d) // d.groups
+    group, share = task // shares, task % shares
+    for panel in range(d.panels):
+        first = first_vector(d, panel)
+        vectors = first_vector(d, panel + 1) - first
+        target = packed.ctypes.data + (group * d.vectors + first) * lanes * terms * size
+        if _packs_phases(d):
+            _pack_phases(
+                d, kernels, group, first * lanes, vectors, share * _filters_together(d), places, weight.ctypes.data,
+                space.ctypes.data, target,
+            )  # fmt: skip
+        elif panel == share:
+            _pack_terms(d, kernels, group, first * lanes, vectors, weight.ctypes.data, 0, terms, target)
 
 
 @kernel
 def _pack_phases(
-    d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, places: Any, weight: Any, space: Any, target: Any
-) -> None:
-    """As `_pack_terms`, for all terms of an input gradient of several phases, whose `places` are those of `Phases`.
+    d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, first: Any, places: Any, weight: Any, space: Any,
+    target: Any,
+) -> None:  # fmt: skip
+    """As `_pack_terms`, for some filters of an input gradient of several phases, whose `places` are those of `Phases`.
 
-    Some filters are packed as they lie, then put where their taps belong.
+    They are packed as they lie, then put where their taps belong.
     """
-    size, width, together = kernels[ELEMENT], vectors * kernels[LANES], _filters_together(d)
-    channels, each, of_filter = min(d.rows - row, width), d.rows * d.taps * size, d.taps * width * size
-    source = weight + (group * d.channels * d.rows + row) * d.taps * size
-    for first in range(0, d.channels, together):
-        count = min(together, d.channels - first)
-        for c in range(count):
-            pack_panel(kernels, source + (first + c) * each, d.taps, channels, d.taps, space + c * of_filter, width)
-        for tap in range(d.taps):
-            taps = places[tap, 2]
-            if taps > 0:
-                to = places[tap, 0] * d.channels + first * taps + places[tap, 1]
-                copy_panel(
-                    kernels, space + tap * width * size, d.taps * width, width, count, target + to * width * size,
-                    taps * width, 0,
-                )  # fmt: skip
+    size, width = kernels[ELEMENT], vectors * kernels[LANES]
+    count, channels = min(_filters_together(d), d.channels - first), min(d.rows - row, width)
+    each, of_filter = d.rows * d.taps * size, d.taps * width * size
+    source = weight + ((group * d.channels + first) * d.rows + row) * d.taps * size
+    for c in range(count):
+        pack_panel(kernels, source + c * each, d.taps, channels, d.taps, space + c * of_filter, width)
+    for tap in range(d.taps):
+        taps = places[tap, 2]
+        if taps > 0:
+            to = places[tap, 0] * d.channels + first * taps + places[tap, 1]
+            spread_panel(
+                kernels, space + tap * width * size, d.taps * width, count, width, target + to * width * size,
+                taps * width,
+            )  # fmt: skip
 
 
 @kernel

@@ -44,9 +44,7 @@ from .turning import turned
 
 
 @driver
-def _pack(
-    task: Any, worker: Any, d: Direct, kernels: Any, places: Any, weight: Any, packed: Any, space: Any
-) -> None:
+def _pack(task: Any, worker: Any, d: Direct, kernels: Any, places: Any, weight: Any, packed: Any, space: Any) -> None:
     """Pack some of the weights; `weight` and `packed` are flat."""
     pack_weights(d, task, kernels, places, weight, packed, space[worker])
 
@@ -129,7 +127,7 @@ def _set_up(
     tasks = g.batch * (d.bands if bands.by_band else d.tasks)
     records = passed(d), passed(bands.record)
     offsets = term_offsets(*bands.axes, of_group, steps.channel)
-    if phases.rows * phases.columns > 1:
+    if d.is_parted:
         offsets = phase_offsets(phase_axes(g), bands.axes, of_group, steps.channel, steps.pixel)
     return _Setup(d, phases, bands.axes, pixel, bands.inside, offsets, bands.by_band, tasks, spaces, records)
 

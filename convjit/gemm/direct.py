@@ -17,7 +17,18 @@ from ..runtime.compile import kernel, uncompiled
 from ..simd import isa
 from ..typing import DType
 from .bands import band_count
-from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, lay, most_rows, pack_panel, spread_panel
+from .direct_kernels import (
+    ELEMENT,
+    LANES,
+    add_panel,
+    clear_panel,
+    copy_panel,
+    land,
+    lay,
+    most_rows,
+    pack_panel,
+    spread_panel,
+)
 from .phases import Phases
 from .pixels import Steps
 from .planes import Axis
@@ -45,6 +56,7 @@ class Direct(NamedTuple):
     result_w: int
     phases_h: int  # of the result: grid point i of phase p is row or column i * phases + p
     phases_w: int
+    is_parted: int  # 1 where taps are those of phases, even of one: a small image may lack the others
     vectors: int  # of channels of the result of a group
     panels: int  # that they are cut into
     points: int  # grid points a task
@@ -71,8 +83,8 @@ MOST_POINTS = 256
 # Where a panel's weights serve one task only, the task packs them, so many terms at a time: 256 KiB in float32 stay in
 # the second-level cache, and what is read of each channel is long enough for the processor to read ahead.
 _TERMS_TOGETHER = 8 * TERM_BLOCK
-# Of weights that are put where their phases lie.
-_PHASED_TERMS = 72
+# Terms of some filters whose weights are packed together for all panels.
+_PACKED_TERMS = 72
 # Weights of more bytes come from beyond the second-level cache each time that they are read, and are asked for a block
 # of terms before. On one thread 512-512 (7x7) took 17 % less of a plan so and 5 % less of a call, 512-2048 (1x1) 16 and
 # 4 %; 64-64, whose weights are near, 2 % longer.
@@ -110,12 +122,13 @@ def plan_direct(
     reach = 0 if rows * terms * dtype.itemsize <= _NEAR_BYTES else 1 if workers > 1 else 2
     is_used_once = batch * chunks == 1 and image_h == vertical.grid
     # What phases have of a filter does not lie together.
-    is_by_task = is_used_once and not is_packed and (phases.rows * phases.columns == 1 or terms == channels)
+    is_parted = phases.places.size > 0
+    is_by_task = is_used_once and not is_packed and not is_parted
     return Direct(
         batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,
         steps.row, steps.pixel, steps.group, steps.image, steps.rows, result, phases.height, phases.width, phases.rows,
-        phases.columns, vectors, panels, each, chunks, min(_TERMS_TOGETHER, terms) if is_by_task else 0, reach,
-        int(is_gradient), image_h, 0,
+        phases.columns, int(is_parted), vectors, panels, each, chunks,
+        min(_TERMS_TOGETHER, terms) if is_by_task else 0, reach, int(is_gradient), image_h, 0,
     )  # fmt: skip
 
 
@@ -137,26 +150,21 @@ def packing_terms(d: Direct) -> int:
     Or a packing of all weights, before they are put where their phases lie.
     """
     if d.together == 0:
-        return uncompiled(_filters_together)(d) * d.taps if d.phases_h * d.phases_w > 1 else 0
+        return uncompiled(_filters_together)(d) * d.taps if d.is_parted else 0
     return d.together + (2 * d.taps if d.is_gradient else 0)
 
 
 @kernel
 def _filters_together(d: Direct) -> Any:
-    """Filters that are packed before they are put where their phases lie: few enough for the first-level cache."""
-    return max(_PHASED_TERMS // d.taps, 1)
-
-
-@kernel
-def _packs_phases(d: Direct) -> Any:
-    return d.phases_h * d.phases_w > 1 and d.taps > 1
+    """Filters that a task packs where those of all panels are packed, few enough for the first-level cache."""
+    return max(_PACKED_TERMS // d.taps, 1)
 
 
 @kernel
 def packing_tasks(d: Direct) -> Any:
-    """Tasks of packing all weights: panels, or some filters of a group each, which are read from end to end."""
+    """Tasks of packing all weights: panels, or of an input gradient some filters, which are read from end to end."""
     together = _filters_together(d)
-    return d.groups * ((d.channels + together - 1) // together if _packs_phases(d) else d.panels)
+    return d.groups * (d.panels if d.is_gradient == 0 else (d.channels + together - 1) // together)
 
 
 @kernel
@@ -164,34 +172,51 @@ def pack_weights(
     d: Direct, task: Any, kernels: Any, places: Any, weight: Any, packed: Any, space: Any
 ) -> None:  # fmt: skip
     """One task of packing all weights: each panel of a group as (terms, lanes), phase by phase; the arrays are flat."""
-    lanes, terms, size = kernels[LANES], d.channels * d.taps, kernels[ELEMENT]
-    shares = packing_tasks(d) // d.groups
+    shares, together = packing_tasks(d) // d.groups, _filters_together(d)
     group, share = task // shares, task % shares
+    if d.is_gradient == 0:
+        _pack_part(d, kernels, group, share, 0, d.channels, places, weight, packed, space)
+        return
+    first = share * together
     for panel in range(d.panels):
-        first = first_vector(d, panel)
-        vectors = first_vector(d, panel + 1) - first
-        target = packed.ctypes.data + (group * d.vectors + first) * lanes * terms * size
-        if _packs_phases(d):
-            _pack_phases(
-                d, kernels, group, first * lanes, vectors, share * _filters_together(d), places, weight.ctypes.data,
-                space.ctypes.data, target,
-            )  # fmt: skip
-        elif panel == share:
-            _pack_terms(d, kernels, group, first * lanes, vectors, weight.ctypes.data, 0, terms, target)
+        _pack_part(
+            d, kernels, group, panel, first, min(together, d.channels - first), places, weight, packed, space
+        )  # fmt: skip
+
+
+@kernel
+def _pack_part(
+    d: Direct, kernels: Any, group: Any, panel: Any, first: Any, channels: Any, places: Any, weight: Any, packed: Any,
+    space: Any,
+) -> None:  # fmt: skip
+    """The weights of a panel for so many channels of the planes: filters, of an input gradient."""
+    lanes, size = kernels[LANES], kernels[ELEMENT]
+    vector = first_vector(d, panel)
+    vectors, row = first_vector(d, panel + 1) - vector, vector * lanes
+    target = packed.ctypes.data + (group * d.vectors + vector) * lanes * d.channels * d.taps * size
+    if d.is_parted == 1 and d.taps > 1:
+        _pack_phases(
+            d, kernels, group, row, vectors, first, channels, places, weight.ctypes.data, space.ctypes.data, target
+        )  # fmt: skip
+    else:
+        term = first * d.taps
+        _pack_terms(
+            d, kernels, group, row, vectors, weight.ctypes.data, term, channels * d.taps,
+            target + term * vectors * lanes * size,
+        )  # fmt: skip
 
 
 @kernel
 def _pack_phases(
-    d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, first: Any, places: Any, weight: Any, space: Any,
-    target: Any,
+    d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, first: Any, count: Any, places: Any, weight: Any,
+    space: Any, target: Any,
 ) -> None:  # fmt: skip
     """As `_pack_terms`, for some filters of an input gradient of several phases, whose `places` are those of `Phases`.
 
     They are packed as they lie, then put where their taps belong.
     """
     size, width = kernels[ELEMENT], vectors * kernels[LANES]
-    count, channels = min(_filters_together(d), d.channels - first), min(d.rows - row, width)
-    each, of_filter = d.rows * d.taps * size, d.taps * width * size
+    channels, each, of_filter = min(d.rows - row, width), d.rows * d.taps * size, d.taps * width * size
     source = weight + ((group * d.channels + first) * d.rows + row) * d.taps * size
     for c in range(count):
         pack_panel(kernels, source + c * each, d.taps, channels, d.taps, space + c * of_filter, width)
@@ -252,6 +277,13 @@ def multiply_points(
     vector = first_vector(d, panel)
     vectors, row = first_vector(d, panel + 1) - vector, vector * lanes
     width = vectors * lanes
+    channel, channels = group * d.rows + row, min(d.rows - row, width)
+    if before[phase * d.phases_w] == before[(phase + 1) * d.phases_w]:
+        if first == 0:
+            _clear_rows(
+                d, kernels, origin, min(d.grid_h, rows - origin), phase, image // d.groups, channel, channels, results
+            )  # fmt: skip
+        return
     _list_points(positions, first, points, d)
     of_panel = weight + (group * d.vectors + vector) * lanes * d.channels * d.taps * size
     planes = source + (image // d.groups * d.image_step + group * d.group_step) * size
@@ -262,7 +294,6 @@ def multiply_points(
             (before[at + 1] - before[at]) * d.channels, planes, positions.ctypes.data, points,
             offsets.ctypes.data + before[at] * d.channels * 8, totals + column * width * size, space,
         )  # fmt: skip
-    channel, channels = group * d.rows + row, min(d.rows - row, width)
     of_bias = bias.ctypes.data + channel * size if bias.size > 0 else 0
     _land_points(
         d, kernels, totals, vectors, origin * d.grid_w + first, points, phase, image // d.groups, channel, channels,
@@ -301,6 +332,22 @@ def _add_terms(
             kernels, planes, positions, points, offsets + 8 * term, here, of_block, vectors, totals, pitch,
             1 if term > 0 else 0, ahead, apart, runs,
         )  # fmt: skip
+
+
+@kernel
+def _clear_rows(
+    d: Direct, kernels: Any, origin: Any, rows: Any, phase: Any, n: Any, channel: Any, channels: Any, results: Any
+) -> None:
+    """Zeros for the rows of a phase that no tap reaches, in so many channels of image n."""
+    size, pitch, first = kernels[ELEMENT], d.groups * d.rows, (origin * d.phases_h + phase) * d.result_w
+    if d.result > 0:
+        for c in range(channel, channel + channels):
+            target = (n * pitch + c) * d.result + first
+            clear_panel(kernels, results + target * size, rows, d.result_w, d.phases_h * d.result_w)
+    else:
+        for i in range(rows):
+            target = (n * d.result_h * d.result_w + first + i * d.phases_h * d.result_w) * pitch + channel
+            clear_panel(kernels, results + target * size, d.result_w, channels, pitch)
 
 
 @kernel

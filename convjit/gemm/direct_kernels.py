@@ -330,6 +330,12 @@ def copy_panel(
 
 
 @kernel
+def clear_panel(kernels: Any, target: Any, rows: Any, columns: Any, pitch: Any) -> None:
+    """target[r*pitch + c] = 0"""
+    _call_fill(kernels[FILL], target, pitch, target, 0, rows, 0, 0, columns, 1)
+
+
+@kernel
 def spread_panel(
     kernels: Any, source: Any, pitch: Any, rows: Any, columns: Any, target: Any, target_pitch: Any
 ) -> None:  # fmt: skip

@@ -35,6 +35,8 @@ _CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 20, 1
 # Of direct convolution: a vector of results that is transposed and put where it belongs, most of it in no near cache,
 # and an element of the weights that is packed.
 _LAND_CYCLES, _PACK_CYCLES = 16, 0.5
+# A result of a product that is stored alone, as its neighbours belong to other phases.
+_SPREAD_CYCLES = 6
 # Of depthwise operations, of a vector: a tap that is met, a result that is unpacked, a pixel that is packed, a product
 # of a long sum; with pixels as lanes, a tap and what is around a result's.
 # Fitted to ten layers of 3x3 to 7x7 taps, 7x7 to 112x112 pixels and strides of 1 and 2, in float32 with AVX-512.
@@ -67,11 +69,13 @@ def filling_cycles(channels: int, axes: tuple[Axis, Axis], dtype: DType) -> floa
 
 
 def forward_share(
-    p: Product, taps: float, filling: float, tasks: int, workers: int, dtype: DType, transposed: int = 0
-) -> float:
+    p: Product, taps: float, filling: float, tasks: int, workers: int, dtype: DType, transposed: int = 0, *,
+    is_spread: bool = False,
+) -> float:  # fmt: skip
     """Of a forward product or an input gradient: sums of `taps` terms a channel.
 
-    `filling` cycles a band, and `transposed` elements of the weight in all.
+    `filling` cycles a band, and `transposed` elements of the weight in all; with `is_spread`, neighbouring results are
+    no neighbours in memory.
     """
     lanes, terms = _lanes(dtype), p.channels * taps
     pieces = _pieces(p, p.lanes, lanes)
@@ -85,7 +89,8 @@ def forward_share(
     weights = p.groups * p.rows * terms
     far = _FAR_WEIGHT_CYCLES * weights if weights * dtype.itemsize > _CACHED_WEIGHTS else 0
     once = far + transposed * _TRANSPOSE_CYCLES / max(p.batch * p.bands, 1)
-    cycles = p.groups * chunks * panels * panel + filling + once
+    spread = _SPREAD_CYCLES * p.groups * p.rows * p.grid_h * p.grid_w if is_spread else 0
+    cycles = p.groups * chunks * panels * panel + filling + once + spread
     useful = p.groups * p.rows * terms * p.grid_h * p.grid_w / lanes / _FMAS_A_CYCLE
     return _dealt(useful, cycles, tasks, workers)
 

@@ -27,7 +27,9 @@ class Phases(NamedTuple):
     height: int
     width: int
     before: Array  # how many taps the phases before each have, row by row; at last all of them
-    places: Array  # of each tap of the kernel: how many taps lie before its phase, its place there, how many are there
+    # Of each tap of the kernel: how many taps lie before its phase, its place there, how many are there. Empty without
+    # a stride, where one phase has all taps.
+    places: Array
 
 
 def one_phase(taps: int, height: int, width: int) -> Phases:
@@ -77,7 +79,7 @@ def phase_offsets(
             )
             if row.taps * column.taps > 0:
                 found.append(term_offsets(vertical, horizontal, channels, apart))
-    return _kept(np.concatenate(found)) if found else np.empty(0, np.int64)
+    return _kept(np.concatenate(found) if found else [])
 
 
 def _kept(numbers: object) -> Array:

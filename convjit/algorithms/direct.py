@@ -17,7 +17,6 @@ from ..gemm.bands import band_count, band_rows
 from ..gemm.direct import (
     MOST_POINTS,
     Direct,
-    multiply_points,
     pack_weights,
     packed_elements,
     packing_tasks,
@@ -25,6 +24,7 @@ from ..gemm.direct import (
     plan_direct,
 )
 from ..gemm.direct_kernels import kernels as direct_kernels
+from ..gemm.direct_points import multiply_points
 from ..gemm.estimate import direct_share, filling_cycles
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.phases import Phases, gradient_phases, one_phase, phase_offsets

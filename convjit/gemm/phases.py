@@ -58,7 +58,7 @@ def gradient_phases(g: Geometry) -> Phases:
 
 
 def _places(kernel_size: int, stride: int, dilation: int, pad: int) -> list[tuple[int, int]]:
-    """For each tap of an axis its phase, and its place among the taps there: from the last one on, as planes are read."""
+    """For each tap of an axis its phase, and its place among the taps there, which are read from the last one on."""
     period = stride // math.gcd(stride, dilation)
     return [((k * dilation - pad) % stride, (kernel_size - 1 - k) // period) for k in range(kernel_size)]
 

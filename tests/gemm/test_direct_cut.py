@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from convjit.algorithms import direct
-from convjit.gemm import direct as cutting
-from convjit.gemm import direct_kernels
+from convjit.gemm import direct_kernels, direct_points
 from convjit.gemm.summation import TERM_BLOCK
 from convjit.geometry import conv2d_geometry
 from convjit.runtime.compile import uncompiled
@@ -21,7 +20,7 @@ def cut(channels, filters, kernel, *, workers=1, is_packed=False, is_gradient=Fa
 
 def asked(d, row, vectors, term, here=TERM_BLOCK):
     kernels = direct_kernels.kernels(F32)
-    return uncompiled(cutting._read_next)(d, kernels, 0, row, vectors, WEIGHT, OF_BLOCK, term, here)
+    return uncompiled(direct_points._read_next)(d, kernels, 0, row, vectors, WEIGHT, OF_BLOCK, term, here)
 
 
 def test_packed_weights_are_those_of_the_next_block():

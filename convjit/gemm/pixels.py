@@ -94,25 +94,22 @@ def pixel_axes(g: Geometry, itemsize: int, is_gradient: bool = False) -> tuple[t
 
 @lru_cache(maxsize=64)
 def phase_axes(g: Geometry) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
-    """The axes of each row phase and of each column phase of an input gradient, which share planes and grid.
+    """The axes of each row phase and of each column phase of an input gradient, which share planes.
 
-    That of the first phase: another one may have a pixel less, at the end, which is read all the same.
+    Columns share a grid, that of the first phase: another one may have a pixel less, at the end of a row, which is read
+    all the same.
     """
-    return (
-        _phase_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
-        _phase_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
-    )
+    vertical = _phase_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h)
+    horizontal = _phase_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w)
+    grid = horizontal[0].grid
+    read = [grid + each.shift + (each.taps - 1) * each.tap_step for each in horizontal if each.taps > 0]
+    padded = max(horizontal[0].padded, *read, 0)
+    return tuple(vertical), tuple(each._replace(grid=grid, padded=padded) for each in horizontal)
 
 
-def _phase_axis(
-    out_size: int, kernel_size: int, stride: int, dilation: int, pad: int, in_size: int
-) -> tuple[Axis, ...]:
+def _phase_axis(out_size: int, kernel_size: int, stride: int, dilation: int, pad: int, in_size: int) -> list[Axis]:
     axis, count = uncompiled(backward_axis), uncompiled(grid_phases)(stride, in_size)
-    found = [axis(phase, out_size, kernel_size, stride, dilation, pad, in_size) for phase in range(max(count, 1))]
-    grid = found[0].grid
-    read = [grid + each.shift + (each.taps - 1) * each.tap_step for each in found if each.taps > 0]
-    padded = max(found[0].padded, *read, 0)
-    return tuple(each._replace(grid=grid, padded=padded) for each in found)
+    return [axis(phase, out_size, kernel_size, stride, dilation, pad, in_size) for phase in range(max(count, 1))]
 
 
 def _gradient_axes(g: Geometry) -> tuple[Axis, Axis]:

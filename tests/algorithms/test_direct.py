@@ -100,7 +100,7 @@ GRADIENTS = {
     "phases that an image does not have": problem(3, 5, (1, 2), 9, (4, 6), stride=(3, 5), padding=((2, 4), (3, 2))),
     "one phase of some taps": problem(2, 3, (1, 1), 5, (3, 2), stride=2, padding=((1, 1), (0, 1))),
     "phases that no tap reaches": problem(2, 20, (13, 14), 9, (2, 3), stride=(2, 3), dilation=(4, 3), padding=1),
-    "phases read beyond the last row": problem(1, 18, (9, 4), 3, (1, 3), stride=(1, 2)),
+    "phases read beyond the last column": problem(1, 18, (9, 3), 3, (1, 2), stride=(1, 2), padding=((0, 0), (1, 1))),
     "phases of sums of several blocks": problem(1, 17, (9, 8), 150, (3, 3), stride=2, padding=1),
     "phases of many chunks": problem(1, 3, (40, 64), 5, (4, 4), stride=(2, 4), padding=1),
     "phases in groups": problem(2, 60, (13, 14), 63, (3, 3), stride=2, groups=3, padding=((0, 1), (2, 0))),

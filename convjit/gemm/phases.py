@@ -40,7 +40,7 @@ def one_phase(taps: int, height: int, width: int) -> Phases:
 @lru_cache(maxsize=64)
 def gradient_phases(g: Geometry) -> Phases:
     """Those of an input gradient."""
-    if g.stride_h == g.stride_w == 1:
+    if g.stride_h == g.stride_w == 1 or g.in_h * g.in_w == 0:
         return one_phase(g.kernel_h * g.kernel_w, g.in_h, g.in_w)
     above, left = phase_tables(g)
     rows, columns = np.diff(above), np.diff(left)

@@ -215,6 +215,10 @@ def test_integers_are_exact(dtype):
 def test_no_images():
     x, weight = np.ones((0, 2, 5, 5), np.float32), np.ones((20, 2, 3, 3), np.float32)
     assert conv2d(x, weight, algorithm=NAME).shape == (0, 20, 3, 3)
+    for size in ((0, 0), (0, 3), (3, 0)):  # all of them padding
+        dy = np.ones((1, 20, *((n + 3) // 2 for n in size)), np.float32)
+        options = {"stride": 2, "padding": 2, "algorithm": NAME}
+        assert conv2d_input_grad(dy, weight, size, **options).shape == (1, 2, *size)
 
 
 @pytest.mark.parametrize(

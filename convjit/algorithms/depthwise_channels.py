@@ -57,7 +57,9 @@ def _bands(
     results_at = lanes * ((step * here + more) * width + lanes)
     weights_at = results_at + lanes * (here * results + lanes)
     bias_at = weights_at + lanes * (g.kernel_h * g.kernel_w + lanes)
-    return Bands(here, -(-rows // here), results_at, weights_at, bias_at, bias_at + lanes + _LINE // dtype.itemsize)
+    return Bands(
+        here, -(-rows // max(here, 1)), results_at, weights_at, bias_at, bias_at + lanes + _LINE // dtype.itemsize
+    )
 
 
 def _space(g: Geometry, bands: Bands, workers: int, dtype: DType) -> tuple[Space, ...]:

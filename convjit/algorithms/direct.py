@@ -1,7 +1,8 @@
 """Direct convolution: lanes are channels of the result, pixels are read in place, weights are packed.
 
-Outputs, and input gradients of stride 1: these are outputs of a convolution of the output gradient. Images may have
-their channels first or last: they are read by strides, and results of either layout are written as they lie.
+Outputs, and input gradients: of each phase of the pixels modulo the stride, these are outputs of a convolution of the
+output gradient. Images may have their channels first or last: they are read by strides, and results of either layout
+are written as they lie.
 
 Knows when that pays, and workers and workspaces; does not know how a panel is computed.
 """
@@ -16,16 +17,18 @@ from ..gemm.bands import band_count, band_rows
 from ..gemm.direct import (
     MOST_POINTS,
     Direct,
-    multiply_points,
     pack_weights,
     packed_elements,
+    packing_tasks,
     packing_terms,
     plan_direct,
 )
 from ..gemm.direct_kernels import kernels as direct_kernels
+from ..gemm.direct_points import multiply_points
 from ..gemm.estimate import direct_share, filling_cycles
 from ..gemm.micro import kernels as kernels_of
-from ..gemm.pixels import pixel_axes, pixel_steps, plane_axes, plane_steps
+from ..gemm.phases import Phases, gradient_phases, one_phase, phase_offsets
+from ..gemm.pixels import phase_axes, pixel_axes, pixel_steps, plane_axes, plane_steps
 from ..gemm.planes import AS_IN_IMAGE, Axis, Pixel, Planes, plane_elements, term_offsets
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
@@ -41,19 +44,19 @@ from .turning import turned
 
 
 @driver
-def _pack(task: Any, worker: Any, d: Direct, kernels: Any, weight: Any, packed: Any) -> None:
-    """Pack a panel of the weights of a group; both arrays are flat."""
-    pack_weights(d, kernels, task // d.panels, task % d.panels, weight, packed)
+def _pack(task: Any, worker: Any, d: Direct, kernels: Any, places: Any, weight: Any, packed: Any, space: Any) -> None:
+    """Pack some of the weights; `weight` and `packed` are flat."""
+    pack_weights(d, task, kernels, places, weight, packed, space[worker])
 
 
 @driver
 def _multiply(
-    task: Any, worker: Any, d: Direct, kernels: Any, weight: Any, offsets: Any, bias: Any, source: Any, results: Any,
-    totals: Any, positions: Any, space: Any,
+    task: Any, worker: Any, d: Direct, kernels: Any, weight: Any, offsets: Any, before: Any, bias: Any, source: Any,
+    results: Any, totals: Any, positions: Any, space: Any,
 ) -> None:  # fmt: skip
     """result[o] at each grid point = bias[o] + sum over (channel, tap) of weight[o, term] * what the point meets."""
     multiply_points(
-        d, task, 0, kernels, weight.ctypes.data, offsets, bias, source.ctypes.data, results.ctypes.data,
+        d, task, 0, kernels, weight.ctypes.data, offsets, before, bias, source.ctypes.data, results.ctypes.data,
         totals[worker].ctypes.data, positions[worker], space[worker].ctypes.data,
     )  # fmt: skip
 
@@ -61,15 +64,15 @@ def _multiply(
 @driver
 def _multiply_band(
     task: Any, worker: Any, d: Direct, f: Planes, inside: Any, fills: Any, kernels: Any, weight: Any, offsets: Any,
-    bias: Any, images: Any, results: Any, totals: Any, positions: Any, space: Any, planes: Any,
+    before: Any, bias: Any, images: Any, results: Any, totals: Any, positions: Any, space: Any, planes: Any,
 ) -> None:  # fmt: skip
     """The same for a band of rows of an image, whose planes are the worker's."""
-    bands, tasks = band_count(d), d.groups * d.panels * d.chunks
+    bands, tasks = band_count(d), d.groups * d.panels * d.phases_h * d.chunks
     n, origin = task // bands, task % bands * d.grid_h
     source = source_of_band(n, origin * d.origin_step, fills, f, inside, images, planes[worker])
     for each in range(n * tasks, (n + 1) * tasks):
         multiply_points(
-            d, each, origin, kernels, weight.ctypes.data, offsets, bias, source, results.ctypes.data,
+            d, each, origin, kernels, weight.ctypes.data, offsets, before, bias, source, results.ctypes.data,
             totals[worker].ctypes.data, positions[worker], space[worker].ctypes.data,
         )  # fmt: skip
 
@@ -78,6 +81,7 @@ class _Setup(NamedTuple):
     """Everything that geometry, dtype and number of workers decide: made once, looked up after."""
 
     direct: Direct
+    phases: Phases
     axes: tuple[Axis, Axis]  # of a band
     pixel: Pixel
     inside: Array
@@ -92,16 +96,17 @@ class _Setup(NamedTuple):
 def _set_up(
     g: Geometry, workers: int, dtype: DType, is_packed: bool, is_gradient: bool = False, channels_last: bool = False
 ) -> _Setup:
-    rows, channels, result_h, stride = g.out_channels, g.in_channels, g.out_h, (g.stride_h, g.stride_w)
+    rows, channels, stride = g.out_channels, g.in_channels, (g.stride_h, g.stride_w)
+    phases = one_phase(g.kernel_h * g.kernel_w, g.out_h, g.out_w)
     if is_gradient:
-        rows, channels, result_h, stride = channels, rows, g.in_h, (1, 1)
+        rows, channels, stride, phases = channels, rows, (1, 1), gradient_phases(g)
     axes, planes, pixel = plane_axes(g, is_gradient), channels, AS_IN_IMAGE
     if channels_last:
         (axes, pixel), planes = pixel_axes(g, dtype.itemsize, is_gradient), 1
     of_group, step = channels // g.groups, stride[0] // axes[0].step
     terms = of_group * g.kernel_h * g.kernel_w
     each = 0  # where pixels are few: workers share the weights, of which each packs and reads its own part
-    if workers == 1 or g.batch * axes[0].grid * axes[1].grid > MOST_POINTS:
+    if workers == 1 or g.batch * phases.height * phases.width > MOST_POINTS:
         each = band_rows(axes, planes, g.batch, rows, terms, workers, dtype.itemsize, step=step)
     bands = cut_into_bands(axes, each, g.batch, planes, workers, step, pixel)
     steps = plane_steps(bands.axes, g.groups, of_group, stride)
@@ -109,12 +114,12 @@ def _set_up(
         steps = pixel_steps(bands.axes, g.groups, of_group, stride, pixel)
     d = plan_direct(
         bands.axes, steps, g.batch, g.groups, rows // g.groups, of_group,
-        0 if channels_last else result_h * axes[1].grid, bands.crew, dtype, result_h, is_packed=is_packed,
-        is_gradient=is_gradient,
+        0 if channels_last else phases.height * phases.width, bands.crew, dtype, axes[0].grid, phases,
+        is_packed=is_packed, is_gradient=is_gradient,
     )  # fmt: skip
     widest = -(-d.vectors // d.panels) * isa.here().vector_bytes // dtype.itemsize
     spaces = (
-        Space((workers, d.points * widest), name="totals"),
+        Space((workers, d.points * phases.columns * widest), name="totals"),
         Space((workers, d.points), INDICES, "positions"),
         Space((workers, packing_terms(d) * widest), name="packed panel"),
         bands.space,
@@ -122,7 +127,9 @@ def _set_up(
     tasks = g.batch * (d.bands if bands.by_band else d.tasks)
     records = passed(d), passed(bands.record)
     offsets = term_offsets(*bands.axes, of_group, steps.channel)
-    return _Setup(d, bands.axes, pixel, bands.inside, offsets, bands.by_band, tasks, spaces, records)
+    if d.is_parted:
+        offsets = phase_offsets(phase_axes(g), bands.axes, of_group, steps.channel, steps.pixel)
+    return _Setup(d, phases, bands.axes, pixel, bands.inside, offsets, bands.by_band, tasks, spaces, records)
 
 
 class _Way(NamedTuple):
@@ -164,7 +171,7 @@ class _Way(NamedTuple):
     ) -> None:
         setup, flat = self.set_up(g, workers, results.dtype, False), weight.reshape(-1)
         if setup.direct.together == 0:
-            _pack_all(workers, setup.direct, flat, packed)
+            pack_all(workers, setup.direct, setup.phases, flat, packed, spaces[2])
             flat = packed.view()
             flat.flags.writeable = False  # as that of a plan: all run one compiled function
         self._multiply_all(workers, g, setup, images, flat, bias, results, *spaces)
@@ -179,7 +186,7 @@ class _Way(NamedTuple):
     ) -> None:  # fmt: skip
         if self.channels_last:
             images = as_planes(images)
-        ours = direct_kernels(results.dtype), weight, s.offsets, bias
+        ours = direct_kernels(results.dtype), weight, s.offsets, s.phases.before, bias
         direct, f = s.records
         if s.by_band:
             launch(
@@ -195,9 +202,11 @@ class _Way(NamedTuple):
         s = self.set_up(g, workers, dtype, False)
         d = s.direct
         bands = f", bands of {d.grid_h} rows" if s.by_band else ""
+        if d.phases_h * d.phases_w > 1:
+            bands = f", {d.phases_h * d.phases_w} phases{bands}"
         panels = f"panels of {-(-d.rows // d.panels)} channels, {d.points} pixels at once"
         filling = filling_cycles(1 if self.channels_last else d.groups * d.channels, s.axes, dtype)
-        share = direct_share(d, filling, s.tasks, workers, dtype)
+        share = direct_share(d, s.phases.before, filling, s.tasks, workers, dtype)
         return Cut(f"in place, {panels}{bands}; tasks: {s.tasks}", share)
 
     def yields(self, g: Geometry, dtype: DType) -> str | None:
@@ -218,12 +227,18 @@ class _Way(NamedTuple):
         return f"pixels in lanes are expected to reach {there:.0%} of the peak, channels in lanes {here:.0%}"
 
 
-def _pack_all(workers: int, d: Direct, weight: Any, packed: Any) -> None:
-    launch(_pack, workers, d.groups * d.panels, packed.size / 4, d, direct_kernels(packed.dtype), weight, packed)
+def pack_all(workers: int, d: Direct, phases: Phases, weight: Any, packed: Any, space: Any) -> None:
+    """Pack all weights; `space` is that of the workspace, of which only several phases need some."""
+    tasks = int(packing_tasks(d))
+    launch(
+        _pack, workers, tasks, packed.size / 4, d, direct_kernels(packed.dtype), phases.places, weight,
+        packed, space,
+    )  # fmt: skip
 
 
 def _pack_weight(workers: int, g: Geometry, weight: Any, packed: Any) -> None:
-    _pack_all(workers, _set_up(g, 1, packed.dtype, True).direct, weight.reshape(-1), packed)
+    s = _set_up(g, 1, packed.dtype, True)
+    pack_all(workers, s.direct, s.phases, weight.reshape(-1), packed, packed[:0].reshape(workers, 0))
 
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
@@ -241,11 +256,13 @@ def _too_long(terms: int) -> str | None:
 
 
 def _gradient_declines(g: Geometry, dtype: DType) -> str | None:
-    if (g.stride_h, g.stride_w) != (1, 1):
-        return "its input gradients are of stride 1"
+    if max(min(g.stride_h, g.in_h), min(g.stride_w, g.in_w)) > _MOST_PHASES:
+        return f"its input gradients are of strides up to {_MOST_PHASES}"
     return _too_long(g.out_channels // g.groups * g.kernel_h * g.kernel_w)
 
 
+# In each direction: a task has totals of all column phases.
+_MOST_PHASES = 32
 # Elements: more than any memory holds, and little enough to count in 64 bits.
 _LARGEST = 1 << 48
 

@@ -16,6 +16,7 @@ import numpy as np
 from ..gemm.direct import MOST_POINTS, Direct, packed_elements, packing_terms, plan_direct
 from ..gemm.direct_kernels import kernels as direct_kernels
 from ..gemm.micro import kernels as kernels_of
+from ..gemm.phases import Phases, one_phase
 from ..gemm.pixels import plane_axes, plane_steps
 from ..gemm.planes import BEHIND, Axis, Planes, fill_tile, filling, plane_elements, term_offsets
 from ..geometry import Volume
@@ -70,6 +71,7 @@ class Setup(NamedTuple):
     """What a job, its dtype and the number of workers decide of some slices: made once, looked up after."""
 
     direct: Direct
+    phases: Phases
     plane: int  # elements from a plane of a channel to the next
     offsets: Array  # where each term is met
     tasks: int
@@ -121,18 +123,19 @@ def _set_up(job: Job, volumes: int, slices: int, workers: int, dtype: DType) -> 
     stacked = vertical._replace(
         grid=slices * vertical.grid, taps=met.taps * vertical.taps, padded=of_channel * vertical.padded
     )
+    phases = one_phase(stacked.taps * horizontal.taps, stacked.grid, horizontal.grid)
     steps = plane_steps((stacked, horizontal), g.groups, met.channels // g.groups, job.stride)
     d = plan_direct(
         (stacked, horizontal), steps, volumes, g.groups, job.results // g.groups, met.channels // g.groups,
         met.images * vertical.grid * horizontal.grid, workers, dtype, stacked.grid,
-        is_packed=(volumes, slices) != (g.batch, met.images), is_gradient=job.is_gradient,
+        phases, is_packed=(volumes, slices) != (g.batch, met.images), is_gradient=job.is_gradient,
     )  # fmt: skip
     d = d._replace(slice_h=vertical.grid, slice_pitch=met.step * plane)
     in_depth = np.arange(met.taps, dtype=np.int64) * (met.tap_step * plane)
     of_channels = np.arange(d.channels, dtype=np.int64) * steps.channel
     offsets = (of_channels[:, None, None] + in_depth[:, None] + term_offsets(*axes, 1)).ravel()
     offsets.flags.writeable = False
-    return Setup(d, plane, offsets, volumes * d.tasks)
+    return Setup(d, phases, plane, offsets, volumes * d.tasks)
 
 
 def _kinds(job: Job, workers: int, dtype: DType) -> list[Setup]:
@@ -207,7 +210,8 @@ def run(
     together, slices = piece(job, results.dtype)
     flat, y = weight.reshape(-1), results.reshape(-1)
     if packed.size > 0:
-        direct._pack_all(workers, _kinds(job, workers, results.dtype)[0].direct, flat, packed)
+        kind = _kinds(job, workers, results.dtype)[0]
+        direct.pack_all(workers, kind.direct, kind.phases, flat, packed, space)
         flat = packed.view()
         flat.flags.writeable = False
     source = planes.view()
@@ -226,5 +230,5 @@ def run(
             share = job.nanoseconds * len(part) * here / (len(volumes) * job.met.images)
             launch(
                 direct._multiply, workers, s.tasks, share, passed(d), direct_kernels(results.dtype), flat, s.offsets,
-                bias, source, target, totals, positions, space,
+                s.phases.before, bias, source, target, totals, positions, space,
             )  # fmt: skip

@@ -132,7 +132,10 @@ def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 
     each = f", {phases} phases" if phases > 1 else ""
     how = f"{source}, panels of {p.lanes} lanes, {p.chunk} rows at once{each}{bands}; tasks: {tasks}"
     filling = filling_cycles(p.groups * p.channels, setup.axes, dtype) / max(phases, 1)
-    return Cut(how, forward_share(p, taps, filling, tasks, workers, dtype, transposed // max(phases, 1)))
+    share = forward_share(
+        p, taps, filling, tasks, workers, dtype, transposed // max(phases, 1), is_spread=phases > 1
+    )  # fmt: skip
+    return Cut(how, share)
 
 
 def run_product(

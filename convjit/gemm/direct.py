@@ -1,9 +1,9 @@
-"""Direct convolution: grid points times the weights of a panel of output channels, with pixels read where they lie.
+"""Direct convolution: how it is cut into tasks, and how the weights of a panel of output channels are packed for them.
 
 Rows are grid points, terms are (channel, tap), lanes are channels of the result: the product of `product`, turned. So
-maps of any width fill all lanes, nothing is packed but the weights, and results are transposed when they are complete,
-or copied where their channels lie side by side.
-Knows planes, panels, and how weights lie for outputs and for an input gradient of stride 1; knows no workers.
+maps of any width fill all lanes, and nothing is packed but the weights.
+Knows planes, panels, phases, and how weights lie for outputs and for an input gradient; knows no workers. What a task
+computes is in `direct_points`.
 Source: as `direct_kernels`.
 """
 
@@ -15,7 +15,8 @@ from ..runtime.compile import kernel
 from ..simd import isa
 from ..typing import DType
 from .bands import band_count
-from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, lay, most_rows, pack_panel
+from .direct_kernels import ELEMENT, LANES, copy_panel, most_rows, pack_panel, spread_panel
+from .phases import Phases
 from .pixels import Steps
 from .planes import Axis
 from .summation import TERM_BLOCK
@@ -28,8 +29,8 @@ class Direct(NamedTuple):
     groups: int
     rows: int  # channels of the result of a group
     channels: int  # of the planes of a group
-    taps: int
-    grid_h: int  # of a band
+    taps: int  # of all phases
+    grid_h: int  # of a band, and of the first phase: others may have a row or a column less
     grid_w: int
     image_h: int  # rows of the grid in all
     row_step: int  # elements of a plane from what a grid point meets to what the one below it meets
@@ -38,6 +39,11 @@ class Direct(NamedTuple):
     image_step: int
     origin_step: int  # rows of a plane from one row of the grid to the next
     result: int  # elements of a plane of the results; 0 where their channels lie side by side
+    result_h: int
+    result_w: int
+    phases_h: int  # of the result: grid point i of phase p is row or column i * phases + p
+    phases_w: int
+    is_parted: int  # 1 where taps are those of phases, even of one: a small image may lack the others
     vectors: int  # of channels of the result of a group
     panels: int  # that they are cut into
     points: int  # grid points a task
@@ -56,14 +62,17 @@ class Direct(NamedTuple):
     @property
     def tasks(self) -> int:
         """Tasks a band of an image."""
-        return self.groups * self.panels * self.chunks
+        return self.groups * self.panels * self.phases_h * self.chunks
 
 
-# Grid points a task at most: their totals, beside the weights of a block of terms, stay in the second-level cache.
+# Totals of a task at most, for each channel: these, beside the weights of a block of terms, stay in the second-level
+# cache.
 MOST_POINTS = 256
 # Where a panel's weights serve one task only, the task packs them, so many terms at a time: 256 KiB in float32 stay in
 # the second-level cache, and what is read of each channel is long enough for the processor to read ahead.
 _TERMS_TOGETHER = 8 * TERM_BLOCK
+# Terms of some filters whose weights are packed together for all panels.
+_PACKED_TERMS = 72
 # Weights of more bytes come from beyond the second-level cache each time that they are read, and are asked for a block
 # of terms before. On one thread 512-512 (7x7) took 17 % less of a plan so and 5 % less of a call, 512-2048 (1x1) 16 and
 # 4 %; 64-64, whose weights are near, 2 % longer.
@@ -74,7 +83,7 @@ _TASKS_A_WORKER, _LEAST_POINTS = 4, 48
 
 def plan_direct(
     axes: tuple[Axis, Axis], steps: Steps, batch: int, groups: int, rows: int, channels: int, result: int, workers: int,
-    dtype: DType, image_h: int, *, is_packed: bool, is_gradient: bool,
+    dtype: DType, image_h: int, phases: Phases, *, is_packed: bool, is_gradient: bool,
 ) -> Direct:  # fmt: skip
     """How a band of `axes` is cut; `rows` and `channels` are those of a group, the grid has `image_h` rows in all.
 
@@ -86,9 +95,9 @@ def plan_direct(
     vectors = -(-rows * dtype.itemsize // machine.vector_bytes)
     panels = -(-vectors // machine.channel_vectors)
     points = vertical.grid * horizontal.grid
-    chunks = -(-points // MOST_POINTS)
+    chunks = -(-points // max(MOST_POINTS // phases.columns, 1))
     if workers > 1:
-        tasks = batch * groups * panels
+        tasks = batch * groups * panels * phases.rows
         if tasks * chunks % workers != 0:
             chunks = max(chunks, min(-(-_TASKS_A_WORKER * workers // tasks), points // _LEAST_POINTS))
     tile = most_rows(machine, -(-vectors // panels))
@@ -100,10 +109,14 @@ def plan_direct(
     # Of several workers another one may take the next panel.
     reach = 0 if rows * terms * dtype.itemsize <= _NEAR_BYTES else 1 if workers > 1 else 2
     is_used_once = batch * chunks == 1 and image_h == vertical.grid
+    # What phases have of a filter does not lie together.
+    is_parted = phases.places.size > 0
+    is_by_task = is_used_once and not is_packed and not is_parted
     return Direct(
         batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,
-        steps.row, steps.pixel, steps.group, steps.image, steps.rows, result, vectors, panels, each, chunks,
-        min(_TERMS_TOGETHER, terms) if is_used_once and not is_packed else 0, reach, int(is_gradient), image_h, 0,
+        steps.row, steps.pixel, steps.group, steps.image, steps.rows, result, phases.height, phases.width, phases.rows,
+        phases.columns, int(is_parted), vectors, panels, each, chunks,
+        min(_TERMS_TOGETHER, terms) if is_by_task else 0, reach, int(is_gradient), image_h, 0,
     )  # fmt: skip
 
 
@@ -120,22 +133,93 @@ def packed_elements(groups: int, rows: int, terms: int, dtype: DType) -> int:
 
 
 def packing_terms(d: Direct) -> int:
-    """Terms that a task has room for where it packs weights for itself: those of a gradient come by whole filters."""
-    return 0 if d.together == 0 else d.together + (2 * d.taps if d.is_gradient else 0)
+    """Terms that a task has room for where it packs weights for itself: those of a gradient come by whole filters.
+
+    Or a packing of all weights, before they are put where their phases lie.
+    """
+    if d.together == 0:
+        return _filters_together(d) * d.taps if d.is_parted else 0
+    return d.together + (2 * d.taps if d.is_gradient else 0)
 
 
 @kernel
-def pack_weights(d: Direct, kernels: Any, group: Any, panel: Any, weight: Any, packed: Any) -> None:
-    """All weights of a panel of a group as (terms, lanes); both arrays are flat."""
-    lanes, terms, size = kernels[LANES], d.channels * d.taps, kernels[ELEMENT]
-    first = first_vector(d, panel)
-    vectors = first_vector(d, panel + 1) - first
-    target = packed.ctypes.data + (group * d.vectors + first) * lanes * terms * size
-    _pack_terms(d, kernels, group, first * lanes, vectors, weight.ctypes.data, 0, terms, target)
+def _filters_together(d: Direct) -> Any:
+    """Filters that a task packs where those of all panels are packed, few enough for the first-level cache."""
+    return max(_PACKED_TERMS // d.taps, 1)
 
 
 @kernel
-def _pack_terms(
+def packing_tasks(d: Direct) -> Any:
+    """Tasks of packing all weights: panels, or of an input gradient some filters, which are read from end to end."""
+    together = _filters_together(d)
+    return d.groups * (d.panels if d.is_gradient == 0 else (d.channels + together - 1) // together)
+
+
+@kernel
+def pack_weights(
+    d: Direct, task: Any, kernels: Any, places: Any, weight: Any, packed: Any, space: Any
+) -> None:  # fmt: skip
+    """One task of packing all weights: each panel of a group as (terms, lanes), phase by phase; the arrays are flat."""
+    shares, together = packing_tasks(d) // d.groups, _filters_together(d)
+    group, share = task // shares, task % shares
+    if d.is_gradient == 0:
+        _pack_part(d, kernels, group, share, 0, d.channels, places, weight, packed, space)
+        return
+    first = share * together
+    for panel in range(d.panels):
+        _pack_part(
+            d, kernels, group, panel, first, min(together, d.channels - first), places, weight, packed, space
+        )  # fmt: skip
+
+
+@kernel
+def _pack_part(
+    d: Direct, kernels: Any, group: Any, panel: Any, first: Any, channels: Any, places: Any, weight: Any, packed: Any,
+    space: Any,
+) -> None:  # fmt: skip
+    """The weights of a panel for so many channels of the planes: filters, of an input gradient."""
+    lanes, size = kernels[LANES], kernels[ELEMENT]
+    vector = first_vector(d, panel)
+    vectors, row = first_vector(d, panel + 1) - vector, vector * lanes
+    target = packed.ctypes.data + (group * d.vectors + vector) * lanes * d.channels * d.taps * size
+    if d.is_parted == 1 and d.taps > 1:
+        _pack_phases(
+            d, kernels, group, row, vectors, first, channels, places, weight.ctypes.data, space.ctypes.data, target
+        )  # fmt: skip
+    else:
+        term = first * d.taps
+        pack_terms(
+            d, kernels, group, row, vectors, weight.ctypes.data, term, channels * d.taps,
+            target + term * vectors * lanes * size,
+        )  # fmt: skip
+
+
+@kernel
+def _pack_phases(
+    d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, first: Any, count: Any, places: Any, weight: Any,
+    space: Any, target: Any,
+) -> None:  # fmt: skip
+    """As `pack_terms`, for some filters of an input gradient of several phases, whose `places` are those of `Phases`.
+
+    They are packed as they lie, then put where their taps belong.
+    """
+    size, width = kernels[ELEMENT], vectors * kernels[LANES]
+    channels, each, of_filter = min(d.rows - row, width), d.rows * d.taps * size, d.taps * width * size
+    source = weight + ((group * d.channels + first) * d.rows + row) * d.taps * size
+    for c in range(count):
+        pack_panel(kernels, source + c * each, d.taps, channels, d.taps, space + c * of_filter, width)
+    for tap in range(d.taps):
+        taps = places[tap, 2]
+        if taps > 0:
+            to = places[tap, 0] * d.channels + first * taps + places[tap, 1]
+            spread_panel(
+                kernels, space + tap * width * size, d.taps * width, count, width, target + to * width * size,
+                taps * width,
+            )  # fmt: skip
+
+
+@kernel
+def pack_terms(
     d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, weight: Any, first: Any, count: Any, target: Any
 ) -> None:
     """target[t, c] = the weight of term `first + t` for channel `row + c` of a group, in so many vectors of channels.
@@ -156,102 +240,3 @@ def _pack_terms(
     for c in range(first // d.taps, (first + count + d.taps - 1) // d.taps):
         last = target + ((c + 1) * d.taps - 1 - first) * width * size
         pack_panel(kernels, source + c * each * size, d.taps, channels, d.taps, last, -width)
-
-
-@kernel
-def multiply_points(
-    d: Direct, task: Any, origin: Any, kernels: Any, weight: Any, offsets: Any, bias: Any, source: Any, results: Any,
-    totals: Any, positions: Any, space: Any,
-) -> None:  # fmt: skip
-    """One task of a band that begins with row `origin`: grid points of an image, and a panel of channels.
-
-    Tasks are (image, group, panel, chunk of grid points), the last one fastest. `weight` is packed, unless the task
-    packs it into `space`. These, `source`, `results` and `totals` are addresses, `source` of the planes of image 0;
-    `positions` is a list, `bias` an array, which may be empty.
-    """
-    size, lanes, terms = kernels[ELEMENT], kernels[LANES], d.channels * d.taps
-    first = task % d.chunks * d.points
-    points = min(d.points, min(d.grid_h, d.image_h - origin) * d.grid_w - first)
-    if points <= 0:
-        return
-    panel, image = task // d.chunks % d.panels, task // (d.chunks * d.panels)  # and group
-    group = image % d.groups
-    vector = first_vector(d, panel)
-    vectors, row = first_vector(d, panel + 1) - vector, vector * lanes
-    # Of a gradient, taps of the filter that a packing begins in lie before it.
-    space += d.is_gradient * d.taps * vectors * lanes * size
-    _list_points(positions, first, points, d)
-    channel, channels = group * d.rows + row, min(d.rows - row, vectors * lanes)
-    of_panel = weight + (group * d.vectors + vector) * lanes * terms * size
-    n = image // d.groups
-    planes = source + (n * d.image_step + group * d.group_step) * size
-    for term in range(0, terms, TERM_BLOCK):
-        here = min(TERM_BLOCK, terms - term)
-        of_block = of_panel + term * vectors * lanes * size
-        if d.together > 0:
-            done = term % d.together
-            if done == 0:
-                together = min(d.together, terms - term)
-                _pack_terms(d, kernels, group, row, vectors, weight, term, together, space)
-            of_block = space + done * vectors * lanes * size
-        ahead, apart, runs = _read_next(d, kernels, group, row, vectors, weight, of_block, term, here)
-        add_panel(
-            kernels, planes, positions.ctypes.data, points, offsets.ctypes.data + 8 * term, here, of_block, vectors,
-            totals, vectors * lanes, 1 if term > 0 else 0, ahead, apart, runs,
-        )  # fmt: skip
-    of_bias = bias.ctypes.data + channel * size if bias.size > 0 else 0
-    if d.result > 0:
-        target = (image * d.rows + row) * d.result + origin * d.grid_w + first
-        land(kernels, totals, vectors, points, channels, results + target * size, d.result, of_bias)
-    else:
-        pitch = d.groups * d.rows
-        target = ((n * d.image_h + origin) * d.grid_w + first) * pitch + channel
-        lay(kernels, totals, vectors, points, channels, results + target * size, pitch, of_bias)
-
-
-@kernel
-def _read_next(
-    d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, weight: Any, of_block: Any, term: Any, here: Any
-) -> Any:
-    """Weights to ask for while the block that begins with `term` is multiplied.
-
-    An address, the bytes from one run of weights to the next, and how many runs. Packed weights are those of the next
-    block; weights as they are a share, one for each block, of those that are packed together next.
-    """
-    size, terms, width = kernels[ELEMENT], d.channels * d.taps, vectors * kernels[LANES]
-    first = term + here if d.together == 0 else term - term % d.together + d.together
-    if d.reach == 0 or (d.reach == 1 and first >= terms):
-        return of_block, 0, 1  # what is near costs nothing
-    if d.together == 0:
-        return of_block + here * width * size, here * kernels[LANES] * size, vectors
-    if first >= terms:
-        first = 0
-        row += width
-    block, blocks = term % d.together // TERM_BLOCK, (d.together + TERM_BLOCK - 1) // TERM_BLOCK
-    if d.is_gradient == 0:  # a run is of one channel of the result
-        runs = (width + blocks - 1) // blocks
-        return weight + ((group * d.rows + row + block * runs) * terms + first) * size, terms * size, runs
-    # Or of one channel of the planes.
-    runs, apart = max((d.together // d.taps + blocks - 1) // blocks, 1), d.rows * d.taps
-    channel = group * d.channels + first // d.taps + block * runs
-    return weight + (channel * apart + row * d.taps) * size, apart * size, runs
-
-
-@kernel
-def _list_points(positions: Any, first: Any, points: Any, d: Direct) -> None:
-    """positions[p] = what grid point `first + p` meets, counted from what grid point (0, 0) meets at the same tap."""
-    i = first // d.grid_w
-    k = first - i * d.grid_w
-    behind = i // d.slice_h  # slices
-    i -= behind * d.slice_h
-    p = 0
-    while p < points:
-        run, row = min(d.grid_w - k, points - p), behind * d.slice_pitch + i * d.row_step
-        for q in range(run):
-            positions[p + q] = row + (k + q) * d.pixel_step
-        p += run
-        k = 0
-        i += 1
-        if i == d.slice_h:
-            i = 0
-            behind += 1

@@ -327,3 +327,17 @@ def copy_panel(
 ) -> None:
     """target[r*target_pitch + c] = source[r*pitch + c], and so many zeros after them."""
     _call_fill(kernels[FILL], target, target_pitch, source, pitch, rows, 0, channels, after, 1)
+
+
+@kernel
+def clear_panel(kernels: Any, target: Any, rows: Any, columns: Any, pitch: Any) -> None:
+    """target[r*pitch + c] = 0"""
+    _call_fill(kernels[FILL], target, pitch, target, 0, rows, 0, 0, columns, 1)
+
+
+@kernel
+def spread_panel(
+    kernels: Any, source: Any, pitch: Any, rows: Any, columns: Any, target: Any, target_pitch: Any
+) -> None:  # fmt: skip
+    """target[r*target_pitch + c] = source[r*pitch + c], bit by bit."""
+    _call_lay(kernels[LAY], source, pitch, rows, columns, target, target_pitch, 0)

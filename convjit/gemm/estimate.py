@@ -6,8 +6,12 @@ are those of a core that starts two multiply-adds and two loads a cycle, with a 
 
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
+
 from ..simd import isa
-from ..typing import DType
+from ..typing import Array, DType
 from .direct import Direct
 from .direct_kernels import tile_rows as channel_tile_rows
 from .micro import tile_rows
@@ -31,6 +35,8 @@ _CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 20, 1
 # Of direct convolution: a vector of results that is transposed and put where it belongs, most of it in no near cache,
 # and an element of the weights that is packed.
 _LAND_CYCLES, _PACK_CYCLES = 16, 0.5
+# A result of a product that is stored alone, as its neighbours belong to other phases.
+_SPREAD_CYCLES = 6
 # Of depthwise operations, of a vector: a tap that is met, a result that is unpacked, a pixel that is packed, a product
 # of a long sum; with pixels as lanes, a tap and what is around a result's.
 # Fitted to ten layers of 3x3 to 7x7 taps, 7x7 to 112x112 pixels and strides of 1 and 2, in float32 with AVX-512.
@@ -63,11 +69,13 @@ def filling_cycles(channels: int, axes: tuple[Axis, Axis], dtype: DType) -> floa
 
 
 def forward_share(
-    p: Product, taps: float, filling: float, tasks: int, workers: int, dtype: DType, transposed: int = 0
-) -> float:
+    p: Product, taps: float, filling: float, tasks: int, workers: int, dtype: DType, transposed: int = 0, *,
+    is_spread: bool = False,
+) -> float:  # fmt: skip
     """Of a forward product or an input gradient: sums of `taps` terms a channel.
 
-    `filling` cycles a band, and `transposed` elements of the weight in all.
+    `filling` cycles a band, and `transposed` elements of the weight in all; with `is_spread`, neighbouring results are
+    no neighbours in memory.
     """
     lanes, terms = _lanes(dtype), p.channels * taps
     pieces = _pieces(p, p.lanes, lanes)
@@ -81,21 +89,25 @@ def forward_share(
     weights = p.groups * p.rows * terms
     far = _FAR_WEIGHT_CYCLES * weights if weights * dtype.itemsize > _CACHED_WEIGHTS else 0
     once = far + transposed * _TRANSPOSE_CYCLES / max(p.batch * p.bands, 1)
-    cycles = p.groups * chunks * panels * panel + filling + once
+    spread = _SPREAD_CYCLES * p.groups * p.rows * p.grid_h * p.grid_w if is_spread else 0
+    cycles = p.groups * chunks * panels * panel + filling + once + spread
     useful = p.groups * p.rows * terms * p.grid_h * p.grid_w / lanes / _FMAS_A_CYCLE
     return _dealt(useful, cycles, tasks, workers)
 
 
-def direct_share(d: Direct, filling: float, tasks: int, workers: int, dtype: DType) -> float:
-    """Of direct convolution, as `forward_share`."""
+def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: int, dtype: DType) -> float:
+    """Of direct convolution, as `forward_share`; `before` is that of `Phases`."""
     row, lanes, terms = isa.here(), _lanes(dtype), d.channels * d.taps
     points = min(d.points, d.grid_h * d.grid_w)
     widths = [d.vectors // d.panels + (i < d.vectors % d.panels) for i in range(d.panels)]
     panels = sum(
-        _panel_cycles(points, width, terms, channel_tile_rows(row, width), row.channel_speeds) for width in widths
+        count * _panel_cycles(points, width, d.channels * taps, channel_tile_rows(row, width), row.channel_speeds)
+        for taps, count in Counter(np.diff(before).tolist()).items()
+        for width in widths
     )
     chunks = d.grid_h * d.grid_w / max(points, 1)
-    each = d.groups * (chunks * panels + d.grid_h * d.grid_w * d.vectors * _LAND_CYCLES)
+    phases = d.phases_h * d.phases_w
+    each = d.groups * (chunks * panels + phases * d.grid_h * d.grid_w * d.vectors * _LAND_CYCLES)
     packing = _PACK_CYCLES * (lanes / min(d.taps, lanes) if d.is_gradient and d.taps > 1 else 1)
     once = d.groups * d.rows * terms * packing / max(d.batch * d.bands, 1)
     useful = d.groups * d.rows * terms * d.grid_h * d.grid_w / lanes / _FMAS_A_CYCLE

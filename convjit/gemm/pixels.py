@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..geometry import Geometry
-from .planes import AS_IN_IMAGE, Axis, Pixel, backward_axes, forward_axes, plane_elements
+from .planes import AS_IN_IMAGE, Axis, Pixel, backward_axis, forward_axes, grid_phases, plane_elements
 
 
 class Steps(NamedTuple):
@@ -58,12 +58,12 @@ _ALIASED, _LINE = 256, 64
 
 @lru_cache(maxsize=64)
 def plane_axes(g: Geometry, is_gradient: bool = False) -> tuple[Axis, Axis]:
-    """Both axes of a read of planes, forward or for an input gradient of stride 1.
+    """Both axes of a read of planes, forward or for an input gradient: the planes and the grid of all its phases.
 
     Rows and columns that no tap meets are left out: 256-512 (1x1, stride 2) took 20 % longer with them.
     """
     if is_gradient:
-        return _in_place(backward_axes(g))
+        return _gradient_axes(g)
     parted, dense = forward_axes(g), _dense_axes(g)
     vertical = parted[0] if parted[0].phases < g.stride_h else dense[0]
     horizontal = parted[1] if parted[1].phases < g.stride_w else dense[1]
@@ -76,7 +76,7 @@ def pixel_axes(g: Geometry, itemsize: int, is_gradient: bool = False) -> tuple[t
 
     The horizontal axis counts elements of the plane; its `grid` and `taps` are still those of pixels.
     """
-    vertical, horizontal = _in_place(backward_axes(g) if is_gradient else _dense_axes(g))
+    vertical, horizontal = _gradient_axes(g) if is_gradient else _in_place(_dense_axes(g))
     channels = g.out_channels if is_gradient else g.in_channels
     pixel, is_copied = AS_IN_IMAGE, plane_elements(1, vertical, horizontal) > 0
     if is_copied and channels > 0 and channels * itemsize % _ALIASED == 0:
@@ -89,6 +89,32 @@ def pixel_axes(g: Geometry, itemsize: int, is_gradient: bool = False) -> tuple[t
             shift=horizontal.shift * pitch, tap_step=horizontal.tap_step * pitch,
         ),
     ), pixel  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def phase_axes(g: Geometry) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
+    """The axes of each row phase and of each column phase of an input gradient, which share planes.
+
+    Columns share a grid, that of the first phase: another one may have a pixel less, at the end of a row, which is read
+    all the same.
+    """
+    vertical = _phase_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h)
+    horizontal = _phase_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w)
+    grid = horizontal[0].grid
+    read = [grid + each.shift + (each.taps - 1) * each.tap_step for each in horizontal if each.taps > 0]
+    padded = max(horizontal[0].padded, *read, 0)
+    return tuple(vertical), tuple(each._replace(grid=grid, padded=padded) for each in horizontal)
+
+
+def _phase_axis(out_size: int, kernel_size: int, stride: int, dilation: int, pad: int, in_size: int) -> list[Axis]:
+    axis, count = backward_axis, grid_phases(stride, in_size)
+    return [axis(phase, out_size, kernel_size, stride, dilation, pad, in_size) for phase in range(max(count, 1))]
+
+
+def _gradient_axes(g: Geometry) -> tuple[Axis, Axis]:
+    """Those of the first phase, with the taps of all phases."""
+    (vertical, *_), (horizontal, *_) = phase_axes(g)
+    return _in_place((vertical._replace(taps=g.kernel_h), horizontal._replace(taps=g.kernel_w)))
 
 
 def _dense_axes(g: Geometry) -> tuple[Axis, Axis]:

@@ -83,9 +83,9 @@ def test_awkward_problems(name, dtype, monkeypatch):
         assert_same(AWKWARD[name], given_arrays, wanted)
 
 
-# Input gradients that fill panels, packings and blocks; of the others, those of stride 1 are taken, too.
+# Input gradients that fill panels, packings and blocks, and phases of the pixels modulo a stride.
 GRADIENTS = {
-    **{name: each for name, each in AWKWARD.items() if each.options.get("stride", 1) == 1},
+    **AWKWARD,
     "gradient of many filters": problem(1, 20, (7, 7), 130, (3, 3), padding=1),
     "gradient packed by whole filters": problem(1, 65, (5, 5), 210, (5, 1), padding=(2, 0)),
     "gradient of 1x1, packed once": problem(1, 50, (5, 5), 1100, (1, 1)),
@@ -95,6 +95,17 @@ GRADIENTS = {
     "gradient of many images": problem(9, 33, (7, 7), 40, (3, 3), padding=2),
     "gradient with dilation": problem(2, 18, (14, 15), 20, (3, 3), dilation=(2, 3), padding=2),
     "gradient by bands": problem(1, 30, (150, 90), 40, (3, 3), padding=1),
+    "phases of unlike taps": problem(2, 3, (22, 21), 70, (7, 7), stride=2, padding=3),
+    "phases of one row each": problem(1, 20, (2, 40), 18, (3, 5), stride=(2, 3), padding=2),
+    "phases that an image does not have": problem(3, 5, (1, 2), 9, (4, 6), stride=(3, 5), padding=((2, 4), (3, 2))),
+    "one phase of some taps": problem(2, 3, (1, 1), 5, (3, 2), stride=2, padding=((1, 1), (0, 1))),
+    "phases that no tap reaches": problem(2, 20, (13, 14), 9, (2, 3), stride=(2, 3), dilation=(4, 3), padding=1),
+    "phases read beyond the last column": problem(1, 18, (9, 3), 3, (1, 2), stride=(1, 2), padding=((0, 0), (1, 1))),
+    "phases of sums of several blocks": problem(1, 17, (9, 8), 150, (3, 3), stride=2, padding=1),
+    "phases of many chunks": problem(1, 3, (40, 64), 5, (4, 4), stride=(2, 4), padding=1),
+    "phases in groups": problem(2, 60, (13, 14), 63, (3, 3), stride=2, groups=3, padding=((0, 1), (2, 0))),
+    "phases by bands": problem(1, 18, (301, 190), 40, (3, 3), stride=2, padding=1),
+    "most phases": problem(1, 3, (40, 70), 9, (33, 2), stride=32, padding=((9, 0), (0, 0))),
 }
 
 
@@ -136,7 +147,7 @@ def test_drawn_problems(problem, seed, dtype):
     given_arrays = arrays(problem, dtype, seed)
     wanted = conv2d(*given_arrays, **problem.options, algorithm=REFERENCE)
     assert_same(problem, given_arrays, wanted)
-    rows = (NAME, REFERENCE)  # a gradient that it has not is that of "auto"
+    rows = (NAME, REFERENCE)
     dx = [conv2d_input_grad(wanted, given_arrays[1], problem.image, **problem.options, algorithm=row) for row in rows]
     assert dx[0].tobytes() == dx[1].tobytes()
 
@@ -162,12 +173,15 @@ def test_asking_for_weights_before_they_are_read_changes_no_bits(name, monkeypat
 def test_chunks_of_any_size_give_the_same_bits(name, points, monkeypatch):
     given_arrays = arrays(AWKWARD[name], "float32")
     wanted = conv2d(*given_arrays, **AWKWARD[name].options, algorithm=NAME)
+    options = {**AWKWARD[name].options, "algorithm": NAME}
+    dx = conv2d_input_grad(wanted, given_arrays[1], AWKWARD[name].image, **options)
     monkeypatch.setattr(cutting, "MOST_POINTS", points)
     cached = direct._set_up, calls.decide  # which keeps workspaces
     for function in cached:
         function.cache_clear()
     try:
         assert_same(AWKWARD[name], given_arrays, wanted)
+        assert conv2d_input_grad(wanted, given_arrays[1], AWKWARD[name].image, **options).tobytes() == dx.tobytes()
     finally:
         for function in cached:
             function.cache_clear()
@@ -201,6 +215,10 @@ def test_integers_are_exact(dtype):
 def test_no_images():
     x, weight = np.ones((0, 2, 5, 5), np.float32), np.ones((20, 2, 3, 3), np.float32)
     assert conv2d(x, weight, algorithm=NAME).shape == (0, 20, 3, 3)
+    for size in ((0, 0), (0, 3), (3, 0)):  # all of them padding
+        dy = np.ones((1, 20, *((n + 3) // 2 for n in size)), np.float32)
+        options = {"stride": 2, "padding": 2, "algorithm": NAME}
+        assert conv2d_input_grad(dy, weight, size, **options).shape == (1, 2, *size)
 
 
 @pytest.mark.parametrize(
@@ -217,17 +235,42 @@ def test_it_says_what_it_declines(x_shape, weight_shape, dtype, reason):
 
 
 def test_a_gradient_that_it_declines_is_left_to_auto():
-    strided = conv2d_geometry("test", (1, 4, 9, 9), (40, 4, 3, 3), 2, 0, 1, 1)
+    strided = conv2d_geometry("test", (1, 4, 40, 9), (40, 4, 3, 3), 33, 0, 1, 1)
     long = conv2d_geometry("test", (1, 1, 130, 130), (2, 1, 100, 100), 1, 0, 1, 1)
     dense = conv2d_geometry("test", (1, 4, 9, 9), (40, 4, 3, 3), 1, 0, 1, 1)
     dtype, ours = np.dtype("float32"), direct.ALGORITHM.input_grad
-    assert ours.declines(strided, dtype) == "its input gradients are of stride 1"
+    assert ours.declines(strided, dtype) == "its input gradients are of strides up to 32"
     assert ours.declines(long, dtype) == "sums have more than 16384 terms"
+    tall = conv2d_geometry("test", (1, 4, 9, 32), (40, 4, 3, 3), 33, 0, 1, 1)  # one row and 32 columns a phase
     assert choose("test", NAME, dense, dtype, "input_grad") is ours
+    assert choose("test", NAME, tall, dtype, "input_grad") is ours
     for geometry in (strided, long):
         auto = choose("test", "auto", geometry, dtype, "input_grad")
         assert auto is not ours
         assert choose("test", NAME, geometry, dtype, "input_grad") is auto
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_gradient_keeps_to_what_its_phases_meet(layout):
+    """What is not a number shows in the pixels that meet it, and nowhere else; those that meet nothing are zero."""
+    each = GRADIENTS["phases that no tap reaches"]
+    weight = np.ones(each.weight_shape, np.float32)
+    dy = conv2d(np.zeros(each.x_shape, np.float32), weight, **each.options)
+    dy[:, 4, 1, -1] = np.nan
+    wanted = conv2d_input_grad(dy, weight, each.image, **each.options, algorithm=REFERENCE)
+    assert 0 < np.isnan(wanted).sum() < wanted.size / 4
+    given_dy = dy if layout == "NCHW" else np.moveaxis(dy, -3, -1)
+    got = conv2d_input_grad(given_dy, weight, each.image, **each.options, algorithm=NAME, layout=layout)
+    np.testing.assert_array_equal(got if layout == "NCHW" else np.moveaxis(got, -1, -3), wanted)
+
+
+def test_a_gradient_with_a_stride_yields_where_channels_fill_few_lanes():
+    """Its results are transposed, those of pixels in lanes stored one by one."""
+    dtype, ours = np.dtype("float32"), direct.ALGORITHM.input_grad
+    wide = conv2d_geometry("test", (1, 128, 56, 56), (128, 128, 3, 3), 2, 1, 1, 1)
+    pairs = conv2d_geometry("test", (1, 64, 56, 56), (64, 2, 3, 3), 2, 1, 1, 32)
+    assert ours.yields(wide, dtype) is ours.channels_last.yields(wide, dtype) is None
+    assert "pixels in lanes are expected to reach" in ours.yields(pairs, dtype)
 
 
 def test_it_yields_where_pixels_fill_lanes_better():

@@ -267,6 +267,16 @@ def test_no_pixels():
     options = {"stride": 3, "padding": ((0, 2), (2, 2)), "dilation": (3, 2), "groups": 2}
     for dtype in ("int8", "float64"):
         assert explain((2, 7, 0), (2, 1, 2, 1), **options, dtype=dtype).input_grad.share_of_peak < 1
+    for size in ((0, 0), (0, 3), (3, 0)):
+        for groups in (1, 2):
+            found = explain((2, *size), (2, 2 // groups, 1, 1), stride=2, padding=3, groups=groups)
+            assert found.input_grad.share_of_peak in (0, None)
+
+
+def test_phases_of_an_input_gradient_are_told():
+    found = explain((1, 64, 28, 28), (64, 64, 3, 3), stride=2, padding=1).input_grad
+    assert found.algorithm == "direct"
+    assert ", 4 phases" in found.cut
 
 
 def test_no_channels():

@@ -1,11 +1,13 @@
 """Asking for weights before they are read: all that are read next are asked for, block by block, and no others."""
 
+import random
+
 import numpy as np
 import pytest
 
 from convjit.algorithms import direct
-from convjit.gemm import direct as cutting
-from convjit.gemm import direct_kernels
+from convjit.gemm import direct_kernels, direct_points
+from convjit.gemm.planes import BEHIND
 from convjit.gemm.summation import TERM_BLOCK
 from convjit.geometry import conv2d_geometry
 
@@ -20,7 +22,7 @@ def cut(channels, filters, kernel, *, workers=1, is_packed=False, is_gradient=Fa
 
 def asked(d, row, vectors, term, here=TERM_BLOCK):
     kernels = direct_kernels.kernels(F32)
-    return cutting._read_next(d, kernels, 0, row, vectors, WEIGHT, OF_BLOCK, term, here)
+    return direct_points._read_next(d, kernels, 0, row, vectors, WEIGHT, OF_BLOCK, term, here)
 
 
 def test_packed_weights_are_those_of_the_next_block():
@@ -60,3 +62,28 @@ def test_after_the_last_terms_come_those_of_the_next_panel_for_one_worker():
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_weights_that_are_near_are_not_asked_for(is_packed):
     assert asked(cut(64, 64, 3, is_packed=is_packed), 0, 4, 0) == (OF_BLOCK, 0, 1)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_whatever_phases_read_lies_in_the_planes(channels_last):
+    """Also of columns that a phase has less than the first: they are computed, and not kept."""
+    rng = random.Random(0)
+    for _ in range(300):
+        size, kernel = (rng.randint(1, 14), rng.randint(1, 14)), (rng.randint(1, 4), rng.randint(1, 4))
+        stride, dilation = (rng.randint(1, 4), rng.randint(2, 4)), (rng.randint(1, 3), rng.randint(1, 3))
+        pads = tuple((rng.randint(0, 3), rng.randint(0, 3)) for _ in range(2))
+        if any(n + sum(p) < (k - 1) * d + 1 for n, p, k, d in zip(size, pads, kernel, dilation, strict=True)):
+            continue
+        g = conv2d_geometry("test", (1, 2, *size), (3, 2, *kernel), stride, pads, dilation, 1)
+        s = direct._set_up(g, 1, F32, False, True, channels_last)
+        d, before = s.direct, s.phases.before * s.direct.channels
+        *_, space = s.spaces
+        extent = 3 * g.out_h * g.out_w if space.shape[-1] == 0 else space.shape[-1] - BEHIND
+        for phase in range(d.phases_h * d.phases_w):
+            rows = len(range(phase // d.phases_w, g.in_h, d.phases_h))
+            positions = np.empty(rows * d.grid_w, np.int64)
+            direct_points._list_points(positions, 0, positions.size, d)
+            offsets = s.offsets[before[phase] : before[phase + 1]]
+            if offsets.size > 0:
+                assert positions.min() + offsets.min() >= 0, g
+                assert positions.max() + offsets.max() < extent, g

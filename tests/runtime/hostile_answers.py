@@ -51,13 +51,20 @@ def _padded(x: Any, pads: Any, mode: str = "constant", value: Any = 0) -> Any:
     return np.pad(x, widths, mode, **({"constant_values": value} if mode == "constant" else {}))
 
 
+def _add_up(totals: Any, where: Any, values: Any) -> None:
+    """Add each value to the total at its place, -1 is none."""
+    for place, value in zip(where.tolist(), values, strict=True):
+        if place >= 0:
+            totals[place] += value
+
+
 def _unpadded(dy: Any, pads: Any, mode: str) -> Any:
     """The adjoint: every padded position added to the pixel that it shows."""
     rank = len(pads)
     size = tuple(n - sum(p) for n, p in zip(dy.shape[-rank:], pads, strict=True))
     shown = _padded(np.arange(math.prod(size)).reshape(size), pads, mode, -1).ravel()
     dx, flat = np.zeros((math.prod(size), *dy.shape[:-rank]), dy.dtype), dy.reshape(*dy.shape[:-rank], shown.size)
-    np.add.at(dx, shown[shown >= 0], np.moveaxis(flat[..., shown >= 0], -1, 0))
+    _add_up(dx, shown, np.moveaxis(flat, -1, 0))
     return np.moveaxis(dx, 0, -1).reshape(*dy.shape[:-rank], *size)
 
 
@@ -268,7 +275,7 @@ def _col2im(a: dict, got: Any = None, *, rank: int) -> tuple[Expected, ...]:
     def images(columns: Any) -> Any:
         flat = columns.reshape(len(columns), columns.shape[1] // math.prod(kernel), shown.size)
         x = np.zeros((math.prod(size), *flat.shape[:2]), columns.dtype)
-        np.add.at(x, shown[shown >= 0], np.moveaxis(flat[..., shown >= 0], -1, 0))
+        _add_up(x, shown, np.moveaxis(flat, -1, 0))
         return (np.moveaxis(x, 0, -1).reshape(*flat.shape[:2], *size),)
 
     (x,) = sums(images, (batched(columns, 3),), result_dtype(columns))
@@ -323,7 +330,7 @@ def _max_pool_backward(a: dict, got: Any = None, *, rank: int) -> tuple[Expected
     def gradient(dy: Any) -> Any:
         dx, flat = np.zeros((planes, math.prod(size)), dy.dtype), dy.reshape(planes, outputs)
         for plane in range(planes):
-            np.add.at(dx[plane], where[plane][where[plane] >= 0], flat[plane][where[plane] >= 0])
+            _add_up(dx[plane], where[plane], flat[plane])
         return (dx.reshape(x.shape),)
 
     return sums(gradient, (dy,), result_dtype(dy, x), 200)

@@ -115,6 +115,11 @@ class Volume(NamedTuple):
         batch, channels, *plane = self.plane.y_shape
         return batch, channels, self.depth.out_size, *plane
 
+    @property
+    def multiplications(self) -> int:
+        """As those of a `Geometry`."""
+        return self.plane.multiplications * self.depth.out_size * self.depth.kernel
+
 
 class Convolution(NamedTuple):
     """One problem in one, two or three dimensions, as it was given; pooling and columns use it too.

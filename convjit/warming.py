@@ -29,6 +29,7 @@ from .functional import (
     conv3d,
     conv3d_backward,
     conv3d_input_grad,
+    conv3d_plan,
     conv3d_weight_grad,
     conv_transpose2d,
     conv_transpose2d_backward,
@@ -203,6 +204,9 @@ _VOLUMES: dict[str, Callable[[Array, Array, Array], object]] = {
         conv3d_backward(_deep(x), _deep(x), _deep(weight), padding=1, algorithm=row) for row in _volume_rows(x)
     ],
     "conv3d_input_grad": lambda x, weight, bias: _volume_gradients(x, weight),
+    "conv3d_plan": lambda x, weight, bias: [
+        conv3d_plan(_deep(weight), padding=1, algorithm=row)(_deep(x)) for row in _volume_rows(x)
+    ],
     "conv3d_weight_grad": lambda x, weight, bias: conv3d_weight_grad(_deep(x), _deep(x), 3, padding=1),
     "conv_transpose3d": lambda x, weight, bias: [
         conv_transpose3d(_deep(x), _deep(weight), bias, padding=1), *_volume_gradients(x, weight)
@@ -216,6 +220,7 @@ _ALIKE = {
     "conv1d": "conv2d",
     "conv1d_backward": "conv2d_backward",
     "conv1d_input_grad": "conv2d_input_grad",
+    "conv1d_plan": "conv2d_plan",
     "conv1d_weight_grad": "conv2d_weight_grad",
     "conv_transpose1d": "conv_transpose2d",
     "conv_transpose1d_backward": "conv_transpose2d_backward",

@@ -23,7 +23,7 @@ from .conv3d import (
 )
 from .explaining import explain
 from .padding import pad1d, pad1d_backward, pad2d, pad2d_backward, pad3d, pad3d_backward
-from .plan import conv2d_plan
+from .plan import conv1d_plan, conv2d_plan, conv3d_plan
 from .pooling import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
 from .pooling1d import avg_pool1d, avg_pool1d_backward, max_pool1d, max_pool1d_backward
 from .pooling3d import avg_pool3d, avg_pool3d_backward, max_pool3d, max_pool3d_backward
@@ -44,6 +44,7 @@ __all__ = [
     "conv1d",
     "conv1d_backward",
     "conv1d_input_grad",
+    "conv1d_plan",
     "conv1d_weight_grad",
     "conv2d",
     "conv2d_backward",
@@ -53,6 +54,7 @@ __all__ = [
     "conv3d",
     "conv3d_backward",
     "conv3d_input_grad",
+    "conv3d_plan",
     "conv3d_weight_grad",
     "conv_transpose1d",
     "conv_transpose1d_backward",

@@ -1,26 +1,31 @@
 """What a convolution would do: which algorithm, with how many workers, in which workspaces, and how fast.
 
+Of sequences, images or volumes, as the weight has it.
+
 Knows the choice and its reasons; computes nothing and measures nothing.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import algorithms
-from ..algorithms import check_name
+from ..algorithms import check_name, direct_volumes
 from ..arrays import DTYPES, as_array, as_images, result_dtype
-from ..geometry import check_same_shape
+from ..geometry import check_same_shape, check_weight_rank
 from ..layouts import as_layout
-from ..parsing import as_index, describe, is_sequence
+from ..parsing import AXES, as_index, describe, is_sequence
 from ..runtime.memory import readable_size
 from ..runtime.threads import workers as workers_for
 from ..typing import Array, ArrayLike, DType, DTypeLike, IntOrPair, Padding
+from .bilinear import decide_any
 from .calls import Call, decide, space_bytes
 from .convolving import new_problem
 from .front_door import public
+from .volumes import VolumeCall
 
 _PASSES = {"forward": "forward", "input_grad": "input gradient", "weight_grad": "weight gradient"}
 
@@ -31,7 +36,7 @@ class Pass(NamedTuple):
     algorithm: str
     others: dict[str, str]  # why each of the other rows does not run
     workers: int
-    images: int  # computed together
+    images: int  # computed together; of volumes that are computed slice by slice, slices
     workspace: dict[str, int]  # bytes by what they hold
     multiplications: int  # of the direct method, in real numbers
     cut: str  # how the product is cut; empty where there is none
@@ -91,25 +96,29 @@ def explain(
 ) -> Explanation:
     """What `conv2d` and its gradients would do with these arguments, in this thread of this process.
 
+    Or `conv1d`, or `conv3d`: what the dimensions of `weight` say.
+
     Parameters
     ----------
     x : array_like or shape, (N, C, H, W) or (C, H, W)
-        An array, or the shape of one: a tuple of ints.
+        An array, or the shape of one: a tuple of ints. Or sequences (N, C, L), or volumes (N, C, D, H, W), or one.
     weight : array_like or shape, (O, C // groups, KH, KW)
+        Or (O, C // groups, K), or (O, C // groups, KD, KH, KW).
     bias : array_like or shape, (O,), optional
     stride, padding, dilation, groups, padding_mode, algorithm
         As `conv2d` takes them.
     dtype : dtype
         Of what is given as a shape.
     layout : {"NCHW", "NHWC"}
-        As `conv2d` takes it: where `x` has its channels. What is said of an algorithm is said of images that lie so;
-        it is told where they are turned for it, some at a time.
+        As `conv2d` takes it, of images: where `x` has its channels. What is said of an algorithm is said of images
+        that lie so; it is told where they are turned for it, some at a time.
 
     Returns
     -------
     Explanation
         Printed, a table. Its entries `forward`, `input_grad` and `weight_grad` each have the name of the `algorithm`
-        that runs; `others`, why each other one does not; `workers`; how many `images` are computed together;
+        that runs; `others`, why each other one does not; `workers`; how many `images` are computed together, of
+        volumes whose slices are gathered into images, how many slices;
         `workspace`, bytes by what they hold, and `workspace_bytes`; `multiplications`; how the product is `cut`; and
         `share_of_peak`, None where there is no estimate.
 
@@ -146,11 +155,15 @@ def explain(
     given = {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
     fallback = _dtype(name, dtype)
     arrays = {key: _stand_in(name, key, value, fallback) for key, value in given.items()}
+    weights, rank = arrays["weight"], arrays["weight"].ndim - 2
+    if rank not in AXES:
+        check_weight_rank(name, weights.shape, 2)
     lying = as_layout(name, layout)
-    images, weights = as_images(name, "x", arrays["x"], layout=lying), arrays["weight"]
+    if lying.channels_last and rank != 2:
+        raise ValueError(f"{name}: layout {layout!r} is for images, but weight is of shape {weights.shape}")
+    images = as_images(name, "x", arrays["x"], rank, lying)
     options = (stride, padding, dilation, groups)
     problem = new_problem(name, lying.told(images.shape), weights.shape, options, padding_mode, lying)
-    inner = problem.inner
     if bias is not None:
         channels = (problem.geometry.out_channels,)
         check_same_shape(name, "bias", arrays["bias"].shape, channels, "one value an output channel")
@@ -160,12 +173,15 @@ def explain(
     products = 1
     if is_complex:
         products = (2 if images.dtype.kind == "c" else 1) * (2 if weights.dtype.kind == "c" else 1)
-    passes = [
-        _explain_pass(decide(name, algorithm, inner, compute, operation, lying), algorithm, products)
-        for operation in _PASSES
-    ]
-    y_shape = lying.lying(inner.y_shape)
-    y_shape = y_shape if arrays["x"].ndim == 4 else y_shape[1:]
+    passes = []
+    for operation in _PASSES:
+        call = decide_any(name, algorithm, problem.inner, compute, operation, lying)
+        if isinstance(call, Call):
+            passes.append(_explain_pass(call, algorithm, products))
+        else:
+            passes.append(_explain_volumes(call, algorithm, products))
+    y_shape = lying.lying(problem.geometry.y_shape)
+    y_shape = y_shape if images is arrays["x"] else y_shape[1:]
     text = f"{result} x {arrays['x'].shape}, weight {weights.shape} -> y {y_shape}"
     text += ", channels last" if lying.channels_last else ""
     return Explanation(text + (f", computed as {compute}" if result != compute else ""), *passes)
@@ -184,6 +200,43 @@ def _explain_pass(call: Call, algorithm: str, products: int) -> Pass:
         {space.name: space_bytes(space) for space in together.spaces(crew)},
         products * call.geometry.multiplications, cut.how if cut else "", cut.share_of_peak if cut else None,
     )  # fmt: skip
+
+
+def _explain_volumes(call: VolumeCall, algorithm: str, products: int) -> Pass:
+    """Of whole volumes, or of the images that most of their slices are gathered into."""
+    turn = call.main
+    if turn is None or turn.call is None:  # there are no slices
+        none = decide("explain", algorithm, call.volume.plane, call.compute, call.name)
+        return _explain_pass(none.of_batch(0), algorithm, products)
+    here = turn.gathered
+    assert here is not None
+    found, multiplications = _explain_pass(here, algorithm, products), products * call.volume.multiplications
+    if call.whole is not None:
+        crew = workers_for(call.whole.nanoseconds)
+        volumes, slices = direct_volumes.piece(call.whole, call.compute)
+        how = "as they lie" if call.whole.is_in_place() else f"planes filled once, {slices} slices at a time"
+        spaces = direct_volumes.workspace(call.whole, crew, call.compute)
+        sizes = {space.name: space_bytes(space) for space in spaces}
+        return Pass(found.algorithm, found.others, crew, volumes, sizes, multiplications, f"volumes {how}", None)
+    workspace: dict[str, int] = {}  # each as the turn needs it that needs most
+    for part in (each.gathered for each in call.turns):
+        for name, size in _workspace_of_slices(part).items() if part else ():
+            workspace[name] = max(workspace.get(name, 0), size)
+    g = here.geometry
+    channels = g.out_channels if here.name == "input_grad" else g.in_channels
+    cut = f"slices as images of {channels} channels" + (f", {found.cut}" if found.cut else "")
+    return found._replace(images=g.batch, workspace=workspace, multiplications=multiplications, cut=cut)
+
+
+def _workspace_of_slices(call: Call) -> dict[str, int]:
+    """Bytes for the planes that are gathered, what is made of them, and what that needs."""
+    g, crew = call.geometry, workers_for(call.nanoseconds)
+    met, made = (g.y_shape, g.x_shape) if call.name == "input_grad" else (g.x_shape, g.y_shape)
+    copies = {"planes of slices": met, f"{'gradients' if call.name == 'weight_grad' else 'results'} of slices": made}
+    together = call.of_batch(call.images(crew))
+    return {name: math.prod(shape) * call.compute.itemsize for name, shape in copies.items()} | {
+        space.name: space_bytes(space) for space in together.spaces(crew)
+    }
 
 
 def _why_not(row: algorithms.Algorithm, call: Call, algorithm: str) -> str:

@@ -66,6 +66,12 @@ def public_as(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 raise TypeError(_complaint(where, parameters, next(name for name in kwargs if name not in known)))
             try:
                 return function(*args, **kwargs)
+            except TypeError as error:
+                inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+                if inside:
+                    raise
+                # Of arguments that are missing or too many, by the name that Python calls the function.
+                raise TypeError(f"{where}: {str(error).partition('() ')[2] or error}") from None
             except MemoryError as error:
                 if type(error) is MemoryError and str(error).startswith(where):
                     raise

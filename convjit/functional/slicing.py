@@ -28,28 +28,36 @@ def run_volumes(
     function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array, run_images: RunImages
 ) -> None:
     """Run an operation on volumes; the result has the dtype that it is computed in."""
-    if call.whole is not None:
-        _run_whole(function, call.whole, inputs, result)
+    if call.whole is not None and _run_whole(function, call, call.whole, inputs, result):
         return
     run_as = _run_weight_grad if call.name == "weight_grad" else _run_turns
     run_as(function, call, inputs, result, run_images)
 
 
-def _run_whole(function: str, job: Job, inputs: tuple[Array, ...], result: Array) -> None:
-    """Volumes as they are."""
+def _run_whole(function: str, call: VolumeCall, job: Job, inputs: tuple[Array, ...], result: Array) -> bool:
+    """Volumes as they are; False, and nothing done, where tasks would pack a weight that is packed already."""
+    crew = workers(job.nanoseconds)
+    packing, *others = direct_volumes.workspace(job, crew, result.dtype)
+    if call.is_packed:
+        if packing.shape == (0,):
+            return False
+        packing = packing._replace(shape=(0,))  # a packed weight lies as it would lie there
     volumes, weight, *rest = [arrays.ready(function, "an input", array, result.dtype) for array in inputs]
-    bias, crew = rest[0] if rest else weight.reshape(-1)[:0], workers(job.nanoseconds)
-    spaces = direct_volumes.workspace(job, crew, result.dtype)
-    workspaces = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
+    bias = rest[0] if rest else weight.reshape(-1)[:0]
+    workspaces = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in (packing, *others)]
     direct_volumes.run(crew, job, volumes, weight, bias, result, *workspaces)
+    return True
 
 
-def packed(function: str, call: Call, weight: Array) -> Array:
+def packed(function: str, call: Call | VolumeCall, weight: Array) -> Array:
     """The weight in the form of a call that packs it."""
-    assert call.packing is not None
-    space = call.packing.space(call.geometry, call.compute)
+    images_of = call if isinstance(call, Call) else call.of_images
+    assert images_of is not None
+    assert images_of.packing is not None
+    geometry, packing = images_of.geometry, images_of.packing
+    space = packing.space(geometry, call.compute)
     form = aligned(allocate, function, "the packed weight", space.shape, space.dtype or call.compute)
-    call.packing.pack(workers(form.size), call.geometry, weight, form)
+    packing.pack(workers(form.size), geometry, weight.reshape(geometry.weight_shape), form)
     form.flags.writeable = False
     return form
 
@@ -64,7 +72,8 @@ def _run_turns(
         if turn.call is None:
             _clear(turn, result)
             continue
-        images_of, part = turn.call, _turned(function, turn, call.volume.plane.groups, weight)
+        images_of = turn.call
+        part = weight if call.is_packed else _turned(function, turn, call.volume.plane.groups, weight)
         if images_of.packing is not None and turn.together < images_of.geometry.batch:
             images_of, part = images_of.packed(), packed(function, images_of, part)
         for first in range(0, images_of.geometry.batch, turn.together):

@@ -10,10 +10,11 @@ multiplications of it. Where images would be convolved directly, volumes may be 
 from __future__ import annotations
 
 import math
+from copy import copy
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..algorithms import direct, direct_volumes
+from ..algorithms import Packing, direct, direct_volumes
 from ..algorithms.algorithm import workspace_limit
 from ..algorithms.direct_volumes import Job
 from ..algorithms.slices import Slices, backward_phases, forward_slices, output_slices
@@ -32,11 +33,22 @@ class Turn(NamedTuple):
     taps: Slices | None  # of the weight; None where it is all of it, as it lies
     together: int  # images that are gathered at once
 
+    @property
+    def multiplications(self) -> int:
+        """Of the direct method."""
+        return 0 if self.call is None else self.call.geometry.multiplications
+
+    @property
+    def gathered(self) -> Call | None:
+        """The call of as many slices as are gathered at once."""
+        return None if self.call is None else self.call.of_batch(min(self.together, self.call.geometry.batch))
+
 
 class VolumeCall:
     """An operation on volumes in a dtype, as `Call` is one on images."""
 
     layout = CHANNELS_FIRST
+    is_packed = False
 
     def __init__(self, function: str, algorithm: str, volume: Volume, compute: DType, name: str) -> None:
         self.name = name
@@ -45,6 +57,29 @@ class VolumeCall:
         how = _Choice(function, algorithm, compute, name)
         self.turns = tuple(_backward_turns(how, volume)) if name == "input_grad" else (_forward_turn(how, volume),)
         self.whole = _as_whole(how, volume, self.turns)
+
+    @property
+    def main(self) -> Turn | None:
+        """The turn that multiplies most, of those that meet a tap."""
+        turns = [turn for turn in self.turns if turn.call is not None]
+        return max(turns, key=lambda turn: turn.multiplications, default=None)
+
+    @property
+    def of_images(self) -> Call | None:
+        """What computes the images of that turn."""
+        return None if self.main is None else self.main.call
+
+    @property
+    def packing(self) -> Packing | None:
+        """How the weight of a forward operation is packed, where it is: for volumes as for images of their slices."""
+        return None if self.of_images is None else self.of_images.packing
+
+    def packed(self) -> VolumeCall:
+        """The same on a packed weight."""
+        call = copy(self)
+        call.is_packed = True
+        call.turns = tuple(turn._replace(call=turn.call.packed()) for turn in self.turns if turn.call is not None)
+        return call
 
 
 class _Choice(NamedTuple):

@@ -13,7 +13,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from .. import BatchNormalization, Conv2D, Conv2DTranspose, Dense, Layer, Sequential
+from .. import (
+    BatchNormalization,
+    Conv1D,
+    Conv1DTranspose,
+    Conv2D,
+    Conv2DTranspose,
+    Conv3D,
+    Conv3DTranspose,
+    Dense,
+    Layer,
+    Sequential,
+)
 from ..typing import Array
 from .formats import format_of
 
@@ -34,9 +45,9 @@ def _as_it_is(array: Array) -> Array:
     return array
 
 
+_CONVOLUTIONS = (Conv1D, Conv1DTranspose, Conv2D, Conv2DTranspose, Conv3D, Conv3DTranspose)
 NAMES: dict[type[Layer], dict[str, Entry]] = {
-    Conv2D: {"weight": Entry("W", _as_it_is), "bias": Entry("w0", np.ravel)},
-    Conv2DTranspose: {"weight": Entry("W", _as_it_is), "bias": Entry("w0", np.ravel)},
+    **{kind: {"weight": Entry("W", _as_it_is), "bias": Entry("w0", np.ravel)} for kind in _CONVOLUTIONS},
     Dense: {"weight": Entry("W", np.transpose), "bias": Entry("w0", np.ravel)},
     BatchNormalization: {
         "weight": Entry("gamma", _as_it_is),
@@ -96,8 +107,9 @@ def state_dict(model: Model) -> dict[str, Array]:
     -------
     dict of str to ndarray
         `Conv2D`: `weight` (F, C // groups, KH, KW), `bias` (F,). `Conv2DTranspose`: `weight` (C, F // groups, KH, KW),
-        `bias` (F,). `Dense`: `weight` (units, features), the transpose of `W`, `bias` (units,). `BatchNormalization`:
-        `weight`, `bias`, `running_mean`, `running_var`, all (C,). Dtypes are the layer's.
+        `bias` (F,). Those of sequences and volumes likewise. `Dense`: `weight` (units, features), the transpose of `W`,
+        `bias` (units,). `BatchNormalization`: `weight`, `bias`, `running_mean`, `running_var`, all (C,). Dtypes are the
+        layer's.
         For PyTorch: `{name: torch.from_numpy(array) for name, array in state_dict(model).items()}`.
 
     Raises

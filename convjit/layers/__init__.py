@@ -5,14 +5,21 @@ What they compute are the functions of `convjit.functional`; every layer keeps t
 
 from .activation import Activation
 from .base import Layer
-from .conv import Conv2D
+from .conv import Conv1D, Conv2D, Conv3D
 from .dense import Dense, Flatten
 from .losses import CrossEntropy, Loss, SquareLoss
 from .optimizers import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
-from .pooling import AveragePooling2D, MaxPooling2D
+from .pooling import (
+    AveragePooling1D,
+    AveragePooling2D,
+    AveragePooling3D,
+    MaxPooling1D,
+    MaxPooling2D,
+    MaxPooling3D,
+)
 from .regularization import BatchNormalization, Dropout
 from .sequential import Sequential
-from .transpose import Conv2DTranspose
+from .transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 
 __all__ = [
     "SGD",
@@ -21,17 +28,25 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "AveragePooling1D",
     "AveragePooling2D",
+    "AveragePooling3D",
     "BatchNormalization",
+    "Conv1D",
+    "Conv1DTranspose",
     "Conv2D",
     "Conv2DTranspose",
+    "Conv3D",
+    "Conv3DTranspose",
     "CrossEntropy",
     "Dense",
     "Dropout",
     "Flatten",
     "Layer",
     "Loss",
+    "MaxPooling1D",
     "MaxPooling2D",
+    "MaxPooling3D",
     "Optimizer",
     "RMSprop",
     "Sequential",

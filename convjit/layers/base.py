@@ -251,13 +251,16 @@ def _checked(where: str, updated: Any, weight: Array) -> Array:
     return array.astype(weight.dtype, copy=False)
 
 
+_BATCHES = {2: "(N, features)", 3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, D, H, W)"}
+
+
 def as_batch(layer: str, X: Any, ndim: int | None = None) -> Array:
     """The input of a layer as an array, with a batch axis."""
     array = as_array(layer, "X", X)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{layer}: X must be a real numeric array, got dtype {array.dtype}")
     if array.ndim < 2 or (ndim is not None and array.ndim != ndim):
-        wanted = {4: "(N, C, H, W)", 2: "(N, features)"}.get(ndim or 0, "(N, ...)")
+        wanted = _BATCHES.get(ndim or 0, "(N, ...)")
         raise ValueError(f"{layer}: expected X of shape {wanted}, got {array.shape}")
     return array
 

@@ -1,16 +1,18 @@
 """What convolution layers share: construction, weights, and the two passes around them.
 
-Knows images, filters and when state changes; does not know which convolution it is, nor how weights are laid out.
+Knows images of any number of dimensions, filters and when state changes; does not know which convolution it is, nor how
+weights are laid out.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..parsing import as_index, as_pair, as_positive, shown
+from ..parsing import AXES, as_entries, as_index, as_positive, shown
 from ..typing import Array, DTypeLike, IntOrPair, Padding
 from .base import Layer, Shape, as_batch, check_grad
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw
@@ -20,6 +22,7 @@ class Convolving(Layer):
     """A layer with filters `W` and a bias `w0`, (F, 1), over images."""
 
     weight_names: ClassVar[tuple[str, ...]] = ("W", "w0")
+    rank: ClassVar[int]  # dimensions of an image
 
     W: Array
     w0: Array
@@ -40,7 +43,7 @@ class Convolving(Layer):
         """Check what is the layer's own and set everything; stride, padding and dilation are checked by the layer."""
         name = type(self).__name__
         self.n_filters = as_positive(name, "n_filters", n_filters)
-        self.filter_shape = as_pair(name, "filter_shape", filter_shape, 1)
+        self.filter_shape = as_entries(name, "filter_shape", filter_shape, 1, self.rank)
         self.padding = padding
         self.stride = stride
         self.dilation = dilation
@@ -50,11 +53,11 @@ class Convolving(Layer):
         self.dtype = as_weight_dtype(name, dtype)
         self.rng = as_rng(name, rng)
         self.initializer = check_initializer(name, initializer)
-        self.input_shape = None if input_shape is None else _image_shape(name, input_shape)
+        self.input_shape = None if input_shape is None else image_shape(name, input_shape, self.rank)
         self.trainable = True
 
     @abstractmethod
-    def _weight_shape(self, channels: int) -> tuple[int, int, int, int]:
+    def _weight_shape(self, channels: int) -> Shape:
         """The shape of `W` for so many input channels."""
 
     @abstractmethod
@@ -72,8 +75,8 @@ class Convolving(Layer):
         """The gradients in input, weight and bias, None where not needed."""
 
     def set_input_shape(self, shape: Shape) -> None:
-        """Set channels, height and width of one input."""
-        self.input_shape = _image_shape(type(self).__name__, shape)
+        """Set the shape of one input: channels, then height and width, or the sizes that there are."""
+        self.input_shape = image_shape(type(self).__name__, shape, self.rank)
 
     def initialize(self, optimizer: Any) -> None:
         """Draw the weights, and give each a copy of the optimizer; None is fine for inference."""
@@ -81,17 +84,17 @@ class Convolving(Layer):
         channels = self._needed_input_shape("initialize")[0]
         if channels % self.groups:
             raise ValueError(f"{name}: groups={self.groups} must divide the channels of input_shape {self.input_shape}")
-        taps = self.filter_shape[0] * self.filter_shape[1]
+        taps = math.prod(self.filter_shape)
         fan_in, fan_out = channels // self.groups * taps, self.n_filters // self.groups * taps
         limit = LIMITS[self.initializer](max(fan_in, 1), fan_out, taps)
         weights = draw(name, limit, self._weight_shape(channels), self.rng, self.dtype)
         self._start(optimizer, W=weights, w0=np.zeros((self.n_filters, 1), self.dtype))
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
-        """The layer's convolution of the images `X` (N, C, H, W)."""
+        """The layer's convolution of the images `X` (N, C, H, W), or of another number of dimensions."""
         name = f"{type(self).__name__}.forward_pass"
         self._initialized("forward_pass")
-        images = as_batch(name, X, 4)
+        images = as_batch(name, X, self.rank + 2)
         channels = self._weight_channels()
         if images.shape[1] != channels:
             raise ValueError(
@@ -124,12 +127,19 @@ class Convolving(Layer):
         return dx
 
 
-def _image_shape(layer: str, input_shape: Any) -> Shape:
+_COUNTS = {1: "two", 2: "three", 3: "four"}
+
+
+def image_shape(layer: str, input_shape: Any, rank: int) -> Shape:
+    """The shape of one input: channels and a size for each dimension."""
+    needs = f"({', '.join(['channels', *AXES[rank]])})"
     try:
-        channels, height, width = input_shape
-    except (TypeError, ValueError):
-        raise ValueError(f"{layer}: input_shape must be (channels, height, width), got {shown(input_shape)}") from None
-    sizes = tuple(as_index(layer, "input_shape", size, "three ints") for size in (channels, height, width))
+        given = tuple(input_shape)
+    except TypeError:
+        given = ()
+    if len(given) != rank + 1:
+        raise ValueError(f"{layer}: input_shape must be {needs}, got {shown(input_shape)}")
+    sizes = tuple(as_index(layer, "input_shape", size, f"{_COUNTS[rank]} ints") for size in given)
     if min(sizes) < 0:
-        raise ValueError(f"{layer}: input_shape must be three ints >= 0, got {shown(input_shape)}")
+        raise ValueError(f"{layer}: input_shape must be {_COUNTS[rank]} ints >= 0, got {shown(input_shape)}")
     return sizes

@@ -2,44 +2,137 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
-from ..functional import avg_pool2d, avg_pool2d_backward, max_pool2d
+from ..functional import (
+    avg_pool1d,
+    avg_pool1d_backward,
+    avg_pool2d,
+    avg_pool2d_backward,
+    avg_pool3d,
+    avg_pool3d_backward,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from ..functional.front_door import public
 from ..functional.pools import scatter_to_maxima
 from ..geometry import check_pooling_padding, pooling_geometry
-from ..parsing import as_padding, as_pair, as_window
+from ..parsing import AXES, as_entries, as_padding, as_window
 from ..typing import Array, IntOrPair, Padding
 from .base import Layer, Shape, as_batch, check_grad, floating
 
 
+class _Functions(NamedTuple):
+    """What layers compute with."""
+
+    largest: Callable[..., Any]
+    mean: Callable[..., Array]
+    shared: Callable[..., Array]
+
+
+_FUNCTIONS = {
+    1: _Functions(max_pool1d, avg_pool1d, avg_pool1d_backward),
+    2: _Functions(max_pool2d, avg_pool2d, avg_pool2d_backward),
+    3: _Functions(max_pool3d, avg_pool3d, avg_pool3d_backward),
+}
+
+
 class _Pooling(Layer):
-    """What both layers share: a window, and sizes."""
+    """What all layers share: a window over images of the layer's rank, and sizes."""
+
+    rank: ClassVar[int]
 
     def __init__(self, pool_shape: IntOrPair, stride: IntOrPair, padding: Padding) -> None:
-        name = type(self).__name__
-        self._window = as_window(name, as_pair(name, "pool_shape", pool_shape, 1), stride, 1)
-        check_pooling_padding(name, self._window, as_padding(name, padding, self._window, (1 << 20, 1 << 20)))
+        name, rank = type(self).__name__, self.rank
+        self._window = as_window(name, as_entries(name, "pool_shape", pool_shape, 1, rank), stride, 1, rank)
+        check_pooling_padding(name, self._window, as_padding(name, padding, self._window, (1 << 20,) * rank))
         self.pool_shape = pool_shape
         self.stride = stride
         self.padding = padding
 
     def output_shape(self) -> Shape:
-        """Channels, height and width of one output, for inputs of `input_shape`."""
+        """Channels and sizes of one output, for inputs of `input_shape`."""
         name = f"{type(self).__name__}.output_shape"
         shape = self._needed_input_shape("output_shape")
-        if len(shape) != 3:
-            raise ValueError(f"{name}: input_shape must be (channels, height, width), got {shape}")
-        channels, height, width = shape
-        pads = as_padding(name, self.padding, self._window, (height, width))
-        return pooling_geometry(name, (1, channels, height, width), self._window, pads).y_shape[1:]
+        if len(shape) != self.rank + 1:
+            needs = f"({', '.join(['channels', *AXES[self.rank]])})"
+            raise ValueError(f"{name}: input_shape must be {needs}, got {shape}")
+        return self._output_shape_of(name, (1, *shape))[1:]
 
-    def _output_shape_of(self, images: Array) -> Shape:
-        pads = as_padding(type(self).__name__, self.padding, self._window, images.shape[2:])
-        return pooling_geometry(type(self).__name__, images.shape, self._window, pads).y_shape
+    def _output_shape_of(self, name: str, shape: Shape) -> Shape:
+        pads = as_padding(name, self.padding, self._window, shape[2:])
+        return pooling_geometry(name, shape, self._window, pads).y_shape
 
 
-class MaxPooling2D(_Pooling):
+class _MaxPooling(_Pooling):
+    """The largest value in each window."""
+
+    def forward_pass(self, X: Array, training: bool = True) -> Array:
+        """The maxima of the images `X` (N, C, H, W), or of another rank; with `training`, where they were is kept."""
+        images = as_batch(f"{type(self).__name__}.forward_pass", X, self.rank + 2)
+        pool = _FUNCTIONS[self.rank].largest
+        y, indices = pool(images, self.pool_shape, self.stride, self.padding, return_indices=True)
+        self._kept_pass = (images.shape, indices) if training else None
+        largest: Array = y
+        return largest
+
+    def backward_pass(self, accum_grad: Array) -> Array:
+        """Each output's gradient, at the pixel that was its maximum."""
+        shape, indices = self._kept("_kept_pass")
+        name = type(self).__name__
+        gradient = floating(check_grad(name, accum_grad, indices.shape))
+        return scatter_to_maxima(f"{name}.backward_pass", gradient, indices, shape, gradient.dtype)
+
+
+class _AveragePooling(_Pooling):
+    """The mean of each window."""
+
+    def forward_pass(self, X: Array, training: bool = True) -> Array:
+        """The means of the images `X` (N, C, H, W), or of another rank."""
+        images = as_batch(f"{type(self).__name__}.forward_pass", X, self.rank + 2)
+        y = _FUNCTIONS[self.rank].mean(images, self.pool_shape, self.stride, self.padding)
+        self._input_shape_used = images.shape if training else None
+        return y
+
+    def backward_pass(self, accum_grad: Array) -> Array:
+        """Each output's gradient, shared by its window."""
+        shape, name = self._kept("_input_shape_used"), type(self).__name__
+        gradient = floating(check_grad(name, accum_grad, self._output_shape_of(name, shape)))
+        return _FUNCTIONS[self.rank].shared(gradient, shape[2:], self.pool_shape, self.stride, self.padding)
+
+
+class MaxPooling1D(_MaxPooling):
+    """The largest value in each window: `MaxPooling2D` of sequences.
+
+    Parameters
+    ----------
+    pool_shape, stride : int
+    padding
+        In any form that `max_pool1d` takes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        At construction, for arguments of the wrong kind or value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import MaxPooling1D
+    >>> MaxPooling1D(2, stride=2).forward_pass(np.array([[[3.0, 1.0, 1.0, 4.0]]]))
+    array([[[3., 4.]]])
+    """
+
+    rank = 1
+
+    @public
+    def __init__(self, pool_shape: IntOrPair = 2, stride: IntOrPair = 1, padding: Padding = 0) -> None:
+        super().__init__(pool_shape, stride, padding)
+
+
+class MaxPooling2D(_MaxPooling):
     """The largest value in each window.
 
     Parameters
@@ -64,25 +157,71 @@ class MaxPooling2D(_Pooling):
              [13., 15.]]]])
     """
 
+    rank = 2
+
     @public
     def __init__(self, pool_shape: IntOrPair = (2, 2), stride: IntOrPair = 1, padding: Padding = 0) -> None:
         super().__init__(pool_shape, stride, padding)
 
-    def forward_pass(self, X: Array, training: bool = True) -> Array:
-        """The maxima of the images `X` (N, C, H, W); with `training`, where they were is kept."""
-        images = as_batch("MaxPooling2D.forward_pass", X, 4)
-        y, indices = max_pool2d(images, self.pool_shape, self.stride, self.padding, return_indices=True)
-        self._kept_pass = (images.shape, indices) if training else None
-        return y
 
-    def backward_pass(self, accum_grad: Array) -> Array:
-        """Each output's gradient, at the pixel that was its maximum."""
-        shape, indices = self._kept("_kept_pass")
-        gradient = floating(check_grad("MaxPooling2D", accum_grad, indices.shape))
-        return scatter_to_maxima("MaxPooling2D.backward_pass", gradient, indices, shape, gradient.dtype)
+class MaxPooling3D(_MaxPooling):
+    """The largest value in each window: `MaxPooling2D` of volumes.
+
+    Parameters
+    ----------
+    pool_shape, stride : int or (int, int, int)
+    padding
+        In any form that `max_pool3d` takes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        At construction, for arguments of the wrong kind or value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import MaxPooling3D
+    >>> MaxPooling3D(2, stride=2).forward_pass(np.arange(16.0).reshape(1, 1, 2, 2, 4))
+    array([[[[[13., 15.]]]]])
+    """
+
+    rank = 3
+
+    @public
+    def __init__(self, pool_shape: IntOrPair = 2, stride: IntOrPair = 1, padding: Padding = 0) -> None:
+        super().__init__(pool_shape, stride, padding)
 
 
-class AveragePooling2D(_Pooling):
+class AveragePooling1D(_AveragePooling):
+    """The mean of each window: `AveragePooling2D` of sequences.
+
+    Parameters
+    ----------
+    pool_shape, stride, padding
+        As `MaxPooling1D`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        At construction, for arguments of the wrong kind or value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import AveragePooling1D
+    >>> AveragePooling1D(2, stride=2).forward_pass(np.array([[[3.0, 1.0, 1.0, 4.0]]]))
+    array([[[2. , 2.5]]])
+    """
+
+    rank = 1
+
+    @public
+    def __init__(self, pool_shape: IntOrPair = 2, stride: IntOrPair = 1, padding: Padding = 0) -> None:
+        super().__init__(pool_shape, stride, padding)
+
+
+class AveragePooling2D(_AveragePooling):
     """The mean of each window; padding counts as zeros.
 
     Parameters
@@ -104,20 +243,36 @@ class AveragePooling2D(_Pooling):
              [10.5, 12.5]]]])
     """
 
+    rank = 2
+
     @public
     def __init__(self, pool_shape: IntOrPair = (2, 2), stride: IntOrPair = 1, padding: Padding = 0) -> None:
         super().__init__(pool_shape, stride, padding)
 
-    def forward_pass(self, X: Array, training: bool = True) -> Array:
-        """The means of the images `X` (N, C, H, W)."""
-        images = as_batch("AveragePooling2D.forward_pass", X, 4)
-        y = avg_pool2d(images, self.pool_shape, self.stride, self.padding)
-        self._input_shape_used = images.shape if training else None
-        return y
 
-    def backward_pass(self, accum_grad: Array) -> Array:
-        """Each output's gradient, shared by its window."""
-        shape = self._kept("_input_shape_used")
-        images = np.broadcast_to(np.zeros((), np.float32), shape)
-        gradient = floating(check_grad("AveragePooling2D", accum_grad, self._output_shape_of(images)))
-        return avg_pool2d_backward(gradient, shape[2:], self.pool_shape, self.stride, self.padding)
+class AveragePooling3D(_AveragePooling):
+    """The mean of each window: `AveragePooling2D` of volumes.
+
+    Parameters
+    ----------
+    pool_shape, stride, padding
+        As `MaxPooling3D`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        At construction, for arguments of the wrong kind or value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import AveragePooling3D
+    >>> AveragePooling3D(2, stride=2).forward_pass(np.arange(16.0).reshape(1, 1, 2, 2, 4))
+    array([[[[[6.5, 8.5]]]]])
+    """
+
+    rank = 3
+
+    @public
+    def __init__(self, pool_shape: IntOrPair = 2, stride: IntOrPair = 1, padding: Padding = 0) -> None:
+        super().__init__(pool_shape, stride, padding)

@@ -1,16 +1,24 @@
-"""The transposed convolution layer: weights and optimizer state around `conv_transpose2d`.
+"""The transposed convolution layers: weights and optimizer state around `conv_transpose2d` and its siblings.
 
 Knows PyTorch's layout of transposed weights; does not know how anything is computed.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..functional import conv_transpose2d, conv_transpose2d_backward
-from ..functional.front_door import public
+from ..functional import (
+    conv_transpose1d,
+    conv_transpose1d_backward,
+    conv_transpose2d,
+    conv_transpose2d_backward,
+    conv_transpose3d,
+    conv_transpose3d_backward,
+)
+from ..functional.front_door import public_as
 from ..functional.transpose import transposed_shape
 from ..typing import Array, DTypeLike, IntOrPair, Padding
 from .base import Shape
@@ -20,7 +28,122 @@ from .convolving import Convolving
 _LARGE = 1 << 40
 
 
-class Conv2DTranspose(Convolving):
+class _Functions(NamedTuple):
+    """What a layer computes with."""
+
+    forward: Callable[..., Array]
+    backward: Callable[..., tuple[Array | None, Array | None, Array | None]]
+
+
+_FUNCTIONS = {
+    1: _Functions(conv_transpose1d, conv_transpose1d_backward),
+    2: _Functions(conv_transpose2d, conv_transpose2d_backward),
+    3: _Functions(conv_transpose3d, conv_transpose3d_backward),
+}
+
+
+class _ConvTranspose(Convolving):
+    """A transposed convolution with weights, of images of the layer's rank."""
+
+    frozen_names: ClassVar[tuple[str, ...]] = ("stride", "padding", "output_padding", "dilation", "groups")
+
+    def __init__(
+        self,
+        n_filters: int,
+        filter_shape: IntOrPair,
+        input_shape: Shape | None = None,
+        padding: Padding = "same",
+        stride: IntOrPair = 1,
+        *,
+        output_padding: IntOrPair = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        dtype: DTypeLike = np.float64,
+        rng: np.random.Generator | int | None = None,
+        initializer: str = "uniform",
+    ) -> None:
+        self._configure(
+            n_filters, filter_shape, input_shape, padding, stride, dilation, groups, dtype, rng, initializer
+        )  # fmt: skip
+        self.output_padding = output_padding
+        self._shape_of(type(self).__name__, (self.groups, *(_LARGE,) * self.rank))
+
+    def output_shape(self) -> Shape:
+        """Filters and sizes of one output, for inputs of `input_shape`."""
+        return self._shape_of(f"{type(self).__name__}.output_shape", self._needed_input_shape("output_shape"))
+
+    def _shape_of(self, function: str, shape: Shape) -> Shape:
+        """The shape of one output for one input."""
+        options = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        return transposed_shape(function, (1, *shape), self._weight_shape(shape[0]), options)[1:]
+
+    def _weight_shape(self, channels: int) -> Shape:
+        return channels, self.n_filters // self.groups, *self.filter_shape
+
+    def _weight_channels(self) -> int:
+        return int(self.W.shape[0])
+
+    def _result(self, images: Array, weight: Array, training: bool) -> Array:
+        return _FUNCTIONS[self.rank].forward(images, weight, self.w0.reshape(-1), **self._options())
+
+    def _gradients(
+        self, gradient: Array, images: Array, weight: Array, need: tuple[bool, bool, bool]
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        return _FUNCTIONS[self.rank].backward(gradient, images, weight, **self._options(), need=need)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "output_padding": self.output_padding,
+            "groups": self.groups,
+            "dilation": self.dilation,
+        }
+
+
+class Conv1DTranspose(_ConvTranspose):
+    """A one-dimensional transposed convolution with weights: `Conv2DTranspose` of sequences.
+
+    Parameters
+    ----------
+    n_filters, groups : int
+    filter_shape : int
+        Taps of a filter.
+    input_shape : (int, int), optional
+        Channels and length of one input.
+    padding, stride, output_padding, dilation
+        In any form that `conv_transpose1d` takes.
+    dtype, rng, initializer
+        As `Conv2DTranspose`.
+
+    Attributes
+    ----------
+    W : ndarray, (C, F // groups, K)
+        As PyTorch's `ConvTranspose1d.weight`.
+    w0 : ndarray, (F, 1)
+    W_opt, w0_opt, trainable
+        As `Conv2DTranspose`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        At construction, for arguments of the wrong kind or value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import Conv1DTranspose
+    >>> layer = Conv1DTranspose(4, 3, input_shape=(8, 50), stride=2, output_padding=1, rng=0)
+    >>> layer.initialize(None)
+    >>> layer.forward_pass(np.zeros((1, 8, 50))).shape, layer.W.shape
+    ((1, 4, 100), (8, 4, 3))
+    """
+
+    rank = 1
+    __init__ = public_as("Conv1DTranspose")(_ConvTranspose.__init__)
+
+
+class Conv2DTranspose(_ConvTranspose):
     """A two-dimensional transposed convolution with weights: what a decoder makes images larger with.
 
     Parameters
@@ -81,58 +204,47 @@ class Conv2DTranspose(Convolving):
     (1, 16, 7, 7)
     """
 
-    frozen_names: ClassVar[tuple[str, ...]] = ("stride", "padding", "output_padding", "dilation", "groups")
+    rank = 2
+    __init__ = public_as("Conv2DTranspose")(_ConvTranspose.__init__)
 
-    @public
-    def __init__(
-        self,
-        n_filters: int,
-        filter_shape: IntOrPair,
-        input_shape: Shape | None = None,
-        padding: Padding = "same",
-        stride: IntOrPair = 1,
-        *,
-        output_padding: IntOrPair = 0,
-        dilation: IntOrPair = 1,
-        groups: int = 1,
-        dtype: DTypeLike = np.float64,
-        rng: np.random.Generator | int | None = None,
-        initializer: str = "uniform",
-    ) -> None:
-        self._configure(
-            n_filters, filter_shape, input_shape, padding, stride, dilation, groups, dtype, rng, initializer
-        )  # fmt: skip
-        self.output_padding = output_padding
-        self._shape_of(type(self).__name__, (self.groups, _LARGE, _LARGE))
 
-    def output_shape(self) -> Shape:
-        """Filters, height and width of one output, for inputs of `input_shape`."""
-        return self._shape_of(f"{type(self).__name__}.output_shape", self._needed_input_shape("output_shape"))
+class Conv3DTranspose(_ConvTranspose):
+    """A three-dimensional transposed convolution with weights: `Conv2DTranspose` of volumes.
 
-    def _shape_of(self, function: str, shape: Shape) -> Shape:
-        """The shape of one output for one input."""
-        options = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
-        return transposed_shape(function, (1, *shape), self._weight_shape(shape[0]), options)[1:]
+    Parameters
+    ----------
+    n_filters, groups : int
+    filter_shape : int or (int, int, int)
+        Depth, height and width of a filter.
+    input_shape : (int, int, int, int), optional
+        Channels, depth, height and width of one input.
+    padding, stride, output_padding, dilation
+        In any form that `conv_transpose3d` takes.
+    dtype, rng, initializer
+        As `Conv2DTranspose`.
 
-    def _weight_shape(self, channels: int) -> tuple[int, int, int, int]:
-        return channels, self.n_filters // self.groups, *self.filter_shape
+    Attributes
+    ----------
+    W : ndarray, (C, F // groups, KD, KH, KW)
+        As PyTorch's `ConvTranspose3d.weight`.
+    w0 : ndarray, (F, 1)
+    W_opt, w0_opt, trainable
+        As `Conv2DTranspose`.
 
-    def _weight_channels(self) -> int:
-        return int(self.W.shape[0])
+    Raises
+    ------
+    TypeError, ValueError
+        At construction, for arguments of the wrong kind or value.
 
-    def _result(self, images: Array, weight: Array, training: bool) -> Array:
-        return conv_transpose2d(images, weight, self.w0.reshape(-1), **self._options())
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convjit import Conv3DTranspose
+    >>> layer = Conv3DTranspose(2, (1, 3, 3), input_shape=(4, 2, 5, 5), stride=(1, 2, 2), rng=0)
+    >>> layer.initialize(None)
+    >>> layer.forward_pass(np.zeros((1, 4, 2, 5, 5))).shape, layer.W.shape
+    ((1, 2, 2, 9, 9), (4, 2, 1, 3, 3))
+    """
 
-    def _gradients(
-        self, gradient: Array, images: Array, weight: Array, need: tuple[bool, bool, bool]
-    ) -> tuple[Array | None, Array | None, Array | None]:
-        return conv_transpose2d_backward(gradient, images, weight, **self._options(), need=need)
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "output_padding": self.output_padding,
-            "groups": self.groups,
-            "dilation": self.dilation,
-        }
+    rank = 3
+    __init__ = public_as("Conv3DTranspose")(_ConvTranspose.__init__)

@@ -13,7 +13,7 @@ from rows import GENERAL
 from convjit import Conv2DPlan, algorithms, conv2d, conv2d_plan
 from convjit.algorithms import ALGORITHMS, Operation, Packing, Space
 from convjit.functional import calls
-from convjit.functional.plan import _KEPT
+from convjit.functional.planning import _KEPT
 from convjit.testing import PADDING_MODES, conv2d_cases, real_arrays
 
 DTYPES = ["bool", "int8", "int64", "uint64", "float16", "float32", "float64", "complex64", "complex128"]

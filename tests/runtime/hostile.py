@@ -14,9 +14,9 @@ import warnings
 from typing import Any
 
 import numpy as np
-from hostile_answers import ANSWERS, LEARNING_RATE
+from hostile_answers import LEARNING_RATE, answers
 from hostile_calls import ARRAYS, Call, draw
-from hostile_reading import Expected, TooLargeToCheck, as_pads, as_pair
+from hostile_reading import Expected, TooLargeToCheck, as_entries, as_pads
 from hostile_values import GIANT
 from trials import Finding, main
 
@@ -69,17 +69,26 @@ def _limit_memory() -> None:
 
 
 def _run(call: Call) -> Any:
-    if call.name == "Conv2D":
-        return _train_once(dict(call.arguments))
-    if call.name == "conv2d_plan":
-        return _plan_and_call(dict(call.arguments))
-    return getattr(convjit, call.name)(**call.arguments)
+    function = getattr(convjit, call.name)
+    if _is_layer(call):
+        return _train_once(function, dict(call.arguments))
+    if _is_plan(call):
+        return _plan_and_call(function, dict(call.arguments))
+    return function(**call.arguments)
 
 
-def _plan_and_call(a: dict[str, Any]) -> Any:
+def _is_plan(call: Call) -> bool:
+    return call.name.endswith("_plan")
+
+
+def _is_layer(call: Call) -> bool:
+    return call.name.endswith("D")
+
+
+def _plan_and_call(make: Any, a: dict[str, Any]) -> Any:
     """What a plan says to images the first time, which must be what it says the second time."""
     images = {name: a.pop(name) for name in ("x", "out") if name in a}
-    plan = convjit.conv2d_plan(**a)
+    plan = make(**a)
     first = plan(**images)
     kept = first.copy()
     second = plan(**images)
@@ -88,10 +97,10 @@ def _plan_and_call(a: dict[str, Any]) -> Any:
     return second
 
 
-def _train_once(a: dict[str, Any]) -> tuple[Any, ...]:
+def _train_once(kind: Any, a: dict[str, Any]) -> tuple[Any, ...]:
     """Output, input gradient, weights after and before one step."""
     images, gradient = a.pop("X", None), a.pop("grad", None)
-    layer = convjit.Conv2D(**a)
+    layer = kind(**a)
     layer.initialize(convjit.SGD(LEARNING_RATE))
     before = layer.W.copy(), layer.w0.copy()
     y = layer.forward_pass(images)
@@ -108,7 +117,7 @@ def _bytes_of_inputs(call: Call) -> list[bytes | str]:
         elif name != "out":
             out = call.arguments.get("out")
             shares = isinstance(out, np.ndarray) and np.may_share_memory(value, out)
-            if shares and call.name == "conv2d_plan" and name != "x":  # of which the plan has a copy
+            if shares and _is_plan(call) and name != "x":  # of which the plan has a copy
                 continue
             root = value
             while isinstance(root.base, np.ndarray) and not shares:
@@ -126,9 +135,8 @@ def _judge_error(call: Call, error: Exception) -> str:
     said = f"{kind.__module__}.{kind.__name__}: {text!r}\n{call!r}"
     if kind not in _ERRORS:
         raise Finding(f"raised {said}") from error
-    # Python itself says `Conv2DPlan` of a plan that gets no images.
-    is_named = call.name.lower().replace("_", "") in text.lower().replace("_", "")
-    if not text.strip() or "\n" in text or "numba" in text.lower() or not is_named:
+    # What a layer is refused by its function, that says.
+    if not text.lower().startswith(call.name.lower()) or "\n" in text or "numba" in text.lower():
         raise Finding(f"unclear message: {said}") from error
     if not call.spoiled and not (kind is MemoryError and _is_giant(call)):
         raise Finding(f"a valid call was refused: {said}") from error
@@ -137,7 +145,7 @@ def _judge_error(call: Call, error: Exception) -> str:
 
 def _is_giant(call: Call) -> bool:
     shapes = [v.shape for k, v in call.arguments.items() if k in ARRAYS and isinstance(v, np.ndarray)]
-    shapes += [v for k, v in call.arguments.items() if k in ("input_size", "image_size", "images_shape")]
+    shapes += [v for k, v in call.arguments.items() if k in ("input_size", "image_size", "images_shape", "input_shape")]
     return any(math.prod(max(n, 1) for n in shape) > GIANT for shape in shapes)
 
 
@@ -155,12 +163,12 @@ def _judge_answer(call: Call, got: Any) -> str:
         return "too large to check"
     try:
         with np.errstate(all="ignore"):
-            wanted = ANSWERS[call.name](call.arguments, got)
+            wanted = answers(call.name, call.arguments, got)
     except TooLargeToCheck:
         return "too large to check"
     except Exception as error:
         raise Finding(f"answered what cannot be read: {type(error).__name__}: {error}\n{call!r}") from error
-    checked = given[: len(wanted)] if call.name == "Conv2D" else given
+    checked = given[: len(wanted)] if _is_layer(call) else given
     if len(checked) != len(wanted):
         raise Finding(f"{len(given)} results, not {len(wanted)}\n{call!r}")
     for index, (array, expected) in enumerate(zip(checked, wanted, strict=True)):
@@ -180,10 +188,10 @@ def _judge_explanation(call: Call, got: Any) -> str:
 def _flat_positions(call: Call, given: tuple[Any, ...]) -> tuple[Any, ...]:
     k, i, j = given
     a = call.arguments
-    if max(k.size * j.size, *as_pair(a["filter_shape"])) > GIANT:  # the reading below tries paddings one by one
+    if max(k.size * j.size, *as_entries(a["filter_shape"], 2)) > GIANT:  # the reading below tries paddings one by one
         return (np.broadcast_to(np.int64(0), (GIANT + 1,)),)
-    kernel, image = as_pair(a["filter_shape"]), tuple(a["images_shape"])[2:]
-    pads = as_pads(a["padding"], image, kernel, as_pair(a.get("stride", 1)))
+    kernel, image = as_entries(a["filter_shape"], 2), tuple(a["images_shape"])[2:]
+    pads = as_pads(a["padding"], 2, image, kernel, as_entries(a.get("stride", 1), 2))
     high, wide = (int(n) + sum(p) for n, p in zip(image, pads, strict=True))
     return ((k * high + i) * wide + j,)
 
@@ -194,7 +202,7 @@ def _check_aliases(call: Call, given: tuple[Any, ...]) -> None:
         raise Finding(f"the result is not out\n{call!r}")
     for name, value in call.arguments.items():
         for array in given:
-            copied = call.name == "conv2d_plan" and name != "x" and array is out
+            copied = _is_plan(call) and name != "x" and array is out
             if name != "out" and not copied and isinstance(value, np.ndarray) and np.may_share_memory(array, value):
                 raise Finding(f"a result shares memory with {name}\n{call!r}")
 

@@ -23,12 +23,13 @@ GIANT = 1_000_000
 
 NUMBERS: tuple[Any, ...] = (
     0, -1, 4, 9, 10**6, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63, 2**64, -(2**31), -(2**62), -(2**64), 1.5,
-    np.float64(2), np.nan, np.inf, 1j, None, True, np.bool_(True), "2", "same", "", b"2", (), [], (1, 2, 3),
+    np.float64(2), np.nan, np.inf, 1j, None, True, np.bool_(True), "2", "same", "", b"2", (), [], (1, 2, 3), "NHWC",
     (1, None), (1, 2.0), ("a", "b"), (2**62, 1), (1, -1), (0, 0), ((1, 2), (3,)), [[1], [2, 3]], (((1, 2), (3,)), 1),
     ((-1, 0), (0, 0)), ((1, 2), 3), ((1, 2),), {}, {1, 2}, {"a": 1}, object, np.array(2), np.array([1, 2, 3]),
     np.array([[1, 2], [3, 4]]), np.array(1.5), np.array([]), np.int8(-1), np.uint64(2**64 - 1), slice(None), ...,
     np.datetime64(1, "s"), range(2), range(2**40), "full", "same_lower", b"same", "\n", "valid\n", (1, 10**6),
-    np.zeros((3, 3), np.int64), [np.array([1, 2]), 3], np.ma.masked, float, lambda: 1,
+    np.zeros((3, 3), np.int64), [np.array([1, 2]), 3], np.ma.masked, float, lambda: 1, (1, 2, -1), (2**62, 1, 1),
+    (1, None, 2), ((1, 2), (3,), (0, 0)), ((-1, 0),), (10**6,), ((0, 10**6),), (1, 1, 10**6),
 )  # fmt: skip
 
 
@@ -74,18 +75,20 @@ class Values:
 
     # --- what is fine -----------------------------------------------------------------------------------------------
 
-    def pair(self, low: int, high: int) -> Any:
-        """A pair of ints in any of its forms."""
-        a, b = self.between(low, high), self.between(low, high)
-        forms = (a, a, (a, b), (a, b), [a, b], (a,), np.int64(a), np.uint8(a), np.array([a, b]), np.array(b))
+    def entries(self, low: int, high: int, rank: int) -> Any:
+        """An int for each of so many dimensions, in any of its forms."""
+        each = tuple(self.between(low, high) for _ in range(rank))
+        a = each[0]
+        forms = (a, a, each, each, list(each), (a,), np.int64(a), np.uint8(a), np.array(each), np.array(a))
         return self.of(forms)
 
-    def padding(self, most: int) -> Any:
+    def padding(self, most: int, rank: int) -> Any:
         """Counts of padding in any of their forms."""
         if self.chance(0.4):
             return 0
-        four = tuple((self.between(0, most), self.between(0, most)) for _ in range(2))
-        return self.of((four, [list(side) for side in four], np.array(four), self.pair(0, most), (four[0],)))
+        sides = tuple((self.between(0, most), self.between(0, most)) for _ in range(rank))
+        forms = (sides, [list(side) for side in sides], np.array(sides), self.entries(0, most, rank), (sides[0],))
+        return self.of(forms)
 
     def array(self, shape: tuple[int, ...], dtypes: Any = DTYPES) -> Any:
         """An array of numbers, in any layout, or something that can be read as one."""

@@ -1,0 +1,164 @@
+"""What plans of one, two and three dimensions share: weights, options and forms of weights that stay.
+
+Knows what can be decided before images come, and keeps what was decided when they came; does not know how sums are
+computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+from ..algorithms import check_name
+from ..arrays import DTYPES, as_array, as_images, as_out, ready, result_dtype, shaped, write
+from ..geometry import Geometry, check_same_shape, conv_geometry
+from ..layouts import as_layout
+from ..parsing import LARGEST, Pads, Sizes, as_entries, as_padding, as_positive
+from ..runtime.memory import allocate
+from ..typing import Array, ArrayLike, DType
+from . import bilinear
+from .bilinear import AnyCall, Run
+from .convolving import Problem, input_channels, new_problem, padded_images
+from .padding import check_mode
+from .slicing import packed
+
+# Shapes and dtypes of images for which decisions are kept.
+_KEPT = 64
+
+
+class Options(NamedTuple):
+    """Options as they stay, whatever becomes of the caller's lists."""
+
+    stride: Sizes
+    padding: str | Pads  # a name, or counts
+    dilation: Sizes
+    groups: int
+    padding_mode: str
+    algorithm: str
+    layout: str = "NCHW"
+
+    @property
+    def window(self) -> tuple[Any, ...]:
+        return self.stride, self.padding, self.dilation, self.groups
+
+
+class _Decision(NamedTuple):
+    """What was decided for images of a shape and dtype."""
+
+    problem: Problem
+    call: AnyCall
+    weights: tuple[Array, ...]  # the weight's parts, ready or packed
+    bias: Array | None
+    dtype: DType
+    shape: tuple[int, ...]  # of the result, with a batch as it is computed
+    lying: tuple[int, ...]  # of the result, as it is returned
+
+
+class Plan:
+    """A convolution with weights that stay, of images of this rank; `name` is what errors call it."""
+
+    rank: ClassVar[int]
+    name: ClassVar[str]
+
+    def __init__(self, weight: Array, bias: Array | None, options: tuple[Any, ...]) -> None:
+        self._options = Options(*options)
+        self._layout = as_layout(self.name, self._options.layout)
+        self.weight = _own(self.name, "weight", weight)
+        self.bias = None if bias is None else _own(self.name, "bias", bias)
+        # Both are filled in as images come. No lock is taken: packing launches kernels, for which a holder would wait
+        # for others. Threads that come first may make the same thing twice; what is set first is kept by all.
+        self._decisions: dict[Any, _Decision] = {}
+        self._forms: dict[Any, tuple[Array, ...]] = {}
+
+    def _run(self, x: ArrayLike, out: Array | None) -> Array:
+        name = self.name
+        x = as_array(name, "x", x)
+        problem, call, weights, bias, dtype, batched, shape = self._decisions.get((x.shape, x.dtype)) or self._decide(x)
+        if out is not None:
+            as_out(name, out, shape, dtype, x=x)
+        images = padded_images(name, problem, x if x.ndim == self.rank + 2 else x[None], self._layout)
+        target = None if out is None else out.reshape(batched)
+        y = bilinear.run_forward(name, call, batched, images, weights, bias, dtype, target)
+        return y.reshape(shape) if out is None else out
+
+    def _decide(self, x: Array) -> _Decision:
+        name, layout, options = self.name, self._layout, self._options
+        x_shape = layout.told(as_images(name, "x", x, self.rank, layout).shape)
+        problem = new_problem(name, x_shape, self.weight.shape, options.window, options.padding_mode, layout)
+        arrays = (x, self.weight) if self.bias is None else (x, self.weight, self.bias)
+        dtype = result_dtype(*arrays)
+        compute, is_complex = DTYPES[dtype]
+        call = bilinear.decide_any(name, options.algorithm, problem.inner, compute, "forward", layout)
+        weights = self._form(call, problem.inner)
+        bias = self.bias if self.bias is None or is_complex else ready(name, "bias", self.bias, compute)
+        shape = layout.lying(problem.geometry.y_shape)
+        shape = shape if x.ndim == self.rank + 2 else shape[1:]
+        call, batched = call.packed() if call.packing else call, layout.lying(problem.inner.y_shape)
+        decision = _Decision(problem, call, weights, bias, dtype, batched, shape)
+        if len(self._decisions) >= _KEPT:
+            self._decisions.clear()
+        self._decisions[x.shape, x.dtype] = decision
+        return decision
+
+    def _form(self, call: AnyCall, inner: Run) -> tuple[Array, ...]:
+        """The parts of the weight as the call takes them."""
+        key = call.compute, call.packing, _seen_as(inner)
+        if key not in self._forms:
+            weight = shaped(self.name, "weight", self.weight, inner.weight_shape)
+            parts = tuple(ready(self.name, "weight", part, call.compute) for part in bilinear.parts(weight))
+            form = parts if call.packing is None else tuple(packed(self.name, call, part) for part in parts)
+            self._forms.setdefault(key, form)
+        return self._forms[key]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.weight, self.bias, tuple(self._options))
+
+    def __repr__(self) -> str:
+        usual = _usual(self.rank)._asdict()
+        said = [f"{name} {value!r}" for name, value in self._options._asdict().items() if value != usual[name]]
+        bias = "" if self.bias is None else " and bias"
+        told = ", ".join([f"{self.weight.dtype} weight {self.weight.shape}{bias}", *said])
+        return f"<{type(self).__name__} of a {told}>"
+
+
+def _seen_as(inner: Run) -> tuple[Any, ...]:
+    """What a form of the weight depends on: volumes may be computed as images, of one plane or with long rows."""
+    plane = inner if isinstance(inner, Geometry) else inner.plane
+    window = plane.stride_h, plane.stride_w, plane.dilation_h, plane.dilation_w
+    return inner.weight_shape, window
+
+
+def _usual(rank: int) -> Options:
+    """Options that nobody has given."""
+    return Options((1,) * rank, ((0, 0),) * rank, (1,) * rank, 1, "constant", "auto", "NCHW")
+
+
+def _own(function: str, what: str, array: Array) -> Array:
+    """A read-only copy, whose memory nobody else can write."""
+    copy = allocate(function, f"a copy of {what}", array.shape, array.dtype)
+    write(copy, array)
+    copy.flags.writeable = False
+    return copy.view()  # of a view that is read-only, NumPy lets nobody change that
+
+
+def checked(
+    name: str, rank: int, weight: ArrayLike, bias: ArrayLike | None, options: tuple[Any, ...], padding_mode: str,
+    algorithm: str, layout: str = "NCHW",
+) -> tuple[Array, Array | None, Options]:  # fmt: skip
+    """What a plan is made of; `options` are stride, padding, dilation and groups."""
+    stride, padding, dilation, groups = options
+    weight = as_array(name, "weight", weight)
+    bias = None if bias is None else as_array(name, "bias", bias)
+    channels = input_channels(name, weight.shape, groups, rank)
+    # The largest image shows every error that does not depend on the image.
+    conv_geometry(name, (1, channels, *(LARGEST,) * rank), weight.shape, stride, padding, dilation, groups)
+    check_mode(name, padding_mode, "padding_mode")
+    check_name(name, algorithm)
+    if bias is not None:
+        check_same_shape(name, "bias", bias.shape, (weight.shape[0],), "one value an output channel")
+    as_layout(name, layout)
+    return weight, bias, Options(
+        as_entries(name, "stride", stride, 1, rank),
+        padding if isinstance(padding, str) else as_padding(name, padding, rank=rank),
+        as_entries(name, "dilation", dilation, 1, rank), as_positive(name, "groups", groups), padding_mode, algorithm,
+        layout,
+    )  # fmt: skip

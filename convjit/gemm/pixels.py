@@ -107,8 +107,8 @@ def phase_axes(g: Geometry) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
 
 
 def _phase_axis(out_size: int, kernel_size: int, stride: int, dilation: int, pad: int, in_size: int) -> list[Axis]:
-    axis, count = backward_axis, grid_phases(stride, in_size)
-    return [axis(phase, out_size, kernel_size, stride, dilation, pad, in_size) for phase in range(max(count, 1))]
+    phases = range(max(grid_phases(stride, in_size), 1))
+    return [backward_axis(phase, out_size, kernel_size, stride, dilation, pad, in_size) for phase in phases]
 
 
 def _gradient_axes(g: Geometry) -> tuple[Axis, Axis]:

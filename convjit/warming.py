@@ -61,6 +61,9 @@ DTYPES = ("float32", "float64")
 _PADDED: tuple[dict[str, Any], ...] = ({"padding": 1}, {"padding": 1, "padding_mode": "edge"})
 
 
+# An input gradient with a stride, which "auto" computes in one product for each phase, or directly.
+_SEVERAL_PRODUCTS: dict[str, Any] = {"padding": 1, "stride": 2, "algorithm": "implicit"}
+
 Way = tuple[Array, Array, dict[str, Any]]
 
 
@@ -70,7 +73,7 @@ def _ways(x: Array, weight: Array) -> list[Way]:
     return [
         *((x, weight, padded) for padded in _PADDED),
         (x, weight[:, :, :1, :1], {}),  # read where it lies
-        (x, weight, {"padding": 1, "stride": 2}),
+        (x, weight, _SEVERAL_PRODUCTS),
         (many, np.ones((1, 5000, 3, 1), x.dtype), {}),  # planes too large for bands
         (long, long, {}),  # sums of more than one total
         # Lanes of output channels, which "auto" picks for wider ones: weights packed by the way, or before.
@@ -153,6 +156,7 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     ],
     "conv_transpose2d": lambda x, weight, bias: [
         *(conv_transpose2d(x, weight, bias, stride=stride) for stride in (1, 2)),
+        _input_grad(x, weight, _SEVERAL_PRODUCTS),
         conv_transpose2d(_last(x), weight, bias, stride=2, layout="NHWC"),
     ],
     "conv_transpose2d_backward": lambda x, weight, bias: [

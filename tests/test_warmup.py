@@ -65,6 +65,7 @@ def call_everything(dtype):
         y = convjit.conv2d(np.asfortranarray(x), weight, **options, padding_mode=mode)
         convjit.conv2d_backward(y, x, weight, **options, padding_mode=mode)
         convjit.conv2d_input_grad(y[0], weight, (9, 8), **options, padding_mode=mode)
+        convjit.conv2d_input_grad(y[0], weight, (9, 8), **options, padding_mode=mode, algorithm="implicit")
         convjit.conv2d_weight_grad(y, x[:, ::-1], (3, 2), **options, padding_mode=mode)
     last = np.moveaxis(x, 1, -1)
     for mode in ("constant", "wrap"):

@@ -93,22 +93,26 @@ def pixel_axes(g: Geometry, itemsize: int, is_gradient: bool = False) -> tuple[t
 
 @lru_cache(maxsize=64)
 def phase_axes(g: Geometry) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
-    """The axes of each row phase and of each column phase of an input gradient, which share planes.
+    """The axes of each row phase and of each column phase of an input gradient, which share planes and grid.
 
-    Columns share a grid, that of the first phase: another one may have a pixel less, at the end of a row, which is read
-    all the same.
+    That of the first phase: another one may have a pixel less, at the end, which is read all the same, as all phases
+    have as many rows in a band.
     """
-    vertical = _phase_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h)
-    horizontal = _phase_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w)
-    grid = horizontal[0].grid
-    read = [grid + each.shift + (each.taps - 1) * each.tap_step for each in horizontal if each.taps > 0]
-    padded = max(horizontal[0].padded, *read, 0)
-    return tuple(vertical), tuple(each._replace(grid=grid, padded=padded) for each in horizontal)
+    return (
+        _phase_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
+        _phase_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
+    )
 
 
-def _phase_axis(out_size: int, kernel_size: int, stride: int, dilation: int, pad: int, in_size: int) -> list[Axis]:
+def _phase_axis(
+    out_size: int, kernel_size: int, stride: int, dilation: int, pad: int, in_size: int
+) -> tuple[Axis, ...]:
     phases = range(max(grid_phases(stride, in_size), 1))
-    return [backward_axis(phase, out_size, kernel_size, stride, dilation, pad, in_size) for phase in phases]
+    found = [backward_axis(phase, out_size, kernel_size, stride, dilation, pad, in_size) for phase in phases]
+    grid = found[0].grid
+    read = [grid + each.shift + (each.taps - 1) * each.tap_step for each in found if each.taps > 0]
+    padded = max(found[0].padded, *read, 0)
+    return tuple(each._replace(grid=grid, padded=padded) for each in found)
 
 
 def _gradient_axes(g: Geometry) -> tuple[Axis, Axis]:

@@ -57,6 +57,8 @@ llvm.initialize_native_asmparser()
 
 # Compiled code lives as long as its engine.
 _engines: list[Any] = []
+# Addresses of what this process has, by name and key: threads that call first at once compile once.
+_made: dict[tuple[str, str], dict[str, int]] = {}
 # Names of what this process has compiled, not found on disk.
 anew: set[str] = set()
 
@@ -68,6 +70,8 @@ def compiled(name: str, functions: dict[str, tuple[int, Body]], features: str = 
     """
     with global_compiler_lock:  # which no fork finds locked
         key = hashlib.sha256(repr((sorted(functions), *target(), features)).encode()).hexdigest()[:24]
+        if (name, key) in _made:
+            return _made[name, key]
         machine = _machine(features)
         code = cache.read(name, key)
         if code is None:
@@ -78,7 +82,8 @@ def compiled(name: str, functions: dict[str, tuple[int, Body]], features: str = 
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         engine.finalize_object()
         _engines.append(engine)
-        return {symbol: engine.get_function_address(symbol) for symbol in functions}
+        _made[name, key] = {symbol: engine.get_function_address(symbol) for symbol in functions}
+        return _made[name, key]
 
 
 def assembly(functions: dict[str, tuple[int, Body]], features: str = "") -> str:

@@ -112,6 +112,8 @@ def _of_other_ranks(x: Array) -> Iterator[tuple[str, Callable[[], object]]]:
         }
         backward = {name: getattr(convjit, f"{name}{rank}d_backward") for name in ("conv", "conv_transpose", "pad")}
         yield f"conv{rank}d", lambda of=of, x=images, w=weight: of["conv"](x, w, padding=1)
+        yield f"conv{rank}d_plan", lambda rank=rank, x=images, w=weight: getattr(
+            convjit, f"conv{rank}d_plan")(w, padding=1)(x)  # fmt: skip
         yield f"conv{rank}d_backward", lambda to=backward, x=images, w=weight: to["conv"](x, x, w, padding=1)
         yield f"conv{rank}d_input_grad", lambda rank=rank, x=images, w=weight: getattr(
             convjit, f"conv{rank}d_input_grad")(x, w, x.shape[2:], padding=1)  # fmt: skip

@@ -48,16 +48,18 @@ def test_many_threads_at_once_get_the_right_bits(layer, share):
 FIRST_CALLS = """
     import sys, threading
     import numba.core.dispatcher as dispatcher
-    compiled = 0
-    compiler = dispatcher._FunctionCompiler
-    compile = compiler.compile
-    def counted(self, args, return_type):
-        global compiled
-        compiled += 1
-        return compile(self, args, return_type)
-    compiler.compile = counted
     import numpy as np
     import convjit
+    from convjit.runtime import emitting
+    compiled = 0
+    def counted(compile):
+        def inner(*arguments):
+            global compiled
+            compiled += 1
+            return compile(*arguments)
+        return inner
+    dispatcher._FunctionCompiler.compile = counted(dispatcher._FunctionCompiler.compile)  # by Numba
+    emitting._optimised = counted(emitting._optimised)  # plain code
     x, weight = np.ones((2, 8, 40, 40)), np.ones((8, 8, 3, 3))
     callers, answers = int(sys.argv[1]), []
     ready = threading.Barrier(callers)
@@ -74,7 +76,7 @@ FIRST_CALLS = """
 
 def test_first_calls_at_once_compile_once():
     alone, together = (output(FIRST_CALLS, callers, CONVJIT_CACHE="0") for callers in ("1", "16"))
-    assert int(alone) > 10
+    assert int(alone) > 3  # kernels, packing, multiplying, a team
     assert together == alone
 
 

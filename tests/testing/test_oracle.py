@@ -116,7 +116,7 @@ EMPTY = [
 
 @pytest.mark.parametrize("wanted", EMPTY)
 def test_empty_images_are_drawn_where_they_are_asked_for(wanted):
-    problem = find(conv2d_problems(empty=True), wanted)
+    problem = find(conv2d_problems(empty=True), wanted, settings=settings(max_examples=20_000))
     assert min(problem.out_size) >= 1
     with pytest.raises(NoSuchExample):
         find(conv2d_problems(), wanted, settings=settings(max_examples=300, database=None))

@@ -71,7 +71,7 @@ def pad_images(function: str, x: Array, pads: Pads, mode: str, value: Any, layou
     check_fits(function, "the padded image", shape, x.dtype)
     _check_pads(function, tuple(size), pads, mode)
     if 0 in shape:
-        return np.empty(shape, x.dtype)
+        return allocate(function, "the padded image", shape, x.dtype)
     if layout.channels_last:
         rows, cols = _tables(tuple(size), pads, mode)
         return move(function, (x,), shape, lambda source, target: pad_pixels(

@@ -47,9 +47,16 @@ _PIXEL_TAP_CYCLES, _CORRELATED_CYCLES = 0.8, 10
 def tiles_cycles(rows: int, vectors: int, terms: float) -> float:
     """Cycles of so many rows, vectors and terms, covered with register tiles as `micro` covers them."""
     row = isa.here()
-    panels = -(-vectors // row.vectors)
-    widths = [vectors // panels + (i < vectors % panels) for i in range(panels)]
-    return sum(_panel_cycles(rows, width, terms, tile_rows(row.rows), row.speeds) for width in widths)
+    return sum(
+        count * _panel_cycles(rows, width, terms, tile_rows(row.rows), row.speeds)
+        for width, count in _widths(vectors, -(-vectors // row.vectors))
+    )
+
+
+def _widths(vectors: int, panels: int) -> list[tuple[int, int]]:
+    """The widths of panels, nearly equal ones, and how many have each: filters may be a hundred million."""
+    width, wider = divmod(vectors, max(panels, 1))
+    return [(each, count) for each, count in ((width, panels - wider), (width + 1, wider)) if each * count > 0]
 
 
 def _panel_cycles(rows: int, width: int, terms: float, heights: list[int], speeds: tuple[float, ...]) -> float:
@@ -99,12 +106,12 @@ def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: 
     """Of direct convolution, as `forward_share`; `before` is that of `Phases`."""
     row, lanes, terms = isa.here(), _lanes(dtype), d.channels * d.taps
     points = min(d.points, d.grid_h * d.grid_w)
-    widths = [d.vectors // d.panels + (i < d.vectors % d.panels) for i in range(d.panels)]
     panels = sum(
-        count * _panel_cycles(points, width, d.channels * taps, channel_tile_rows(row, width), row.channel_speeds)
-        for taps, count in Counter(np.diff(before).tolist()).items()
-        for width in widths
-    )
+        phases * count
+        * _panel_cycles(points, width, d.channels * taps, channel_tile_rows(row, width), row.channel_speeds)
+        for taps, phases in Counter(np.diff(before).tolist()).items()
+        for width, count in _widths(d.vectors, d.panels)
+    )  # fmt: skip
     chunks = d.grid_h * d.grid_w / max(points, 1)
     phases = d.phases_h * d.phases_w
     each = d.groups * (chunks * panels + phases * d.grid_h * d.grid_w * d.vectors * _LAND_CYCLES)
@@ -117,11 +124,9 @@ def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: 
 def weight_share(s: PixelSums, batch: int, filling: float, tasks: int, workers: int, dtype: DType) -> float:
     """Of a weight gradient, `filling` cycles an image; so many tasks at once."""
     row, lanes, pixels = isa.here(), _lanes(dtype), batch * s.grid_h * s.grid_w
-    widths = [s.vectors // s.panels + (i < s.vectors % s.panels) for i in range(s.panels)]
     sums = sum(
-        _panel_cycles(s.chunk, width, pixels, channel_tile_rows(row, width), row.channel_speeds)
-        for width in widths
-        if width > 0  # there may be no channels
+        count * _panel_cycles(s.chunk, width, pixels, channel_tile_rows(row, width), row.channel_speeds)
+        for width, count in _widths(s.vectors, s.panels)
     )
     packed = pixels * s.vectors * lanes * _PACK_CYCLES
     chunks = s.terms / max(s.chunk, 1)

@@ -66,8 +66,9 @@ def allocate(function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Ar
     check_fits(function, what, shape, dtype)
     try:
         return _new(shape, dtype)
-    except (MemoryError, ValueError):
-        raise _no_memory(function, what, shape, dtype, math.prod(shape) * dtype.itemsize) from None
+    except (MemoryError, ValueError):  # the latter of an array that were too large if it had any elements
+        size = math.prod(n for n in shape if n != 0) * dtype.itemsize
+        raise _no_memory(function, what, shape, dtype, size) from None
 
 
 # Workspaces of at least so many bytes begin with a cache line: else each vector of them lies in two, which costs

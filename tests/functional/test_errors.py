@@ -25,6 +25,7 @@ from convjit import (
     max_pool2d_backward,
     pad2d,
     pad2d_backward,
+    pad3d,
 )
 
 X = np.ones((2, 3, 8, 8))
@@ -158,6 +159,7 @@ REFUSED = [
     ("18 same", lambda: conv2d(X, W, dilation=2**30, padding="same"), (ValueError, MemoryError), []),
     ("18 full", lambda: conv2d(X, W, dilation=2**31 - 1, padding="full"), (ValueError, MemoryError), []),
     ("18 pad2d", lambda: pad2d(X, 2**30), MemoryError, ["pad2d", "iB"]),
+    ("18 pad3d of no images", lambda: pad3d(np.ones((0, 5, 6, 5)), 10**6), MemoryError, ["pad3d", "iB"]),
     ("18 pad2d edges", lambda: pad2d(X, 2**30, mode="edge"), MemoryError, ["pad2d"]),
     ("19 output", lambda: conv2d(np.ones((1, 1, 1), np.float32), np.ones((1, 1, 1, 1), np.float32), padding=10**6),
      MemoryError, ["conv2d", "iB", "float32"]),

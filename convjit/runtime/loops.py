@@ -84,7 +84,7 @@ def kinds_of(body: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Kind
         return None
     kinds = []
     for argument in arguments:
-        if type(argument) is np.ndarray and argument.dtype.num in DTYPES:
+        if type(argument) is np.ndarray and DTYPES.get(argument.dtype.num) == argument.dtype:  # in this byte order
             kinds.append(Kind(argument.dtype, argument.ndim, argument.flags.c_contiguous))
         elif (number := next((to for of, to in _NUMBERS if isinstance(argument, of)), None)) is not None:
             kinds.append(Kind(number))

@@ -56,7 +56,9 @@ def test_every_kind_of_argument():
     assert len({kind for kind in made.made() if "float32" in kind}) == 2  # strided and not
 
 
-@pytest.mark.parametrize("array", [np.zeros(2, "u8"), np.zeros(2, "f2")], ids=["uint64", "float16"])
+@pytest.mark.parametrize(
+    "array", [np.zeros(2, "u8"), np.zeros(2, "f2"), np.zeros(2, ">f4")], ids=["uint64", "float16", "swapped"]
+)
 def test_what_plain_code_does_not_take(array):
     assert kinds_of(numbers_of, (1, array)) is None
     assert isinstance(Driver(numbers_of).way((1, array)), Twins)

@@ -23,7 +23,7 @@ from .micro import multiply
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
 
 # Lanes of a panel: 128 terms of them, 72 KiB in float32 and 144 KiB in float64, stay in the second-level cache while
-# rows pass by. A multiple of the lanes of every register tile (48, 24, 16, 12, 8, 4). A row is 9 cache lines in
+# rows pass by. A multiple of the lanes of every tallest register tile (48, 24, 16, 12, 8, 4). A row is 9 cache lines in
 # float32, an odd number: were it a power of two, one register tile's part of the panel would fall into a few sets of
 # the first-level cache.
 PANEL_LANES = 144

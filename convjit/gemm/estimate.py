@@ -14,13 +14,13 @@ from ..simd import isa
 from ..typing import Array, DType
 from .direct import Direct
 from .direct_kernels import tile_rows as channel_tile_rows
-from .micro import tile_rows
 from .pixel_sums import PixelSums
 from .planes import Axis, plane_elements
 from .product import RUN_CYCLES, VECTOR_CYCLES, Product
 from .summation import TERM_BLOCK
+from .tiles import cover, term_cycles, widths
 
-_FMAS_A_CYCLE, _FMA_LATENCY = 2, 4
+_FMAS_A_CYCLE = 2
 # Of a register tile: the call, where its rows and lanes lie, and the results.
 _TILE_CYCLES = 60
 # Of filling planes: a load and a store a vector, much of it beyond the first-level cache; and where every second pixel
@@ -46,27 +46,23 @@ _PIXEL_TAP_CYCLES, _CORRELATED_CYCLES = 0.8, 10
 
 def tiles_cycles(rows: int, vectors: int, terms: float) -> float:
     """Cycles of so many rows, vectors and terms, covered with register tiles as `micro` covers them."""
-    row = isa.here()
+    speeds = isa.here().speeds
     return sum(
-        count * _panel_cycles(rows, width, terms, tile_rows(row.rows), row.speeds)
-        for width, count in _widths(vectors, -(-vectors // row.vectors))
+        count * _tile_cycles(terms, term_cycles(height, width, speeds)) for height, width, count in cover(rows, vectors)
     )
 
 
-def _widths(vectors: int, panels: int) -> list[tuple[int, int]]:
-    """The widths of panels, nearly equal ones, and how many have each: filters may be a hundred million."""
-    width, wider = divmod(vectors, max(panels, 1))
-    return [(each, count) for each, count in ((width, panels - wider), (width + 1, wider)) if each * count > 0]
-
-
 def _panel_cycles(rows: int, width: int, terms: float, heights: list[int], speeds: tuple[float, ...]) -> float:
-    """Of one panel, covered with tiles of these heights."""
+    """Of a panel whose lanes are channels, covered with tiles of these heights."""
     cycles = 0.0
     for height in heights:
         times, rows = divmod(rows, height)
-        busy = height * width / _FMAS_A_CYCLE / speeds[min(width, len(speeds)) - 1]
-        cycles += times * (terms * max(busy, _FMA_LATENCY) + -(-terms // TERM_BLOCK) * _TILE_CYCLES)
+        cycles += times * _tile_cycles(terms, term_cycles(height, width, speeds))
     return cycles
+
+
+def _tile_cycles(terms: float, of_term: float) -> float:
+    return terms * of_term + -(-terms // TERM_BLOCK) * _TILE_CYCLES
 
 
 def filling_cycles(channels: int, axes: tuple[Axis, Axis], dtype: DType) -> float:
@@ -110,7 +106,7 @@ def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: 
         phases * count
         * _panel_cycles(points, width, d.channels * taps, channel_tile_rows(row, width), row.channel_speeds)
         for taps, phases in Counter(np.diff(before).tolist()).items()
-        for width, count in _widths(d.vectors, d.panels)
+        for width, count in widths(d.vectors, d.panels)
     )  # fmt: skip
     chunks = d.grid_h * d.grid_w / max(points, 1)
     phases = d.phases_h * d.phases_w
@@ -126,7 +122,7 @@ def weight_share(s: PixelSums, batch: int, filling: float, tasks: int, workers: 
     row, lanes, pixels = isa.here(), _lanes(dtype), batch * s.grid_h * s.grid_w
     sums = sum(
         count * _panel_cycles(s.chunk, width, pixels, channel_tile_rows(row, width), row.channel_speeds)
-        for width, count in _widths(s.vectors, s.panels)
+        for width, count in widths(s.vectors, s.panels)
     )
     packed = pixels * s.vectors * lanes * _PACK_CYCLES
     chunks = s.terms / max(s.chunk, 1)

@@ -9,7 +9,7 @@ Algorithm" (2019) for the table of offsets.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from ..runtime import emitting
@@ -18,6 +18,7 @@ from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
 from .filling import fill
+from .tiles import tile_rows, tile_vectors
 
 # What compiled code is told of a dtype's kernels, an int64 array: numbers, then addresses.
 ELEMENT = 0  # bytes an element
@@ -42,16 +43,11 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     lanes = row.vector_bytes // dtype.itemsize
     found = {
         f"tile_{rows}_{vectors}": (10, _tile(dtype, lanes, rows, vectors))
-        for rows in tile_rows(row.rows)
-        for vectors in range(1, row.vectors + 1)
+        for rows in tile_rows(row)
+        for vectors in range(1, tile_vectors(row, rows) + 1)
     }
     found["multiply"] = (11, _multiply(dtype, lanes, row))
     return found | {"pack": (7, _pack(dtype, lanes)), "fill": (9, fill(dtype, lanes))}
-
-
-def tile_rows(most: int) -> list[int]:
-    """Heights that tiles are emitted for; what is left of a number of rows is put together from the smaller ones."""
-    return sorted({most, *(size for size in (1, 2, 4, 8) if size < most)}, reverse=True)
 
 
 def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
@@ -126,11 +122,19 @@ def _chains(v: Vectors, a: list[Any], b: Any, offsets: Any, terms: Any, vectors:
 
     def add_term(t: Any, chains: list[Any]) -> list[Any]:
         met = v.offset(b, v.element(v.offset(offsets, t)))
+        extended = list(chains)
+        if vectors > len(rows):  # the fewer ones are held, the others pass by
+            weights = [v.splat(v.offset(row, t)) for row in rows]
+            for j in range(vectors):
+                lanes = v.load(v.offset(met, j * v.lanes))
+                for r, weight in enumerate(weights):
+                    extended[r * vectors + j] = v.fma(weight, lanes, chains[r * vectors + j])
+            return extended
         panel = [v.load(v.offset(met, j * v.lanes)) for j in range(vectors)]
-        extended = []
         for r, row in enumerate(rows):
             weight = v.splat(v.offset(row, t))
-            extended += [v.fma(weight, panel[j], chains[r * vectors + j]) for j in range(vectors)]
+            for j in range(vectors):
+                extended[r * vectors + j] = v.fma(weight, panel[j], chains[r * vectors + j])
         return extended
 
     return v.counted_loop(terms, [v.zero] * (len(rows) * vectors), add_term)
@@ -139,55 +143,67 @@ def _chains(v: Vectors, a: list[Any], b: Any, offsets: Any, terms: Any, vectors:
 def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
     """Cover any number of rows and lanes with register tiles; the arguments are `multiply`'s.
 
-    Panels are of nearly equal width: four vectors are two and two, not three and one, whose tile has few chains. A
-    panel stays in the first-level cache while all rows of `a` pass by.
+    Rows are taken by the height of tiles, the tallest first, and lanes in panels that are as wide as tiles of that
+    height. Panels are of nearly equal width: four vectors are two and two, not three and one, whose tile has few
+    chains. A panel stays in the first-level cache while rows of `a` pass by.
     """
-    sizes = tile_rows(row.rows)
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
         a, a_stride, rows, b, offsets, terms, count, target, pitch, extend, bias = arguments
         size = index(dtype.itemsize)
         vectors = builder.sdiv(builder.add(count, index(lanes - 1)), index(lanes))
-        panels = builder.sdiv(builder.add(vectors, index(row.vectors - 1)), index(row.vectors))
 
-        def run_tiles(height: int, width: int, times: Any, here: Any, values: list[Any]) -> list[Any]:
-            """So many tiles one below the other."""
+        def run_rows(height: int, times: Any, values: list[Any]) -> list[Any]:
+            """All lanes of so many tiles one below the other, from where `values` say; where what is below them is."""
+            widest = tile_vectors(row, height)
+            from_a, to, shift = values
 
-            def run_tile(values: list[Any]) -> list[Any]:
-                from_a, to, shift, met = values
-                v.call(
-                    f"tile_{height}_{width}", from_a, a_stride, met, offsets, terms, to, pitch, here, extend, shift
-                )  # fmt: skip
+            def run_tiles(width: int, met: Any, to: Any, here: Any) -> None:
                 down = builder.mul(index(height), size)
-                next_shift = builder.add(shift, builder.select(v.is_set(bias), down, index(0)))
-                next_a = builder.add(from_a, builder.mul(a_stride, down))
-                return [next_a, builder.add(to, builder.mul(pitch, down)), next_shift, met]
 
-            return v.loop(times, values, run_tile)
+                def run_tile(values: list[Any]) -> list[Any]:
+                    from_a, to, shift = values
+                    v.call(
+                        f"tile_{height}_{width}", from_a, a_stride, met, offsets, terms, to, pitch, here, extend, shift
+                    )  # fmt: skip
+                    next_shift = builder.add(shift, builder.select(v.is_set(bias), down, index(0)))
+                    next_a = builder.add(from_a, builder.mul(a_stride, down))
+                    return [next_a, builder.add(to, builder.mul(pitch, down)), next_shift]
 
-        def run_panel(values: list[Any]) -> list[Any]:
-            met, to, vectors, panels, left = values
-            width = builder.sdiv(builder.add(vectors, builder.sub(panels, index(1))), panels)
-            here = v.least(builder.mul(width, index(lanes)), left)
-            for tile_width in range(1, row.vectors + 1):
-                is_width = builder.zext(builder.icmp_signed("==", width, index(tile_width)), width.type)
+                v.loop(times, [from_a, to, shift], run_tile)
 
-                def run_rows(tile_width: int = tile_width) -> list[Any]:
-                    at, rows_left = [a, to, bias, met], rows
-                    for height in sizes:
-                        at = run_tiles(height, tile_width, builder.sdiv(rows_left, index(height)), here, at)
-                        rows_left = builder.srem(rows_left, index(height))
-                    return []
+            def run_panel(values: list[Any]) -> list[Any]:
+                met, to, vectors, panels, left = values
+                width = builder.sdiv(builder.add(vectors, builder.sub(panels, index(1))), panels)
+                here = v.least(builder.mul(width, index(lanes)), left)
+                for tile_width in range(1, widest + 1):
+                    is_width = builder.zext(builder.icmp_signed("==", width, index(tile_width)), width.type)
 
-                v.either(is_width, run_rows, list)
-            along = builder.mul(here, size)
+                    def run(tile_width: int = tile_width) -> list[Any]:
+                        run_tiles(tile_width, met, to, here)
+                        return []
+
+                    v.either(is_width, run, list)
+                along = builder.mul(here, size)
+                return [
+                    builder.add(met, along), builder.add(to, along), builder.sub(vectors, width),
+                    builder.sub(panels, index(1)), builder.sub(left, here),
+                ]  # fmt: skip
+
+            panels = builder.sdiv(builder.add(vectors, index(widest - 1)), index(widest))
+            v.loop(panels, [b, to, vectors, panels, count], run_panel)
+            done = builder.mul(builder.mul(times, index(height)), size)
+            next_shift = builder.add(shift, builder.select(v.is_set(bias), done, index(0)))
             return [
-                builder.add(met, along), builder.add(to, along), builder.sub(vectors, width),
-                builder.sub(panels, index(1)), builder.sub(left, here),
+                builder.add(from_a, builder.mul(a_stride, done)), builder.add(to, builder.mul(pitch, done)), next_shift
             ]  # fmt: skip
 
-        v.loop(panels, [b, target, vectors, panels, count], run_panel)
+        at, left = [a, target, bias], rows
+        for height in tile_rows(row):
+            times = builder.sdiv(left, index(height))
+            at = v.either(times, partial(run_rows, height, times, at), partial(list, at))
+            left = builder.srem(left, index(height))
 
     return body
 

@@ -29,6 +29,7 @@ from .blocked import (
 from .micro import ELEMENT, LANES, multiply, pack
 from .planes import Axis, add_piece, list_pieces, plane_elements
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
+from .tiles import cover, term_cycles
 
 
 class Product(NamedTuple):
@@ -90,9 +91,9 @@ def plan_product(
     lanes = int(tile_lanes(extent, micro.kernels(dtype)[micro.LANES]))
     chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    is_direct = dense and channels * taps <= TERMS_A_TOTAL
-    in_place = is_direct and extent > 0 and plane_elements(1, *axes) > 0 and _pays_in_place(axes, chunk, dtype)
-    if in_place:  # whole rows of the grid, as no panel has to hold them
+    in_place = extent > 0 and plane_elements(1, *axes) > 0 and _pays_in_place(axes, chunk, dtype)
+    lands_alone = dense and channels * taps <= TERMS_A_TOTAL  # in no scratch, whose rows are those of a panel
+    if in_place and (lands_alone or horizontal.grid <= PANEL_LANES):  # whole rows of the grid
         lanes = horizontal.grid * max(1, PANEL_LANES // horizontal.grid)
         tiles = -(-extent // lanes)
     return Product(
@@ -111,13 +112,15 @@ def _pays_in_place(axes: tuple[Axis, Axis], rows: int, dtype: DType) -> bool:
     set_stride = math.gcd(planes * dtype.itemsize, 4096)
     if set_stride > 256 * vertical.taps * horizontal.taps or horizontal.grid > 4 * PANEL_LANES:
         return False
-    vectors, tile = -(-horizontal.grid // lanes), rows / 2  # cycles of a tile for a vector and a term
-    packed = horizontal.grid / lanes * tile + RUN_CYCLES + VECTOR_CYCLES * vectors
-    # `multiply` splits them into tiles of nearly equal width.
+    # Of a term, for a row of the grid; packed, a panel of many rows shares what its tiles cost.
+    vectors, whole = -(-horizontal.grid // lanes), PANEL_LANES // lanes
+    packed = _term_cycles(rows, whole) * horizontal.grid / (whole * lanes) + RUN_CYCLES + VECTOR_CYCLES * vectors
+    return _term_cycles(rows, vectors) < packed
+
+
+def _term_cycles(rows: int, vectors: int) -> float:
     speeds = isa.here().speeds
-    tiles = -(-vectors // len(speeds))
-    widths = [vectors // tiles + (i < vectors % tiles) for i in range(tiles)]
-    return tile * sum(width / speeds[width - 1] for width in widths) < packed
+    return sum(count * term_cycles(height, width, speeds) for height, width, count in cover(rows, vectors))
 
 
 @kernel

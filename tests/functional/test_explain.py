@@ -171,7 +171,7 @@ def test_shares_are_ordered_as_fills_are(monkeypatch):
     monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 1)
     full = share((1, 64, 56, 56), (64, 64, 3, 3), padding=1)
     assert 0.6 < full < 1
-    assert share((1, 64, 56, 56), (1, 64, 3, 3), padding=1) < full / 2  # one row of a register tile's
+    assert share((1, 64, 56, 56), (1, 64, 3, 3), padding=1) < full / 1.5  # as long as planes take to fill
     assert share((1, 64, 2, 2), (64, 64, 3, 3), padding=1) < full  # few lanes
     assert share((1, 64, 56, 56), (64, 1, 3, 3), padding=1, groups=64) < full / 3  # depthwise
     assert share((1, 512, 7, 7), (512, 512, 3, 3), "input_grad", padding=1) < full / 2  # weights are transposed

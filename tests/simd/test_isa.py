@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convjit.gemm import direct_kernels, micro
+from convjit.gemm import direct_kernels, micro, tiles
 from convjit.runtime import emitting
 from convjit.simd.isa import INSTRUCTION_SETS, choose
 
@@ -30,6 +30,10 @@ def test_the_best_row_that_the_target_has(triple, features, name):
 def test_tiles_fit_the_registers(row):
     assert row.rows * row.vectors + row.vectors + 1 <= row.registers
     assert row.rows * row.vectors >= 8  # chains that hide the latency of a multiply-add
+    for rows in tiles.tile_rows(row):
+        vectors = tiles.tile_vectors(row, rows)
+        assert rows * vectors + min(rows, vectors) + 1 <= row.registers
+        assert rows * vectors >= 8
     assert 24 % row.rows == 0  # chunks of rows are multiples of 24
     for size in (4, 8):
         assert 144 % (row.vectors * row.vector_bytes // size) == 0  # a panel is a whole number of tiles
@@ -40,10 +44,12 @@ def test_tiles_fit_the_registers(row):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
-def test_the_highest_tiles_keep_their_chains_in_registers(dtype):
+def test_the_widest_tiles_of_pixels_keep_their_chains_in_registers(dtype):
     """A loop that spilled would run at a third of the speed: none of its instructions may name the stack."""
     row = choose(*emitting.target()[::2])
-    hold_in_registers(micro.functions(np.dtype(dtype)), row, row.rows, row.vectors)
+    functions = micro.functions(np.dtype(dtype))
+    for rows in tiles.tile_rows(row):
+        hold_in_registers(functions, row, rows, tiles.tile_vectors(row, rows))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -67,4 +73,4 @@ def hold_in_registers(functions, row, rows, vectors):
             blocks.append([line])
     hottest = max(blocks, key=lambda block: sum("fma" in line or "mul" in line for line in block))
     assert sum("fma" in line or "mul" in line for line in hottest) >= rows * vectors
-    assert not [line for line in hottest if "zmm" in line and "rsp" in line]
+    assert not [line for line in hottest if "rsp" in line]

@@ -35,7 +35,7 @@ class Answers(NamedTuple):
     def of(self, passed: str) -> dict[str, Array]:
         """What a pass must return, by name of the part."""
         parts = dict(zip(PARTS, self, strict=True))
-        first, last = {"backward": (1, 4), "layer": (0, 4)}.get(passed, (0, 1))
+        first, last = {"backward": (1, 4), "backward-fastest": (1, 4), "layer": (0, 4)}.get(passed, (0, 1))
         return {name: parts[name] for name in PARTS[first:last]}
 
 

@@ -14,10 +14,13 @@ from typing import Any
 
 from .contenders import OURS
 from .problems import DTYPES
-from .ratios import TIE, Line, geometric_mean, is_direct, lines, tied
+from .ratios import TIE, WORK, Line, geometric_mean, is_direct, lines, tied
 from .results import read_json
 
-TITLES = {"forward": 'algorithm="auto"', "fastest": 'algorithm="fastest"', "backward": "backward", "layer": "layer"}
+TITLES = {
+    "forward": 'algorithm="auto"', "fastest": 'algorithm="fastest"', "backward": 'backward, "auto"',
+    "backward-fastest": 'backward, "fastest"', "layer": "layer",
+}  # fmt: skip
 # A plan is drawn into the panel of the function that it stands for.
 PLANS = {"forward": "plan", "fastest": "plan-fastest"}
 DEFAULT_PASSES = ("forward", "fastest")
@@ -137,7 +140,7 @@ def _words(figure: Any, size: tuple[float, float], stamp: dict[str, Any], found:
     def text(inches_from_top: float, words: str, **style: Any) -> None:
         figure.text(0.15 / size[0], 1 - inches_from_top / size[1], words, va="center", **style)
 
-    what = "" if {"backward", "layer"} & {line.passed for line in found} else "forward, "
+    what = "" if any(line.passed in WORK for line in found) else "forward, "  # titles of others say what
     text(0.24, f"How many times longer the best peer takes than {OURS}", fontsize=14, weight="bold", color=INK)
     text(
         0.5,

@@ -19,7 +19,7 @@ from .problems import Problem
 TIE = 1.03
 
 # Work beside that of the forward pass: the gradients in the input and in the weight take as much each.
-WORK = {"backward": 2, "layer": 3}
+WORK = {"backward": 2, "backward-fastest": 2, "layer": 3}
 
 ALL_PEERS = "best of all"
 DIRECT_PEERS = "best direct"

@@ -99,6 +99,14 @@ def as_flag(function: str, name: str, value: Any) -> bool:
 
 def as_entries(function: str, name: str, value: Any, least: int, rank: int) -> Sizes:
     """An int, one int for each dimension, or a one-element sequence: `rank` ints, each in `least..LARGEST`."""
+    if type(value) is int and least <= value <= LARGEST:  # as most calls have it
+        return (value,) * rank
+    if type(value) is tuple and len(value) == rank:
+        for entry in value:
+            if type(entry) is not int or not least <= entry <= LARGEST:
+                break
+        else:
+            return value
     needs = _ENTRIES[rank]
     if is_sequence(value):
         _check_entries(function, name, value, rank)

@@ -3,14 +3,15 @@
 A contender says what it cannot express, and makes of a problem one prepared call for each of its passes. Libraries are
 imported in the worker's process only: two OpenMP runtimes in one process ruin both.
 
-================  ================================================================
-`forward`         the result; of convjit, with `algorithm="auto"`
-`fastest`         convjit's, with `algorithm="fastest"`
-`plan`            convjit's, with the weights packed beforehand
-`plan-fastest`    both
-`backward`        the gradients in the input, the weight and the bias
-`layer`           a layer that holds weight and bias, forward then backward
-================  ================================================================
+====================  ================================================================
+`forward`             the result; of convjit, with `algorithm="auto"`
+`fastest`             convjit's, with `algorithm="fastest"`
+`plan`                convjit's, with the weights packed beforehand
+`plan-fastest`        both
+`backward`            the gradients in the input, the weight and the bias
+`backward-fastest`    convjit's, with `algorithm="fastest"`
+`layer`               a layer that holds weight and bias, forward then backward
+====================  ================================================================
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ COMPARED = {
     "plan": "forward",
     "plan-fastest": "forward",
     "backward": "backward",
+    "backward-fastest": "backward",
     "layer": "layer",
 }
 PASSES = tuple(COMPARED)

@@ -39,9 +39,10 @@ class Convjit:
                 plan = make_plan(weight, bias, *options, algorithm="auto" if passed == "plan" else "fastest")
                 y = np.full(problem.y_shape, np.nan, weight.dtype)  # kept, as the inference runtimes keep theirs
                 return lambda: (plan(x, out=y),)
-            case "backward":
+            case "backward" | "backward-fastest":
                 gradients = getattr(convjit, f"conv{problem.rank}d_backward")
-                return lambda: gradients(dy, x, weight, *options)
+                algorithm = "auto" if passed == "backward" else "fastest"
+                return lambda: gradients(dy, x, weight, *options, algorithm=algorithm)
             case "layer":
                 layer = seed_layer.load(
                     convjit.Conv2D(

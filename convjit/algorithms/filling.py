@@ -5,11 +5,12 @@ Knows images and planes; does not know what is read from them.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, Planes, fill_tile, filling, plane_elements
-from ..runtime.compile import driver, kernel
+from ..runtime.compile import driver, kernel, passed
 from ..runtime.launch import launch
 from ..runtime.tiles import Tiling, tile, tiling
 from ..typing import Array
@@ -79,6 +80,25 @@ def _fill(
     )  # fmt: skip
 
 
+class _Filling(NamedTuple):
+    """How planes are filled: what the driver is told, and how many tasks there are a plane."""
+
+    record: Array
+    inside: Array
+    rows: int  # of a tile
+    cols: int
+    tasks: int
+
+
+@lru_cache(maxsize=64)
+def _filling(axes: tuple[Axis, Axis], pixel: Pixel) -> _Filling:
+    p, inside = filling(axes, pixel)
+    tiles = tiling(p.padded_h, p.padded_w, p.phases_h * p.phases_w)
+    if p.pitch > 0:  # whole rows
+        tiles = Tiling(tiles.rows, p.padded_w, -(-p.padded_h // tiles.rows))
+    return _Filling(passed(p), inside, *tiles)
+
+
 def fill_planes(
     workers: int, axes: tuple[Axis, Axis], images: Array, planes: Array, pixel: Pixel = AS_IN_IMAGE
 ) -> Array:
@@ -86,13 +106,11 @@ def fill_planes(
     if planes.size == 0:
         return images.reshape(images.size)
     planes[planes.size - BEHIND :] = 0
-    p, inside = filling(axes, pixel)
-    tiles = tiling(p.padded_h, p.padded_w, p.phases_h * p.phases_w)
-    if p.pitch > 0:  # whole rows
-        tiles = Tiling(tiles.rows, p.padded_w, -(-p.padded_h // tiles.rows))
-    tasks = images.shape[0] * images.shape[1] * tiles.a_plane
-    kernels = kernels_of(images.dtype)
-    launch(_fill, workers, tasks, planes.size / 4, p, tiles.rows, tiles.cols, kernels, inside, images, planes)
+    how, kernels = _filling(axes, pixel), kernels_of(images.dtype)
+    launch(
+        _fill, workers, images.shape[0] * images.shape[1] * how.tasks, planes.size / 4, how.record, how.rows, how.cols,
+        kernels, how.inside, images, planes,
+    )  # fmt: skip
     # Read-only as images are: whichever of the two is read, the kernels have one signature.
     source = planes.view()
     source.flags.writeable = False

@@ -8,7 +8,7 @@ it; does not know how a product is computed.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..gemm.landing import multiply_and_store
 from ..gemm.micro import ELEMENT
@@ -23,9 +23,9 @@ from ..gemm.planes import (
 )
 from ..gemm.product import Product, of_phase, task_of
 from ..geometry import Geometry
-from ..runtime.compile import driver, kernel
+from ..runtime.compile import driver, kernel, passed
 from ..runtime.launch import launch
-from ..typing import DType
+from ..typing import Array, DType
 from .algorithm import INDICES, PACKED_WEIGHT, Cut, Space, work_ns
 from .filling import fill_planes
 from .running import Setup, cut_of, run_product, set_up
@@ -99,7 +99,6 @@ def _phases(g: Geometry) -> int:
     return min(g.stride_h, g.in_h) * min(g.stride_w, g.in_w)
 
 
-@lru_cache(maxsize=256)
 def _input_grad(g: Geometry, workers: int, dtype: DType) -> Setup:
     axes, rows, channels = backward_axes(g), g.in_channels // g.groups, g.out_channels // g.groups
     terms, dense = channels * g.kernel_h * g.kernel_w, g.stride_h == g.stride_w == 1
@@ -122,24 +121,48 @@ def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
     return cut_of(_input_grad(g, workers, dtype), taps, workers, dtype, _phases(g), transposed)
 
 
+class _Job(NamedTuple):
+    """Everything about a gradient that its geometry, dtype and number of workers decide: looked up once a call."""
+
+    setup: Setup
+    record: Array  # the geometry as compiled code takes it
+    of_phase_0: Array  # and the product
+    tables: tuple[Array, Array]
+    phases: int
+    packings: int  # tasks
+    met: Array | None  # where terms are met, if there is no stride
+    nanoseconds: float
+
+
+@lru_cache(maxsize=256)
+def _job(g: Geometry, workers: int, dtype: DType) -> _Job:
+    setup, phases, channels = _input_grad(g, workers, dtype), _phases(g), g.out_channels // g.groups
+    met = term_offsets(*setup.axes, channels) if g.stride_h == g.stride_w == 1 else None
+    packings = phases * g.groups * -(-(g.in_channels // g.groups) // _ROWS_TOGETHER)
+    return _Job(setup, passed(g), passed(setup.product), phase_tables(g), phases, packings, met, work_ns(g))
+
+
 def run(
     workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, packed: Any, offsets: Any, scratch: Any, lists: Any,
     planes: Any,
 ) -> None:  # fmt: skip
     """Launch the drivers."""
-    phases, tables, setup = _phases(g), phase_tables(g), _input_grad(g, workers, dx.dtype)
-    shares = g.groups * -(-(g.in_channels // g.groups) // _ROWS_TOGETHER)
-    flat = weight.reshape(-1)
-    launch(_pack_transposed, workers, phases * shares, packed.size, g, *tables, flat, packed, offsets)
+    job = _job(g, workers, dx.dtype)
+    launch(
+        _pack_transposed, workers, job.packings, packed.size, job.record, *job.tables, weight.reshape(-1), packed,
+        offsets,
+    )  # fmt: skip
     packed = packed.view()
     packed.flags.writeable = False  # as the weight of a forward pass is: both run one compiled function
-    if g.stride_h == g.stride_w == 1:
-        met = term_offsets(*setup.axes, g.out_channels // g.groups)
-        run_product(workers, setup, work_ns(g), dy, packed, met, packed[:0], dx, scratch, lists, planes)
+    setup = job.setup
+    if job.met is not None:
+        run_product(
+            workers, setup, job.nanoseconds, dy, packed, job.met, packed[:0], dx, scratch, lists, planes
+        )  # fmt: skip
         return
-    source, p = fill_planes(workers, setup.axes, dy, planes), setup.product
-    flat, tasks = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w), g.batch * p.tasks
+    source = fill_planes(workers, setup.axes, dy, planes)
+    flat, tasks = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w), g.batch * setup.product.tasks
     launch(
-        _multiply_phase, workers, phases * tasks, work_ns(g), g, p, tasks, *tables, setup.kernels, packed, offsets,
-        source, flat, scratch, lists,
+        _multiply_phase, workers, job.phases * tasks, job.nanoseconds, job.record, job.of_phase_0, tasks, *job.tables,
+        setup.kernels, packed, offsets, source, flat, scratch, lists,
     )  # fmt: skip

@@ -114,8 +114,10 @@ def set_up(
     p = plan_product(
         bands.axes, batch, groups, rows, channels, result, phases, bands.crew, dtype, vertical.grid, dense=dense
     )
+    terms = of_group if terms is None else terms
+    in_scratch = not (dense and p.in_place and p.is_short)  # a panel, or totals
     spaces = (
-        Space((workers, scratch_elements(p.chunk, of_group if terms is None else terms)), name="scratch"),
+        Space((workers, scratch_elements(p.chunk, terms) if in_scratch else 0), name="scratch"),
         Space((workers, LIST_ENTRIES), INDICES, "lists"),
         bands.space,
     )

@@ -18,10 +18,10 @@ from ..gemm.pixels import pixel_axes, plane_axes
 from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, plane_elements, term_offsets
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
-from ..runtime.compile import driver
+from ..runtime.compile import driver, passed
 from ..runtime.launch import launch
 from ..simd import isa
-from ..typing import DType
+from ..typing import Array, DType
 from .algorithm import INDICES, Cut, Operation, Space, work_ns, workspace_limit
 from .filling import as_planes, fill_planes
 
@@ -99,46 +99,71 @@ class WeightProduct(NamedTuple):
         if terms == 0:
             dw[...] = 0
             return
-        s, at_once = _plan(g, workers, dw.dtype, self.channels_last)
-        if s.tasks == 0:
+        job = _job(g, workers, dw.dtype, self.channels_last)
+        s, tasks, at_once = job.sums, job.tasks, job.at_once
+        if tasks == 0:
             return
-        matrix = dw.reshape(g.out_channels, _terms(g))
+        matrix = dw.reshape(g.out_channels, job.terms)
         if s.is_turned:
             dy, x = x, dy
         if self.channels_last:
-            gradients, x, apart = dy.reshape(dy.shape[0] * pixels, dy.shape[3]), as_planes(x), 1
+            gradients, x = dy.reshape(dy.shape[0] * pixels, dy.shape[3]), as_planes(x)
         else:
-            gradients, apart = dy.reshape(dy.shape[0] * dy.shape[1], pixels), None
-        axes, pixel = _axes(g, dw.dtype, self.channels_last)
-        kernels, positions = kernels_of(dw.dtype), term_offsets(*axes, s.channels, apart)
+            gradients = dy.reshape(dy.shape[0] * dy.shape[1], pixels)
         # Images that lie on both sides of a cut between totals are filled twice.
         span = terms
-        if 0 < planes.size < self._plane_elements(g, g.batch, dw.dtype):
+        if 0 < planes.size < job.planes:
             images = (planes.size - BEHIND) // s.image_step
             span = TERMS_A_TOTAL * max(1, (images - 1) * pixels // TERMS_A_TOTAL)
         for start in range(0, terms, span):
             end = min(terms, start + span)
             image, stop_image = start // pixels, -(-end // pixels)
-            room = planes[: self._plane_elements(g, stop_image - image, dw.dtype)]
-            source = fill_planes(workers, axes, x[image:stop_image], room, pixel)
+            room = planes if span == terms else planes[: self._plane_elements(g, stop_image - image, dw.dtype)]
+            source = fill_planes(workers, job.axes, x[image:stop_image], room, job.pixel)
             for first in range(start, end, at_once * TERMS_A_TOTAL):
                 stop = min(end, first + at_once * TERMS_A_TOTAL)
                 count = -(-(stop - first) // TERMS_A_TOTAL)
-                share = work_ns(g) * (stop - first) / terms
+                share = job.nanoseconds * (stop - first) / terms
                 launch(
-                    _weight_grad, workers, count * s.tasks, share, s, s.tasks, first, stop, kernels, positions,
-                    gradients, source, image * s.image_step, matrix, partial, totals, panels, lists,
+                    _weight_grad, workers, count * tasks, share, job.record, tasks, first, stop, job.kernels,
+                    job.positions, gradients, source, image * s.image_step, matrix, partial, totals, panels, lists,
                 )  # fmt: skip
                 for total in range(1 if first == 0 else 0, count if at_once > 1 else 0):
                     with np.errstate(all="ignore"):  # kernels do not look at it
                         matrix += partial[total]
 
 
+class _Job(NamedTuple):
+    """Everything about a gradient that its geometry, dtype and number of workers decide: looked up once a call."""
+
+    sums: PixelSums
+    tasks: int
+    at_once: int
+    record: Array  # `sums` as compiled code takes them
+    axes: tuple[Axis, Axis]
+    pixel: Pixel
+    kernels: Array
+    positions: Array
+    planes: int  # elements of those of all images
+    terms: int
+    nanoseconds: float
+
+
+@lru_cache(maxsize=256)
+def _job(g: Geometry, workers: int, dtype: DType, channels_last: bool) -> _Job:
+    s, at_once = _plan(g, workers, dtype, channels_last)
+    axes, pixel = _axes(g, dtype, channels_last)
+    return _Job(
+        s, s.tasks, at_once, passed(s), axes, pixel, kernels_of(dtype),
+        term_offsets(*axes, s.channels, 1 if channels_last else None),
+        WeightProduct(channels_last)._plane_elements(g, g.batch, dtype), _terms(g), work_ns(g),
+    )  # fmt: skip
+
+
 def _axes(g: Geometry, dtype: DType, channels_last: bool) -> tuple[tuple[Axis, Axis], Pixel]:
     return pixel_axes(g, dtype.itemsize) if channels_last else (plane_axes(g), AS_IN_IMAGE)
 
 
-@lru_cache(maxsize=256)
 def _plan(g: Geometry, workers: int, dtype: DType, channels_last: bool = False) -> tuple[PixelSums, int]:
     """How the gradient is cut, and how many totals are summed at once: as many as memory has room for."""
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups

@@ -20,6 +20,7 @@ from ..geometry import Geometry
 from ..runtime.launch import launch
 from ..runtime.options import COMPILED
 from ..typing import DType
+from . import winograd_gradient
 from .algorithm import Algorithm, Operation, Packing, Space, work_ns
 from .algorithm import Cut as Explained
 from .winograd_blocks import some_panels
@@ -154,6 +155,6 @@ ALGORITHM = Algorithm(
     _declines,
     Operation(_run_forward, _forward_workspace, PACKING, _forward_cut),
     Operation(_run_input_grad, _input_grad_workspace, cut=_input_grad_cut),
-    None,
+    winograd_gradient.OPERATION,
     keeps_promises=False,
 )

@@ -23,9 +23,9 @@ from .winograd_weights import (
     weights_at,
 )
 
-# A worker's list: the block whose transformed inputs it has, then for each row of tiles `_ENTRIES` numbers. Where
+# A worker's list: the block whose transformed inputs it has, then for each row of tiles `ROW_ENTRIES` numbers. Where
 # a row lies takes more cycles to find than its transform: it is found once a block, not once a channel.
-_ENTRIES = 8
+ROW_ENTRIES = 8
 
 
 @kernel
@@ -37,11 +37,11 @@ def sums_elements(kernels: Any, tiles: Any) -> Any:
 @kernel
 def list_entries(tile_rows: Any) -> Any:
     """Entries of a worker's list, for blocks of so many rows of tiles."""
-    return 1 + tile_rows * _ENTRIES
+    return 1 + tile_rows * ROW_ENTRIES
 
 
 @kernel
-def _list_rows(p: Problem, blocks: Blocks, block: Any, places: Any) -> None:
+def list_rows(p: Problem, blocks: Blocks, block: Any, places: Any) -> None:
     """List where a block's rows of tiles lie.
 
     Of results: the place of the first, and how many rows and columns there are from it on. Of inputs: the place of the
@@ -64,24 +64,25 @@ def _list_rows(p: Problem, blocks: Blocks, block: Any, places: Any) -> None:
         pixel = (first_h + top * p.dilation_h) * p.in_w + first_w + left * p.dilation_w
         places[at + 3] = n * p.channels * p.in_h * p.in_w + pixel
         places[at + 4], places[at + 5], places[at + 6], places[at + 7] = top, rows, left, cols
-        at += _ENTRIES
+        at += ROW_ENTRIES
 
 
 @kernel
-def _transform_inputs(
-    p: Problem, blocks: Blocks, kernels: Any, block: Any, x: Any, places: Any, lines: Any, data: Any
-) -> None:
-    """Transform a block's inputs, of each channel of each part; `lines` is an array of scratch, `data` an address."""
+def transform_inputs(
+    p: Problem, blocks: Blocks, kernels: Any, block: Any, first: Any, stop: Any, x: Any, places: Any, lines: Any,
+    data: Any,
+) -> None:  # fmt: skip
+    """Transform a block's inputs, of channels `first <= c < stop`; `lines` is scratch, an array, `data` an address."""
     size, lanes = kernels[ELEMENT], kernels[LANES]
     row_first, row_stop, col_first, col_stop = block_of(p, blocks, block)
     tiles = col_stop - col_first
     lines[:] = 0  # lanes beside a row's tiles are computed, too, and denormals are slow
     mixed = aligned(lines.ctypes.data)
     vectors = (STEP * tiles + WINDOW - STEP + lanes - 1) // lanes
-    for c in range(p.channels):
+    for c in range(first, stop):
         plane = x + c * p.in_h * p.in_w * size
         target = data + c * blocks.data_pitch * size
-        for at in range(1, 1 + (row_stop - row_first) * _ENTRIES, _ENTRIES):
+        for at in range(1, 1 + (row_stop - row_first) * ROW_ENTRIES, ROW_ENTRIES):
             row, rows, col, cols = places[at + 4], places[at + 5], places[at + 6], places[at + 7]
             winograd.mix_rows(
                 kernels, plane + places[at + 3] * size, p.dilation_h * p.in_w, p.dilation_w, -row, rows - row, col,
@@ -150,7 +151,7 @@ def _store_panel(
         shift = bias + o * size if bias != 0 else 0
         source = sums + j * PRODUCTS * lanes * size
         of_channel = y + o * p.out_h * p.out_w * size
-        for at in range(1, 1 + rows * _ENTRIES, _ENTRIES):
+        for at in range(1, 1 + rows * ROW_ENTRIES, ROW_ENTRIES):
             winograd.results(
                 kernels, source, tile_pitch, across, shift, of_channel + places[at] * size, p.out_h * p.out_w,
                 p.dilation_h * p.out_w, p.dilation_w, places[at + 1], min(places[at + 2], across * STEP),
@@ -171,8 +172,8 @@ def some_panels(
     block, share = task // shares, task % shares
     own, mine = aligned(data[worker].ctypes.data), places[worker]
     if mine[0] != block:
-        _list_rows(p, blocks, block, mine)
-        _transform_inputs(p, blocks, kernels, block, x.ctypes.data, mine, lines[worker], own)
+        list_rows(p, blocks, block, mine)
+        transform_inputs(p, blocks, kernels, block, 0, p.channels, x.ctypes.data, mine, lines[worker], own)
         mine[0] = block
     row_first, row_stop, col_first, col_stop = block_of(p, blocks, block)
     rows, across = row_stop - row_first, col_stop - col_first

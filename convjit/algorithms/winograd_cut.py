@@ -38,7 +38,7 @@ _WEIGHTS_CYCLES = 280
 # Beginning and ending a register tile, in channels.
 _TILE_CHANNELS = 6
 # What register tiles reach of two multiply-adds a cycle.
-_PRODUCTS_SPEED = 0.93
+PRODUCTS_SPEED = 0.93
 # Bytes of weights a cycle, from behind the second-level cache: (1, 256, 14, 14) with 256 filters in blocks of half the
 # tiles reads 9.4 MB once more, which takes 0.24 ms.
 _WEIGHTS_BYTES = 12
@@ -72,7 +72,7 @@ def cycles_of(p: Problem, tile_cols: int) -> Cycles:
         channels * (_ROW_CYCLES + _TILES_CYCLES * -(-tile_cols // VECTOR) + of_pixels * pixels),
         vectors * of_results,
         vectors * channels * _WEIGHTS_CYCLES,
-        PRODUCTS * summed * vectors * VECTOR / MULTIPLICATIONS_A_CYCLE / _PRODUCTS_SPEED,
+        PRODUCTS * summed * vectors * VECTOR / MULTIPLICATIONS_A_CYCLE / PRODUCTS_SPEED,
     )
 
 
@@ -129,7 +129,7 @@ def _candidates(p: Problem, workers: int, dtype: DType, packed: bool) -> Iterato
     most = min(_MOST_TILES, max(_FEWEST_TILES, data // max(1, PRODUCTS * p.channels * dtype.itemsize)))
     sizes = [most] if workers == 1 else sorted({most, *(size for size in _TILES if _FEWEST_TILES <= size <= most)})
     for tiles in sizes:
-        blocks = _blocks(p, tiles, dtype)
+        blocks = blocks_of(p, tiles, dtype)
         work = PRODUCTS * blocks.tile_rows * blocks.tile_cols * p.channels * p.filters
         fewest = min(count, max(1, -(-work // _TASK_MULTIPLICATIONS)))
         more = () if workers == 1 else (2, 4, 8, 16, count)
@@ -155,7 +155,7 @@ def _together(blocks: Blocks, channels: int, panels_of_share: int, workers: int,
     return min(panels_of_share, max(1, room))
 
 
-def _blocks(p: Problem, tiles: int, dtype: DType) -> Blocks:
+def blocks_of(p: Problem, tiles: int, dtype: DType) -> Blocks:
     """Blocks of so many tiles at most, of nearly equal size."""
     kernels = winograd.kernels(dtype)
     lanes, line = int(kernels[LANES]), _CACHE_LINE // dtype.itemsize

@@ -104,15 +104,21 @@ def bias_grad(function: str, dy: Array, dtype: DType, layout: Layout = CHANNELS_
     compute, is_complex = DTYPES[dtype]
     batch, channels, *size = layout.told(dy.shape)
     planes = arrays.shaped(function, "grad_output", dy, layout.lying((batch, channels, math.prod(size))))
-    result = np.zeros(channels, dtype)
-    targets = (result.real, result.imag) if is_complex else (result,)
-    for part, target in zip(parts(planes), targets, strict=False):
-        part = arrays.ready(function, "grad_output", part, compute)
-        db = np.empty(channels, compute)
-        crew = workers(part.size / 4)
-        sums = allocate(function, "sums", sums_shape(crew, compute), compute)
-        sum_bias_grad(crew, part, db, sums, channels_last=layout.channels_last)
-        arrays.write(target, db)
+    if not is_complex:
+        return arrays.converted(function, "the result", _sum(function, planes, compute, channels, layout), dtype)
+    result = np.empty(channels, dtype)
+    for part, target in zip(parts(planes), (result.real, result.imag), strict=True):
+        arrays.write(target, _sum(function, part, compute, channels, layout))
+    return result
+
+
+def _sum(function: str, planes: Array, compute: DType, channels: int, layout: Layout) -> Array:
+    """A sum a channel of real planes."""
+    planes = arrays.ready(function, "grad_output", planes, compute)
+    crew = workers(planes.size / 4)
+    sums = allocate(function, "sums", sums_shape(crew, compute), compute)
+    result = allocate(function, "the result", (channels,), compute)
+    sum_bias_grad(crew, planes, result, sums, channels_last=layout.channels_last)
     return result
 
 

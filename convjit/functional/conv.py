@@ -53,8 +53,9 @@ def conv2d(
         stride and groups of 1, dilated or not, where that pays: several times fewer multiplications, for results whose
         error is larger, in the L2 norm at most 2e-5 of normal results in float32 and 4e-14 in float64 (usually 1e-6
         and 2e-15), integers are not exact, and a NaN or a huge value spoils pixels up to 3 times the dilation beside
-        those that see it. Threads and other images still change no bit. Or a name: `"winograd"`, `"depthwise"` (one
-        input channel a group), `"implicit"`, `"reference"`.
+        those that see it, and of a weight gradient all taps of a channel. Weight gradients of dilated convolutions are
+        computed as with `"auto"`. Threads and other images still change no bit. Or a name: `"winograd"`, `"depthwise"`
+        (one input channel a group), `"implicit"`, `"reference"`.
     out : ndarray, optional
         Where the result is written: its exact shape and dtype, C-contiguous, and no memory shared with the inputs.
     layout : {"NCHW", "NHWC"}

@@ -61,6 +61,8 @@ class Tile(NamedTuple):
 # Points and their inverses keep all matrices' entries near 1. With {0, +-1, +-2} instead the error of 3x3 layers is
 # more than twice as large.
 F4X3 = Tile(4, 3, (ZERO, *(Surd(Fraction(0), Fraction(sign, n)) for n in (2, 1) for sign in (1, -1))))
+# The other way round, for a gradient of 3x3 taps: results are the taps, and what was results is multiplied.
+F3X4 = Tile(3, 4, F4X3.points)
 
 
 def matrices(tile: Tile) -> tuple[Matrix, Matrix, Matrix]:

@@ -73,12 +73,12 @@ def test_awkward_problems(name, dtype, monkeypatch):
 def test_chunks_of_any_size_give_the_same_bits(name, rows, monkeypatch):
     wanted = gradient(AWKWARD[name], "float32", REFERENCE)
     monkeypatch.setattr(pixel_sums, "_MOST_ROWS", rows)
-    for function in (weight_product._plan, calls.decide):
+    for function in (weight_product._job, calls.decide):
         function.cache_clear()
     try:
         assert gradient(AWKWARD[name], "float32", "implicit").tobytes() == wanted.tobytes()
     finally:
-        for function in (weight_product._plan, calls.decide):
+        for function in (weight_product._job, calls.decide):
             function.cache_clear()
 
 

@@ -312,13 +312,10 @@ def test_integers_are_declined():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_fastest_picks_it_and_auto_does_not(dtype):
     geometry = conv2d_geometry("test", X, W, 1, 1, 1, 1)
-    for operation in ("forward", "input_grad"):
+    for operation in ("forward", "input_grad", "weight_grad"):
         picked = {name: choose("test", name, geometry, np.dtype(dtype), operation) for name in ("auto", "fastest")}
         assert picked["fastest"] is NAMED["winograd"].operation(operation)
         assert picked["auto"] in [row.operation(operation) for row in ALGORITHMS if row.keeps_promises]
-    for name in ("fastest", "winograd"):
-        found = choose("test", name, geometry, np.dtype(dtype), "weight_grad")
-        assert found is NAMED["implicit"].weight_grad
 
 
 def test_the_batch_decides_nothing():
@@ -338,10 +335,10 @@ def test_gradients_of_both_kinds_come_with_one_name():
     x, weight, _, dy = numbers(problem, "float32")
     fast = conv2d_backward(dy, x, weight, padding=1, algorithm="winograd")
     plain = conv2d_backward(dy, x, weight, padding=1)
-    assert_array_equal(fast[1], plain[1])
     assert_array_equal(fast[2], plain[2])
-    assert fast[0].tobytes() != plain[0].tobytes()
-    assert np.linalg.norm(fast[0] - plain[0]) <= BOUND["float32"] * np.linalg.norm(plain[0])
+    for got, wanted in zip(fast[:2], plain[:2], strict=True):
+        assert got.tobytes() != wanted.tobytes()
+        assert np.linalg.norm(got - wanted) <= BOUND["float32"] * np.linalg.norm(wanted)
 
 
 @pytest.mark.usefixtures("takes_all")

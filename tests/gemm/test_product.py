@@ -23,7 +23,7 @@ PROBLEMS = {
 
 
 def forget():
-    for kept in (implicit._forward, input_product._input_grad, calls.decide):
+    for kept in (implicit._forward, input_product._job, calls.decide):
         kept.cache_clear()
 
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from convjit.gemm import winograd
-from convjit.gemm.cook_toom import F4X3, ONE, ZERO, Surd, Tile, matrices
+from convjit.gemm.cook_toom import F3X4, F4X3, ONE, ZERO, Surd, Tile, matrices
 from convjit.gemm.winograd import LANES, PRODUCTS, STEP, WINDOW
 from convjit.runtime.twins import compiled
 
@@ -23,6 +23,7 @@ def whole(*numbers):
 
 TILES = {
     "F(4, 3)": F4X3,
+    "F(3, 4)": F3X4,
     "F(2, 3)": Tile(2, 3, whole(0, 1, -1)),
     "F(4, 2)": Tile(4, 2, whole(1, -1, 2, -2)),
     "F(4, 3) in integers": Tile(4, 3, whole(0, 1, -1, 2, -2)),

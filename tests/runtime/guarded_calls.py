@@ -22,7 +22,7 @@ from guarded import Guarded, GuardedNumPy
 from trials import Finding, main
 
 import convjit
-from convjit.algorithms import winograd
+from convjit.algorithms import winograd, winograd_gradient
 from convjit.functional import bilinear, columns, kept, padding, pools, slicing
 from convjit.runtime import memory
 from convjit.testing import PADDING_MODES, reference_pads
@@ -166,7 +166,7 @@ def _input_grad(row: str) -> Callable[[_Draw], Parts]:
 
 def _weight_grad(row: str) -> Callable[[_Draw], Parts]:
     def draw(d: _Draw) -> Parts:
-        s = _shapes(d.random, row)
+        s = _shapes_of(row, d)
         arrays = {"grad_output": d.array(*s.y), "x": d.array(*s.x)}
         return arrays, {"kernel_size": s.kernel, **_options(d, s, row)}
 
@@ -280,6 +280,7 @@ CALLS: list[tuple[str, Callable[[_Draw], Parts]]] = [
     ("conv2d_input_grad", _input_grad("direct")),
     ("conv2d", _forward("winograd")),
     ("conv2d_input_grad", _input_grad("winograd")),
+    ("conv2d_weight_grad", _weight_grad("winograd")),
     ("conv2d_backward", _backward),
     ("conv3d", lambda d: _volumes(d, "x")),
     ("conv3d_input_grad", lambda d: _volumes(d, "input_size")),
@@ -424,5 +425,6 @@ PLANTS = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    winograd._pays = lambda geometry: True  # small problems are taken, too
+    for row in (winograd, winograd_gradient):
+        row._pays = lambda geometry: True  # small problems are taken, too
     sys.exit(main(__file__, trial, lambda seed: repr(draw(seed)), PLANTS))

@@ -1,0 +1,267 @@
+"""Winograd's weight gradient: for a block of tiles, the inputs and the output gradient transformed, and their products.
+
+A block is transformed by all workers together, some channels each; then each task multiplies a panel of output channels
+with some channels of the inputs, over all tiles of the block, and transforms the sums into taps, which are added up
+over the blocks, in their order. How many workers there are never shows: blocks are cut by the problem alone.
+Knows blocks, tasks and workspaces; does not know how tiles are transformed or multiplied.
+Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks" (2015), section 4.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..gemm import direct_kernels, micro, winograd, winograd_taps
+from ..gemm.micro import ELEMENT, LANES, multiply
+from ..gemm.summation import TERM_BLOCK
+from ..gemm.winograd import PRODUCTS, STEP, TAPS
+from ..geometry import Geometry
+from ..runtime.compile import driver, kernel
+from ..runtime.launch import launch
+from ..simd import isa
+from ..typing import Array, DType
+from .algorithm import INDICES, Cut, Operation, Space, work_ns, workspace_limit
+from .winograd_blocks import ROW_ENTRIES, list_entries, list_rows, transform_inputs
+from .winograd_cut import (
+    MULTIPLICATIONS_A_CYCLE,
+    PRODUCTS_SPEED,
+    VECTOR,
+    blocks_of,
+    cycles_of,
+)
+from .winograd_tiles import Blocks, Problem, block_of, forward_problem, grid
+from .winograd_weights import CHANNEL_BLOCK, aligned, line_of
+
+_NINE = TAPS * TAPS
+# Channels whose inputs a task transforms, and channels whose sums it takes: with a panel of two or three vectors these
+# are 150 to 440 KiB for all products in float32, part of a second-level cache.
+_TRANSFORMED, _SUMMED = 8, 64
+# Tiles of a block at most, and what its transformed pixels take, if a chain is as long as it may be: blocks of more
+# tiles add up taps less often, those of fewer stay in nearer caches.
+_MOST_TILES, _BLOCK_BYTES = 4 * TERM_BLOCK, 1 << 22
+# Fewer tiles a block would spend their time on taps.
+_FEWEST_TILES = 12
+
+
+class Plan(NamedTuple):
+    """How a gradient is cut; all that compiled code is told beside problem and blocks."""
+
+    vectors: int  # of output channels, of a panel
+    panels: int
+    transformed: int  # channels a task
+    shares: int  # tasks that transform inputs; those behind them transform gradients
+    summed: int  # channels a task
+    chunks: int  # of channels, for each panel
+    pixels_pitch: int  # elements from product to product of a panel's transformed gradients
+    sums_pitch: int  # and of sums
+
+
+@driver
+def _transform(
+    task: Any, worker: Any, p: Problem, blocks: Blocks, plan: Plan, kernels: Any, of_taps: Any, block: Any, x: Any,
+    dy: Any, places: Any, lines: Any, rows: Any, data: Any, pixels: Any,
+) -> None:  # fmt: skip
+    """The transformed inputs of some channels of a block, or the transformed gradients of a vector of them."""
+    mine = places[worker]
+    if mine[0] != block:
+        list_rows(p, blocks, block, mine)
+        mine[0] = block
+    if task < plan.shares:
+        first = task * plan.transformed
+        transform_inputs(
+            p, blocks, kernels, block, first, min(first + plan.transformed, p.channels), x.ctypes.data, mine,
+            lines[worker], aligned(data.ctypes.data),
+        )  # fmt: skip
+    else:
+        _transform_gradients(
+            p, blocks, plan, kernels, of_taps, block, task - plan.shares, dy.ctypes.data, mine,
+            aligned(rows[worker].ctypes.data), aligned(pixels.ctypes.data),
+        )  # fmt: skip
+
+
+@kernel
+def _transform_gradients(
+    p: Problem, blocks: Blocks, plan: Plan, kernels: Any, of_taps: Any, block: Any, vector: Any, dy: Any, places: Any,
+    rows: Any, pixels: Any,
+) -> None:  # fmt: skip
+    """Transform a block's output gradients, of a vector of channels; addresses all, but the list of `places`."""
+    size, lanes = kernels[winograd.ELEMENT], kernels[winograd.LANES]
+    row_first, row_stop, col_first, col_stop = block_of(p, blocks, block)
+    tiles, channels, plane = col_stop - col_first, p.filters - vector * lanes, p.out_h * p.out_w
+    panel, pitch = vector // plan.vectors, plan.vectors * lanes
+    target = pixels + (panel * PRODUCTS * plan.pixels_pitch + (vector - panel * plan.vectors) * lanes) * size
+    row_pitch = (tiles * STEP + lanes) * lanes
+    for row in range(row_stop - row_first):
+        at = 1 + row * ROW_ENTRIES
+        source, exist, cols = dy + places[at] * size, places[at + 1], min(places[at + 2], tiles * STEP)
+        whole = (cols + lanes - 1) // lanes * lanes
+        for i in range(STEP):
+            line, pixels_of_row = rows + i * row_pitch * size, source + (vector * lanes * plane + i * p.out_w) * size
+            if i < exist:
+                winograd.turn(kernels, pixels_of_row, plane, channels, cols, line)
+                if whole < tiles * STEP:
+                    winograd.turn(kernels, source, 0, 0, tiles * STEP - whole, line + whole * lanes * size)
+            else:
+                winograd.turn(kernels, source, 0, 0, tiles * STEP, line)
+        winograd_taps.transform_pixels(of_taps, rows, row_pitch, tiles, target, plan.pixels_pitch, pitch)
+        target += tiles * pitch * size
+
+
+@driver
+def _sum_products(
+    task: Any, worker: Any, p: Problem, blocks: Blocks, plan: Plan, kernels: Any, of_taps: Any, of_results: Any,
+    block: Any, data: Any, pixels: Any, offsets: Any, sums: Any, totals: Any, dw: Any,
+) -> None:  # fmt: skip
+    """The taps of a panel of output channels and some channels, over the tiles of a block, added to those before.
+
+    With the last block they are put into `dw`, which is flat. `totals` have a row for each task, or for each worker
+    where there is one block.
+    """
+    size, lanes = kernels[ELEMENT], kernels[LANES]
+    panel, first = task // plan.chunks, task % plan.chunks * plan.summed
+    channels, width, o = min(plan.summed, p.channels - first), plan.vectors * lanes, panel * plan.vectors * lanes
+    row_first, row_stop, col_first, col_stop = block_of(p, blocks, block)
+    tiles = (row_stop - row_first) * (col_stop - col_first)
+    of_data = aligned(data.ctypes.data) + first * blocks.data_pitch * size
+    of_panel = aligned(pixels.ctypes.data) + panel * PRODUCTS * plan.pixels_pitch * size
+    of_sums = aligned(sums[worker].ctypes.data)
+    for product in range(PRODUCTS):
+        for tile in range(0, tiles, TERM_BLOCK):
+            multiply(
+                kernels, of_data + (product * blocks.product_pitch + tile) * size, blocks.data_pitch, channels,
+                of_panel + (product * plan.pixels_pitch + tile * width) * size, offsets.ctypes.data,
+                min(TERM_BLOCK, tiles - tile), width, of_sums + product * plan.sums_pitch * size, width,
+                1 if tile > 0 else 0, 0,
+            )  # fmt: skip
+    of_totals = aligned(totals[task if blocks.number > 1 else worker].ctypes.data)
+    for j in range(0, width, lanes):
+        winograd_taps.transform_taps(
+            of_taps, of_sums + j * size, plan.sums_pitch, channels, width, of_totals + j * size, 1 if block > 0 else 0
+        )  # fmt: skip
+    if block == blocks.number - 1:
+        direct_kernels.land(
+            of_results, of_totals, plan.vectors, channels * _NINE, min(width, p.filters - o),
+            dw.ctypes.data + (o * p.channels + first) * _NINE * size, p.channels * _NINE, 0,
+        )  # fmt: skip
+
+
+# --- the cut ----------------------------------------------------------------------------------------------------------
+
+
+class _Job(NamedTuple):
+    """Everything that geometry and dtype decide; it does not depend on the workers."""
+
+    problem: Problem
+    blocks: Blocks
+    plan: Plan
+    kernels: tuple[Array, ...]  # of inputs, of taps, of products, of results
+    offsets: Array
+
+
+@lru_cache(maxsize=64)
+def _job(g: Geometry, dtype: DType) -> _Job:
+    p = forward_problem(g)
+    kernels = winograd.kernels(dtype), winograd_taps.kernels(dtype), micro.kernels(dtype), direct_kernels.kernels(dtype)
+    lanes, line, vectors = int(kernels[0][winograd.LANES]), int(line_of(kernels[0])), isa.here().vectors
+    width = vectors * lanes
+    panels = -(-p.filters // width)
+    of_tile = PRODUCTS * (p.channels + panels * width) * dtype.itemsize
+    blocks = blocks_of(p, max(_FEWEST_TILES, min(_MOST_TILES, max(TERM_BLOCK, _BLOCK_BYTES // of_tile))), dtype)
+    tiles = blocks.tile_rows * blocks.tile_cols
+    summed = max(1, min(_SUMMED, p.channels))
+    plan = Plan(
+        vectors, panels, _TRANSFORMED, -(-p.channels // _TRANSFORMED), summed, -(-p.channels // summed),
+        tiles * width + line, summed * width + line,
+    )  # fmt: skip
+    offsets = np.arange(TERM_BLOCK) * width
+    offsets.flags.writeable = False
+    return _Job(p, blocks, plan, kernels, offsets)
+
+
+def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
+    _, blocks, plan, (kernels, *_), _ = _job(g, dtype)
+    lanes, line = int(kernels[winograd.LANES]), int(line_of(kernels))
+    rows = plan.panels * plan.chunks if blocks.number > 1 else workers
+    return (
+        Space((workers, int(list_entries(blocks.tile_rows))), INDICES, "places"),
+        Space((workers, winograd.WINDOW * blocks.line_pitch + line), name="lines"),
+        Space((workers, STEP * (blocks.tile_cols * STEP + lanes) * lanes + line), name="rows of gradients"),
+        Space((PRODUCTS * blocks.product_pitch + line,), name="transformed inputs"),
+        Space((plan.panels * PRODUCTS * plan.pixels_pitch + line,), name="transformed gradients"),
+        Space((workers, PRODUCTS * plan.sums_pitch + line), name="sums"),
+        Space((rows, plan.summed * _NINE * plan.vectors * lanes + line), name="taps"),
+    )
+
+
+def _run(
+    workers: int, g: Geometry, dy: Any, x: Any, dw: Any, places: Any, lines: Any, rows: Any, data: Any, pixels: Any,
+    sums: Any, totals: Any,
+) -> None:  # fmt: skip
+    """Launch the drivers, twice a block."""
+    p, blocks, plan, (of_inputs, of_taps, of_products, of_results), offsets = _job(g, dw.dtype)
+    if blocks.number == 0:
+        dw[...] = 0
+        return
+    vectors = -(-p.filters // int(of_inputs[winograd.LANES]))
+    x, dy, dw = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
+    places[:, 0] = -1  # no worker has any block's list
+    each = work_ns(g) / 4 / blocks.number
+    for block in range(blocks.number):
+        launch(
+            _transform, workers, plan.shares + vectors, each, p, blocks, plan, of_inputs, of_taps, block, x, dy, places,
+            lines, rows, data, pixels,
+        )  # fmt: skip
+        launch(
+            _sum_products, workers, plan.panels * plan.chunks, each, p, blocks, plan, of_products, of_taps, of_results,
+            block, data, pixels, offsets, sums, totals, dw,
+        )  # fmt: skip
+
+
+def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    p, blocks, plan, *_ = _job(g, dtype)
+    tasks = blocks.number * plan.panels * plan.chunks
+    how = f"{blocks.number} blocks of {blocks.tile_rows}x{blocks.tile_cols} tiles; tasks: {tasks}"
+    useful = PRODUCTS * p.channels * p.filters * g.batch * p.out_h * p.out_w / STEP**2 / MULTIPLICATIONS_A_CYCLE
+    return Cut(how, useful / max(_expected_cycles(g), 1))
+
+
+# --- whether it pays --------------------------------------------------------------------------------------------------
+
+# Cycles as those of `winograd_cut`: the gradients of a tile in a vector of channels, and the taps of a channel.
+_PIXELS_CYCLES, _TAPS_CYCLES = 180, 320
+# What the weight gradient of register tiles reaches of two multiply-adds a cycle, and what has to be saved.
+_DIRECT_SPEED, _SAVED = 0.75, 0.1
+
+
+def _expected_cycles(g: Geometry) -> float:
+    """Of one worker, in float32 with vectors of 16, as all of `winograd_cut`."""
+    p = forward_problem(g)
+    down, across = grid(p)
+    rows, vectors = g.batch * down, -(-p.filters // VECTOR)
+    tiles = rows * across
+    inputs = rows * cycles_of(p, min(across, CHANNEL_BLOCK)).inputs
+    products = PRODUCTS * tiles * p.channels * vectors * VECTOR / MULTIPLICATIONS_A_CYCLE / PRODUCTS_SPEED
+    taps = max(tiles / (4 * CHANNEL_BLOCK), 1) * p.channels * vectors * _TAPS_CYCLES
+    return float(inputs + tiles * vectors * _PIXELS_CYCLES + products + taps)
+
+
+def _pays(g: Geometry) -> bool:
+    direct = g.batch * g.in_channels * g.out_channels * _NINE * g.out_h * g.out_w
+    return _expected_cycles(g) <= (1 - _SAVED) * direct / MULTIPLICATIONS_A_CYCLE / _DIRECT_SPEED
+
+
+def _declines(g: Geometry, dtype: DType) -> str | None:
+    if (g.dilation_h, g.dilation_w) != (1, 1):
+        return f"its weight gradient is for dilation 1, not {g.dilation_h}x{g.dilation_w}"
+    if not _pays(g):
+        return "transforms would take longer than the multiplications that they save"
+    taken = sum(np.prod(space.shape) * (space.dtype or dtype).itemsize for space in _workspace(g, 1, dtype))
+    if taken > workspace_limit(g.batch * g.in_channels * g.in_h * g.in_w, dtype):
+        return "its transformed pixels would take too much memory"
+    return None
+
+
+OPERATION = Operation(_run, _workspace, cut=_cut, declines=_declines)

@@ -190,6 +190,11 @@ class Vectors:
         """A vector with the element at `pointer` in every lane."""
         return self._everywhere(self.builder.load(pointer), self._vector)
 
+    def ramp(self, first: Any, step: int) -> Any:
+        """The numbers `first`, `first + step`, ...; of integers."""
+        steps = ir.Constant(self._vector, [step * lane for lane in range(self.lanes)])
+        return self.builder.add(self._everywhere(first, self._vector), steps)
+
     def _everywhere(self, scalar: Any, vector: Any) -> Any:
         undefined = ir.Constant(vector, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(_INT32, 0))
@@ -211,6 +216,16 @@ class Vectors:
     def add(self, a: Any, b: Any) -> Any:
         """`a + b`"""
         return self.builder.fadd(a, b) if self._is_float else self.builder.add(a, b)
+
+    def beats(self, a: Any, b: Any) -> Any:
+        """A mask of the lanes where `a` is a new maximum beside `b`: a NaN is one, unless `b` is a NaN already."""
+        if not self._is_float:
+            return self.builder.icmp_signed(">", a, b)
+        return self.builder.and_(self.builder.fcmp_unordered(">", a, b), self.builder.fcmp_ordered("ord", b, b))
+
+    def chosen(self, mask: Any, a: Any, b: Any) -> Any:
+        """The lanes of `a` in the mask, those of `b` outside."""
+        return self.builder.select(mask, a, b)
 
     def shuffle(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
         """The given lanes of `a` and, counted on, of `b`."""

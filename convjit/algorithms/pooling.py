@@ -117,6 +117,17 @@ def _one_window(g: Geometry, image: Any, top: Any, left: Any, low_h: Any, high_h
     return best, where
 
 
+@kernel
+def _some_windows(
+    g: Geometry, image: Any, top: Any, low_h: Any, high_h: Any, lowest: Any, first: Any, stop: Any, y: Any, indices: Any
+) -> None:  # fmt: skip
+    """The windows `first <= ow < stop` of a row of results, one by one."""
+    for ow in range(first, stop):
+        best, where = _one_window(g, image, top, ow * g.stride_w - g.pad_left, low_h, high_h, lowest)
+        y[ow] = best
+        indices[ow] = where
+
+
 @driver
 def _max_pool(
     task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any, lowest: Any, y: Any, indices: Any
@@ -149,32 +160,48 @@ def _max_pool(
                             image[h, begin:], g.stride_w, h * g.in_w + begin, maxima[left:right], places[left:right]
                         )
         else:
-            for ow in range(before, behind):
-                left = ow * g.stride_w - g.pad_left
-                best, where = _one_window(g, image, top, left, low_h, high_h, lowest[0])
-                y[plane, oh, ow] = best
-                indices[plane, oh, ow] = where
+            _some_windows(g, image, top, low_h, high_h, lowest[0], before, behind, y[plane, oh], indices[plane, oh])
 
 
 @driver
-def _max_pool_pairs(
-    task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, kernels: Any, x: Any, y: Any, indices: Any
+def _max_pool_rows(
+    task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, kernels: Any, x: Any, lowest: Any, y: Any, indices: Any
 ) -> None:
-    """The same of 2x2 windows side by side, which reach over no edge."""
+    """The same by vectors of windows, where strides along rows are small; those that reach over an edge one by one."""
     plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
-    size = kernels[maxima.ELEMENT]
+    image, size = x[plane], kernels[maxima.ELEMENT]
+    first, stop = _whole_windows(g, before, behind)
     for oh in range(above, below):
-        first, at = 2 * (oh * g.in_w + before), (plane * g.out_h + oh) * g.out_w + before
-        maxima.pool_pairs(
-            kernels, x.ctypes.data + (plane * g.in_h * g.in_w + first) * size, g.in_w, behind - before, first,
-            y.ctypes.data + at * size, indices.ctypes.data + at * 8,
-        )  # fmt: skip
+        top = oh * g.stride_h - g.pad_top
+        low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
+        whole = stop if low_h < high_h else first
+        if first < whole:
+            number = (top + low_h * g.dilation_h) * g.in_w + first * g.stride_w - g.pad_left
+            at = (plane * g.out_h + oh) * g.out_w + first
+            maxima.pool_row(
+                kernels, g.stride_w, x.ctypes.data + (plane * g.in_h * g.in_w + number) * size, g.dilation_h * g.in_w,
+                high_h - low_h, g.dilation_w, g.kernel_w, whole - first, number, y.ctypes.data + at * size,
+                indices.ctypes.data + at * 8,
+            )  # fmt: skip
+        _some_windows(g, image, top, low_h, high_h, lowest[0], before, first, y[plane, oh], indices[plane, oh])
+        _some_windows(g, image, top, low_h, high_h, lowest[0], whole, behind, y[plane, oh], indices[plane, oh])
+
+
+@kernel
+def _whole_windows(g: Geometry, before: Any, behind: Any) -> Any:
+    """The windows of a row, of `before <= ow < behind`, that reach over neither end: first, and behind the last."""
+    reach = (g.kernel_w - 1) * g.dilation_w + 1
+    first = max(before, over(g.pad_left + g.stride_w - 1, g.stride_w))
+    last = g.in_w - reach + g.pad_left  # where the last one may begin, counted from the padding's edge
+    stop = min(behind, over(last, g.stride_w) + 1 if last >= 0 else 0)
+    return min(first, behind), max(stop, min(first, behind))
 
 
 def max_pool(workers: int, g: Geometry, x: Any, lowest: Any, y: Any, indices: Any) -> None:
     """Fill `y` and `indices` (planes, OH, OW) from `x` (planes, H, W)."""
-    if COMPILED and x.dtype in maxima.DTYPES and _is_two_by_two(g):
-        _launch_over(_max_pool_pairs, workers, g, g.out_h, g.out_w, maxima.kernels(x.dtype), x, y, indices)
+    by_vectors = COMPILED and x.dtype in maxima.DTYPES and g.stride_w <= maxima.STRIDES
+    if by_vectors and g.in_h * g.in_w <= maxima.MOST_PIXELS:
+        _launch_over(_max_pool_rows, workers, g, g.out_h, g.out_w, maxima.kernels(x.dtype), x, lowest, y, indices)
         return
     _launch_over(_max_pool, workers, g, g.out_h, g.out_w, x, lowest, y, indices)
 

@@ -106,8 +106,8 @@ def bias_grad(function: str, dy: Array, dtype: DType, layout: Layout = CHANNELS_
     planes = arrays.shaped(function, "grad_output", dy, layout.lying((batch, channels, math.prod(size))))
     if not is_complex:
         return arrays.converted(function, "the result", _sum(function, planes, compute, channels, layout), dtype)
-    result = np.empty(channels, dtype)
-    for part, target in zip(parts(planes), (result.real, result.imag), strict=True):
+    result = np.zeros(channels, dtype)  # a real gradient beside complex images has no imaginary part
+    for part, target in zip(parts(planes), (result.real, result.imag), strict=False):
         arrays.write(target, _sum(function, part, compute, channels, layout))
     return result
 

@@ -1,6 +1,6 @@
-"""The micro-kernel of 2x2 max pooling: windows side by side, all four pixels of each without a branch.
+"""The micro-kernels of max pooling: windows of a row side by side, without a branch.
 
-Nobody foretells which pixel is the largest. Knows two rows of pixels; does not know planes or edges.
+Nobody foretells which pixel of a window is the largest. Knows rows of pixels; does not know planes or edges.
 """
 
 from __future__ import annotations
@@ -16,52 +16,82 @@ from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
 
-# The dtypes that there is a kernel for.
+# The dtypes that there are kernels for, and the most pixels from a window to the next.
 DTYPES = tuple(np.dtype(name) for name in ("float32", "float64", "int64"))
+STRIDES = 2
 _NUMBERS = np.dtype(np.int64)
 
-# What compiled code is told of the kernel for a dtype, an int64 array.
+# Pixels of a plane at most: places in a window are counted in 32 bits beside float32.
+MOST_PIXELS = 1 << 30
+
+# What compiled code is told of the kernels for a dtype, an int64 array.
 ELEMENT = 0  # bytes an element
-POOL = 1
+POOL = 1  # for each stride from 1 on
+PAIRS = POOL + STRIDES  # of windows of 2x2 side by side
 
 
 @cache
 def kernels(dtype: DType) -> Array:
-    """The kernel of a dtype for this machine, compiled or loaded on the first call."""
+    """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    functions = {"pool": (6, _pool(dtype, row.vector_bytes // dtype.itemsize))}
+    lanes = row.vector_bytes // dtype.itemsize
+    functions = {f"pool_{stride}": (9, _pool(dtype, lanes, stride)) for stride in range(1, STRIDES + 1)}
+    functions["pairs"] = (9, _pool(dtype, lanes, 2, are_pairs=True))
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions, row.features)
-    return passed((dtype.itemsize, addresses["pool"]))
+    return passed((dtype.itemsize, *addresses.values()))
 
 
-def _pool(dtype: DType, lanes: int) -> emitting.Body:
-    """y[i] = max of pixels 2*i and 2*i + 1 of two rows, `pitch` apart; indices[i] = the number of the first such one.
+def _pool(dtype: DType, lanes: int, stride: int, *, are_pairs: bool = False) -> emitting.Body:
+    """y[i] = max over r < rows, c < cols of pixel `stride*i + r*row_step + c*col_step`, indices[i] = where it is first.
 
-    The first pixel of the upper row has number `first`, the one below it `first + pitch`. A NaN is larger than
-    everything. What whole vectors of the `count` windows leave takes narrower ones: masked stores are slow.
+    Pixels are numbered on from `first`, that of the first window's first one. A NaN is larger than everything. What
+    whole vectors of the `count` windows leave takes narrower ones: masked stores are slow. `are_pairs` where it is
+    known that windows are 2x2.
     """
 
     def body(builder: Any, arguments: Any) -> None:
-        top, pitch, count, first, y, indices = arguments
+        top, row_step, rows, col_step, cols, count, first, y, indices = arguments
+
+        def of_pairs(v: Vectors, place: Any) -> list[Any]:
+            """Without loops, and each pixel read once."""
+            best: Any = None
+            found: Any = None
+            for line, behind in ((place, index(0)), (v.offset(place, row_step), row_step)):
+                pair = v.load(line), v.load(v.offset(line, v.lanes))
+                for which in (0, 1):
+                    pixel = v.shuffle(*pair, range(which, 2 * v.lanes, 2))
+                    where = v.counter(builder.add(behind, index(which)))
+                    if best is None:
+                        best, found = pixel, where
+                        continue
+                    won = v.beats(pixel, best)
+                    best, found = v.chosen(won, pixel, best), v.chosen(won, where, found)
+            return [best, found]
+
+        def of_any(v: Vectors, place: Any) -> list[Any]:
+            def tap(values: list[Any]) -> list[Any]:
+                pixels, at, best, found = values
+                pixel = _every(v, pixels, stride)
+                won = v.beats(pixel, best)
+                best, found = v.chosen(won, pixel, best), v.chosen(won, v.counter(at), found)
+                return [v.offset(pixels, col_step), builder.add(at, col_step), best, found]
+
+            def row(values: list[Any]) -> list[Any]:
+                pixels, at, *held = values
+                held = v.loop(cols, [pixels, at, *held], tap)[2:]
+                return [v.offset(pixels, row_step), builder.add(at, row_step), *held]
+
+            held = [_every(v, place, stride), v.counter(index(0))]  # which does not beat itself
+            return v.loop(rows, [place, index(0), *held], row)[2:]
 
         def windows(width: int, values: list[Any]) -> list[Any]:
             v, numbers = Vectors(builder, dtype, width), Vectors(builder, _NUMBERS, width)
             place, number, to, to_index = values
-            best = found = None
-            for row, start in ((place, number), (v.offset(place, pitch), builder.add(number, pitch))):
-                pair = v.load(row), v.load(v.offset(row, width))
-                for which in (0, 1):
-                    pixel = v.shuffle(*pair, range(which, 2 * width, 2))
-                    where = numbers.ramp(builder.add(start, index(which)), 2)
-                    if best is None:
-                        best, found = pixel, where
-                    else:
-                        won = v.beats(pixel, best)
-                        best, found = v.chosen(won, pixel, best), v.chosen(won, where, found)
+            best, found = (of_pairs if are_pairs else of_any)(v, place)
             v.store(best, to)
-            numbers.store(found, to_index)
-            behind = builder.add(number, index(2 * width))
-            return [v.offset(place, 2 * width), behind, v.offset(to, width), v.offset(to_index, width)]
+            numbers.store(numbers.add(v.widened(found), numbers.ramp(number, stride)), to_index)
+            behind = builder.add(number, index(stride * width))
+            return [v.offset(place, stride * width), behind, v.offset(to, width), v.offset(to_index, width)]
 
         v = Vectors(builder, dtype, lanes)
         values = [v.pointer(top), first, v.pointer(y), v.integers(indices)]
@@ -69,16 +99,30 @@ def _pool(dtype: DType, lanes: int) -> emitting.Body:
         while width > 0:
             values = v.loop(times, values, partial(windows, width))
             width //= 2
-            times = builder.and_(count, index(width))  # not 0 where the count has this bit
-            times = builder.zext(v.is_set(times), times.type)
+            times = builder.zext(v.is_set(builder.and_(count, index(width))), times.type)
 
     return body
 
 
-_call_pool = emitting.caller(6)
+def _every(v: Vectors, place: Any, stride: int) -> Any:
+    """Pixels `stride` apart, one a lane; none behind the last one is read."""
+    near = v.load(place)
+    if stride == 1 or v.lanes == 1:
+        return near
+    far = v.load(v.offset(place, v.lanes - 1))  # the last pixel of which is the last one that counts
+    half = v.lanes // 2
+    return v.shuffle(near, far, [2 * i if i < half else v.lanes + 2 * (i - half) + 1 for i in range(v.lanes)])
+
+
+_call_pool = emitting.caller(9)
 
 
 @kernel
-def pool_pairs(kernels: Any, top: Any, pitch: Any, count: Any, first: Any, y: Any, indices: Any) -> None:
-    """Maxima of a row of 2x2 windows, see `_pool`; `top`, `y` and `indices` are addresses."""
-    _call_pool(kernels[POOL], top, pitch, count, first, y, indices)
+def pool_row(
+    kernels: Any, stride: Any, top: Any, row_step: Any, rows: Any, col_step: Any, cols: Any, count: Any, first: Any,
+    y: Any, indices: Any,
+) -> None:  # fmt: skip
+    """Maxima of a row of windows, see `_pool`; `top`, `y` and `indices` are addresses."""
+    are_pairs = stride == 2 and rows == 2 and cols == 2 and col_step == 1
+    pool = kernels[PAIRS if are_pairs else POOL + stride - 1]
+    _call_pool(pool, top, row_step, rows, col_step, cols, count, first, y, indices)

@@ -195,6 +195,16 @@ class Vectors:
         steps = ir.Constant(self._vector, [step * lane for lane in range(self.lanes)])
         return self.builder.add(self._everywhere(first, self._vector), steps)
 
+    def counter(self, number: Any) -> Any:
+        """A number in every lane, in as many bits as an element has."""
+        kind = self._counter.element
+        return self._everywhere(number if kind == INDEX else self.builder.trunc(number, kind), self._counter)
+
+    def widened(self, counter: Any) -> Any:
+        """A counter as 64-bit integers."""
+        kind = ir.VectorType(INDEX, self.lanes)
+        return counter if counter.type == kind else self.builder.sext(counter, kind)
+
     def _everywhere(self, scalar: Any, vector: Any) -> Any:
         undefined = ir.Constant(vector, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(_INT32, 0))

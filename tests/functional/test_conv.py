@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from rows import GENERAL
 
 from convjit import conv2d, conv2d_backward, conv2d_input_grad, conv2d_weight_grad, pad2d
@@ -267,3 +267,13 @@ def test_arguments_are_left_alone(case):
         assert type(result) is np.ndarray
         assert not np.shares_memory(result, case.x)
         assert not np.shares_memory(result, case.weight)
+
+
+def test_a_real_gradient_beside_complex_images_has_a_real_bias_gradient():
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((2, 3, 5, 5)) * (1 + 2j), rng.standard_normal((2, 4, 3, 3))
+    weight = rng.standard_normal((4, 3, 3, 3))
+    db = conv2d_backward(dy, x, weight)[2]
+    assert db.dtype == np.complex128
+    assert_allclose(db, dy.sum((0, 2, 3)), rtol=1e-12)
+    assert_array_equal(db.imag, np.zeros(4))

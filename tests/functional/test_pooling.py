@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from convjit import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
+from convjit.gemm import maxima
 from convjit.testing import (
     check_adjoint,
     exact_arrays,
@@ -191,3 +192,27 @@ def test_every_form_of_padding(padding):
             1: ((1, 1), (1, 1))}[padding]  # fmt: skip
     wanted = reference_max_pool2d(x, (3, 3), (2, 2), pads)[0]
     assert_array_equal(max_pool2d(x, 3, 2, padding), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "float16", "int8"])
+@pytest.mark.parametrize("kind", ["drawn", "few values", "NaN"])
+def test_windows_by_vectors_have_the_maxima_of_those_one_by_one(dtype, kind, monkeypatch):
+    """And the same places: the first of equal pixels, and of NaN."""
+    rng = np.random.default_rng(len(dtype))
+    for width in (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 18, 31, 33, 34, 70):
+        x = (rng.standard_normal((2, 3, 7, width)) * (1 if kind == "few values" else 50)).astype(dtype)
+        if kind == "NaN" and x.dtype.kind == "f":
+            x[rng.random(x.shape) < 0.2] = np.nan
+        for kernel, stride, padding, dilation in (
+            (2, 2, 0, 1), (2, 1, 0, 1), (3, 2, 1, 1), (3, 1, 1, 1), ((1, 5), (3, 2), (0, 2), 1), ((4, 2), 2, 1, (1, 2)),
+            ((7, 1), (1, 2), (3, 0), 1), (5, 2, 2, 3),
+        ):  # fmt: skip
+            try:
+                got = max_pool2d(x, kernel, stride, padding, dilation, return_indices=True)
+            except ValueError:  # the window is larger than the image
+                continue
+            with monkeypatch.context() as patch:
+                patch.setattr(maxima, "STRIDES", 0)
+                wanted = max_pool2d(x, kernel, stride, padding, dilation, return_indices=True)
+            for one, other in zip(got, wanted, strict=True):
+                assert_array_equal(one, other, strict=True)

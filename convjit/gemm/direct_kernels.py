@@ -38,7 +38,7 @@ _MOST_ROWS = 8
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features)
+    addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row))
     entries = (addresses[name] for name in ("panel", "land", "pack", "fill", "lay"))
     return passed((dtype.itemsize, row.vector_bytes // dtype.itemsize, row.channel_vectors, *entries))
 
@@ -59,6 +59,11 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
         "fill": (9, fill(dtype, lanes)),
         "lay": (7, _copy_rows(dtype, lanes)),
     }
+
+
+def hottest(row: isa.InstructionSet) -> str:
+    """The symbol of the tile in which large products spend their time."""
+    return f"tile_{most_rows(row, row.channel_vectors)}_{row.channel_vectors}"
 
 
 def most_rows(row: isa.InstructionSet, vectors: int) -> int:

@@ -32,7 +32,7 @@ FILL = 4
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features)
+    addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row))
     entries = (addresses[name] for name in ("multiply", "pack", "fill"))
     return passed((dtype.itemsize, row.vector_bytes // dtype.itemsize, *entries))
 
@@ -48,6 +48,11 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     }
     found["multiply"] = (11, _multiply(dtype, lanes, row))
     return found | {"pack": (7, _pack(dtype, lanes)), "fill": (9, fill(dtype, lanes))}
+
+
+def hottest(row: isa.InstructionSet) -> str:
+    """The symbol of the tile in which large products spend their time."""
+    return f"tile_{row.rows}_{row.vectors}"
 
 
 def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:

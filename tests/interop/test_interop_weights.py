@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+import convjit
 from convjit import (
     SGD,
     Activation,
@@ -371,3 +372,18 @@ def test_a_tensor_that_requires_grad_is_no_array():
     layer.initialize(None)
     with pytest.raises(TypeError, match=r"^load_state_dict: state holds weight as what is no array: Can't call numpy"):
         load_state_dict(layer, {"weight": torch.zeros(2, 3, requires_grad=True), "bias": torch.zeros(2)})
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("rank", [1, 3])
+def test_layers_of_sequences_and_volumes_keep_their_weights(rank, ending, tmp_path):
+    def model():
+        convolution, transposed = (getattr(convjit, f"Conv{rank}D{end}") for end in ("", "Transpose"))
+        layers = [convolution(4, 3, input_shape=(2, *(9, 6, 7)[:rank])), transposed(3, 2)]
+        return Sequential(layers, optimizer=SGD())
+
+    saved, loaded = model(), model()
+    save_weights(saved, path_of(tmp_path, ending))
+    load_weights(loaded, path_of(tmp_path, ending))
+    assert list(state_dict(loaded)) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert_same(state_dict(loaded), state_dict(saved))

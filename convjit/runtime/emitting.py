@@ -4,7 +4,7 @@ An emitted function takes 64-bit integers only (addresses, counts) and returns n
 through an address that they are given as data, never through a name: so their own compiled code, on disk or inside a
 user's function, holds no copy of it and cannot call a stale one.
 
-The first `micro.kernels(dtype)` of a process takes 0.45 s with `CONVJIT_CACHE=0`, and a few milliseconds from disk. As
+The first `micro.kernels(dtype)` of a process takes 0.55 s with `CONVJIT_CACHE=0`, and a few milliseconds from disk. As
 intrinsics inside Numba's functions kernels would be compiled again with each function that calls them, and Numba's
 vector width (256 bits on many processors that can do 512) would be theirs.
 Source: llvmlite's documentation, "Execution engine"; Numba's `numba.core.codegen` for the target's options.

@@ -170,10 +170,10 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "col2im": lambda x, weight, bias: col2im(x.reshape(1, 2, 16), 4, 1),
     "pad2d": lambda x, weight, bias: pad2d(x, 1),
     "pad2d_backward": lambda x, weight, bias: pad2d_backward(x, 1, mode="edge"),
-    "max_pool2d": lambda x, weight, bias: (max_pool2d(x, 1), max_pool2d(x, 2), max_pool2d(_last(x), 1, layout="NHWC")),
+    "max_pool2d": lambda x, weight, bias: (max_pool2d(x, 1), max_pool2d(x, 3), max_pool2d(_last(x), 1, layout="NHWC")),
     "max_pool2d_backward": lambda x, weight, bias: (
         max_pool2d_backward(x, x, 1),
-        max_pool2d_backward(x[:, :, ::2, ::2], x, 2),
+        max_pool2d_backward(x[:, :, :1, :1], x, 3),
         max_pool2d_backward(_last(x), _last(x), 1, layout="NHWC"),
     ),
     "avg_pool2d": lambda x, weight, bias: (avg_pool2d(x, 1), avg_pool2d(_last(x), 1, layout="NHWC")),

@@ -102,6 +102,7 @@ def call_everything(dtype):
     convjit.pad2d(x, 1, value=3)
     y, indices = convjit.max_pool2d(x, 3, 2, padding=1, ceil_mode=True, return_indices=True)
     convjit.max_pool2d_backward(y, x, 3, 2, padding=1, ceil_mode=True, indices=indices)
+    convjit.max_pool2d(x, 2, 3)
     convjit.max_pool2d_backward(y, x, 3, 2, padding=1, ceil_mode=True)
     y = convjit.avg_pool2d(x, 3, 2, padding=1, count_include_pad=False)
     convjit.avg_pool2d_backward(y, (9, 8), 3, 2, padding=1, count_include_pad=False)

@@ -144,10 +144,10 @@ def _max_pool(
     for oh in range(above, below):
         top = oh * g.stride_h - g.pad_top
         low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
-        maxima, places = y[plane, oh, before:behind], indices[plane, oh, before:behind]
+        largest, places = y[plane, oh, before:behind], indices[plane, oh, before:behind]
         if behind - before >= WIDE:
-            for i in range(len(maxima)):
-                maxima[i] = lowest[0]
+            for i in range(len(largest)):
+                largest[i] = lowest[0]
                 places[i] = -1
             for kh in range(low_h, high_h):
                 h = top + kh * g.dilation_h
@@ -157,7 +157,7 @@ def _max_pool(
                     begin = left * g.stride_w + shift
                     if left < right:
                         one_tap(
-                            image[h, begin:], g.stride_w, h * g.in_w + begin, maxima[left:right], places[left:right]
+                            image[h, begin:], g.stride_w, h * g.in_w + begin, largest[left:right], places[left:right]
                         )
         else:
             _some_windows(g, image, top, low_h, high_h, lowest[0], before, behind, y[plane, oh], indices[plane, oh])

@@ -129,6 +129,15 @@ def apply(v: Vectors, matrix: Matrix, values: Sequence[Any]) -> list[Any]:
     return [_combined(v, row, inputs) if done is None else done for row, done in zip(rows, results, strict=True)]
 
 
+def store_products(v: Vectors, matrix: Matrix, columns: Sequence[Sequence[Any]], place: Any, pitch: Any) -> None:
+    """Store matrix * x * matrix^T, of the columns of x, row by row; the products lie `pitch` elements apart."""
+    mixed = [apply(v, matrix, column) for column in columns]
+    for r in range(len(matrix)):
+        for value in apply(v, matrix, [column[r] for column in mixed]):
+            v.store(value, place)
+            place = v.offset(place, pitch)
+
+
 def _twins(rows: Matrix) -> list[tuple[int, int]]:
     """Pairs of rows with some entries equal and some opposite, the others zero."""
     pairs, free = [], set(range(len(rows)))

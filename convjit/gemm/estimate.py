@@ -18,9 +18,8 @@ from .pixel_sums import PixelSums
 from .planes import Axis, plane_elements
 from .product import RUN_CYCLES, VECTOR_CYCLES, Product
 from .summation import TERM_BLOCK
-from .tiles import cover, term_cycles, widths
+from .tiles import FMAS_A_CYCLE, cover, term_cycles, widths
 
-_FMAS_A_CYCLE = 2
 # Of a register tile: the call, where its rows and lanes lie, and the results.
 _TILE_CYCLES = 60
 # Of filling planes: a load and a store a vector, much of it beyond the first-level cache; and where every second pixel
@@ -94,7 +93,7 @@ def forward_share(
     once = far + transposed * _TRANSPOSE_CYCLES / max(p.batch * p.bands, 1)
     spread = _SPREAD_CYCLES * p.groups * p.rows * p.grid_h * p.grid_w if is_spread else 0
     cycles = p.groups * chunks * panels * panel + filling + once + spread
-    useful = p.groups * p.rows * terms * p.grid_h * p.grid_w / lanes / _FMAS_A_CYCLE
+    useful = p.groups * p.rows * terms * p.grid_h * p.grid_w / lanes / FMAS_A_CYCLE
     return _dealt(useful, cycles, tasks, workers)
 
 
@@ -113,7 +112,7 @@ def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: 
     each = d.groups * (chunks * panels + phases * d.grid_h * d.grid_w * d.vectors * _LAND_CYCLES)
     packing = _PACK_CYCLES * (lanes / min(d.taps, lanes) if d.is_gradient and d.taps > 1 else 1)
     once = d.groups * d.rows * terms * packing / max(d.batch * d.bands, 1)
-    useful = d.groups * d.rows * terms * d.grid_h * d.grid_w / lanes / _FMAS_A_CYCLE
+    useful = d.groups * d.rows * terms * d.grid_h * d.grid_w / lanes / FMAS_A_CYCLE
     return _dealt(useful, each + filling + once, tasks, workers)
 
 
@@ -127,7 +126,7 @@ def weight_share(s: PixelSums, batch: int, filling: float, tasks: int, workers: 
     packed = pixels * s.vectors * lanes * _PACK_CYCLES
     chunks = s.terms / max(s.chunk, 1)
     cycles = s.groups * chunks * (sums + packed) + batch * filling
-    useful = s.groups * s.rows * s.terms * pixels / lanes / _FMAS_A_CYCLE
+    useful = s.groups * s.rows * s.terms * pixels / lanes / FMAS_A_CYCLE
     return _dealt(useful, cycles, tasks, workers)
 
 
@@ -140,7 +139,7 @@ def channel_lanes_share(
     """
     each = _LONG_CYCLES if is_long else _CHANNEL_TAP_CYCLES
     cycles = products * each + unpacked * _UNPACK_CYCLES + packed * _PIXEL_CYCLES
-    return _dealt(filled * products / _FMAS_A_CYCLE, cycles, tasks, workers)
+    return _dealt(filled * products / FMAS_A_CYCLE, cycles, tasks, workers)
 
 
 def pixel_lanes_share(taps: float, filling: float, vectors: float, filled: float, tasks: int, workers: int) -> float:
@@ -149,14 +148,14 @@ def pixel_lanes_share(taps: float, filling: float, vectors: float, filled: float
     So many vectors of planes are filled before.
     """
     cycles = vectors * (taps * _PIXEL_TAP_CYCLES + _CORRELATED_CYCLES) + filling * _FILL_CYCLES
-    return _dealt(filled * vectors * taps / _FMAS_A_CYCLE, cycles, tasks, workers)
+    return _dealt(filled * vectors * taps / FMAS_A_CYCLE, cycles, tasks, workers)
 
 
 def with_turning(share: float, multiplications: int, moved: int, dtype: DType) -> float:
     """A share, where so many elements are transposed beside the multiplications."""
     if share <= 0 or multiplications == 0:
         return share
-    useful = multiplications / _lanes(dtype) / _FMAS_A_CYCLE
+    useful = multiplications / _lanes(dtype) / FMAS_A_CYCLE
     return useful / (useful / share + moved / _lanes(dtype) * _LAND_CYCLES)
 
 

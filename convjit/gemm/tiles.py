@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..simd import isa
 
-_FMAS_A_CYCLE, _FMA_LATENCY = 2, 4
+FMAS_A_CYCLE, _FMA_LATENCY = 2, 4
 # Chains that hide the latency of a multiply-add and, of few rows, leave loads half of the ports.
 _CHAINS, _MOST_VECTORS = 12, 8
 
@@ -48,5 +48,5 @@ def widths(vectors: int, panels: int) -> list[tuple[int, int]]:
 
 def term_cycles(rows: int, vectors: int, speeds: tuple[float, ...]) -> float:
     """Cycles that a tile takes for a term; it reaches `speeds[vectors - 1]` of the peak where latency allows."""
-    busy = rows * vectors / _FMAS_A_CYCLE / speeds[min(vectors, len(speeds)) - 1]
+    busy = rows * vectors / FMAS_A_CYCLE / speeds[min(vectors, len(speeds)) - 1]
     return max(busy, _FMA_LATENCY)

@@ -17,7 +17,7 @@ from ..runtime.compile import kernel, passed
 from ..simd import isa
 from ..simd.vectors import Vectors
 from ..typing import Array, DType
-from .cook_toom import F3X4, Tile, apply, matrices
+from .cook_toom import F3X4, Tile, apply, matrices, store_products
 
 # What compiled code is told of a dtype's kernels, an int64 array of addresses.
 PIXELS, TAPS = 0, 1
@@ -43,7 +43,7 @@ def _pixels(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
     Pixels of a row are vectors side by side, rows lie `pitch` elements apart; products lie `product_pitch` apart, those
     of the next tile `tile_pitch`.
     """
-    g, window, size = matrices(tile)[1], tile.window, tile.taps
+    g, size = matrices(tile)[1], tile.taps
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
@@ -54,12 +54,8 @@ def _pixels(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
             rows = [source]
             for _ in range(1, size):
                 rows.append(v.offset(rows[-1], pitch))
-            mixed = [apply(v, g, [v.load(v.offset(row, j * lanes)) for row in rows]) for j in range(size)]
-            place = to
-            for r in range(window):
-                for value in apply(v, g, [column[r] for column in mixed]):
-                    v.store(value, place)
-                    place = v.offset(place, product_pitch)
+            columns = [[v.load(v.offset(row, j * lanes)) for row in rows] for j in range(size)]
+            store_products(v, g, columns, to, product_pitch)
             return [v.offset(source, size * lanes), v.offset(to, tile_pitch)]
 
         v.loop(tiles, [v.pointer(pixels), v.pointer(target)], transform)

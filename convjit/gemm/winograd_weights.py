@@ -11,7 +11,7 @@ from typing import Any
 from ..runtime import emitting
 from ..simd.vectors import Vectors, index
 from ..typing import DType
-from .cook_toom import Tile, apply, matrices
+from .cook_toom import Tile, matrices, store_products
 
 
 def turn(dtype: DType, lanes: int) -> emitting.Body:
@@ -53,7 +53,7 @@ def weights(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
     Taps of a channel are vectors `tap_step` elements apart, which may be negative; those of the next channel follow
     after all of them. Products lie `product_pitch` apart, channels `pitch`.
     """
-    g, window, across = matrices(tile)[1], tile.window, tile.taps
+    g, across = matrices(tile)[1], tile.taps
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
@@ -65,12 +65,7 @@ def weights(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
             for _ in range(across**2):
                 loaded.append(v.load(place))
                 place = v.offset(place, tap_step)
-            mixed = [apply(v, g, loaded[s::across]) for s in range(across)]
-            place = to
-            for r in range(window):
-                for value in apply(v, g, [column[r] for column in mixed]):
-                    v.store(value, place)
-                    place = v.offset(place, product_pitch)
+            store_products(v, g, [loaded[s::across] for s in range(across)], to, product_pitch)
             return [v.offset(source, across**2 * lanes), v.offset(to, pitch)]
 
         v.loop(channels, [v.pointer(taps), v.pointer(target)], channel)

@@ -19,6 +19,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from . import forks, loops
 from .loops import Loop
 from .options import kernel
+from .turns import work_in_team
 from .twins import Twins, made_by_numba
 
 __all__ = ["DRIVERS", "Driver", "driver", "kernel", "passed"]
@@ -79,7 +80,7 @@ class Driver:
 
 def made() -> dict[str, bool]:
     """What this process has compiled and loaded of all drivers, by name: whether it was compiled here."""
-    found = made_by_numba(loops.work_in_team())
+    found = made_by_numba(work_in_team())
     for each in DRIVERS:
         found |= each.made()
     return found

@@ -1,12 +1,11 @@
-"""A driver's loop over tasks as plain code, see `plain`; and teams of threads that share one.
+"""A driver's loop over tasks as plain code, see `plain`.
 
-Numba's compiler takes seconds for a driver and the kernels that it calls, plain code some tenths of one. A loop is two
-emitted functions of integers, see `emitting`: its serial twin, `tasks(arguments, numbers, first, stop, worker)`, runs
-tasks, its parallel one, `work(arguments, numbers, board, worker)`, takes them from a board of `team` until there are
-none, as one worker of a team.
+Numba's compiler takes seconds for a driver and the kernels that it calls, plain code some tenths of one. A loop is an
+emitted function of integers, see `emitting`, `tasks(arguments, numbers, first, stop, worker)`: the calling thread runs
+all tasks by it, and the workers of a team those that they take, see `turns`.
 `arguments` is the address of the tuple of the driver's arguments: arrays are read from it, so that a call costs little,
-while `numbers` is that of those which are none, 64 bits each. Teams are Numba's: the one parallel loop here starts any
-worker by its address. Knows which arguments plain code takes; does not know what is computed.
+while `numbers` is that of those which are none, 64 bits each. Knows which arguments plain code takes; does not know
+what is computed.
 
 Source: Python's C-API, "Tuple Objects"; NumPy's, "Python types and C-structures", `PyArrayObject`: what is read of both
 is compiled into every extension.
@@ -21,18 +20,17 @@ from collections.abc import Callable
 from functools import cache as once
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from . import emitting, team, threads
+from . import emitting, threads
 from .options import COMPILED
 from .plain import DOUBLE, VOCABULARY, Array
 from .status import read_status, write_status
 from .syntax import source_of
 from .translating import Translation
-from .twins import PRANGE_ONLY, dispatcher
+from .turns import Step, run_in_turn, work_in_team
 
 # Plain code computes in the first three, and moves bits of the others. (Not uint64: it would compare them as int64.)
 _NAMES = ("float32", "float64", "int64", "bool", "uint8", "uint16", "uint32")
@@ -116,22 +114,25 @@ class Loop:
         self._body, self._records, self._kinds = body, records, kinds
         self._numbers = [i for i, kind in enumerate(kinds) if not kind.is_array]
         self.name = f"{body.__module__}.{body.__qualname__}.{'_'.join(map(str, kinds))}"
-        made = emitting.compiled(self.name, {"tasks": (5, self._emit_tasks), "work": (4, self._emit_work)})
-        self._work = made["work"]
+        self._address = emitting.compiled(self.name, {"tasks": (5, self._emit_tasks)})["tasks"]
         # `ctypes` calls it without the GIL; objects and bytes are passed as their addresses.
         integers = [ctypes.c_int64] * 3
-        self._tasks = ctypes.CFUNCTYPE(None, ctypes.py_object, ctypes.c_char_p, *integers)(made["tasks"])
+        self._tasks = ctypes.CFUNCTYPE(None, ctypes.py_object, ctypes.c_char_p, *integers)(self._address)
         self._pack = struct.Struct("".join("d" if kinds[i].is_real else "q" for i in self._numbers)).pack
 
     def run(self, workers: int, first: int, stop: int, arguments: tuple[Any, ...]) -> None:
         """Run tasks `first <= task < stop`, on this thread or on a team of so many."""
-        numbers = self._pack(*[arguments[i] for i in self._numbers]) if self._numbers else b""
         if workers == 1:
-            self._tasks(arguments, numbers, first, stop, 0)
-            return
-        board, words = team.new_board(workers, first, stop), np.frombuffer(numbers, np.int64)
-        addresses = self._work, id(arguments), words.ctypes.data, board.ctypes.data
-        threads.run_parallel(workers, work_in_team(), workers, *addresses)
+            self._tasks(arguments, self._numbers_of(arguments), first, stop, 0)
+        else:
+            run_in_turn(workers, [self.step(first, stop, arguments)])
+
+    def step(self, first: int, stop: int, arguments: tuple[Any, ...]) -> Step:
+        """Tasks `first <= task < stop` as a team takes them in turn with others."""
+        return Step(self._address, first, stop, arguments, self._numbers_of(arguments))
+
+    def _numbers_of(self, arguments: tuple[Any, ...]) -> bytes:
+        return self._pack(*[arguments[i] for i in self._numbers]) if self._numbers else b""
 
     def made(self) -> dict[str, bool]:
         """Its name, and whether it was compiled here, not loaded from disk."""
@@ -165,21 +166,6 @@ class Loop:
         apart = None if kind.is_contiguous else _words(to, strides, 0, kind.rank)
         return Array(address, _words(to, shape, 0, kind.rank), kind.type, apart)
 
-    def _emit_work(self, builder: Any, parameters: Any) -> None:
-        arguments, numbers, address, worker = parameters
-        to = Translation(builder, _refuse, _refuse)
-        tasks, board = builder.module.globals["tasks"], Array(address, (team.GRAIN + 1,), np.int64)
-        grain, end = to.load(board, team.GRAIN), to.load(board, team.STOP)
-
-        def take() -> Any:
-            return builder.atomic_rmw("add", to.place(board, team.NEXT), grain, "monotonic")
-
-        first = to.variable(take())
-        with to.loop(lambda: to.compared(ast.Lt, first.get(), end)):
-            stop = to.extreme(ast.Lt, (to.computed(ast.Add, first.get(), grain), end))
-            builder.call(tasks, [arguments, numbers, first.get(), stop, worker])
-            first.set(take())
-
 
 def _emit_number(to: Translation, kind: Kind, numbers: Any, at: int) -> Any:
     if kind.is_real:
@@ -196,19 +182,3 @@ def _words(to: Translation, address: Any, first: int, count: int = 1, dtype: Any
 
 def _refuse(builder: Any, *arguments: Any) -> Any:
     raise AssertionError("a task allocates memory, which may fail in a parallel loop, where nobody would know")
-
-
-# --- teams ----------------------------------------------------------------------------------------------------------
-
-_call_worker = emitting.caller(4)
-
-
-def _work_in_team(workers: Any, work: Any, arguments: Any, numbers: Any, board: Any) -> None:
-    for worker in numba.prange(workers):
-        _call_worker(work, arguments, numbers, board, worker)
-
-
-@once
-def work_in_team() -> Any:
-    """`work_in_team(workers, work, arguments, numbers, board)`: call a `work` for each worker, on as many threads."""
-    return dispatcher(_work_in_team, parallel=PRANGE_ONLY)  # type: ignore[arg-type]

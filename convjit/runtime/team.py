@@ -32,11 +32,15 @@ BOARD = types.Array(types.int64, 1, "C")
 _TURNS = 16
 
 
+def grain(workers: int, first: int, stop: int) -> int:
+    """How many of the tasks `first <= task < stop` are taken at once."""
+    return max(1, (stop - first) // (_TURNS * workers))
+
+
 def new_board(workers: int, first: int, stop: int) -> Array:
     """A board for tasks `first <= task < stop`."""
     board = np.zeros(GRAIN + 1, np.int64)
-    board[NEXT], board[STOP] = first, stop
-    board[GRAIN] = max(1, (stop - first) // (_TURNS * workers))
+    board[NEXT], board[STOP], board[GRAIN] = first, stop, grain(workers, first, stop)
     return board
 
 

@@ -17,7 +17,7 @@ READ = r"""
     import re
     import numpy as np
     import convjit
-    from convjit.runtime import emitting, loops, threads
+    from convjit.runtime import emitting, threads, turns
     from convjit.runtime.compile import DRIVERS, driver
     from convjit.runtime.launch import launch
 
@@ -107,7 +107,7 @@ EVERY_DRIVER = (
     print([each.__name__ for each in ours if not each._ways])
     print(sorted(strangers))
     numbas = [each.twins.parallel for each in ours if "parallel" in each.twins._made]
-    print(len(numbas), [name for each in (loops.work_in_team(), *numbas) for name in allocators(each)])
+    print(len(numbas), [name for each in (turns.work_in_team(), *numbas) for name in allocators(each)])
 """
 )
 

@@ -14,7 +14,7 @@ import numpy as np
 from .layouts import CHANNELS_FIRST, Layout
 from .parsing import describe
 from .runtime.launch import in_pieces
-from .runtime.memory import allocate
+from .runtime.memory import allocate, read_only
 from .typing import Array, DType
 
 # --- dtypes ---------------------------------------------------------------------------------------------------------
@@ -124,9 +124,7 @@ def ready(function: str, name: str, array: Array, dtype: DType) -> Array:
         array = _copied(function, f"a contiguous copy of {name}", array, dtype)
     elif not flags.writeable:
         return array
-    view = array.view()
-    view.flags.writeable = False
-    return view
+    return read_only(array)
 
 
 # --- passes over whole arrays ---------------------------------------------------------------------------------------

@@ -32,14 +32,15 @@ from ..gemm.pixels import phase_axes, pixel_axes, pixel_steps, plane_axes, plane
 from ..gemm.planes import AS_IN_IMAGE, Axis, Pixel, Planes, plane_elements, term_offsets
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
-from ..runtime.compile import driver, passed
-from ..runtime.launch import launch
+from ..runtime.compile import driver
+from ..runtime.launch import Launch, Run, run_in_turn
+from ..runtime.memory import read_only
 from ..runtime.options import COMPILED
 from ..simd import isa
-from ..typing import Array, DType
+from ..typing import DType
 from . import implicit
 from .algorithm import INDICES, PACKED_WEIGHT, Algorithm, Cut, Operation, Packing, Space, work_ns
-from .filling import as_planes, cut_into_bands, fill_planes, source_of_band
+from .filling import as_planes, cut_into_bands, filled, source_of_band
 from .turning import turned
 
 
@@ -51,7 +52,7 @@ def _pack(task: Any, worker: Any, d: Direct, kernels: Any, places: Any, weight: 
 
 @driver
 def _multiply(
-    task: Any, worker: Any, d: Direct, kernels: Any, weight: Any, offsets: Any, before: Any, bias: Any, source: Any,
+    task: Any, worker: Any, d: Direct, kernels: Any, offsets: Any, before: Any, weight: Any, bias: Any, source: Any,
     results: Any, totals: Any, positions: Any, space: Any,
 ) -> None:  # fmt: skip
     """result[o] at each grid point = bias[o] + sum over (channel, tap) of weight[o, term] * what the point meets."""
@@ -63,8 +64,8 @@ def _multiply(
 
 @driver
 def _multiply_band(
-    task: Any, worker: Any, d: Direct, f: Planes, inside: Any, fills: Any, kernels: Any, weight: Any, offsets: Any,
-    before: Any, bias: Any, images: Any, results: Any, totals: Any, positions: Any, space: Any, planes: Any,
+    task: Any, worker: Any, d: Direct, f: Planes, inside: Any, fills: Any, kernels: Any, offsets: Any, before: Any,
+    weight: Any, bias: Any, images: Any, results: Any, totals: Any, positions: Any, space: Any, planes: Any,
 ) -> None:  # fmt: skip
     """The same for a band of rows of an image, whose planes are the worker's."""
     bands, tasks = band_count(d), d.groups * d.panels * d.phases_h * d.chunks
@@ -84,12 +85,12 @@ class _Setup(NamedTuple):
     phases: Phases
     axes: tuple[Axis, Axis]  # of a band
     pixel: Pixel
-    inside: Array
     offsets: Array
     by_band: bool
     tasks: int
     spaces: tuple[Space, ...]  # totals, positions, packed panels, planes
-    records: tuple[Array, Array]  # as compiled code takes them
+    pack: Launch
+    multiply: Launch
 
 
 @lru_cache(maxsize=256)
@@ -125,11 +126,17 @@ def _set_up(
         bands.space,
     )
     tasks = g.batch * (d.bands if bands.by_band else d.tasks)
-    records = passed(d), passed(bands.record)
     offsets = term_offsets(*bands.axes, of_group, steps.channel)
     if d.is_parted:
         offsets = phase_offsets(phase_axes(g), bands.axes, of_group, steps.channel, steps.pixel)
-    return _Setup(d, phases, bands.axes, pixel, bands.inside, offsets, bands.by_band, tasks, spaces, records)
+    ours = direct_kernels(dtype), offsets, phases.before
+    if bands.by_band:
+        multiply = Launch(_multiply_band, tasks, work_ns(g), d, bands.record, bands.inside, kernels_of(dtype), *ours)
+    else:
+        multiply = Launch(_multiply, tasks, work_ns(g), d, *ours)
+    return _Setup(
+        d, phases, bands.axes, pixel, offsets, bands.by_band, tasks, spaces, packing(d, phases, dtype), multiply
+    )
 
 
 class _Way(NamedTuple):
@@ -170,32 +177,26 @@ class _Way(NamedTuple):
         self, workers: int, g: Geometry, images: Any, weight: Any, bias: Any, results: Any, packed: Any, *spaces: Any
     ) -> None:
         setup, flat = self.set_up(g, workers, results.dtype, False), weight.reshape(-1)
+        before: tuple[Run, ...] = ()
         if setup.direct.together == 0:
-            pack_all(workers, setup.direct, setup.phases, flat, packed, spaces[2])
-            flat = packed.view()
-            flat.flags.writeable = False  # as that of a plan: all run one compiled function
-        self._multiply_all(workers, g, setup, images, flat, bias, results, *spaces)
+            before = (setup.pack.on(flat, packed, spaces[2]),)
+            flat = read_only(packed)  # as that of a plan: all run one compiled function
+        run_in_turn(workers, *before, *self._multiplied(setup, images, flat, bias, results, *spaces))
 
     def run_packed(self, workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *spaces: Any) -> None:
         """Outputs of a packed weight."""
-        self._multiply_all(workers, g, self.set_up(g, workers, y.dtype, True), x, packed, bias, y, *spaces)
+        run_in_turn(workers, *self._multiplied(self.set_up(g, workers, y.dtype, True), x, packed, bias, y, *spaces))
 
-    def _multiply_all(
-        self, workers: int, g: Geometry, s: _Setup, images: Any, weight: Any, bias: Any, results: Any, totals: Any,
-        positions: Any, space: Any, planes: Any,
-    ) -> None:  # fmt: skip
+    def _multiplied(
+        self, s: _Setup, images: Any, weight: Any, bias: Any, results: Any, totals: Any, positions: Any, space: Any,
+        planes: Any,
+    ) -> tuple[Run, ...]:  # fmt: skip
         if self.channels_last:
             images = as_planes(images)
-        ours = direct_kernels(results.dtype), weight, s.offsets, s.phases.before, bias
-        direct, f = s.records
         if s.by_band:
-            launch(
-                _multiply_band, workers, s.tasks, work_ns(g), direct, f, s.inside, kernels_of(results.dtype), *ours,
-                images, results, totals, positions, space, planes,
-            )  # fmt: skip
-            return
-        source = fill_planes(workers, s.axes, images, planes, s.pixel)
-        launch(_multiply, workers, s.tasks, work_ns(g), direct, *ours, source, results, totals, positions, space)
+            return (s.multiply.on(weight, bias, images, results, totals, positions, space, planes),)
+        source, before = filled(s.axes, images, planes, s.pixel)
+        return *before, s.multiply.on(weight, bias, source, results, totals, positions, space)
 
     def cut(self, g: Geometry, workers: int, dtype: DType) -> Cut:
         """Panels of channels, grid points and bands."""
@@ -227,18 +228,15 @@ class _Way(NamedTuple):
         return f"pixels in lanes are expected to reach {there:.0%} of the peak, channels in lanes {here:.0%}"
 
 
-def pack_all(workers: int, d: Direct, phases: Phases, weight: Any, packed: Any, space: Any) -> None:
-    """Pack all weights; `space` is that of the workspace, of which only several phases need some."""
-    tasks = int(packing_tasks(d))
-    launch(
-        _pack, workers, tasks, packed.size / 4, d, direct_kernels(packed.dtype), phases.places, weight,
-        packed, space,
-    )  # fmt: skip
+def packing(d: Direct, phases: Phases, dtype: DType) -> Launch:
+    """Packing all weights: of the flat weight, the packed one, and a workspace which only several phases need."""
+    tasks, elements = int(packing_tasks(d)), packed_elements(d.groups, d.rows, d.channels * d.taps, dtype)
+    return Launch(_pack, tasks, elements / 4, d, direct_kernels(dtype), phases.places)
 
 
 def _pack_weight(workers: int, g: Geometry, weight: Any, packed: Any) -> None:
-    s = _set_up(g, 1, packed.dtype, True)
-    pack_all(workers, s.direct, s.phases, weight.reshape(-1), packed, packed[:0].reshape(workers, 0))
+    pack = _set_up(g, 1, packed.dtype, True).pack
+    run_in_turn(workers, pack.on(weight.reshape(-1), packed, packed[:0].reshape(workers, 0)))
 
 
 def _declines(g: Geometry, dtype: DType) -> str | None:

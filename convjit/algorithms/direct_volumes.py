@@ -16,12 +16,13 @@ import numpy as np
 from ..gemm.direct import MOST_POINTS, Direct, packed_elements, packing_terms, plan_direct
 from ..gemm.direct_kernels import kernels as direct_kernels
 from ..gemm.micro import kernels as kernels_of
-from ..gemm.phases import Phases, one_phase
+from ..gemm.phases import one_phase
 from ..gemm.pixels import plane_axes, plane_steps
 from ..gemm.planes import BEHIND, Axis, Planes, fill_tile, filling, plane_elements, term_offsets
 from ..geometry import Volume
-from ..runtime.compile import driver, passed
-from ..runtime.launch import launch
+from ..runtime.compile import driver
+from ..runtime.launch import Launch, Run, run_in_turn
+from ..runtime.memory import read_only
 from ..runtime.tiles import tile, tiling
 from ..simd import isa
 from ..typing import Array, DType
@@ -71,10 +72,10 @@ class Setup(NamedTuple):
     """What a job, its dtype and the number of workers decide of some slices: made once, looked up after."""
 
     direct: Direct
-    phases: Phases
     plane: int  # elements from a plane of a channel to the next
-    offsets: Array  # where each term is met
     tasks: int
+    pack: Launch
+    multiply: Launch
 
 
 # Planes that are filled at once, so that some cache still has them when the next panel of channels reads them: with all
@@ -135,7 +136,9 @@ def _set_up(job: Job, volumes: int, slices: int, workers: int, dtype: DType) -> 
     of_channels = np.arange(d.channels, dtype=np.int64) * steps.channel
     offsets = (of_channels[:, None, None] + in_depth[:, None] + term_offsets(*axes, 1)).ravel()
     offsets.flags.writeable = False
-    return Setup(d, phases, plane, offsets, volumes * d.tasks)
+    tasks, ours = volumes * d.tasks, (direct_kernels(dtype), offsets, phases.before)
+    multiply = Launch(direct._multiply, tasks, job.nanoseconds, d, *ours)
+    return Setup(d, plane, tasks, direct.packing(d, phases, dtype), multiply)
 
 
 def _kinds(job: Job, workers: int, dtype: DType) -> list[Setup]:
@@ -164,8 +167,8 @@ def workspace(job: Job, workers: int, dtype: DType) -> tuple[Space, ...]:
 
 @driver
 def _fill(
-    task: Any, worker: Any, p: Planes, s: Slices, first: Any, of_channel: Any, rows: Any, cols: Any, kernels: Any,
-    inside: Any, blank: Any, volumes: Any, planes: Any,
+    task: Any, worker: Any, p: Planes, s: Slices, of_channel: Any, rows: Any, cols: Any, kernels: Any, inside: Any,
+    blank: Any, first: Any, volumes: Any, planes: Any,
 ) -> None:  # fmt: skip
     """Fill a tile of one of the planes of a channel of `volumes` (N, C, D, H, W), of which there are `of_channel`.
 
@@ -182,16 +185,22 @@ def _fill(
     )  # fmt: skip
 
 
-def _fill_planes(workers: int, job: Job, first: int, slices: int, volumes: Array, planes: Array) -> None:
-    """Fill the planes that slices from number `first` on meet."""
+def _filled(job: Job, first: int, slices: int, volumes: Array, planes: Array) -> Run:
+    """Filling the planes that slices from number `first` on meet."""
+    planes[planes.size - BEHIND :] = 0
+    how = _filling(job, slices, volumes.shape[0] * volumes.shape[1], volumes.dtype)
+    return how.on(job.met.first + first * job.met.step, volumes, planes)
+
+
+@lru_cache(maxsize=256)
+def _filling(job: Job, slices: int, channels: int, dtype: DType) -> Launch:
     p, inside = filling(job.axes)
     tiles, of_channel = tiling(p.padded_h, p.padded_w, p.phases_h * p.phases_w), job.planes(slices)
-    count = volumes.shape[0] * volumes.shape[1] * of_channel
-    launch(
-        _fill, workers, count * tiles.a_plane, count * p.each / 4, p, job.met, job.met.first + first * job.met.step,
-        of_channel, tiles.rows, tiles.cols, kernels_of(volumes.dtype), inside, _blank(len(inside)), volumes, planes,
+    count = channels * of_channel
+    return Launch(
+        _fill, count * tiles.a_plane, count * p.each / 4, p, job.met, of_channel, tiles.rows, tiles.cols,
+        kernels_of(dtype), inside, _blank(len(inside)),
     )  # fmt: skip
-    planes[planes.size - BEHIND :] = 0
 
 
 @lru_cache(maxsize=64)
@@ -210,25 +219,22 @@ def run(
     together, slices = piece(job, results.dtype)
     flat, y = weight.reshape(-1), results.reshape(-1)
     if packed.size > 0:
-        kind = _kinds(job, workers, results.dtype)[0]
-        direct.pack_all(workers, kind.direct, kind.phases, flat, packed, space)
-        flat = packed.view()
-        flat.flags.writeable = False
+        run_in_turn(workers, _kinds(job, workers, results.dtype)[0].pack.on(flat, packed, space))
+        flat = read_only(packed)
     source = planes.view()
     for n in range(0, len(volumes), together):
         part = volumes[n : n + together]
         for first in range(0, job.met.images, slices):
             here = min(slices, job.met.images - first)
             s = _set_up(job, len(part), here, workers, results.dtype)
+            before: tuple[Run, ...] = ()
             if planes.size > 0:
-                _fill_planes(workers, job, first, here, part, planes)
+                before = (_filled(job, first, here, part, planes),)
             else:
                 source = part.reshape(-1)[(job.met.first + first * job.met.step) * s.plane :]
             source.flags.writeable = False  # as volumes are
             d = s.direct
             target = y[n * job.results * d.result + first * d.slice_h * d.grid_w :].reshape(1, 1, 1, -1)
             share = job.nanoseconds * len(part) * here / (len(volumes) * job.met.images)
-            launch(
-                direct._multiply, workers, s.tasks, share, passed(d), direct_kernels(results.dtype), flat, s.offsets,
-                s.phases.before, bias, source, target, totals, positions, space,
-            )  # fmt: skip
+            multiplied = s.multiply.part(s.tasks, share, flat, bias, source, target, totals, positions, space)
+            run_in_turn(workers, *before, multiplied)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, Planes, fill_tile, filling, plane_elements
-from ..runtime.compile import driver, kernel, passed
-from ..runtime.launch import launch
+from ..runtime.compile import driver, kernel
+from ..runtime.launch import Launch, Run
+from ..runtime.memory import read_only
 from ..runtime.tiles import Tiling, tile, tiling
-from ..typing import Array
+from ..typing import Array, DType
 from .algorithm import Space
 
 
@@ -80,38 +81,23 @@ def _fill(
     )  # fmt: skip
 
 
-class _Filling(NamedTuple):
-    """How planes are filled: what the driver is told, and how many tasks there are a plane."""
-
-    record: Array
-    inside: Array
-    rows: int  # of a tile
-    cols: int
-    tasks: int
-
-
-@lru_cache(maxsize=64)
-def _filling(axes: tuple[Axis, Axis], pixel: Pixel) -> _Filling:
+@lru_cache(maxsize=256)
+def _filling(axes: tuple[Axis, Axis], pixel: Pixel, planes: int, size: int, dtype: DType) -> Launch:
+    """For so many planes, of so many elements in all."""
     p, inside = filling(axes, pixel)
     tiles = tiling(p.padded_h, p.padded_w, p.phases_h * p.phases_w)
     if p.pitch > 0:  # whole rows
         tiles = Tiling(tiles.rows, p.padded_w, -(-p.padded_h // tiles.rows))
-    return _Filling(passed(p), inside, *tiles)
+    return Launch(_fill, planes * tiles.a_plane, size / 4, p, tiles.rows, tiles.cols, kernels_of(dtype), inside)
 
 
-def fill_planes(
-    workers: int, axes: tuple[Axis, Axis], images: Array, planes: Array, pixel: Pixel = AS_IN_IMAGE
-) -> Array:
-    """Fill the planes; they, or the images where those are read in place, read-only."""
+def filled(
+    axes: tuple[Axis, Axis], images: Array, planes: Array, pixel: Pixel = AS_IN_IMAGE
+) -> tuple[Array, tuple[Run, ...]]:
+    """What products read, and what is run before: planes that are filled, or images that are read in place."""
     if planes.size == 0:
-        return images.reshape(images.size)
+        return images.reshape(images.size), ()
     planes[planes.size - BEHIND :] = 0
-    how, kernels = _filling(axes, pixel), kernels_of(images.dtype)
-    launch(
-        _fill, workers, images.shape[0] * images.shape[1] * how.tasks, planes.size / 4, how.record, how.rows, how.cols,
-        kernels, how.inside, images, planes,
-    )  # fmt: skip
+    how = _filling(axes, pixel, images.shape[0] * images.shape[1], planes.size, images.dtype)
     # Read-only as images are: whichever of the two is read, the kernels have one signature.
-    source = planes.view()
-    source.flags.writeable = False
-    return source
+    return read_only(planes), (how.on(images, planes),)

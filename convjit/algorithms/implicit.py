@@ -10,11 +10,12 @@ from typing import Any
 
 from ..gemm.planes import forward_axes, term_offsets
 from ..geometry import Geometry
+from ..runtime.launch import run_in_turn
 from ..runtime.options import COMPILED
 from ..typing import DType
 from . import input_product, weight_product
 from .algorithm import Algorithm, Cut, Operation, Space, work_ns
-from .running import Setup, cut_of, run_product, set_up
+from .running import Setup, cut_of, product_runs, set_up
 
 
 @lru_cache(maxsize=256)
@@ -24,7 +25,7 @@ def _forward(g: Geometry, workers: int, dtype: DType) -> tuple[Setup, Any]:
     The setup, and where the terms (c, kh, kw) are met.
     """
     axes, rows, channels = forward_axes(g), g.out_channels // g.groups, g.in_channels // g.groups
-    setup = set_up(axes, g.batch, g.groups, rows, channels, g.out_h * g.out_w, workers, dtype)
+    setup = set_up(axes, g.batch, g.groups, rows, channels, g.out_h * g.out_w, workers, dtype, work_ns(g))
     return setup, term_offsets(*setup.axes, channels)
 
 
@@ -34,7 +35,7 @@ def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
 
 def _run(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *workspaces: Any) -> None:
     setup, offsets = _forward(g, workers, y.dtype)
-    run_product(workers, setup, work_ns(g), x, weight, offsets, bias, y, *workspaces)
+    run_in_turn(workers, *product_runs(setup, x, weight, offsets, bias, y, *workspaces))
 
 
 def forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:

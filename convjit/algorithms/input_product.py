@@ -23,12 +23,13 @@ from ..gemm.planes import (
 )
 from ..gemm.product import Product, of_phase, task_of
 from ..geometry import Geometry
-from ..runtime.compile import driver, kernel, passed
-from ..runtime.launch import launch
+from ..runtime.compile import driver, kernel
+from ..runtime.launch import Launch, run_in_turn
+from ..runtime.memory import read_only
 from ..typing import Array, DType
 from .algorithm import INDICES, PACKED_WEIGHT, Cut, Space, work_ns
-from .filling import fill_planes
-from .running import Setup, cut_of, run_product, set_up
+from .filling import filled
+from .running import Setup, cut_of, product_runs, set_up
 
 # Input channels whose weights are transposed together: what is read of one filter fills some cache lines.
 _ROWS_TOGETHER = 16
@@ -103,7 +104,8 @@ def _input_grad(g: Geometry, workers: int, dtype: DType) -> Setup:
     axes, rows, channels = backward_axes(g), g.in_channels // g.groups, g.out_channels // g.groups
     terms, dense = channels * g.kernel_h * g.kernel_w, g.stride_h == g.stride_w == 1
     return set_up(
-        axes, g.batch, g.groups, rows, channels, g.in_h * g.in_w, workers, dtype, terms, _phases(g), dense=dense
+        axes, g.batch, g.groups, rows, channels, g.in_h * g.in_w, workers, dtype, work_ns(g), terms, _phases(g),
+        dense=dense,
     )  # fmt: skip
 
 
@@ -125,21 +127,28 @@ class _Job(NamedTuple):
     """Everything about a gradient that its geometry, dtype and number of workers decide: looked up once a call."""
 
     setup: Setup
-    record: Array  # the geometry as compiled code takes it
-    of_phase_0: Array  # and the product
-    tables: tuple[Array, Array]
-    phases: int
-    packings: int  # tasks
+    pack: Launch
     met: Array | None  # where terms are met, if there is no stride
-    nanoseconds: float
+    multiply: Launch | None  # else
 
 
 @lru_cache(maxsize=256)
 def _job(g: Geometry, workers: int, dtype: DType) -> _Job:
-    setup, phases, channels = _input_grad(g, workers, dtype), _phases(g), g.out_channels // g.groups
-    met = term_offsets(*setup.axes, channels) if g.stride_h == g.stride_w == 1 else None
+    setup, phases, channels, tables = (
+        _input_grad(g, workers, dtype),
+        _phases(g),
+        g.out_channels // g.groups,
+        phase_tables(g),
+    )
     packings = phases * g.groups * -(-(g.in_channels // g.groups) // _ROWS_TOGETHER)
-    return _Job(setup, passed(g), passed(setup.product), phase_tables(g), phases, packings, met, work_ns(g))
+    pack = Launch(_pack_transposed, packings, g.in_channels * channels * g.kernel_h * g.kernel_w, g, *tables)
+    if g.stride_h == g.stride_w == 1:
+        return _Job(setup, pack, term_offsets(*setup.axes, channels), None)
+    tasks = g.batch * setup.product.tasks
+    multiply = Launch(
+        _multiply_phase, phases * tasks, work_ns(g), g, setup.product, tasks, *tables, setup.kernels
+    )  # fmt: skip
+    return _Job(setup, pack, None, multiply)
 
 
 def run(
@@ -147,22 +156,13 @@ def run(
     planes: Any,
 ) -> None:  # fmt: skip
     """Launch the drivers."""
-    job = _job(g, workers, dx.dtype)
-    launch(
-        _pack_transposed, workers, job.packings, packed.size, job.record, *job.tables, weight.reshape(-1), packed,
-        offsets,
-    )  # fmt: skip
-    packed = packed.view()
-    packed.flags.writeable = False  # as the weight of a forward pass is: both run one compiled function
-    setup = job.setup
-    if job.met is not None:
-        run_product(
-            workers, setup, job.nanoseconds, dy, packed, job.met, packed[:0], dx, scratch, lists, planes
-        )  # fmt: skip
+    setup, pack, met, multiply = _job(g, workers, dx.dtype)
+    first = pack.on(weight.reshape(-1), packed, offsets)
+    a = read_only(packed)  # as the weight of a forward pass is: both run one compiled function
+    if met is not None:
+        run_in_turn(workers, first, *product_runs(setup, dy, a, met, a[:0], dx, scratch, lists, planes))
         return
-    source = fill_planes(workers, setup.axes, dy, planes)
-    flat, tasks = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w), g.batch * setup.product.tasks
-    launch(
-        _multiply_phase, workers, job.phases * tasks, job.nanoseconds, job.record, job.of_phase_0, tasks, *job.tables,
-        setup.kernels, packed, offsets, source, flat, scratch, lists,
-    )  # fmt: skip
+    assert multiply is not None
+    source, fill = filled(setup.axes, dy, planes)
+    flat = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w)
+    run_in_turn(workers, first, *fill, multiply.on(a, offsets, source, flat, scratch, lists))

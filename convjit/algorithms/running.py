@@ -16,11 +16,11 @@ from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import Axis, Planes
 from ..gemm.product import Product, multiply_tile, plan_product, task_count, task_of
 from ..gemm.summation import TERMS_A_TOTAL
-from ..runtime.compile import driver, kernel, passed
-from ..runtime.launch import launch
+from ..runtime.compile import driver, kernel
+from ..runtime.launch import Launch, Run
 from ..typing import Array, DType
 from .algorithm import INDICES, Cut, Space
-from .filling import cut_into_bands, fill_planes, source_of_band
+from .filling import cut_into_bands, filled, source_of_band
 
 Axes = tuple[Axis, Axis]
 
@@ -90,18 +90,17 @@ class Setup(NamedTuple):
     product: Product
     axes: Axes  # of a band
     kernels: Array
-    inside: Array
     by_band: bool
     tasks: int
     spaces: tuple[Space, ...]  # scratch, lists, and planes: of all images, or of a band for each worker
-    records: tuple[Array, ...]  # the records as compiled code takes them
+    multiply: Launch
 
 
 def set_up(
     axes: Axes, batch: int, groups: int, rows: int, channels: int, result: int, workers: int, dtype: DType,
-    terms: int | None = None, phases: int = 1, *, dense: bool = True,
+    nanoseconds: float, terms: int | None = None, phases: int = 1, *, dense: bool = True,
 ) -> Setup:  # fmt: skip
-    """The setup of a product; of so many phases, whose sums have at most so many terms.
+    """The setup of a product that takes so long; of so many phases, whose sums have at most so many terms.
 
     `dense` where neighbouring grid points land beside one another: a stride of 1, which is not the same as one phase.
     """
@@ -121,9 +120,14 @@ def set_up(
         Space((workers, LIST_ENTRIES), INDICES, "lists"),
         bands.space,
     )
-    records = passed(p), passed(bands.record), passed(bands.axes[0]), passed(bands.axes[1])
-    tasks = batch * p.bands if bands.by_band else batch * p.tasks
-    return Setup(p, bands.axes, kernels_of(dtype), bands.inside, bands.by_band, tasks, spaces, records)
+    kernels, tasks = kernels_of(dtype), batch * p.bands if bands.by_band else batch * p.tasks
+    if bands.by_band:
+        multiply = Launch(_multiply_band, tasks, nanoseconds, p, bands.record, bands.inside, kernels)
+    elif p.is_short:
+        multiply = Launch(_multiply, tasks, nanoseconds, p, kernels)
+    else:
+        multiply = Launch(_multiply_long, tasks, nanoseconds, p, *bands.axes, kernels)
+    return Setup(p, bands.axes, kernels, bands.by_band, tasks, spaces, multiply)
 
 
 def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 1, transposed: int = 0) -> Cut:
@@ -140,26 +144,16 @@ def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 
     return Cut(how, share)
 
 
-def run_product(
-    workers: int, setup: Setup, nanoseconds: float, images: Array, a: Array, offsets: Array, bias: Array,
-    results: Array, scratch: Array, lists: Array, planes: Array,
-) -> None:  # fmt: skip
-    """Launch the drivers; `images` and `results` are four-dimensional, `bias` may be empty."""
-    product, f, vertical, horizontal = setup.records
-    ours = setup.kernels, a.reshape(-1), offsets, bias
+def product_runs(
+    setup: Setup, images: Array, a: Array, offsets: Array, bias: Array, results: Array, scratch: Array, lists: Array,
+    planes: Array,
+) -> tuple[Run, ...]:  # fmt: skip
+    """What is run in turn for a product; `images` and `results` are four-dimensional, `bias` may be empty."""
+    multiply, ours = setup.multiply, (a.reshape(-1), offsets, bias)
     if setup.by_band:
-        launch(
-            _multiply_band, workers, setup.tasks, nanoseconds, product, f, setup.inside, *ours, images, results,
-            scratch, lists, planes,
-        )  # fmt: skip
-        return
-    source = fill_planes(workers, setup.axes, images, planes)
-    if setup.product.is_short:
-        launch(_multiply, workers, setup.tasks, nanoseconds, product, *ours, source, results, scratch, lists)
-        return
-    n, c, height, width = results.shape
-    flat = results.reshape(n * c, height, width)
-    launch(
-        _multiply_long, workers, setup.tasks, nanoseconds, product, vertical, horizontal, *ours, source, flat, scratch,
-        lists,
-    )  # fmt: skip
+        return (multiply.on(*ours, images, results, scratch, lists, planes),)
+    source, before = filled(setup.axes, images, planes)
+    if not setup.product.is_short:
+        n, c, height, width = results.shape
+        results = results.reshape(n * c, height, width)
+    return *before, multiply.on(*ours, source, results, scratch, lists)

@@ -18,17 +18,17 @@ from ..gemm.pixels import pixel_axes, plane_axes
 from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, plane_elements, term_offsets
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
-from ..runtime.compile import driver, passed
-from ..runtime.launch import launch
+from ..runtime.compile import driver
+from ..runtime.launch import Launch, run_in_turn
 from ..simd import isa
-from ..typing import Array, DType
+from ..typing import DType
 from .algorithm import INDICES, Cut, Operation, Space, work_ns, workspace_limit
-from .filling import as_planes, fill_planes
+from .filling import as_planes, filled
 
 
 @driver
 def _weight_grad(
-    task: Any, worker: Any, s: PixelSums, tasks: Any, first: Any, stop: Any, kernels: Any, positions: Any, dy: Any,
+    task: Any, worker: Any, s: PixelSums, tasks: Any, kernels: Any, positions: Any, first: Any, stop: Any, dy: Any,
     source: Any, begin: Any, dw: Any, partial: Any, totals: Any, panels: Any, lists: Any,
 ) -> None:  # fmt: skip
     """dw[o,c,kh,kw] = sum over n,oh,ow of x[n, c, oh*stride_h+kh*dilation_h-pad_top, ...] * dy[n,o,oh,ow]
@@ -119,15 +119,17 @@ class WeightProduct(NamedTuple):
             end = min(terms, start + span)
             image, stop_image = start // pixels, -(-end // pixels)
             room = planes if span == terms else planes[: self._plane_elements(g, stop_image - image, dw.dtype)]
-            source = fill_planes(workers, job.axes, x[image:stop_image], room, job.pixel)
+            source, before = filled(job.axes, x[image:stop_image], room, job.pixel)
             for first in range(start, end, at_once * TERMS_A_TOTAL):
                 stop = min(end, first + at_once * TERMS_A_TOTAL)
                 count = -(-(stop - first) // TERMS_A_TOTAL)
                 share = job.nanoseconds * (stop - first) / terms
-                launch(
-                    _weight_grad, workers, count * tasks, share, job.record, tasks, first, stop, job.kernels,
-                    job.positions, gradients, source, image * s.image_step, matrix, partial, totals, panels, lists,
+                sums = job.sum_up.part(
+                    count * tasks, share, first, stop, gradients, source, image * s.image_step, matrix, partial, totals,
+                    panels, lists,
                 )  # fmt: skip
+                run_in_turn(workers, *before, sums)
+                before = ()
                 for total in range(1 if first == 0 else 0, count if at_once > 1 else 0):
                     with np.errstate(all="ignore"):  # kernels do not look at it
                         matrix += partial[total]
@@ -139,11 +141,9 @@ class _Job(NamedTuple):
     sums: PixelSums
     tasks: int
     at_once: int
-    record: Array  # `sums` as compiled code takes them
+    sum_up: Launch
     axes: tuple[Axis, Axis]
     pixel: Pixel
-    kernels: Array
-    positions: Array
     planes: int  # elements of those of all images
     terms: int
     nanoseconds: float
@@ -153,11 +153,10 @@ class _Job(NamedTuple):
 def _job(g: Geometry, workers: int, dtype: DType, channels_last: bool) -> _Job:
     s, at_once = _plan(g, workers, dtype, channels_last)
     axes, pixel = _axes(g, dtype, channels_last)
-    return _Job(
-        s, s.tasks, at_once, passed(s), axes, pixel, kernels_of(dtype),
-        term_offsets(*axes, s.channels, 1 if channels_last else None),
-        WeightProduct(channels_last)._plane_elements(g, g.batch, dtype), _terms(g), work_ns(g),
-    )  # fmt: skip
+    positions = term_offsets(*axes, s.channels, 1 if channels_last else None)
+    sum_up = Launch(_weight_grad, s.tasks, work_ns(g), s, s.tasks, kernels_of(dtype), positions)
+    planes = WeightProduct(channels_last)._plane_elements(g, g.batch, dtype)
+    return _Job(s, s.tasks, at_once, sum_up, axes, pixel, planes, _terms(g), work_ns(g))
 
 
 def _axes(g: Geometry, dtype: DType, channels_last: bool) -> tuple[tuple[Axis, Axis], Pixel]:

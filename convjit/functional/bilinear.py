@@ -192,12 +192,11 @@ def _run_slice(function: str, call: Call, crew: int, images: Array, others: list
             prepared = [_one_row(call, array) for array in prepared]
         else:
             prepared[0], result = _one_row(call, prepared[0]), _one_row(call, result)
-    workspaces = kept.take(call) if crew == 1 else None
+    workspaces = kept.take(call, crew)
     if workspaces is None:
         workspaces = [aligned(allocate, function, s.name, s.shape, s.dtype) for s in call.spaces(crew)]
     call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
-    if crew == 1:
-        kept.put_back(call, workspaces)
+    kept.put_back(call, crew, workspaces)
 
 
 def _one_row(call: Call, images: Array) -> Array:

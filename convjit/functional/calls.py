@@ -6,7 +6,7 @@ Knows geometries, dtypes and numbers of workers; does not know arrays.
 from __future__ import annotations
 
 import math
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,10 +15,7 @@ from ..algorithms import Operation, Packing, Space
 from ..algorithms.algorithm import PACKED_WEIGHT, work_ns, workspace_limit
 from ..geometry import Geometry
 from ..layouts import CHANNELS_FIRST, Layout
-from ..runtime.threads import SERIAL_BELOW_NS
 from ..typing import DType
-
-_SMALL_BYTES = 1 << 17
 
 
 class Call:
@@ -36,6 +33,7 @@ class Call:
         self.is_pointwise = geometry.is_pointwise
         self._images: dict[int, int] = {}
         self._spaces: dict[int, tuple[Space, ...]] = {}
+        self._bytes: dict[int, int] = {}
         self._slices: dict[int, Call] = {}
 
     @property
@@ -70,10 +68,11 @@ class Call:
             self._spaces[workers] = tuple(space._replace(dtype=space.dtype or self.compute) for space in spaces)
         return self._spaces[workers]
 
-    @cached_property
-    def is_small(self) -> bool:
-        """Whether one worker runs it in so little space that the next call may as well find it."""
-        return self.nanoseconds < SERIAL_BELOW_NS and sum(map(space_bytes, self.spaces(1))) <= _SMALL_BYTES
+    def bytes(self, workers: int) -> int:
+        """Of all workspaces."""
+        if workers not in self._bytes:
+            self._bytes[workers] = sum(map(space_bytes, self.spaces(workers)))
+        return self._bytes[workers]
 
     def limit(self) -> int:
         """Bytes that workspaces may take; one image may need more."""

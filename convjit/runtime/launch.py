@@ -30,7 +30,7 @@ class Launch:
     What it is given later is of the same kinds each time: arrays of one dtype and rank, contiguous or not, and numbers.
     """
 
-    __slots__ = ("_driver", "_tasks", "_nanoseconds", "_first", "_way")
+    __slots__ = ("_driver", "_first", "_nanoseconds", "_tasks", "_way")
 
     def __init__(self, driver: Driver, tasks: int, nanoseconds: float, *first: Any) -> None:
         self._driver, self._tasks, self._nanoseconds = driver, tasks, nanoseconds
@@ -38,13 +38,16 @@ class Launch:
         self._way: Loop | Twins | None = None
 
     def on(self, *last: Any) -> Run:
-        """It, ready to be run by `run_in_turn`."""
+        """All tasks, ready for `run_in_turn`."""
+        return self.part(self._tasks, self._nanoseconds, *last)
+
+    def part(self, tasks: int, nanoseconds: float, *last: Any) -> Run:
+        """So many tasks, which take about so long on one core."""
         arguments = (*self._first, *last)
         self._driver.used = True
-        way = self._way
-        if way is None:
-            way = self._way = self._driver.way(arguments)
-        return Run(way, self._tasks, self._nanoseconds, arguments)
+        if self._way is None:
+            self._way = self._driver.way(arguments)
+        return Run(self._way, tasks, nanoseconds, arguments)
 
 
 class Run(NamedTuple):

@@ -85,3 +85,10 @@ def aligned(allocate: Callable[..., Array], function: str, what: str, shape: tup
     flat = allocate(function, what, (elements + _LINE // dtype.itemsize,), dtype)
     first = -flat.__array_interface__["data"][0] % _LINE // dtype.itemsize
     return flat[first : first + elements].reshape(shape)
+
+
+def read_only(array: Array) -> Array:
+    """A view that cannot be written."""
+    view = array.view()
+    view.setflags(write=False)
+    return view

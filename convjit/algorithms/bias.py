@@ -5,13 +5,14 @@ Channels are lanes; one by one they are summed where no machine code is emitted,
 
 from __future__ import annotations
 
+from functools import cache as once
 from typing import Any
 
 from ..gemm.channel_sums import ELEMENT, LANES, extend_chains, lanes_of
 from ..gemm.channel_sums import kernels as kernels_of
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL, fold, value
 from ..runtime.compile import driver
-from ..runtime.launch import launch
+from ..runtime.launch import Launch, launch, run_in_turn
 from ..runtime.options import COMPILED
 from ..typing import DType
 
@@ -65,7 +66,7 @@ def _bias_grad(task: Any, worker: Any, first: Any, stop: Any, dy: Any, db: Any) 
 
 
 @driver
-def _sum_channels(task: Any, worker: Any, first: Any, stop: Any, kernels: Any, dy: Any, db: Any, sums: Any) -> None:
+def _sum_channels(task: Any, worker: Any, kernels: Any, first: Any, stop: Any, dy: Any, db: Any, sums: Any) -> None:
     """The same for a vector of channels; `sums` (workers, 3, lanes) are room for their blocks, totals and results."""
     lanes, size = kernels[LANES], kernels[ELEMENT]
     _, channels, pixels = dy.shape
@@ -141,9 +142,13 @@ def bias_grad(workers: int, dy: Any, db: Any, sums: Any, *, channels_last: bool 
     for first in range(0, terms, _TERMS_TOGETHER):
         stop = min(terms, first + _TERMS_TOGETHER)
         elements, tasks = (stop - first) * channels, -(-channels // sums.shape[2])
-        if channels_last:
-            launch(_sum_lanes, workers, tasks, elements / 4, first, stop, dy, db, sums)
-        elif COMPILED:
-            launch(_sum_channels, workers, tasks, elements / 4, first, stop, kernels_of(dy.dtype), dy, db, sums)
+        if channels_last or COMPILED:
+            run_in_turn(workers, _summing(dy.dtype, channels_last).part(tasks, elements / 4, first, stop, dy, db, sums))
         else:
             launch(_bias_grad, workers, -(-channels // _CHANNELS), elements, first, stop, dy, db)
+
+
+@once
+def _summing(dtype: DType, channels_last: bool) -> Launch:
+    """Of as many tasks as channels and terms need."""
+    return Launch(_sum_lanes, 0, 0) if channels_last else Launch(_sum_channels, 0, 0, kernels_of(dtype))

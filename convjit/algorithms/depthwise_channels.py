@@ -16,7 +16,7 @@ from ..gemm.planes import Axis, backward_axes, grid_phases, horizontal_phase, ve
 from ..gemm.summation import TERM_BLOCK
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
-from ..runtime.launch import launch
+from ..runtime.launch import Launch, run_in_turn
 from ..typing import DType
 from .algorithm import INDICES, Cut, Space, work_ns
 
@@ -187,11 +187,16 @@ def forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
     return _explained(bands, g.out_channels, g, pixels, g.out_h * g.out_w, workers, dtype)
 
 
+@lru_cache(maxsize=256)
+def _forward_launch(g: Geometry, workers: int, dtype: DType) -> Launch:
+    kernels, bands = channel_lanes.point_kernels(dtype), _forward_bands(g, workers, dtype)
+    tasks = g.batch * -(-g.out_channels // channel_lanes.lanes_of(dtype)) * bands.bands
+    return Launch(_forward, tasks, work_ns(g), g, bands, kernels)
+
+
 def run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, scratches: Any, lists: Any) -> None:
     """Launch the driver."""
-    kernels, bands = channel_lanes.point_kernels(y.dtype), _forward_bands(g, workers, y.dtype)
-    tasks = g.batch * -(-g.out_channels // channel_lanes.lanes_of(y.dtype)) * bands.bands
-    launch(_forward, workers, tasks, work_ns(g), g, bands, kernels, x, weight, bias, y, scratches, lists)
+    run_in_turn(workers, _forward_launch(g, workers, y.dtype).on(x, weight, bias, y, scratches, lists))
 
 
 # --- input gradient -------------------------------------------------------------------------------------------------
@@ -282,8 +287,13 @@ def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
     return _explained(bands, g.in_channels, g, pixels, g.in_h * g.in_w, workers, dtype)
 
 
+@lru_cache(maxsize=256)
+def _input_grad_launch(g: Geometry, workers: int, dtype: DType) -> Launch:
+    kernels, bands = channel_lanes.point_kernels(dtype), _input_grad_bands(g, workers, dtype)
+    tasks = g.batch * -(-g.in_channels // channel_lanes.lanes_of(dtype)) * bands.bands
+    return Launch(_input_grad, tasks, work_ns(g), g, bands, kernels)
+
+
 def run_input_grad(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, scratches: Any, lists: Any) -> None:
     """Launch the driver."""
-    kernels, bands = channel_lanes.point_kernels(dx.dtype), _input_grad_bands(g, workers, dx.dtype)
-    tasks = g.batch * -(-g.in_channels // channel_lanes.lanes_of(dx.dtype)) * bands.bands
-    launch(_input_grad, workers, tasks, work_ns(g), g, bands, kernels, dy, weight, dx, scratches, lists)
+    run_in_turn(workers, _input_grad_launch(g, workers, dx.dtype).on(dy, weight, dx, scratches, lists))

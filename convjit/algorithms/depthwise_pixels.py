@@ -24,7 +24,7 @@ from ..gemm.planes import (
 )
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
-from ..runtime.launch import launch
+from ..runtime.launch import Launch, run_in_turn
 from ..typing import DType
 from .algorithm import INDICES, Space, work_ns
 from .algorithm import Cut as Explained
@@ -160,15 +160,18 @@ def forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     return _explained(g, cut, forward_axes(g), g.in_channels, g.out_channels, workers, dtype)
 
 
+@lru_cache(maxsize=256)
+def _forward_launch(g: Geometry, workers: int, dtype: DType) -> Launch:
+    cut = _forward_cut(g, workers, dtype)
+    tasks = g.batch * g.in_channels * cut.down * cut.across
+    kernels = correlation.kernels(dtype), micro.kernels(dtype)
+    return Launch(_forward, tasks, work_ns(g), g, cut, *forward_axes(g), *kernels)
+
+
 def run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, planes: Any, lists: Any) -> None:
     """Launch the driver."""
-    cut = _forward_cut(g, workers, y.dtype)
-    tasks = g.batch * g.in_channels * cut.down * cut.across
-    kernels = correlation.kernels(y.dtype), micro.kernels(y.dtype)
-    launch(
-        _forward, workers, tasks, work_ns(g), g, cut, *forward_axes(g), *kernels, weight.reshape(-1), bias, x, y,
-        planes, lists,
-    )  # fmt: skip
+    how = _forward_launch(g, workers, y.dtype)
+    run_in_turn(workers, how.on(weight.reshape(-1), bias, x, y, planes, lists))
 
 
 # --- input gradient -------------------------------------------------------------------------------------------------
@@ -280,13 +283,16 @@ def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     return _explained(g, cut, backward_axes(g), g.out_channels, g.in_channels * phases, workers, dtype)
 
 
+@lru_cache(maxsize=256)
+def _input_grad_launch(g: Geometry, workers: int, dtype: DType) -> Launch:
+    cut = _input_grad_cut(g, workers, dtype)
+    tasks = g.batch * g.in_channels * cut.down * cut.across
+    return Launch(_input_grad, tasks, work_ns(g), g, cut, correlation.kernels(dtype), micro.kernels(dtype))
+
+
 def run_input_grad(
     workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, planes: Any, packed: Any, phased: Any, lists: Any
 ) -> None:
     """Launch the driver."""
-    cut = _input_grad_cut(g, workers, dx.dtype)
-    tasks = g.batch * g.in_channels * cut.down * cut.across
-    kernels = correlation.kernels(dx.dtype), micro.kernels(dx.dtype)
-    launch(
-        _input_grad, workers, tasks, work_ns(g), g, cut, *kernels, weight, dy, dx, planes, packed, phased, lists
-    )  # fmt: skip
+    how = _input_grad_launch(g, workers, dx.dtype)
+    run_in_turn(workers, how.on(weight, dy, dx, planes, packed, phased, lists))

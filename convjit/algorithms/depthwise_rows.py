@@ -16,7 +16,7 @@ from ..gemm.lines import correlate_lines, fill_lines
 from ..gemm.planes import BEHIND, Axis, backward_axes, forward_axes
 from ..geometry import Geometry
 from ..runtime.compile import driver
-from ..runtime.launch import launch
+from ..runtime.launch import Launch, run_in_turn
 from ..typing import DType
 from .algorithm import INDICES, Cut, Space, work_ns
 from .depthwise_pixels import window
@@ -142,17 +142,19 @@ def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
     return _cut(g, True, workers, dtype)
 
 
+@lru_cache(maxsize=256)
+def _launch(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> Launch:
+    s, along = _rows(g, is_gradient, workers, dtype)
+    tasks = g.batch * s.down * s.across
+    return Launch(_correlate_rows, tasks, work_ns(g), s, along, lines.kernels(dtype), micro.kernels(dtype))
+
+
 def _run(
     workers: int, g: Geometry, is_gradient: bool, images: Any, weight: Any, bias: Any, results: Any, planes: Any,
     lists: Any,
 ) -> None:  # fmt: skip
-    s, along = _rows(g, is_gradient, workers, results.dtype)
-    kernels = lines.kernels(results.dtype), micro.kernels(results.dtype)
-    tasks = g.batch * s.down * s.across
-    launch(
-        _correlate_rows, workers, tasks, work_ns(g), s, along, *kernels, images, weight.reshape(-1), bias, results,
-        planes, lists,
-    )  # fmt: skip
+    how = _launch(g, is_gradient, workers, results.dtype)
+    run_in_turn(workers, how.on(images, weight.reshape(-1), bias, results, planes, lists))
 
 
 def run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, planes: Any, lists: Any) -> None:

@@ -15,7 +15,7 @@ from ..gemm.estimate import channel_lanes_share
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver
-from ..runtime.launch import launch
+from ..runtime.launch import Launch, run_in_turn
 from ..typing import DType
 from .algorithm import INDICES, Cut, Space, work_ns
 
@@ -74,7 +74,7 @@ def _walk(g: Geometry, workers: int, dtype: DType) -> Walk:
 
 @driver
 def _weight_grad(
-    task: Any, worker: Any, g: Geometry, walk: Walk, first: Any, stop: Any, kernels: Any, dy: Any, x: Any, dw: Any,
+    task: Any, worker: Any, g: Geometry, walk: Walk, kernels: Any, first: Any, stop: Any, dy: Any, x: Any, dw: Any,
     scratches: Any, lists: Any,
 ) -> None:  # fmt: skip
     """dw[o,0,kh,kw] = sum over n,oh,ow of x[n, c, oh*stride_h+kh*dilation_h-pad_top, ...] * dy[n,o,oh,ow]
@@ -166,20 +166,27 @@ def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
     return Cut(f"channels as lanes, {piece} at once; tasks: {tasks}", share)
 
 
+@lru_cache(maxsize=256)
+def _launch(g: Geometry, workers: int, dtype: DType) -> tuple[Launch, int, int]:
+    """With its tasks, and how many terms are summed at once."""
+    kernels, walk = channel_lanes.kernels(dtype, g.kernel_h, g.kernel_w), _walk(g, workers, dtype)
+    lanes = channel_lanes.lanes_of(dtype)
+    tasks = -(-g.out_channels // lanes) * walk.chunks
+    # As many totals at once as keep a task short: totals follow one another, so each launch waits for the last one.
+    taps = -(-g.kernel_h // walk.chunks) * g.kernel_w
+    together = TERMS_A_TOTAL * max(1, _TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * taps))
+    return Launch(_weight_grad, tasks, work_ns(g), g, walk, kernels), tasks, together
+
+
 def run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, scratches: Any, lists: Any) -> None:
     """Launch the driver."""
     terms = g.batch * g.out_h * g.out_w
     if terms == 0:
         dw[...] = 0
         return
-    kernels, walk = channel_lanes.kernels(dw.dtype, g.kernel_h, g.kernel_w), _walk(g, workers, dw.dtype)
-    lanes = channel_lanes.lanes_of(dw.dtype)
-    tasks = -(-g.out_channels // lanes) * walk.chunks
-    # As many totals at once as keep a task short: totals follow one another, so each launch waits for the last one.
-    taps = -(-g.kernel_h // walk.chunks) * g.kernel_w
-    together = TERMS_A_TOTAL * max(1, _TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * taps))
+    sum_up, tasks, together = _launch(g, workers, dw.dtype)
     flat = dw.reshape(-1)
     for first in range(0, terms, together):
         stop = min(terms, first + together)
         share = work_ns(g) * (stop - first) / terms
-        launch(_weight_grad, workers, tasks, share, g, walk, first, stop, kernels, dy, x, flat, scratches, lists)
+        run_in_turn(workers, sum_up.part(tasks, share, first, stop, dy, x, flat, scratches, lists))

@@ -37,7 +37,7 @@ from ..runtime.launch import Launch, Run, run_in_turn
 from ..runtime.memory import read_only
 from ..runtime.options import COMPILED
 from ..simd import isa
-from ..typing import DType
+from ..typing import Array, DType
 from . import implicit
 from .algorithm import INDICES, PACKED_WEIGHT, Algorithm, Cut, Operation, Packing, Space, work_ns
 from .filling import as_planes, cut_into_bands, filled, source_of_band

@@ -10,6 +10,7 @@ Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks" (
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ import numpy as np
 from ..gemm import winograd
 from ..gemm.winograd import TAPS
 from ..geometry import Geometry
-from ..runtime.launch import launch
+from ..runtime.launch import Launch, Run, run_in_turn
+from ..runtime.memory import read_only
 from ..runtime.options import COMPILED
 from ..typing import DType
 from . import winograd_gradient
@@ -27,7 +29,6 @@ from .winograd_blocks import some_panels
 from .winograd_cut import (
     MULTIPLICATIONS_A_CYCLE,
     VECTOR,
-    Cut,
     cut_of,
     explained,
     inputs_spaces,
@@ -35,34 +36,35 @@ from .winograd_cut import (
     spaces,
 )  # fmt: skip
 from .winograd_tiles import Problem, backward_problem, forward_problem
-from .winograd_weights import lasting_space, taps_space, transform_all
+from .winograd_weights import all_transformed, lasting_space, taps_space
 
 
 def _run(
     workers: int, p: Problem, nanoseconds: float, x: Any, weight: Any, bias: Any, y: Any, taps: Any, transformed: Any,
     *spaces: Any,
 ) -> None:  # fmt: skip
-    cut = cut_of(p, workers, y.dtype)
-    if cut.lasting:
-        transform_all(workers, p, weight, taps, transformed)
-    _multiply(workers, p, cut, nanoseconds, x, weight, bias, y, taps, transformed, *spaces)
+    how = _launch(p, workers, y.dtype, False, nanoseconds)
+    before = [all_transformed(p, weight, taps, transformed)] if cut_of(p, workers, y.dtype).lasting else []
+    run_in_turn(workers, *before, _multiplied(how, x, weight, bias, y, taps, transformed, *spaces))
 
 
-def _multiply(
-    workers: int, p: Problem, cut: Cut, nanoseconds: float, x: Any, weight: Any, bias: Any, y: Any, taps: Any,
-    transformed: Any, lines: Any, data: Any, sums: Any, places: Any,
-) -> None:  # fmt: skip
+@lru_cache(maxsize=256)
+def _launch(p: Problem, workers: int, dtype: DType, packed: bool, nanoseconds: float) -> Launch:
     """Everything but the weights, where these are lasting."""
-    kernels = winograd.kernels(y.dtype)
-    x, weight, y = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
-    # Written through addresses only. A plan's are read-only: kernels then have one signature for both.
-    transformed = transformed.view()
-    transformed.flags.writeable = False
+    cut, kernels = cut_of(p, workers, dtype, packed), winograd.kernels(dtype)
+    tasks, ways = cut.blocks.number * cut.shares, (cut.shares, cut.together, cut.lasting)
+    return Launch(some_panels, tasks, nanoseconds, p, cut.blocks, *ways, kernels)
+
+
+def _multiplied(
+    how: Launch, x: Any, weight: Any, bias: Any, y: Any, taps: Any, transformed: Any, lines: Any, data: Any, sums: Any,
+    places: Any,
+) -> Run:  # fmt: skip
     places[:, 0] = -1  # no worker has any block's inputs
-    launch(
-        some_panels, workers, cut.blocks.number * cut.shares, nanoseconds, p, cut.blocks, cut.shares, cut.together,
-        cut.lasting, kernels, x, weight, bias, y, taps, transformed, lines, data, sums, places,
-    )  # fmt: skip
+    # Transformed weights are written through addresses only. A plan's are read-only: kernels have one signature so.
+    return how.on(
+        x.reshape(-1), weight.reshape(-1), bias, y.reshape(-1), taps, read_only(transformed), lines, data, sums, places
+    )
 
 
 # --- weights transformed once, for a plan -----------------------------------------------------------------------------
@@ -70,13 +72,13 @@ def _multiply(
 
 def _pack(workers: int, g: Geometry, weight: Any, packed: Any) -> None:
     p = forward_problem(g)
-    transform_all(workers, p, weight, np.empty(taps_space(p, workers, packed.dtype).shape, packed.dtype), packed)
+    taps = np.empty(taps_space(p, workers, packed.dtype).shape, packed.dtype)
+    run_in_turn(workers, all_transformed(p, weight, taps, packed))
 
 
 def _run_packed(workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *spaces: Any) -> None:
-    p = forward_problem(g)
-    cut, taps = cut_of(p, workers, y.dtype, packed=True), np.empty((workers, 0), y.dtype)
-    _multiply(workers, p, cut, work_ns(g) / 2, x, packed, bias, y, taps, packed, *spaces)
+    how, taps = _launch(forward_problem(g), workers, y.dtype, True, work_ns(g) / 2), np.empty((workers, 0), y.dtype)
+    run_in_turn(workers, _multiplied(how, x, packed, bias, y, taps, packed, *spaces))
 
 
 PACKING = Packing(

@@ -20,7 +20,7 @@ from ..gemm.summation import TERM_BLOCK
 from ..gemm.winograd import PRODUCTS, STEP, TAPS
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
-from ..runtime.launch import launch
+from ..runtime.launch import Launch, run_in_turn
 from ..simd import isa
 from ..typing import Array, DType
 from .algorithm import INDICES, Cut, Operation, Space, work_ns, workspace_limit
@@ -113,7 +113,7 @@ def _transform_gradients(
 @driver
 def _sum_products(
     task: Any, worker: Any, p: Problem, blocks: Blocks, plan: Plan, kernels: Any, of_taps: Any, of_results: Any,
-    block: Any, data: Any, pixels: Any, offsets: Any, sums: Any, totals: Any, dw: Any,
+    offsets: Any, block: Any, data: Any, pixels: Any, sums: Any, totals: Any, dw: Any,
 ) -> None:  # fmt: skip
     """The taps of a panel of output channels and some channels, over the tiles of a block, added to those before.
 
@@ -157,8 +157,9 @@ class _Job(NamedTuple):
     problem: Problem
     blocks: Blocks
     plan: Plan
-    kernels: tuple[Array, ...]  # of inputs, of taps, of products, of results
-    offsets: Array
+    kernels: Array  # of inputs
+    transform: Launch  # of a block
+    sum_up: Launch
 
 
 @lru_cache(maxsize=64)
@@ -178,11 +179,16 @@ def _job(g: Geometry, dtype: DType) -> _Job:
     )  # fmt: skip
     offsets = np.arange(TERM_BLOCK) * width
     offsets.flags.writeable = False
-    return _Job(p, blocks, plan, kernels, offsets)
+    each, shared = work_ns(g) / 4 / max(1, blocks.number), (p, blocks, plan)
+    transform = Launch(_transform, plan.shares + -(-p.filters // lanes), each, *shared, *kernels[:2])
+    sum_up = Launch(
+        _sum_products, plan.panels * plan.chunks, each, *shared, kernels[2], kernels[1], kernels[3], offsets
+    )
+    return _Job(p, blocks, plan, kernels[0], transform, sum_up)
 
 
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    _, blocks, plan, (kernels, *_), _ = _job(g, dtype)
+    _, blocks, plan, kernels, *_ = _job(g, dtype)
     lanes, line = int(kernels[winograd.LANES]), int(line_of(kernels))
     rows = plan.panels * plan.chunks if blocks.number > 1 else workers
     return (
@@ -201,23 +207,15 @@ def _run(
     sums: Any, totals: Any,
 ) -> None:  # fmt: skip
     """Launch the drivers, twice a block."""
-    p, blocks, plan, (of_inputs, of_taps, of_products, of_results), offsets = _job(g, dw.dtype)
+    _, blocks, _, _, transform, sum_up = _job(g, dw.dtype)
     if blocks.number == 0:
         dw[...] = 0
         return
-    vectors = -(-p.filters // int(of_inputs[winograd.LANES]))
     x, dy, dw = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
     places[:, 0] = -1  # no worker has any block's list
-    each = work_ns(g) / 4 / blocks.number
     for block in range(blocks.number):
-        launch(
-            _transform, workers, plan.shares + vectors, each, p, blocks, plan, of_inputs, of_taps, block, x, dy, places,
-            lines, rows, data, pixels,
-        )  # fmt: skip
-        launch(
-            _sum_products, workers, plan.panels * plan.chunks, each, p, blocks, plan, of_products, of_taps, of_results,
-            block, data, pixels, offsets, sums, totals, dw,
-        )  # fmt: skip
+        transformed = transform.on(block, x, dy, places, lines, rows, data, pixels)
+        run_in_turn(workers, transformed, sum_up.on(block, data, pixels, sums, totals, dw))
 
 
 def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:

@@ -6,6 +6,7 @@ Knows panels, blocks of channels and workers; does not know tiles or images.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from ..gemm import winograd
 from ..gemm.winograd import ELEMENT, LANES, PRODUCTS, TAPS, VECTORS
 from ..runtime.compile import driver, kernel
-from ..runtime.launch import launch
+from ..runtime.launch import Launch, Run
 from ..typing import DType
 from .algorithm import PACKED_WEIGHT, Space
 from .winograd_tiles import Problem
@@ -98,11 +99,16 @@ def _all_weights(task: Any, worker: Any, p: Problem, kernels: Any, weight: Any, 
     transform_weights(p, kernels, weight.ctypes.data, panel, channel, aligned(taps[worker].ctypes.data), target)
 
 
-def transform_all(workers: int, p: Problem, weight: Any, taps: Any, transformed: Any) -> None:
-    """Launch the transform of all weights."""
-    kernels = winograd.kernels(transformed.dtype)
+@lru_cache(maxsize=256)
+def _launch(p: Problem, dtype: DType) -> Launch:
+    kernels = winograd.kernels(dtype)
     tasks = int(panels(p, kernels)) * -(-p.channels // CHANNEL_BLOCK)
-    launch(_all_weights, workers, tasks, weight.size, p, kernels, weight.reshape(-1), taps, transformed)
+    return Launch(_all_weights, tasks, p.channels * p.filters * _NINE, p, kernels)
+
+
+def all_transformed(p: Problem, weight: Any, taps: Any, transformed: Any) -> Run:
+    """The transform of all weights."""
+    return _launch(p, transformed.dtype).on(weight.reshape(-1), taps, transformed)
 
 
 def taps_space(p: Problem, workers: int, dtype: DType) -> Space:

@@ -280,7 +280,8 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
         for total in range(first, stop, TERMS_A_TOTAL):
             run_tasks(
                 weight_product._weight_grad, tasks, sums, tasks, tiles, positions, total,
-                min(stop, total + TERMS_A_TOTAL), dy, planes, image * g.in_channels * each, dw, partial, totals, panel, lists,
+                min(stop, total + TERMS_A_TOTAL), dy, planes, image * g.in_channels * each, dw, partial, totals, panel,
+                lists,
             )  # fmt: skip
     return 0
 

@@ -1,14 +1,15 @@
 """The one place that knows Numba: compile policy, disk cache, threads, forks, interrupts, memory.
 
-Everything above writes what one task does (`driver`, `kernel`), launches it (`launch`), asks how many `workers` to use
+Everything above writes what one task does (`driver`, `kernel`), launches it (`Launch`, `launch`), asks how many `workers` to use
 and where arrays come from (`allocate`), and never sees a Numba decorator. Each file guards against one kind of hazard:
 
 ============  =========================================================================================================
 `options`     the mark of a `kernel`, which becomes a part of what calls it; which options Numba compiles with
 `compile`     a `driver`, made of what one task does, compiled for the arguments of its first call
-`loops`       its serial and its parallel twin in plain code: first calls in tenths of a second; teams of threads
+`loops`       its loop in plain code: first calls in tenths of a second
 `twins`       the same as Numba compiles them, for what plain code does not take
-`launch`      which twin runs, in pieces of at most about 50 ms, so that Ctrl-C is heard between them
+`launch`      what is decided once a problem; pieces of at most about 50 ms, so that Ctrl-C is heard between them
+`turns`       the loops of a call on one team: no waiting for a thread that wakes late, or whose core is taken
 `tiles`       planes cut into tiles, so that no task is long however large an image is
 `team`        tasks dealt to free workers by a counter: no waiting for an equal share on a core that is taken
 `threads`     how many threads a call may use; the pool's start beside BLAS; one parallel loop at a time under workqueue

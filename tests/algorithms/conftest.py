@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convjit.functional import bilinear
+from convjit.functional import bilinear, kept
 
 
 @pytest.fixture
@@ -14,3 +14,4 @@ def poisoned(monkeypatch):
         return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 1 << 40, dtype)
 
     monkeypatch.setattr(bilinear, "allocate", allocate)
+    monkeypatch.setattr(kept, "CALLS", 0)

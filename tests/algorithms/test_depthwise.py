@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from same_bits import REFERENCE, assert_same_bits, results
@@ -139,14 +140,11 @@ def test_tiles_of_any_size_give_the_same_bits(name, tile, monkeypatch):
     monkeypatch.setattr(depthwise_rows, "_COLUMNS", 16)
     monkeypatch.setattr(depthwise_channels, "_PACKED_BYTES", tile)
     monkeypatch.setattr(depthwise_weight, "_PACKED_BYTES", tile)
-    cached = depthwise_pixels._cut, depthwise_rows._rows, depthwise_channels._bands, depthwise_weight._walk
-    for function in cached:
-        function.cache_clear()
+    forget()
     try:
         assert_same_bits(problem, given_arrays, NAME, wanted)
     finally:
-        for function in cached:
-            function.cache_clear()
+        forget()
 
 
 def test_special_values():

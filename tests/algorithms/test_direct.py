@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from same_bits import REFERENCE
 
 from convjit import conv2d, conv2d_input_grad, conv2d_plan
 from convjit.algorithms import ALGORITHMS, choose, direct
-from convjit.functional import bilinear, calls
+from convjit.functional import bilinear
 from convjit.gemm import direct as cutting
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
@@ -159,12 +160,12 @@ def test_asking_for_weights_before_they_are_read_changes_no_bits(name, monkeypat
     wanted = conv2d(*given_arrays, **each.options, algorithm=REFERENCE)
     of_gradient = conv2d_input_grad(wanted, given_arrays[1], each.image, **each.options, algorithm=REFERENCE)
     monkeypatch.setattr(cutting, "_NEAR_BYTES", 0)
-    direct._set_up.cache_clear()
+    forget()
     try:
         assert_same(each, given_arrays, wanted)
         dx = conv2d_input_grad(wanted, given_arrays[1], each.image, **each.options, algorithm=NAME)
     finally:
-        direct._set_up.cache_clear()
+        forget()
     assert dx.tobytes() == of_gradient.tobytes()
 
 
@@ -176,15 +177,12 @@ def test_chunks_of_any_size_give_the_same_bits(name, points, monkeypatch):
     options = {**AWKWARD[name].options, "algorithm": NAME}
     dx = conv2d_input_grad(wanted, given_arrays[1], AWKWARD[name].image, **options)
     monkeypatch.setattr(cutting, "MOST_POINTS", points)
-    cached = direct._set_up, calls.decide  # which keeps workspaces
-    for function in cached:
-        function.cache_clear()
+    forget()
     try:
         assert_same(AWKWARD[name], given_arrays, wanted)
         assert conv2d_input_grad(wanted, given_arrays[1], AWKWARD[name].image, **options).tobytes() == dx.tobytes()
     finally:
-        for function in cached:
-            function.cache_clear()
+        forget()
 
 
 def test_special_values():

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from same_bits import REFERENCE
 
 from convjit import conv2d, conv2d_weight_grad
 from convjit.algorithms import weight_product
-from convjit.functional import bilinear, calls
+from convjit.functional import bilinear
 from convjit.gemm import pixel_sums
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
@@ -73,13 +74,11 @@ def test_awkward_problems(name, dtype, monkeypatch):
 def test_chunks_of_any_size_give_the_same_bits(name, rows, monkeypatch):
     wanted = gradient(AWKWARD[name], "float32", REFERENCE)
     monkeypatch.setattr(pixel_sums, "_MOST_ROWS", rows)
-    for function in (weight_product._job, calls.decide):
-        function.cache_clear()
+    forget()
     try:
         assert gradient(AWKWARD[name], "float32", "implicit").tobytes() == wanted.tobytes()
     finally:
-        for function in (weight_product._job, calls.decide):
-            function.cache_clear()
+        forget()
 
 
 @st.composite

@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
+from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from convjit import conv2d, conv2d_backward, conv2d_input_grad, conv2d_plan
-from convjit.algorithms import ALGORITHMS, choose, winograd, winograd_cut, winograd_weights
+from convjit.algorithms import ALGORITHMS, choose, winograd, winograd_cut
 from convjit.algorithms.algorithm import PACKED_WEIGHT
-from convjit.functional import bilinear, calls
+from convjit.functional import bilinear, kept
 from convjit.geometry import conv2d_geometry
-from convjit.runtime.compile import passed
 from convjit.testing import Problem
 
 BOUND = {"float32": 2e-5, "float64": 4e-14}
@@ -75,15 +75,16 @@ def poisoned(monkeypatch):
         return np.full(shape, np.nan if np.dtype(dtype).kind in "fc" else 1 << 40, dtype)
 
     monkeypatch.setattr(bilinear, "allocate", allocate)
+    monkeypatch.setattr(kept, "CALLS", 0)
 
 
 @pytest.fixture
 def takes_all(monkeypatch):
     """Small problems are taken, too."""
     monkeypatch.setattr(winograd, "_pays", lambda geometry: True)
-    calls.decide.cache_clear()
+    forget()
     yield
-    calls.decide.cache_clear()
+    forget()
 
 
 @pytest.fixture
@@ -94,12 +95,10 @@ def cut(monkeypatch):
         for setting in {key for settings in CUTS.values() for key in settings}:
             monkeypatch.setattr(winograd_cut, setting, CUTS[name].get(setting, DEFAULTS[setting]))
         monkeypatch.setattr(bilinear, "workers", lambda nanoseconds: workers)
-        winograd_cut.cut_of.cache_clear()
-        calls.decide.cache_clear()
+        forget()
 
     yield set_cut
-    winograd_cut.cut_of.cache_clear()
-    calls.decide.cache_clear()
+    forget()
 
 
 DEFAULTS = {key: getattr(winograd_cut, key) for settings in CUTS.values() for key in settings}
@@ -194,18 +193,17 @@ def test_an_image_has_the_same_bits_in_any_batch(dtype):
 def test_no_task_writes_what_is_another_ones(way, cut, monkeypatch):
     """Tasks from the last to the first: what one writes too much is not put right by those behind it."""
 
-    def backwards(driver, workers, tasks, nanoseconds, *arguments):
-        arguments = tuple(map(passed, arguments))
-        for task in reversed(range(tasks)):
-            driver.way(arguments).run(1, task, task + 1, arguments)
+    def backwards(workers, *runs):
+        for run in runs:
+            for task in reversed(range(run.tasks)):
+                run.way.run(1, task, task + 1, run.arguments)
 
     for problem in (AWKWARD["35 wide"], AWKWARD["phases of different sizes"], AWKWARD["odd everything"]):
         arrays = numbers(problem, "float32")
         cut(way, 1)
         wanted = results(problem, arrays, "winograd")
         with monkeypatch.context() as patch:
-            for module in (winograd, winograd_weights):
-                patch.setattr(module, "launch", backwards)
+            patch.setattr(winograd, "run_in_turn", backwards)
             for got, values in zip(results(problem, arrays, "winograd"), wanted, strict=True):
                 assert_array_equal(got, values)
 

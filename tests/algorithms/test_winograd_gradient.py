@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
+from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from convjit import conv2d_weight_grad, explain
 from convjit.algorithms import winograd, winograd_gradient
-from convjit.functional import bilinear, calls
+from convjit.functional import bilinear, kept
 from convjit.geometry import conv2d_geometry
-from convjit.runtime.compile import passed
 from convjit.testing import Problem
 
 BOUND = {"float32": 2e-5, "float64": 4e-14}
@@ -64,11 +64,7 @@ def poisoned(monkeypatch):
         return np.full(shape, np.nan if np.dtype(dtype).kind in "fc" else 1 << 40, dtype)
 
     monkeypatch.setattr(bilinear, "allocate", allocate)
-
-
-def forget():
-    for kept in (winograd_gradient._job, calls.decide):
-        kept.cache_clear()
+    monkeypatch.setattr(kept, "CALLS", 0)
 
 
 @pytest.fixture
@@ -160,10 +156,10 @@ def test_drawn_problems(data, dtype):
 def test_no_task_writes_what_is_another_ones(cut, monkeypatch):
     """Tasks from the last to the first: what one writes too much is not put right by those behind it."""
 
-    def backwards(driver, workers, tasks, nanoseconds, *arguments):
-        arguments = tuple(map(passed, arguments))
-        for task in reversed(range(tasks)):
-            driver.way(arguments).run(1, task, task + 1, arguments)
+    def backwards(workers, *runs):
+        for run in runs:
+            for task in reversed(range(run.tasks)):
+                run.way.run(1, task, task + 1, run.arguments)
 
     for problem in (AWKWARD["129 channels"], AWKWARD["65 filters"], AWKWARD["odd everything"]):
         for settings in (BLOCKS["of three tiles"], TASKS["of few channels"]):
@@ -171,7 +167,7 @@ def test_no_task_writes_what_is_another_ones(cut, monkeypatch):
             cut(settings, 1)
             wanted = gradient(problem, arrays)
             with monkeypatch.context() as patch:
-                patch.setattr(winograd_gradient, "launch", backwards)
+                patch.setattr(winograd_gradient, "run_in_turn", backwards)
                 assert_array_equal(gradient(problem, arrays), wanted)
 
 

@@ -4,13 +4,14 @@ import re
 
 import numpy as np
 import pytest
+from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from test_pooling import poolings
 
 import convjit
 from convjit.algorithms import ALGORITHMS, algorithm
-from convjit.functional import bilinear, calls, pools
+from convjit.functional import bilinear, pools
 from convjit.testing import conv2d_cases, exact_arrays, layouts, real_arrays, reference_conv2d
 
 DTYPES = ["float32", "float64", "float16", "complex64", "int16"]
@@ -157,7 +158,7 @@ def test_a_bias_of_more_than_one_total():
 def test_a_batch_that_is_turned_is_cut(monkeypatch):
     """Some images at a time are turned for a row that cannot read them as they lie."""
     monkeypatch.setattr(algorithm, "WORKSPACE_BYTES", 1 << 12)
-    calls.decide.cache_clear()
+    forget()
     rng, seen, run = np.random.default_rng(0), [], bilinear._run_slice
 
     def counted(function, call, *arguments):
@@ -170,7 +171,7 @@ def test_a_batch_that_is_turned_is_cut(monkeypatch):
     y = convjit.conv2d(last(x), weight, **options, layout="NHWC")
     dx = convjit.conv2d_input_grad(y, weight, 8, **options, layout="NHWC")
     assert max(seen) < 9
-    calls.decide.cache_clear()
+    forget()
     assert_last(y, convjit.conv2d(x, weight, **options))
     assert_last(dx, convjit.conv2d_input_grad(np.moveaxis(y, -1, 1), weight, 8, **options))
 

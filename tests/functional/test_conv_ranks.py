@@ -3,6 +3,7 @@
 import numba
 import numpy as np
 import pytest
+from decisions import forget
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -23,11 +24,11 @@ def gathered_few(monkeypatch):
     """`gathered_few(n)`: volumes are computed so many slices at a time."""
 
     def set_to(count):
-        volumes.decide_volume.cache_clear()
+        forget()
         monkeypatch.setattr(volumes, "_together", lambda call, limit: min(count, call.geometry.batch))
 
     yield set_to
-    volumes.decide_volume.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "direct", *GENERAL])
@@ -183,14 +184,13 @@ def test_the_same_bits_from_any_row_threads_and_slice(name, dtype, gathered_few,
 @pytest.mark.parametrize("name", ["plain", "strided"])
 def test_volumes_are_read_in_pieces_of_any_size(name, room, monkeypatch):
     """All at once, some volumes, some slices, one slice; and gathered, where even that would take too much."""
-    problem, cached = VOLUMES[name], (volumes.decide_volume, direct_volumes.piece, direct_volumes._set_up)
+    problem = VOLUMES[name]
     wanted = everything(problem, "float32", algorithm="reference")
     if room:
         monkeypatch.setattr(direct_volumes, "_PIECE_BYTES", room)
     else:
         monkeypatch.setattr(volumes, "workspace_limit", lambda elements, dtype: 1)
-    for kept in cached:
-        kept.cache_clear()
+    forget()
     try:
         dtype = np.dtype("float32")
         call = volumes.decide_volume("test", "direct", problem_geometry(problem), dtype, "forward")
@@ -202,8 +202,7 @@ def test_volumes_are_read_in_pieces_of_any_size(name, room, monkeypatch):
         for got, array in zip(everything(problem, "float32", algorithm="direct")[:2], wanted, strict=False):
             assert_array_equal(got, array)
     finally:
-        for kept in cached:
-            kept.cache_clear()
+        forget()
 
 
 @pytest.mark.parametrize("kind", ["normal", "positive"])

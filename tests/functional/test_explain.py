@@ -4,12 +4,13 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
 
 from convjit import algorithms, conv2d, conv2d_backward, explain
 from convjit.algorithms import ALGORITHMS, algorithm
-from convjit.functional import bilinear, calls, kept
+from convjit.functional import bilinear, kept
 from convjit.runtime import memory
 from convjit.testing import conv2d_cases
 
@@ -68,7 +69,7 @@ def test_workspaces_are_those_that_are_allocated(data, crew, algorithm, allocate
 
 def test_a_cut_batch(allocated, monkeypatch):
     monkeypatch.setattr(algorithm, "WORKSPACE_BYTES", 1 << 15)
-    calls.decide.cache_clear()
+    forget()
     monkeypatch.setattr(bilinear, "workers", lambda _: 2)
     monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 2)
     x, weight = np.ones((9, 2, 3, 3), "f4"), np.ones((2, 2, 3, 3), "f4")
@@ -76,7 +77,7 @@ def test_a_cut_batch(allocated, monkeypatch):
     assert 1 <= found.images < 9
     conv2d(x, weight, padding=20, algorithm="implicit")
     assert allocated[: len(found.workspace)] == [*found.workspace.items()]
-    calls.decide.cache_clear()
+    forget()
 
 
 def test_multiplications_and_workers():
@@ -123,7 +124,7 @@ def test_reasons(monkeypatch):
         for row in rows
     )
     monkeypatch.setattr(algorithms, "ALGORITHMS", rows)
-    calls.decide.cache_clear()
+    forget()
     try:
         shapes = (1, 1, 4, 4), (1, 1, 3, 3)
         found = explain(*shapes)
@@ -139,7 +140,7 @@ def test_reasons(monkeypatch):
         with pytest.raises(ValueError, match=r"^explain: algorithm 'wet' cannot run here: it is raining$"):
             explain(*shapes, algorithm="wet")
     finally:
-        calls.decide.cache_clear()
+        forget()
 
 
 # --- the table ------------------------------------------------------------------------------------------------------

@@ -6,13 +6,13 @@ import threading
 
 import numpy as np
 import pytest
+from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from rows import GENERAL
 
 from convjit import Conv2DPlan, algorithms, conv2d, conv2d_plan
 from convjit.algorithms import ALGORITHMS, Operation, Packing, Space
-from convjit.functional import calls
 from convjit.functional.planning import _KEPT
 from convjit.testing import PADDING_MODES, conv2d_cases, real_arrays
 
@@ -231,9 +231,9 @@ class Packed:
 def packed(monkeypatch):
     fake = Packed()
     monkeypatch.setattr(algorithms, "ALGORITHMS", (fake.row, *ALGORITHMS))
-    calls.decide.cache_clear()
+    forget()
     yield fake
-    calls.decide.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "packed"])

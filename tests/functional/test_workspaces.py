@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from rows import GENERAL
 
 from convjit import conv2d, conv2d_backward, conv2d_plan, conv2d_weight_grad
-from convjit.algorithms import turning, weight_product
+from convjit.algorithms import turning
 from convjit.functional import bilinear, calls
 from convjit.functional.calls import counted_bytes
 from convjit.geometry import conv2d_geometry
@@ -70,11 +71,6 @@ def test_a_cut_batch_has_the_same_bits(name, dtype, monkeypatch):
         assert {batch for _, batch in seen} <= {3, len(x) % 3, len(x)}
         for one, other in zip(got, wanted, strict=True):
             assert one.tobytes() == other.tobytes()
-
-
-def forget():
-    for kept in (weight_product._job, calls.decide):
-        kept.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64"])
@@ -173,13 +169,13 @@ def test_groups_of_a_turned_weight_gradient_have_the_same_bits(monkeypatch):
     wanted = conv2d_weight_grad(dy, x, 3, padding=1, groups=12)
     for room in (0, 60_000, 1 << 30):
         monkeypatch.setattr(turning, "workspace_limit", lambda elements, dtype, room=room: room)
-        for function in (cut, calls.decide):
-            function.cache_clear()
+        forget()
+        cut.cache_clear()  # behind what stands in its place
         monkeypatch.setattr(
             turning, "_some_groups", lambda g, dtype: seen.append(cut(g, dtype).groups) or cut(g, dtype)
         )
         got = conv2d_weight_grad(*(np.moveaxis(a, 1, -1) for a in (dy, x)), 3, padding=1, groups=12, layout="NHWC")
         assert got.tobytes() == wanted.tobytes()
-    for function in (cut, calls.decide):
-        function.cache_clear()
+    forget()
+    cut.cache_clear()
     assert sorted(set(seen)) == [1, 6, 12]

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from decisions import forget
 from numpy.testing import assert_array_equal
 
 from convjit import conv2d, conv2d_input_grad
-from convjit.algorithms import implicit, input_product
-from convjit.functional import calls
+from convjit.algorithms import implicit
 from convjit.gemm import bands, product
 from convjit.runtime import threads
 from convjit.testing import Problem
@@ -20,11 +20,6 @@ PROBLEMS = {
     "1x1, stride 3": Problem((4, 5, 29, 31), (7, 5, 1, 1), stride=3),
     "one row": Problem((1, 2, 1, 300), (3, 2, 1, 3), padding=(0, 1)),
 }
-
-
-def forget():
-    for kept in (implicit._forward, input_product._job, calls.decide):
-        kept.cache_clear()
 
 
 @pytest.fixture

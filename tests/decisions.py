@@ -1,0 +1,18 @@
+"""What is decided of problems, forgotten: for tests that change how work is cut, before and after."""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+from convjit.functional import kept
+
+
+def forget() -> None:
+    """Clear the tables of all decisions, and workspaces that calls left; what is compiled stays."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("convjit."):
+            for each in vars(module).values():
+                if isinstance(each, functools._lru_cache_wrapper) and each.cache_parameters()["maxsize"] is not None:
+                    each.cache_clear()
+    kept._kept.clear()

@@ -7,10 +7,12 @@ without a kernel gets the same numbers. Knows flat arrays; does not know what fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from ..runtime.compile import Driver, driver, kernel
-from ..runtime.launch import launch
+from ..runtime.launch import Launch, run_in_turn
+from ..typing import DType
 
 # Elements a task. The seven arrays of a chunk of Adam's step fit into a first-level cache of 48 KiB in float32: each
 # of its three loops reads what the one before has loaded.
@@ -125,5 +127,12 @@ def _named(body: Any, formula: Callable[..., Any]) -> Driver:
 
 
 def everywhere(made: Driver, workers: int, nanoseconds: float, size: int, *arguments: Any) -> None:
-    """Run a driver of this module over arrays of so many elements; `nanoseconds` is what one takes."""
-    launch(made, workers, -(-size // CHUNK), size * nanoseconds, *arguments)
+    """Run a driver of this module over flat arrays of so many elements; `nanoseconds` is what one takes."""
+    how = _launch(made, arguments[0].dtype)
+    run_in_turn(workers, how.part(-(-size // CHUNK), size * nanoseconds, *arguments))
+
+
+@lru_cache(maxsize=64)
+def _launch(made: Driver, dtype: DType) -> Launch:
+    """Of numbers and arrays of this dtype."""
+    return Launch(made, 0, 0.0)

@@ -1,7 +1,8 @@
 """The one place that knows Numba: compile policy, disk cache, threads, forks, interrupts, memory.
 
-Everything above writes what one task does (`driver`, `kernel`), launches it (`Launch`, `launch`), asks how many `workers` to use
-and where arrays come from (`allocate`), and never sees a Numba decorator. Each file guards against one kind of hazard:
+Everything above writes what one task does (`driver`, `kernel`), runs it (`Launch`, `launch`), asks how many `workers`
+to use and where arrays come from (`allocate`), and never sees a Numba decorator. Each file guards against one kind of
+hazard:
 
 ============  =========================================================================================================
 `options`     the mark of a `kernel`, which becomes a part of what calls it; which options Numba compiles with

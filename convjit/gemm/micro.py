@@ -27,6 +27,9 @@ MULTIPLY = 2
 PACK = 3
 FILL = 4
 
+# Whole vectors that are packed together where so many lie side by side.
+VECTORS_A_PIECE = 4
+
 
 @cache
 def kernels(dtype: DType) -> Array:
@@ -216,14 +219,25 @@ def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Bod
 def _pack(dtype: DType, lanes: int) -> emitting.Body:
     """Pack a panel: panel[t*pitch + to + j] = source[offsets[t] + from + j], j < count, for pieces (from, to, count).
 
-    A piece is a vector, the rest of which is zero: nothing is read but what counts, and what lies behind a piece is
-    written over by the next one.
+    A piece is `VECTORS_A_PIECE` whole vectors, or one vector, the rest of which is zero: nothing is read but what
+    counts, and what lies behind a piece is written over by the next one.
     """
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
         source, offsets, terms, pieces, count, panel, pitch = arguments
         begin, first = v.pointer(source), v.integers(pieces)
+
+        def copy_whole(at: Any, to: Any) -> list[Any]:
+            for value, i in [(v.load(v.offset(at, i * lanes)), i) for i in range(VECTORS_A_PIECE)]:
+                v.store(value, v.offset(to, i * lanes))
+            return []
+
+        def copy_one(at: Any, to: Any, of_piece: Any) -> list[Any]:
+            is_cut = builder.zext(builder.icmp_signed("<", of_piece, index(lanes)), of_piece.type)
+            (value,) = v.either(is_cut, lambda: [v.load_masked(at, v.first(of_piece))], lambda: [v.load(at)])
+            v.store(value, to)
+            return []
 
         def pack_term(values: list[Any]) -> list[Any]:
             offset, place = values
@@ -232,9 +246,9 @@ def _pack(dtype: DType, lanes: int) -> emitting.Body:
             def copy_piece(values: list[Any]) -> list[Any]:
                 (piece,) = values
                 at, of_piece = v.offset(met, v.element(piece)), v.element(v.offset(piece, 2))
-                is_cut = builder.zext(builder.icmp_signed("<", of_piece, index(lanes)), of_piece.type)
-                (value,) = v.either(is_cut, lambda: [v.load_masked(at, v.first(of_piece))], lambda: [v.load(at)])
-                v.store(value, v.offset(place, v.element(v.offset(piece, 1))))
+                to = v.offset(place, v.element(v.offset(piece, 1)))
+                are_several = builder.zext(builder.icmp_signed(">", of_piece, index(lanes)), of_piece.type)
+                v.either(are_several, lambda: copy_whole(at, to), lambda: copy_one(at, to, of_piece))
                 return [v.offset(piece, 3)]
 
             v.loop(count, [first], copy_piece)

@@ -357,11 +357,11 @@ def list_phase_terms(offsets: Any, at: Any, vertical: Axis, horizontal: Axis, ch
 
 
 @kernel
-def list_pieces(pieces: Any, grid_w: Any, padded_w: Any, position: Any, count: Any, lanes: Any) -> Any:
+def list_pieces(pieces: Any, grid_w: Any, padded_w: Any, position: Any, count: Any, lanes: Any, several: Any) -> Any:
     """List the neighbouring pixels that grid points `position .. position + count` meet; return how many pieces.
 
-    A piece is (where it begins, its first lane, how many lanes), of at most `lanes`, counted from where grid point
-    (0, 0) meets a tap.
+    A piece is (where it begins, its first lane, how many lanes), counted from where grid point (0, 0) meets a tap:
+    `several` times as many as `lanes`, or at most so many.
     """
     i = position // grid_w
     k = position - i * grid_w
@@ -369,8 +369,11 @@ def list_pieces(pieces: Any, grid_w: Any, padded_w: Any, position: Any, count: A
     while lane < count:
         run = count - lane if padded_w == grid_w else min(grid_w - k, count - lane)
         start = i * padded_w + k
-        for j in range(0, run, lanes):
-            found = add_piece(pieces, found, start + j, lane + j, min(lanes, run - j))
+        j = 0
+        while j < run:
+            here = lanes * several if run - j >= lanes * several else min(lanes, run - j)
+            found = add_piece(pieces, found, start + j, lane + j, here)
+            j += here
         lane += run
         k = 0
         i += 1

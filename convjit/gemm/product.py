@@ -26,7 +26,7 @@ from .blocked import (
     tile_count,
     tile_lanes,
 )
-from .micro import ELEMENT, LANES, multiply, pack
+from .micro import ELEMENT, LANES, VECTORS_A_PIECE, multiply, pack
 from .planes import Axis, add_piece, list_pieces, plane_elements
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
 from .tiles import cover, term_cycles
@@ -192,8 +192,8 @@ def _list_lanes(p: Product, t: Task, kernels: Any, lists: Any) -> Any:
     """List the rows of the panel, and what the tile's lanes meet: rows of the grid, or vectors; return how many."""
     pieces, lanes = lists[PIECES:], kernels[LANES]
     if p.in_place == 1:
-        return list_pieces(pieces, p.grid_w, p.padded_w, t.position, t.lanes, PANEL_LANES)
+        return list_pieces(pieces, p.grid_w, p.padded_w, t.position, t.lanes, PANEL_LANES, 1)
     list_panel_offsets(lists)
-    count = list_pieces(pieces, p.grid_w, p.padded_w, t.position, t.lanes, lanes)
+    count = list_pieces(pieces, p.grid_w, p.padded_w, t.position, t.lanes, lanes, VECTORS_A_PIECE)
     # Lanes that only fill up the last vector are zero: what lies there could be slow (denormal).
     return add_piece(pieces, count, 0, t.lanes, 0) if t.lanes % lanes != 0 else count

@@ -161,7 +161,7 @@ def test_panels_hold_what_grid_points_meet(data):
     offsets = np.array([more, 0], np.int64)
     source = numbers(height * (grid + more) + more, dtype)
     pieces = np.full(3 * blocked.PANEL_LANES, -1)
-    found = planes.list_pieces(pieces, grid, grid + more, position, count, lanes)
+    found = planes.list_pieces(pieces, grid, grid + more, position, count, lanes, micro.VECTORS_A_PIECE)
     assert pieces[2 : 3 * found : 3].sum() == count
     panel = np.full((3, blocked.PANEL_LANES), dtype(77))
     _pack(kernels, source, offsets, pieces, found, panel.reshape(-1), blocked.PANEL_LANES)

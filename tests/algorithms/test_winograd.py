@@ -344,13 +344,13 @@ def test_gradients_of_both_kinds_come_with_one_name():
 def test_a_plan_transforms_weights_once(dtype, monkeypatch):
     """Whether a call would let them last or not, a plan's are all there, and give the call's bits."""
     transformed = []
-    transform = winograd.transform_all
+    transform = winograd.all_transformed
 
     def counted(*arguments):
         transformed.append(1)
-        transform(*arguments)
+        return transform(*arguments)
 
-    monkeypatch.setattr(winograd, "transform_all", counted)
+    monkeypatch.setattr(winograd, "all_transformed", counted)
     for problem in (
         Problem((2, 20, 19, 23), (40, 20, 3, 3), padding=1),
         Problem((1, 300, 4, 4), (33, 300, 3, 3)),

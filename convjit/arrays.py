@@ -42,10 +42,15 @@ DTYPES: dict[DType, DTypeRow] = {
 
 def result_dtype(*arrays: Array) -> DType:
     """`np.result_type` of the arrays; bool counts as 0 and 1 and gives int64."""
-    dtype: DType = arrays[0].dtype
-    for array in arrays:  # a loop: most calls are of one dtype, and a generator takes as long as all of this
-        if array.dtype is not dtype:
-            dtype = np.result_type(*(a.dtype for a in arrays))
+    return common_dtype(tuple([array.dtype for array in arrays]))
+
+
+def common_dtype(dtypes: tuple[DType, ...]) -> DType:
+    """The same of their dtypes."""
+    dtype = dtypes[0]
+    for each in dtypes:  # a loop: most calls are of one dtype, and a generator takes as long as all of this
+        if each is not dtype:
+            dtype = np.result_type(*dtypes)
             break
     return np.dtype("int64") if dtype.kind == "b" else dtype
 
@@ -220,6 +225,7 @@ __all__ = [
     "as_out",
     "add",
     "by_slices",
+    "common_dtype",
     "converted",
     "ready",
     "result_dtype",

@@ -90,6 +90,18 @@ def is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
+def are_plain(options: tuple[Any, ...]) -> bool:
+    """Whether options are ints, names, None and tuples of them, as most are: what they mean may be looked up.
+
+    True equals 1 and is refused: types are looked at, not values.
+    """
+    for option in options:
+        kind = type(option)
+        if kind is not int and kind is not str and option is not None and not (kind is tuple and are_plain(option)):
+            return False
+    return True
+
+
 def as_flag(function: str, name: str, value: Any) -> bool:
     """`value` as a bool."""
     if not isinstance(value, bool | np.bool_ | int | np.integer):

@@ -6,6 +6,7 @@ Padding never wins a maximum: windows are cut to the image. Source: PyTorch's `M
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from ..gemm import maxima
 from ..gemm.planes import clipped, inside
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
-from ..runtime.launch import launch
+from ..runtime.launch import Launch, launch, run_in_turn
 from ..runtime.options import COMPILED
 from ..runtime.tiles import tile, tiling
+from ..typing import DType
 
 
 @kernel
@@ -201,17 +203,24 @@ def max_pool(workers: int, g: Geometry, x: Any, lowest: Any, y: Any, indices: An
     """Fill `y` and `indices` (planes, OH, OW) from `x` (planes, H, W)."""
     by_vectors = COMPILED and x.dtype in maxima.DTYPES and g.stride_w <= maxima.STRIDES
     if by_vectors and g.in_h * g.in_w <= maxima.MOST_PIXELS:
-        _launch_over(_max_pool_rows, workers, g, g.out_h, g.out_w, maxima.kernels(x.dtype), x, lowest, y, indices)
+        _launch_over(
+            _max_pool_rows, workers, g, g.out_h, g.out_w, x.dtype, maxima.kernels(x.dtype), x, lowest, y, indices
+        )
         return
-    _launch_over(_max_pool, workers, g, g.out_h, g.out_w, x, lowest, y, indices)
+    _launch_over(_max_pool, workers, g, g.out_h, g.out_w, x.dtype, x, lowest, y, indices)
 
 
-def _launch_over(driver: Any, workers: int, g: Geometry, height: int, width: int, *arrays: Any) -> None:
+def _launch_over(driver: Any, workers: int, g: Geometry, height: int, width: int, dtype: DType, *arrays: Any) -> None:
+    """Run a driver over tiles of the planes of arrays of this dtype, beside which there may be lists."""
+    run_in_turn(workers, _launch(driver, g, height, width, dtype).on(*arrays))
+
+
+@lru_cache(maxsize=256)
+def _launch(driver: Any, g: Geometry, height: int, width: int, dtype: DType) -> Launch:
     taps = g.kernel_h * g.kernel_w
-    tiles = tiling(height, width, taps)
-    planes = g.batch * g.in_channels
+    tiles, planes = tiling(height, width, taps), g.batch * g.in_channels
     nanoseconds = float(planes * height * width * taps)
-    launch(driver, workers, planes * tiles.a_plane, nanoseconds, g, tiles.rows, tiles.cols, *arrays)
+    return Launch(driver, planes * tiles.a_plane, nanoseconds, g, tiles.rows, tiles.cols)
 
 
 # Outputs of all planes that a launch of the scatter takes: a few milliseconds.
@@ -296,7 +305,7 @@ def _avg_pool(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any,
 
 def avg_pool(workers: int, g: Geometry, x: Any, include_pad: bool, y: Any) -> None:
     """Fill `y` (planes, OH, OW) from `x` (planes, H, W)."""
-    _launch_over(_avg_pool, workers, g, g.out_h, g.out_w, x, include_pad, y)
+    _launch_over(_avg_pool, workers, g, g.out_h, g.out_w, x.dtype, x, include_pad, y)
 
 
 @driver
@@ -338,5 +347,5 @@ def _avg_pool_backward(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any
 
 def avg_pool_backward(workers: int, g: Geometry, dy: Any, include_pad: bool, part: Any, dx: Any) -> None:
     """Fill `dx` (planes, H, W) from `dy` (planes, OH, OW); `part` is a workspace like `dy`."""
-    _launch_over(_shares, workers, g, g.out_h, g.out_w, dy, include_pad, part)
-    _launch_over(_avg_pool_backward, workers, g, g.in_h, g.in_w, part, dx)
+    _launch_over(_shares, workers, g, g.out_h, g.out_w, dy.dtype, dy, include_pad, part)
+    _launch_over(_avg_pool_backward, workers, g, g.in_h, g.in_w, dx.dtype, part, dx)

@@ -11,7 +11,17 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..algorithms import check_name
-from ..arrays import as_array, as_images, as_out, converted, result_dtype, shaped, sums_dtype
+from ..arrays import (
+    DTYPES,
+    as_array,
+    as_images,
+    as_out,
+    common_dtype,
+    converted,
+    result_dtype,
+    shaped,
+    sums_dtype,
+)
 from ..geometry import (
     Convolution,
     Geometry,
@@ -22,8 +32,8 @@ from ..geometry import (
     conv_geometry,
 )
 from ..layouts import CHANNELS_FIRST, Layout
-from ..parsing import as_entries, as_flag, as_image_size, as_pair, shown
-from ..typing import Array, ArrayLike
+from ..parsing import are_plain, as_entries, as_flag, as_image_size, as_pair, shown
+from ..typing import Array, ArrayLike, DType
 from . import bilinear
 from .padding import check_mode, pad_images, pad_images_backward
 
@@ -43,13 +53,8 @@ def problem_of(
     layout: Layout = CHANNELS_FIRST,
 ) -> Problem:  # fmt: skip
     """`x_shape` is (N, C, H, W), which errors show in `layout`; `options` are stride, padding, dilation and groups."""
-    # Ints and names are what most calls have; True equals 1 and is refused, so types are looked at, not values.
-    if all(type(option) in _PLAIN for option in options) and type(mode) is str:
-        return _kept_problem(function, x_shape, weight_shape, options, mode, layout)
-    return new_problem(function, x_shape, weight_shape, options, mode, layout)
-
-
-_PLAIN = (int, str)
+    of = _kept_problem if are_plain(options) and type(mode) is str else new_problem
+    return of(function, x_shape, weight_shape, options, mode, layout)
 
 
 def new_problem(
@@ -74,6 +79,33 @@ def padded_images(function: str, problem: Problem, x: Array, layout: Layout = CH
     return shaped(function, "x", x, layout.lying(problem.inner.x_shape))
 
 
+class _Decision(NamedTuple):
+    """What shapes, dtypes and options decide of a convolution."""
+
+    problem: Problem
+    call: bilinear.AnyCall
+    dtype: DType
+    shape: tuple[int, ...]  # of the result, with a batch
+    lying: tuple[int, ...]  # as it is computed
+
+
+def _decide(
+    name: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], bias_shape: tuple[int, ...] | None,
+    dtypes: tuple[DType, ...], options: tuple[Any, ...], mode: str, algorithm: str, layout: Layout,
+) -> _Decision:  # fmt: skip
+    problem = new_problem(name, x_shape, weight_shape, options, mode, layout)
+    geometry, inner = problem.geometry, problem.inner
+    if bias_shape is not None:
+        check_same_shape(name, "bias", bias_shape, (geometry.out_channels,), "one value an output channel")
+    dtype = common_dtype(dtypes)
+    check_name(name, algorithm)
+    call = bilinear.decide_any(name, algorithm, inner, DTYPES[dtype].compute, "forward", layout)
+    return _Decision(problem, call, dtype, layout.lying(geometry.y_shape), layout.lying(inner.y_shape))
+
+
+_kept_decision = lru_cache(maxsize=512)(_decide)
+
+
 def convolve(
     name: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: tuple[Any, ...],
     padding_mode: str, algorithm: str, out: Array | None, layout: Layout = CHANNELS_FIRST,
@@ -82,20 +114,19 @@ def convolve(
     x, weight = as_array(name, "x", x), as_array(name, "weight", weight)
     bias = None if bias is None else as_array(name, "bias", bias)
     images = as_images(name, "x", x, rank, layout)
-    problem = problem_of(name, layout.told(images.shape), weight.shape, options, padding_mode, layout)
-    geometry, inner = problem.geometry, problem.inner
-    if bias is not None:
-        check_same_shape(name, "bias", bias.shape, (geometry.out_channels,), "one value an output channel")
-    dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
-    check_name(name, algorithm)
-    shape = layout.lying(geometry.y_shape)
+    decide = _kept_decision if are_plain((*options, padding_mode, algorithm)) else _decide
+    dtypes = (x.dtype, weight.dtype) if bias is None else (x.dtype, weight.dtype, bias.dtype)
+    problem, call, dtype, shape, lying = decide(
+        name, layout.told(images.shape), weight.shape, None if bias is None else bias.shape, dtypes, options,
+        padding_mode, algorithm, layout,
+    )  # fmt: skip
     shape = shape if x is images else shape[1:]
     if out is not None:
         as_out(name, out, shape, dtype, x=x, weight=weight, bias=bias)
     padded = padded_images(name, problem, images, layout)
-    weight = shaped(name, "weight", weight, inner.weight_shape)
-    target = None if out is None else out.reshape(layout.lying(inner.y_shape))
-    y = bilinear.forward(name, algorithm, inner, padded, weight, bias, dtype, target, layout)
+    weight = shaped(name, "weight", weight, problem.inner.weight_shape)
+    target = None if out is None else out.reshape(lying)
+    y = bilinear.run_forward(name, call, lying, padded, bilinear.parts(weight), bias, dtype, target)
     return y.reshape(shape) if out is None else out
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..algorithms import pooling as image_pools
 from ..arrays import DTYPES, as_array, as_images, converted, ready, result_dtype, write
 from ..geometry import Convolution, Volume, check_pooling_padding, check_same_shape, pooling_geometry
 from ..layouts import CHANNELS_FIRST, Layout
-from ..parsing import Sizes, as_flag, as_image_size, as_padding, as_window
+from ..parsing import Sizes, are_plain, as_flag, as_image_size, as_padding, as_window
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array, ArrayLike, DType
@@ -24,6 +25,12 @@ from ..typing import Array, ArrayLike, DType
 
 def _geometry(function: str, x_shape: Sizes, options: tuple[Any, ...], ceil_mode: bool) -> Convolution:
     """`options` are kernel size, stride (None: the kernel's), padding and dilation."""
+    if type(ceil_mode) is bool and are_plain(options):
+        return _kept_geometry(function, x_shape, options, ceil_mode)
+    return _new_geometry(function, x_shape, options, ceil_mode)
+
+
+def _new_geometry(function: str, x_shape: Sizes, options: tuple[Any, ...], ceil_mode: bool) -> Convolution:
     kernel_size, stride, padding, dilation = options
     rank = len(x_shape) - 2
     window = as_window(function, kernel_size, kernel_size if stride is None else stride, dilation, rank)
@@ -32,10 +39,14 @@ def _geometry(function: str, x_shape: Sizes, options: tuple[Any, ...], ceil_mode
     return pooling_geometry(function, x_shape, window, pads, as_flag(function, "ceil_mode", ceil_mode))
 
 
+_kept_geometry = lru_cache(maxsize=256)(_new_geometry)
+
+
 def _work(g: Convolution) -> float:
     return float(math.prod(g.y_shape) * math.prod(g.window.kernel))
 
 
+@lru_cache(maxsize=256)
 def _driven(g: Convolution, name: str, layout: Layout) -> tuple[Callable[..., None], Any]:
     """A function of the drivers' modules, and the record that it takes."""
     if layout.channels_last:

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import random
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -100,6 +102,23 @@ def _shapes(r: random.Random, row: str = "") -> _Shapes:
     return _Shapes(batch, channels * groups, filters * groups, kernel, image, out, window, groups)
 
 
+def _shapes_of_rank(r: random.Random, rank: int) -> _Shapes:
+    """A problem of images, of sequences, or of volumes, which are smaller."""
+    if rank == 2:
+        return _shapes(r)
+    kernels, longest = ((1, 2, 3, 9, 33), 300) if rank == 1 else ((1, 1, 2, 3), 7)
+    kernel, stride, dilation = (tuple(r.choice(pool) for _ in range(rank)) for pool in (kernels, (1, 1, 2), (1, 1, 3)))
+    padding = tuple((r.choice((0, 0, 1, 3)), r.choice((0, 0, 2))) for _ in range(rank))
+    extent = [(k - 1) * n + 1 for k, n in zip(kernel, dilation, strict=True)]
+    size = tuple(max(1, e - sum(p)) + r.randint(0, longest) for e, p in zip(extent, padding, strict=True))
+    out = tuple((n + sum(p) - e) // s + 1 for n, p, e, s in zip(size, padding, extent, stride, strict=True))
+    groups, batch, channels, filters = r.choice((1, 1, 2)), r.choice((1, 2)), r.choice((1, 3, 9)), r.choice((1, 4, 17))
+    if r.random() < 0.3:  # a channel a group
+        groups, channels, filters = r.choice((4, 16, 19)), 1, r.choice((1, 1, 2))
+    window = {"stride": stride, "padding": padding, "dilation": dilation}
+    return _Shapes(batch, channels * groups, filters * groups, kernel, size, out, window, groups)
+
+
 class _Draw:
     """What a trial is made of: one number's choices."""
 
@@ -173,102 +192,110 @@ def _weight_grad(row: str) -> Callable[[_Draw], Parts]:
     return draw
 
 
-def _backward(d: _Draw) -> Parts:
-    s = _shapes(d.random)
+def _backward(d: _Draw, rank: int = 2) -> Parts:
+    s = _shapes_of_rank(d.random, rank)
     return {"grad_output": d.array(*s.y), "x": d.array(*s.x), "weight": d.array(*s.weight)}, _options(d, s, "auto")
 
 
-def _transposed(d: _Draw) -> tuple[_Shapes, dict[str, Any]]:
+def _transposed(d: _Draw, rank: int) -> tuple[_Shapes, dict[str, Any]]:
     """The convolution that is transposed, its input of any size that leads to its output."""
-    s = _shapes(d.random)
+    s = _shapes_of_rank(d.random, rank)
     return s, {**s.window, "groups": s.groups, "output_size": s.image}
 
 
-def _conv_transpose2d(d: _Draw) -> Parts:
-    s, options = _transposed(d)
+def _conv_transpose(d: _Draw, rank: int = 2) -> Parts:
+    s, options = _transposed(d, rank)
     arrays = {"x": d.array(*s.y), "weight": d.array(*s.weight)}
     return ({**arrays, "bias": d.array(s.channels)} if d.random.random() < 0.5 else arrays), options
 
 
-def _conv_transpose2d_backward(d: _Draw) -> Parts:
-    s, options = _transposed(d)
+def _conv_transpose_backward(d: _Draw, rank: int = 2) -> Parts:
+    s, options = _transposed(d, rank)
     return {"grad_output": d.array(*s.x), "x": d.array(*s.y), "weight": d.array(*s.weight)}, options
 
 
-def _volumes(d: _Draw, kind: str) -> Parts:
-    """A convolution of volumes, or the gradient that is told this size."""
-    r = d.random
-    kernel, stride, dilation = (
-        tuple(r.choice(pool) for _ in range(3)) for pool in ((1, 1, 2, 3), (1, 1, 2), (1, 1, 3))
-    )
-    padding = tuple((r.choice((0, 0, 1, 3)), r.choice((0, 0, 2))) for _ in range(3))
-    extent = [(k - 1) * n + 1 for k, n in zip(kernel, dilation, strict=True)]
-    size = tuple(max(1, e - sum(p)) + r.randint(0, 7) for e, p in zip(extent, padding, strict=True))
-    out = tuple((n + sum(p) - e) // s + 1 for n, p, e, s in zip(size, padding, extent, stride, strict=True))
-    groups, batch, channels, filters = r.choice((1, 1, 2)), r.choice((1, 2)), r.choice((1, 3, 9)), r.choice((1, 4, 17))
-    shapes = {
-        "x": (batch, channels * groups, *size),
-        "weight": (filters * groups, channels, *kernel),
-        "grad_output": (batch, filters * groups, *out),
-    }
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+def _of_rank(d: _Draw, rank: int, kind: str) -> Parts:
+    """A convolution of sequences or volumes, or the gradient that is told this size."""
+    s = _shapes_of_rank(d.random, rank)
+    shapes = {"x": s.x, "weight": s.weight, "grad_output": s.y}
+    options = {**s.window, "groups": s.groups}
     names = {"x": ("x", "weight"), "input_size": ("grad_output", "weight"), "kernel_size": ("grad_output", "x")}[kind]
-    told = {"x": {}, "input_size": {"input_size": size}, "kernel_size": {"kernel_size": kernel}}[kind]
+    told = {"x": {}, "input_size": {"input_size": s.image}, "kernel_size": {"kernel_size": s.kernel}}[kind]
     return {name: d.array(*shapes[name]) for name in names}, {**told, **options}
 
 
-def _im2col(d: _Draw) -> Parts:
-    s = _shapes(d.random)
+def _im2col(d: _Draw, rank: int = 2) -> Parts:
+    s = _shapes_of_rank(d.random, rank)
     return {"x": d.array(*s.x)}, {"kernel_size": s.kernel, **s.window}
 
 
-def _col2im(d: _Draw) -> Parts:
-    s = _shapes(d.random)
-    taps, positions = s.kernel[0] * s.kernel[1], s.out[0] * s.out[1]
+def _col2im(d: _Draw, rank: int = 2) -> Parts:
+    s = _shapes_of_rank(d.random, rank)
+    taps, positions = math.prod(s.kernel), math.prod(s.out)
     return {"columns": d.array(s.batch, s.channels * taps, positions)}, {
         "image_size": s.image, "kernel_size": s.kernel, **s.window
     }  # fmt: skip
 
 
-def _pad(d: _Draw, backward: bool) -> Parts:
+def _pad(d: _Draw, backward: bool, rank: int = 2) -> Parts:
     r = d.random
-    image, mode = (r.randint(4, 12), r.randint(4, 40)), r.choice(PADDING_MODES)
-    pads = tuple((r.randint(0, 3), r.randint(0, 3)) for _ in range(2))
+    image, mode = tuple(r.randint(4, 12) for _ in range(rank - 1)), r.choice(PADDING_MODES)
+    image = (*image, r.randint(4, 40))
+    pads = tuple((r.randint(0, 3), r.randint(0, 3)) for _ in range(rank))
     lead, options = (r.randint(1, 3), r.randint(1, 20)), {"padding": pads, "mode": mode}
     if not backward:
         return {"x": d.array(*lead, *image)}, options
     return {"grad_output": d.array(*lead, *(n + sum(p) for n, p in zip(image, pads, strict=True)))}, options
 
 
-def _pool(d: _Draw) -> tuple[_Shapes, dict[str, Any]]:
+def _pool(d: _Draw, rank: int) -> tuple[_Shapes, dict[str, Any]]:
     """A problem whose padding is smaller than its kernel."""
     while True:
-        s = _shapes(d.random)
+        s = _shapes_of_rank(d.random, rank)
         extent = [(k - 1) * n + 1 for k, n in zip(s.kernel, s.window["dilation"], strict=True)]
         if all(max(pads) < e for pads, e in zip(s.window["padding"], extent, strict=True)):
             return s, {"kernel_size": s.kernel, **s.window}
 
 
-def _max_pool2d(d: _Draw) -> Parts:
-    s, options = _pool(d)
+def _max_pool(d: _Draw, rank: int = 2) -> Parts:
+    s, options = _pool(d, rank)
     return {"x": d.array(*s.x)}, {**options, "ceil_mode": d.random.random() < 0.5, "return_indices": True}
 
 
-def _max_pool2d_backward(d: _Draw) -> Parts:
-    s, options = _pool(d)
+def _max_pool_backward(d: _Draw, rank: int = 2) -> Parts:
+    s, options = _pool(d, rank)
     return {"grad_output": d.array(*s.x[:2], *s.out), "x": d.array(*s.x)}, options
 
 
-def _avg_pool2d(d: _Draw) -> Parts:
-    s, options = _pool(d)
+def _avg_pool(d: _Draw, rank: int = 2) -> Parts:
+    s, options = _pool(d, rank)
     flags = {name: d.random.random() < 0.5 for name in ("ceil_mode", "count_include_pad")}
     return {"x": d.array(*s.x)}, {**options, **flags}
 
 
-def _avg_pool2d_backward(d: _Draw) -> Parts:
-    s, options = _pool(d)
+def _avg_pool_backward(d: _Draw, rank: int = 2) -> Parts:
+    s, options = _pool(d, rank)
     included = d.random.random() < 0.5
     return {"grad_output": d.array(*s.x[:2], *s.out)}, {"input_size": s.image, "count_include_pad": included, **options}
+
+
+def _calls_of(rank: int) -> Iterator[tuple[str, Callable[[_Draw], Parts]]]:
+    """What there is of one rank, but convolutions of images, which are drawn for each row."""
+    if rank != 2:
+        for name, kind in (("", "x"), ("_input_grad", "input_size"), ("_weight_grad", "kernel_size")):
+            yield f"conv{rank}d{name}", partial(_of_rank, rank=rank, kind=kind)
+    of_columns = "" if rank == 2 else f"{rank}d"
+    yield f"conv{rank}d_backward", partial(_backward, rank=rank)
+    yield f"conv_transpose{rank}d", partial(_conv_transpose, rank=rank)
+    yield f"conv_transpose{rank}d_backward", partial(_conv_transpose_backward, rank=rank)
+    yield f"im2col{of_columns}", partial(_im2col, rank=rank)
+    yield f"col2im{of_columns}", partial(_col2im, rank=rank)
+    yield f"pad{rank}d", partial(_pad, backward=False, rank=rank)
+    yield f"pad{rank}d_backward", partial(_pad, backward=True, rank=rank)
+    yield f"max_pool{rank}d", partial(_max_pool, rank=rank)
+    yield f"max_pool{rank}d_backward", partial(_max_pool_backward, rank=rank)
+    yield f"avg_pool{rank}d", partial(_avg_pool, rank=rank)
+    yield f"avg_pool{rank}d_backward", partial(_avg_pool_backward, rank=rank)
 
 
 CALLS: list[tuple[str, Callable[[_Draw], Parts]]] = [
@@ -281,20 +308,7 @@ CALLS: list[tuple[str, Callable[[_Draw], Parts]]] = [
     ("conv2d", _forward("winograd")),
     ("conv2d_input_grad", _input_grad("winograd")),
     ("conv2d_weight_grad", _weight_grad("winograd")),
-    ("conv2d_backward", _backward),
-    ("conv3d", lambda d: _volumes(d, "x")),
-    ("conv3d_input_grad", lambda d: _volumes(d, "input_size")),
-    ("conv3d_weight_grad", lambda d: _volumes(d, "kernel_size")),
-    ("conv_transpose2d", _conv_transpose2d),
-    ("conv_transpose2d_backward", _conv_transpose2d_backward),
-    ("im2col", _im2col),
-    ("col2im", _col2im),
-    ("pad2d", lambda d: _pad(d, backward=False)),
-    ("pad2d_backward", lambda d: _pad(d, backward=True)),
-    ("max_pool2d", _max_pool2d),
-    ("max_pool2d_backward", _max_pool2d_backward),
-    ("avg_pool2d", _avg_pool2d),
-    ("avg_pool2d_backward", _avg_pool2d_backward),
+    *(call for rank in (1, 2, 3) for call in _calls_of(rank)),
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ hazard:
 `turns`       the loops of a call on one team: no waiting for a thread that wakes late, or whose core is taken
 `tiles`       planes cut into tiles, so that no task is long however large an image is
 `team`        tasks dealt to free workers by a counter: no waiting for an equal share on a core that is taken
+`contention`  while another thread or process has the cores, calls take their own thread: no waiting for slices
 `threads`     how many threads a call may use; the pool's start beside BLAS; one parallel loop at a time under workqueue
 `forks`       forked children run serial twins; no fork finds a lock locked
 `containers`  the control group's CPU quota and memory limit

@@ -15,7 +15,7 @@ from typing import Any
 import numba
 import numba.np.ufunc.parallel as numba_parallel
 
-from . import forks
+from . import contention, forks
 from .containers import cpu_quota
 
 # A parallel loop over two elements took 1.6 us longer than the serial one under OpenMP and 106 us under workqueue, and
@@ -95,12 +95,16 @@ def why_serial() -> str | None:
     launch_pool()
     if numba.get_num_threads() == 1:
         return "numba.set_num_threads(1) was called in this thread"
+    if not contention.are_free():
+        return "another thread or process has the cores, and a team of threads would wait for them"
     return None
 
 
 def available() -> int:
     """Threads that this call may use: Numba's mask for the calling thread, capped by the container's quota."""
     if forks.forked() or numba.config.DISABLE_JIT or numba.config.NUMBA_NUM_THREADS == 1:
+        return 1
+    if not contention.are_free():
         return 1
     launch_pool()
     return min(int(numba.get_num_threads()), cpu_quota(), _MOST_WORKERS)
@@ -116,10 +120,10 @@ def run_parallel(workers: int, twin: Callable[..., None], *arguments: Any) -> No
     with _one_at_a_time if layer() == "workqueue" else _AT_ONCE:
         before = numba.get_num_threads()
         if workers >= before:
-            twin(*arguments)
+            contention.watched(before, lambda: twin(*arguments))
             return
         try:
             numba.set_num_threads(workers)
-            twin(*arguments)
+            contention.watched(workers, lambda: twin(*arguments))
         finally:
             numba.set_num_threads(before)

@@ -1,0 +1,69 @@
+"""Cores that somebody else has: while they do, calls run on their own threads.
+
+A thread of OpenBLAS waits for its next product by spinning, for some 25 ms, and other processes compute. A team of as
+many threads as there are cores then shares them with these, a slice of 4 ms each, and waits for whoever has none: on
+two cores `a @ a` (200x200) in turn with `conv2d` (1x64x56x56, 64 filters 3x3) took 11 ms a pair, where the convolution
+takes 2.7 ms on one thread (`python -m bench.peace`).
+
+The calling thread's own clock tells: what it did not run for while its team did is nothing where cores are free, and a
+slice where they are not. Teams are tried again after a while, and after twice as long each time that it was in vain.
+Knows clocks; does not know what runs, nor who has the cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter_ns, thread_time_ns
+
+import numba
+
+try:
+    import resource
+except ImportError:  # on Windows: cores are taken to be free
+    resource = None  # type: ignore[assignment]
+
+# Where cores are free, a team's start and its end cost the calling thread less of its time than this.
+_LOST_NS = 500_000
+# How long calls run on their own threads at first, and at most: how long OpenBLAS spins, and what teams that are tried
+# in vain may cost, some per cent.
+_FIRST_NS, _MOST_NS = 25_000_000, 400_000_000
+
+
+class _Watch:
+    """What was seen of the last teams; threads that see something at once may each write it down."""
+
+    def __init__(self) -> None:
+        self.switches: int | None = None  # when a team lost time first, if the last one did
+        self.until = 0  # when a team is tried again; 0 while cores are free
+        self.wait = _FIRST_NS
+
+
+_seen = _Watch()
+
+
+def are_free() -> bool:
+    """Whether a team may be started."""
+    return _seen.until == 0 or perf_counter_ns() >= _seen.until
+
+
+def watched(workers: int, start: Callable[[], None]) -> None:
+    """Start a team of so many workers, and see whether it has its cores."""
+    if resource is None or workers > numba.config.NUMBA_DEFAULT_NUM_THREADS:
+        start()
+        return
+    began, ran = perf_counter_ns(), thread_time_ns()
+    start()
+    ran, ended = thread_time_ns() - ran, perf_counter_ns()
+    _look(ended - began - ran, ended)
+
+
+def _look(lost: int, now: int) -> None:
+    seen = _seen
+    if lost < _LOST_NS:
+        seen.switches, seen.until, seen.wait = None, 0, _FIRST_NS
+        return
+    # A thread that waits because the last task is another one's loses time, too, but is not made to leave its core.
+    switches, before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, seen.switches
+    seen.switches = switches
+    if before is not None and switches > before:
+        seen.until, seen.wait = now + seen.wait, min(2 * seen.wait, _MOST_NS)

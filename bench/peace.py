@@ -52,6 +52,8 @@ DENSE_SIZE = 4096
 # A pair that stands in its own way took 10 ms instead of 0.3 ms: a sample holds several of those.
 SAMPLE_SECONDS = 0.05
 PAUSE_SECONDS = 0.05
+# After it OpenBLAS's threads sleep, and convjit starts teams again, see `convjit.runtime.contention`.
+CALM_SECONDS = 0.15
 # An interrupt that has not arrived so long after the call in which it fell will not arrive.
 LOST_SECONDS = 1.0
 
@@ -85,6 +87,7 @@ def in_turn(problem: Problem, rounds: int) -> Row:
     samples: dict[str, list[float]] = {what: [] for what in calls}
     for _ in range(rounds):
         for what, call in calls.items():
+            time.sleep(CALM_SECONDS)
             samples[what].append(steady_seconds(call))
     return Row("in turn", f"{problem.name}: conv2d {_sizes(problem)}", samples)
 

@@ -26,7 +26,7 @@ except ImportError:  # on Windows: cores are taken to be free
 _LOST_NS = 500_000
 # How long calls run on their own threads at first, and at most: how long OpenBLAS spins, and what teams that are tried
 # in vain may cost, some per cent.
-_FIRST_NS, _MOST_NS = 25_000_000, 400_000_000
+_FIRST_NS, _MOST_NS = 25_000_000, 100_000_000
 
 
 class _Watch:

@@ -38,11 +38,10 @@ _AT_ONCE = nullcontext()
 def launch_pool() -> None:
     """Start Numba's pool, once, so that idle threads of GNU OpenMP sleep soon instead of spinning.
 
-    A spinning pool and a BLAS pool on the same two cores stand in each other's way: `a @ a` (200x200) in turn with
-    `conv2d` (1x64x56x56, 64 filters 3x3) took 13.3 ms a pair with 300000 spins, 1.71 ms with 3000 and 1.63 ms with
-    1000; the convolution alone 0.73, 0.79 and 0.85 ms (`python -m bench.peace`, with `GOMP_SPINCOUNT` set and not). So
-    3000: a thread stays awake between the loops of a call, and between calls that follow one another. libgomp reads the
-    variable when it is loaded, so it is set for that moment only; a value that the user has set is left alone.
+    With 3000 spins a thread stays awake between the loops of a call, and between calls that follow one another: on two
+    threads, layers of 0.16 to 2.5 ms took as long as with 30000. More would only take a core from whoever needs it: a
+    BLAS pool on the same cores, another process. libgomp reads the variable when it is loaded, so it is set for that
+    moment only; a value that the user has set is left alone.
     """
     global _launched
     if _launched:

@@ -1,7 +1,9 @@
 """Running drivers: what is decided once a problem, which twin, several loops in turn, in how many pieces.
 
 Finding out what a driver is to run takes as long as a small loop, so an algorithm makes a `Launch` for a geometry, a
-dtype and a number of workers, keeps it, and gives each call's arrays to it. A signal reaches Python code only, so Ctrl-C waits for the kernel that runs: long work is cut into pieces, and between
+dtype and a number of workers, keeps it, and gives each call's arrays to it.
+
+A signal reaches Python code only, so Ctrl-C waits for the kernel that runs: long work is cut into pieces, and between
 two of them Python looks for signals. How the tasks are cut never shows in the result.
 """
 

@@ -24,8 +24,9 @@ try:
 except ImportError:  # on Windows: cores are taken to be free
     resource = None  # type: ignore[assignment]
 
-# Where cores are free, a team's start and its end cost the calling thread less of its time than this.
-_LOST_NS = 500_000
+# Where cores are free, a team's start and its end cost the calling thread less of its time than this, or, while it
+# waits for the last tasks of others, less than this part.
+_LOST_NS, _LOST_PART = 500_000, 0.2
 # How long calls run on their own threads at first, and at most: how long OpenBLAS spins; and so long that teams which
 # are tried in vain, a slice or two each, cost some per cent.
 _FIRST_NS, _MOST_NS = 25_000_000, 100_000_000
@@ -56,15 +57,15 @@ def watched(workers: int, start: Callable[[], None]) -> None:
     began, ran = perf_counter_ns(), thread_time_ns()
     start()
     ran, ended = thread_time_ns() - ran, perf_counter_ns()
-    _look(ended - began - ran, ended)
+    _look(ended - began, ran, ended)
 
 
-def _look(lost: int, now: int) -> None:
-    seen = _seen
-    if lost < _LOST_NS:
+def _look(took: int, ran: int, now: int) -> None:
+    seen, lost = _seen, took - ran
+    if lost < max(_LOST_NS, _LOST_PART * took):
         seen.switches, seen.until, seen.wait = None, 0, _FIRST_NS
         return
-    # A thread that waits because the last task is another one's loses time, too, but is not made to leave its core.
+    # A thread that only waits for others loses time, too, but nobody is made to leave a core.
     switches, before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, seen.switches
     seen.switches = switches
     if before is not None and switches > before:

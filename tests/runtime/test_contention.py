@@ -25,10 +25,10 @@ def seen(monkeypatch):
     monkeypatch.setattr(contention, "perf_counter_ns", lambda: clock["now"])
     monkeypatch.setattr(contention.resource, "getrusage", lambda _: usage())
 
-    def team(lost_ms, switches=0):
-        clock["now"] += 5 * MS
+    def team(lost_ms, switches=0, took_ms=5):
+        clock["now"] += took_ms * MS
         clock["switches"] += switches
-        contention._look(int(lost_ms * MS), clock["now"])
+        contention._look(took_ms * MS, int((took_ms - lost_ms) * MS), clock["now"])
         return contention.are_free()
 
     team.clock, team.watch = clock, watch
@@ -51,8 +51,11 @@ def test_two_in_a_row_are(seen):
 
 
 def test_waiting_for_the_last_task_is_not(seen):
-    """Without a thread that was made to leave its core."""
-    assert all(seen(9) for _ in range(10))
+    """Without a thread that was made to leave its core, or for a small part of a long loop."""
+    assert all(seen(4) for _ in range(10))
+    assert all(seen(7, switches=1, took_ms=40) for _ in range(10))
+    seen(9, switches=1, took_ms=40)
+    assert not seen(9, switches=1, took_ms=40)
 
 
 def test_what_is_tried_in_vain_is_tried_less_often(seen):
@@ -70,6 +73,7 @@ def test_what_is_tried_in_vain_is_tried_less_often(seen):
 
 
 def test_calls_take_their_own_thread_meanwhile(monkeypatch):
+    monkeypatch.setattr(contention, "_seen", contention._Watch())
     if threads.available() == 1:
         pytest.skip("one core, or a process that was forked: every call takes its own thread")
     x, weight = np.ones((2, 16, 40, 40), "f4"), np.ones((16, 16, 3, 3), "f4")

@@ -73,14 +73,21 @@ def describe(value: Any) -> str:
     kind = type(value).__name__
     if value is None or isinstance(value, np.ndarray):
         return kind
-    text = " ".join(repr(value).split())
+    text = _on_one_line(value)
     return f"{kind} {text}" if len(text) <= 40 else kind
 
 
 def shown(value: Any) -> str:
     """A value on one line, cut where it is long."""
-    text = " ".join(repr(value).split())
+    text = _on_one_line(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _on_one_line(value: Any) -> str:
+    try:
+        return " ".join(repr(value).split())
+    except RecursionError:
+        return "nested too deep to show"
 
 
 def is_sequence(value: Any) -> bool:
@@ -90,14 +97,20 @@ def is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def are_plain(options: tuple[Any, ...]) -> bool:
+# Tuples in tuples that an option may be: padding is a tuple of pairs.
+_NESTED = 2
+
+
+def are_plain(options: tuple[Any, ...], nested: int = _NESTED) -> bool:
     """Whether options are ints, names, None and tuples of them, as most are: what they mean may be looked up.
 
     True equals 1 and is refused: types are looked at, not values.
     """
     for option in options:
         kind = type(option)
-        if kind is not int and kind is not str and option is not None and not (kind is tuple and are_plain(option)):
+        if kind is tuple and nested > 0 and are_plain(option, nested - 1):
+            continue
+        if kind is not int and kind is not str and option is not None:
             return False
     return True
 

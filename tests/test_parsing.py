@@ -1,0 +1,39 @@
+"""Options that are looked up, and values that errors show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from convjit import conv2d, max_pool2d
+from convjit.functional import convolving
+from convjit.parsing import are_plain
+
+X, WEIGHT = np.ones((1, 1, 8, 8), "f4"), np.ones((1, 1, 3, 3), "f4")
+
+
+def test_what_may_be_looked_up():
+    assert are_plain((1, "same", None, (2, 3), ((1, 2), (0, 3))))
+    for other in (True, 1.0, np.int64(1), [1, 2], (1, True), ((1, 1.0), (0, 0)), ((((1,),),),)):
+        assert not are_plain((1, other))
+
+
+def test_equal_options_of_another_type_are_refused_after_right_ones():
+    """What is kept of `(1, 1)` is not found for `(1, True)`, which equals it."""
+    convolving._kept_decision.cache_clear()
+    conv2d(X, WEIGHT, stride=(1, 1), padding=((1, 1), (1, 1)))
+    assert convolving._kept_decision.cache_info().currsize == 1
+    with pytest.raises(TypeError, match="stride must be an int or a pair of ints, got bool True"):
+        conv2d(X, WEIGHT, stride=(1, True), padding=((1, 1), (1, 1)))
+    with pytest.raises(TypeError, match=r"padding must be .*, got float 1\.0"):
+        conv2d(X, WEIGHT, stride=(1, 1), padding=((1, 1.0), (1, 1)))
+
+
+def test_tuples_without_an_end_are_refused_in_one_sentence():
+    deep = 1
+    for _ in range(100_000):
+        deep = (deep,)
+    with pytest.raises(TypeError, match=r"^conv2d: stride must be an int or a pair of ints, got tuple nested too deep"):
+        conv2d(X, WEIGHT, stride=deep)
+    with pytest.raises(TypeError, match=r"^max_pool2d: kernel_size must be .*, got tuple nested too deep to show$"):
+        max_pool2d(X, deep)

@@ -2,8 +2,8 @@
 
 A thread of OpenBLAS waits for its next product by spinning, for some 25 ms, and other processes compute. A team of as
 many threads as there are cores then shares them with these, a slice of 4 ms each, and waits for whoever has none: on
-two cores `a @ a` (200x200) in turn with `conv2d` (1x64x56x56, 64 filters 3x3) took 4.6 ms a pair, in other loops 11 ms,
-where the convolution takes 1.4 ms alone and 2.6 ms on one thread; with this 3.5 ms (`python -m timeit -n 300 -s "import
+two cores `a @ a` (200x200) in turn with `conv2d` (1x64x56x56, 64 filters 3x3) took 4.6 ms a pair,
+where the convolution takes 1.4 ms alone and 2.6 ms on one thread; with this 3.6 ms (`python -m timeit -n 300 -s "import
 numpy as np, convjit; a = np.ones((200, 200)); x = np.ones((1, 64, 56, 56), 'f4'); w = np.ones((64, 64, 3, 3), 'f4')"
 "a @ a; convjit.conv2d(x, w, padding=1)"`).
 

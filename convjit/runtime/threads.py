@@ -38,10 +38,9 @@ _AT_ONCE = nullcontext()
 def launch_pool() -> None:
     """Start Numba's pool, once, so that idle threads of GNU OpenMP sleep soon instead of spinning.
 
-    With 3000 spins a thread stays awake between the loops of a call, and between calls that follow one another: on two
-    threads, layers of 0.16 to 2.5 ms took as long as with 30000. More would only take a core from whoever needs it: a
-    BLAS pool on the same cores, another process. libgomp reads the variable when it is loaded, so it is set for that
-    moment only; a value that the user has set is left alone.
+    With 3000 spins a thread stays awake between the loops of a call, and between calls that follow one another. More
+    would only take a core from whoever needs it: a BLAS pool on the same cores, another process. libgomp reads the
+    variable when it is loaded, so it is set for that moment only; a value that the user has set is left alone.
     """
     global _launched
     if _launched:

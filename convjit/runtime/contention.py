@@ -25,8 +25,8 @@ except ImportError:  # on Windows: cores are taken to be free
     resource = None  # type: ignore[assignment]
 
 # Where cores are free, a team's start and its end cost the calling thread less of its time than this, or, while it
-# waits for the last tasks of others, less than this part.
-_LOST_NS, _LOST_PART = 500_000, 0.2
+# waits for the last tasks of others, less than one part in so many. (Integers: a call leaves no flag of arithmetic.)
+_LOST_NS, _LOST_PARTS = 500_000, 5
 # How long calls run on their own threads at first, and at most: how long OpenBLAS spins; and so long that teams which
 # are tried in vain, a slice or two each, cost some per cent.
 _FIRST_NS, _MOST_NS = 25_000_000, 100_000_000
@@ -62,7 +62,7 @@ def watched(workers: int, start: Callable[[], None]) -> None:
 
 def _look(took: int, ran: int, now: int) -> None:
     seen, lost = _seen, took - ran
-    if lost < max(_LOST_NS, _LOST_PART * took):
+    if lost < max(_LOST_NS, took // _LOST_PARTS):
         seen.switches, seen.until, seen.wait = None, 0, _FIRST_NS
         return
     # A thread that only waits for others loses time, too, but nobody is made to leave a core.

@@ -22,6 +22,7 @@ from ..gemm.direct import (
     packing_tasks,
     packing_terms,
     plan_direct,
+    task_count,
 )
 from ..gemm.direct_kernels import kernels as direct_kernels
 from ..gemm.direct_points import multiply_points
@@ -68,7 +69,7 @@ def _multiply_band(
     weight: Any, bias: Any, images: Any, results: Any, totals: Any, positions: Any, space: Any, planes: Any,
 ) -> None:  # fmt: skip
     """The same for a band of rows of an image, whose planes are the worker's."""
-    bands, tasks = band_count(d), d.groups * d.panels * d.phases_h * d.chunks
+    bands, tasks = band_count(d), task_count(d)
     n, origin = task // bands, task % bands * d.grid_h
     source = source_of_band(n, origin * d.origin_step, fills, f, inside, images, planes[worker])
     for each in range(n * tasks, (n + 1) * tasks):
@@ -120,7 +121,7 @@ def _set_up(
     )  # fmt: skip
     widest = -(-d.vectors // d.panels) * isa.here().vector_bytes // dtype.itemsize
     spaces = (
-        Space((workers, d.points * phases.columns * widest), name="totals"),
+        Space((workers, d.points * phases.columns * d.abreast * widest), name="totals"),
         Space((workers, d.points), INDICES, "positions"),
         Space((workers, packing_terms(d) * widest), name="packed panel"),
         bands.space,
@@ -206,6 +207,8 @@ class _Way(NamedTuple):
         if d.phases_h * d.phases_w > 1:
             bands = f", {d.phases_h * d.phases_w} phases{bands}"
         panels = f"panels of {-(-d.rows // d.panels)} channels, {d.points} pixels at once"
+        if d.abreast > 1:
+            panels = f"{d.abreast} {panels}"
         filling = filling_cycles(1 if self.channels_last else d.groups * d.channels, s.axes, dtype)
         share = direct_share(d, s.phases.before, filling, s.tasks, workers, dtype)
         return Cut(f"in place, {panels}{bands}; tasks: {s.tasks}", share)

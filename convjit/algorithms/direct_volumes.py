@@ -158,7 +158,7 @@ def workspace(job: Job, workers: int, dtype: DType) -> tuple[Space, ...]:
     planes = volumes * job.met.channels * job.planes(slices) * setups[0].plane + BEHIND
     return (
         Space((packed,), dtype, PACKED_WEIGHT),
-        Space((workers, points * lanes), dtype, "totals"),
+        Space((workers, points * max(s.direct.abreast for s in setups) * lanes), dtype, "totals"),
         Space((workers, points), INDICES, "positions"),
         Space((workers, packing_terms(d) * lanes), dtype, "packed panel"),
         Space((0 if job.is_in_place() else planes,), dtype, "planes"),

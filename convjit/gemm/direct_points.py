@@ -1,4 +1,4 @@
-"""Direct convolution: grid points times the weights of a panel of output channels, with pixels read where they lie.
+"""Direct convolution: grid points times the weights of panels of output channels, with pixels read where they lie.
 
 Results are transposed when they are complete, or copied where their channels lie side by side. An input gradient is
 computed for each phase of its pixels modulo the stride; those of all column phases of some grid points lie among the
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..runtime.compile import kernel
-from .direct import Direct, first_vector, pack_terms
+from .direct import Direct, first_vector, pack_terms, panel_sets
 from .direct_kernels import ELEMENT, LANES, add_panel, clear_panel, land, lay
 from .summation import TERM_BLOCK
 
@@ -22,11 +22,11 @@ def multiply_points(
     d: Direct, task: Any, origin: Any, kernels: Any, weight: Any, offsets: Any, before: Any, bias: Any, source: Any,
     results: Any, totals: Any, positions: Any, space: Any,
 ) -> None:  # fmt: skip
-    """One task of a band that begins with row `origin`: grid points of an image, and a panel of channels.
+    """One task of a band that begins with row `origin`: grid points of an image, and some panels of channels.
 
-    Tasks are (image, group, panel, row phase, chunk of grid points), the last one fastest. `weight` is packed, unless
-    the task packs it into `space`. These, `source`, `results` and `totals` are addresses, `source` of the planes of
-    image 0; `positions` and `before` of `Phases` are lists, `bias` an array, which may be empty.
+    Tasks are (image, group, set of panels, row phase, chunk of grid points), the last one fastest. `weight` is packed,
+    unless the task packs it into `space`. These, `source`, `results` and `totals` are addresses, `source` of the planes
+    of image 0; `positions` and `before` of `Phases` are lists, `bias` an array, which may be empty.
     """
     size, lanes = kernels[ELEMENT], kernels[LANES]
     first, phase = task % d.chunks * d.points, task // d.chunks % d.phases_h
@@ -35,66 +35,80 @@ def multiply_points(
     if points <= 0:
         return
     place = task // (d.chunks * d.phases_h)
-    panel, image = place % d.panels, place // d.panels  # and group
-    group = image % d.groups
-    vector = first_vector(d, panel)
-    vectors, row = first_vector(d, panel + 1) - vector, vector * lanes
-    width = vectors * lanes
-    channel, channels = group * d.rows + row, min(d.rows - row, width)
+    panel, image = place % panel_sets(d) * d.abreast, place // panel_sets(d)  # and group
+    group, stop = image % d.groups, min(panel + d.abreast, d.panels)
     if before[phase * d.phases_w] == before[(phase + 1) * d.phases_w]:
         if first == 0:
+            row = first_vector(d, panel) * lanes
             _clear_rows(
-                d, kernels, origin, min(d.grid_h, rows - origin), phase, image // d.groups, channel, channels, results
+                d, kernels, origin, min(d.grid_h, rows - origin), phase, image // d.groups, group * d.rows + row,
+                min(d.rows, first_vector(d, stop) * lanes) - row, results,
             )  # fmt: skip
         return
     _list_points(positions, first, points, d)
-    of_panel = weight + (group * d.vectors + vector) * lanes * d.channels * d.taps * size
     planes = source + (image // d.groups * d.image_step + group * d.group_step) * size
     for column in range(d.phases_w):
         at = phase * d.phases_w + column
         _add_terms(
-            d, kernels, group, row, vectors, weight, of_panel + before[at] * d.channels * width * size,
-            (before[at + 1] - before[at]) * d.channels, planes, positions.ctypes.data, points,
-            offsets.ctypes.data + before[at] * d.channels * 8, totals + column * width * size, space,
+            d, kernels, group, panel, stop, weight, before[at], before[at + 1] - before[at], planes,
+            positions.ctypes.data, points, offsets.ctypes.data, totals, column, space,
         )  # fmt: skip
-    of_bias = bias.ctypes.data + channel * size if bias.size > 0 else 0
-    _land_points(
-        d, kernels, totals, vectors, origin * d.grid_w + first, points, phase, image // d.groups, channel, channels,
-        results, of_bias,
-    )  # fmt: skip
+    at = origin * d.grid_w + first
+    for p in range(panel, stop):
+        _land_points(
+            d, kernels, totals + _totals_before(d, kernels, panel, p), group, p, at, points, phase, image // d.groups,
+            results, bias,
+        )  # fmt: skip
+
+
+@kernel
+def _totals_before(d: Direct, kernels: Any, first: Any, panel: Any) -> Any:
+    """Bytes of the totals of panels from `first` on that lie before those of a panel."""
+    vectors = first_vector(d, panel) - first_vector(d, first)
+    return vectors * kernels[LANES] * d.points * d.phases_w * kernels[ELEMENT]
 
 
 @kernel
 def _add_terms(
-    d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, weight: Any, of_phase: Any, terms: Any, planes: Any,
-    positions: Any, points: Any, offsets: Any, totals: Any, space: Any,
+    d: Direct, kernels: Any, group: Any, panel: Any, stop: Any, weight: Any, before: Any, taps: Any, planes: Any,
+    positions: Any, points: Any, offsets: Any, totals: Any, column: Any, space: Any,
 ) -> None:  # fmt: skip
-    """The totals of a phase, of so many terms; they lie as many rows apart as there are column phases.
+    """The totals of a column phase that has so many taps, and so many `before` it, for panels from `panel` on.
 
-    `of_phase` is where its packed weights are, if they are.
+    Each block of terms is multiplied with all of these panels, while its pixels are near. Totals lie as many rows apart
+    as there are column phases.
     """
-    size, width = kernels[ELEMENT], vectors * kernels[LANES]
-    pitch = width * d.phases_w
-    if terms == 0:
-        add_panel(
-            kernels, planes, positions, points, offsets, 0, weight, vectors, totals, pitch, 0, weight, 0, 1
-        )  # fmt: skip
-    # Of a gradient, taps of the filter that a packing begins in lie before it.
-    space += d.is_gradient * d.taps * width * size
-    for term in range(0, terms, TERM_BLOCK):
+    size, lanes = kernels[ELEMENT], kernels[LANES]
+    first, terms = before * d.channels, taps * d.channels
+    for term in range(0, max(terms, 1), TERM_BLOCK):
         here = min(TERM_BLOCK, terms - term)
-        of_block = of_phase + term * width * size
-        if d.together > 0:
-            done = term % d.together
-            if done == 0:
-                together = min(d.together, terms - term)
-                pack_terms(d, kernels, group, row, vectors, weight, term, together, space)
-            of_block = space + done * width * size
-        ahead, apart, runs = _read_next(d, kernels, group, row, vectors, weight, of_block, term, here)
-        add_panel(
-            kernels, planes, positions, points, offsets + 8 * term, here, of_block, vectors, totals, pitch,
-            1 if term > 0 else 0, ahead, apart, runs,
-        )  # fmt: skip
+        for p in range(panel, stop):
+            vector = first_vector(d, p)
+            vectors = first_vector(d, p + 1) - vector
+            width = vectors * lanes
+            before_panel = (group * d.vectors + vector) * d.channels * d.taps
+            of_block = weight + (before_panel + (first + term) * vectors) * lanes * size
+            if d.together > 0:
+                of_block = _packed_block(d, kernels, group, vector * lanes, vectors, weight, term, terms, space)
+            ahead, apart, runs = _read_next(d, kernels, group, vector * lanes, vectors, weight, of_block, term, here)
+            add_panel(
+                kernels, planes, positions, points, offsets + 8 * (first + term), here, of_block, vectors,
+                totals + _totals_before(d, kernels, panel, p) + column * width * size, width * d.phases_w,
+                1 if term > 0 else 0, ahead, apart, runs,
+            )  # fmt: skip
+
+
+@kernel
+def _packed_block(
+    d: Direct, kernels: Any, group: Any, row: Any, vectors: Any, weight: Any, term: Any, terms: Any, space: Any
+) -> Any:
+    """Where the weights of a block of terms are, packed with those of the blocks that follow when it is the first."""
+    width, done = vectors * kernels[LANES] * kernels[ELEMENT], term % d.together
+    # Of a gradient, taps of the filter that a packing begins in lie before it.
+    space += d.is_gradient * d.taps * width
+    if done == 0:
+        pack_terms(d, kernels, group, row, vectors, weight, term, min(d.together, terms - term), space)
+    return space + done * width
 
 
 @kernel
@@ -115,16 +129,20 @@ def _clear_rows(
 
 @kernel
 def _land_points(
-    d: Direct, kernels: Any, totals: Any, vectors: Any, first: Any, points: Any, phase: Any, n: Any, channel: Any,
-    channels: Any, results: Any, bias: Any,
+    d: Direct, kernels: Any, totals: Any, group: Any, panel: Any, first: Any, points: Any, phase: Any, n: Any,
+    results: Any, biases: Any,
 ) -> None:  # fmt: skip
-    """Put the totals of grid points from `first` on where they belong: those of all column phases, row by row."""
+    """Put a panel's totals of grid points from `first` on where they belong: those of all column phases, row by row."""
+    size, lanes, vector = kernels[ELEMENT], kernels[LANES], first_vector(d, panel)
+    vectors = first_vector(d, panel + 1) - vector
+    channel, channels = group * d.rows + vector * lanes, min(d.rows - vector * lanes, vectors * lanes)
+    bias = biases.ctypes.data + channel * size if biases.size > 0 else 0
     if d.phases_h == 1 and d.grid_w * d.phases_w == d.result_w:  # neighbours all of them
         _put(
             d, kernels, totals, vectors, points * d.phases_w, first * d.phases_w, n, channel, channels, results, bias
         )  # fmt: skip
         return
-    each = d.phases_w * vectors * kernels[LANES] * kernels[ELEMENT]
+    each = d.phases_w * vectors * lanes * size
     i = first // d.grid_w
     k = first - i * d.grid_w
     p = 0

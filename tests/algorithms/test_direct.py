@@ -12,6 +12,7 @@ from convjit.algorithms import ALGORITHMS, choose, direct
 from convjit.functional import bilinear
 from convjit.gemm import direct as cutting
 from convjit.geometry import conv2d_geometry
+from convjit.simd import isa
 from convjit.testing import Problem
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -183,6 +184,40 @@ def test_chunks_of_any_size_give_the_same_bits(name, points, monkeypatch):
         assert conv2d_input_grad(wanted, given_arrays[1], AWKWARD[name].image, **options).tobytes() == dx.tobytes()
     finally:
         forget()
+
+
+@pytest.mark.parametrize("panels", [1, 3, 16])
+@pytest.mark.parametrize("name", ["128 filters", "161 filters", "phases of sums of several blocks", "phases by bands"])
+def test_sets_of_any_number_of_panels_give_the_same_bits(name, panels, monkeypatch):
+    each = {**AWKWARD, **GRADIENTS}[name]
+    given_arrays = arrays(each, "float32")
+    wanted = conv2d(*given_arrays, **each.options, algorithm=REFERENCE)
+    of_gradient = conv2d_input_grad(wanted, given_arrays[1], each.image, **each.options, algorithm=REFERENCE)
+    monkeypatch.setattr(cutting, "_VECTORS_ABREAST", panels * isa.here().channel_vectors)
+    forget()
+    try:
+        for crew in (1, 2):
+            monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+            assert_same(each, given_arrays, wanted)
+            dx = conv2d_input_grad(wanted, given_arrays[1], each.image, **each.options, algorithm=NAME)
+            assert dx.tobytes() == of_gradient.tobytes()
+    finally:
+        forget()
+
+
+@pytest.mark.parametrize(
+    ("batch", "filters", "workers"), [(16, 256, 1), (16, 256, 2), (1, 160, 2), (1, 160, 7), (1, 8, 3)]
+)
+def test_sets_of_panels_leave_tasks_for_every_worker(batch, filters, workers):
+    """And are of nearly equal size, not of more vectors than lie in the cache."""
+    geometry = conv2d_geometry("test", (batch, 64, 14, 14), (filters, 64, 3, 3), 1, 1, 1, 1)
+    for is_gradient in (False, True):
+        d = direct._set_up(geometry, workers, np.dtype("float32"), True, is_gradient).direct
+        most = max(1, cutting._VECTORS_ABREAST // isa.here().channel_vectors)
+        assert 1 <= d.abreast <= most
+        sets = cutting.panel_sets(d)
+        assert (sets - 1) * d.abreast < d.panels <= sets * d.abreast
+        assert d.abreast == 1 or batch * d.tasks >= min(cutting._LEAST_TASKS_A_WORKER * workers, batch * d.chunks)
 
 
 def test_special_values():

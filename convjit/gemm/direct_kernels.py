@@ -30,6 +30,11 @@ PACK = 5
 FILL = 6
 LAY = 7
 
+# Terms of a round of the loop in the tallest widest tile: what is counted once a round is shared by more multiply-adds,
+# and a cache line is asked for once.
+_TERMS_TOGETHER = 4
+_CACHE_LINE = 64
+
 # A pointer for each row, and four that a loop needs: more rows would not leave the sixteen general registers.
 _MOST_ROWS = 8
 
@@ -48,7 +53,7 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     row = isa.here()
     lanes = row.vector_bytes // dtype.itemsize
     found = {
-        f"tile_{rows}_{vectors}": (10, _tile(dtype, lanes, rows, vectors, asks=vectors == row.channel_vectors))
+        f"tile_{rows}_{vectors}": (9, _tile(dtype, lanes, rows, vectors, row))
         for vectors in range(1, row.channel_vectors + 1)
         for rows in tile_rows(row, vectors)
     }
@@ -77,35 +82,46 @@ def tile_rows(row: isa.InstructionSet, vectors: int) -> list[int]:
     return sorted({most, *(size for size in (1, 2, 4) if size < most)}, reverse=True)
 
 
-def _tile(dtype: DType, lanes: int, rows: int, vectors: int, *, asks: bool) -> emitting.Body:
+def _tile(dtype: DType, lanes: int, rows: int, vectors: int, row: isa.InstructionSet) -> emitting.Body:
     """A register tile.
 
-    totals[r*pitch + j] = sum over t of source[positions[r] + offsets[t]] * weights[t*weights_pitch + j], r < rows, j
-    in all vectors, t in order, one fma a term; with `extend`, added to what the total was. Each term asks for a cache
-    line of what will be read later, a vector on from the last one at `ahead`.
+    totals[r*pitch + j] = sum over t of source[positions[r] + offsets[t]] * weights[t, j], r < rows, j in all vectors,
+    t in order, one fma a term; with `extend`, added to what the total was. The widest tiles ask for what will be read
+    later: for each term a vector on from the last one at `ahead`.
     """
+    asks = vectors == row.channel_vectors
+    together = _TERMS_TOGETHER if asks and rows == most_rows(row, vectors) else 1
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        source, positions, offsets, terms, weights, weights_pitch, totals, pitch, extend, ahead = arguments
+        source, positions, offsets, terms, weights, totals, pitch, extend, ahead = arguments
         begin, where = v.pointer(source), v.integers(positions)
         # Pointers of which LLVM knows nothing: else it derives one from another, anew for each term.
         pixels = [v.opaque(v.offset(begin, v.element(v.offset(where, r)))) for r in range(rows)]
 
-        def add_term(values: list[Any]) -> list[Any]:
+        def add_terms(count: int, values: list[Any]) -> list[Any]:
             offset, met, soon, *chains = values
-            if asks:
-                v.prefetch_ahead(soon)
-            at = v.element(offset)
-            of_term = [v.load(v.offset(met, j * lanes)) for j in range(vectors)]
-            extended = []
-            for r, pixel in enumerate(pixels):
-                value = v.splat(v.offset(pixel, at))
-                extended += [v.fma(value, of_term[j], chains[r * vectors + j]) for j in range(vectors)]
-            return [v.offset(offset, 1), v.offset(met, weights_pitch), v.offset(soon, lanes), *extended]
+            for t in range(count):
+                if asks and t * lanes * dtype.itemsize % _CACHE_LINE == 0:
+                    v.prefetch_ahead(v.offset(soon, t * lanes))
+                at = v.element(v.offset(offset, t))
+                of_term = [v.load(v.offset(met, (t * vectors + j) * lanes)) for j in range(vectors)]
+                for r, pixel in enumerate(pixels):
+                    value = v.splat(v.offset(pixel, at))
+                    for j in range(vectors):
+                        chains[r * vectors + j] = v.fma(value, of_term[j], chains[r * vectors + j])
+            return [
+                v.offset(offset, count),
+                v.offset(met, count * vectors * lanes),
+                v.offset(soon, count * lanes),
+                *chains,
+            ]
 
         carried = [v.integers(offsets), v.pointer(weights), v.pointer(ahead), *[v.zero] * (rows * vectors)]
-        chains = v.loop(terms, carried, add_term)[3:]
+        if together > 1:
+            carried = v.loop(builder.sdiv(terms, index(together)), carried, lambda values: add_terms(together, values))
+            terms = builder.srem(terms, index(together))
+        chains = v.loop(terms, carried, lambda values: add_terms(1, values))[3:]
         place = v.pointer(totals)
         rows_of = [v.offset(place, builder.mul(pitch, index(r))) for r in range(rows)]
         places = [v.offset(row, j * lanes) for row in rows_of for j in range(vectors)]
@@ -126,14 +142,12 @@ def _panel(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
         source, positions, pixels, offsets, terms, weights, vectors, totals, pitch, extend, *later = arguments
         ahead, apart, last = later
         size = index(dtype.itemsize)
-        weights_pitch = builder.mul(vectors, index(lanes))
 
         def run_tiles(height: int, width: int, times: Any, values: list[Any]) -> list[Any]:
             def run_tile(values: list[Any]) -> list[Any]:
                 where, to, soon = values
                 v.call(
-                    f"tile_{height}_{width}", source, where, offsets, terms, weights, weights_pitch, to, pitch, extend,
-                    soon,
+                    f"tile_{height}_{width}", source, where, offsets, terms, weights, to, pitch, extend, soon
                 )  # fmt: skip
                 down = builder.mul(builder.mul(pitch, size), index(height))
                 return [

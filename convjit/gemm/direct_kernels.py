@@ -30,7 +30,7 @@ PACK = 5
 FILL = 6
 LAY = 7
 
-# Terms of a round of the loop in the tallest widest tile: what is counted once a round is shared by more multiply-adds,
+# Terms of a round of the loop in the hottest tiles: what is counted once a round is shared by more multiply-adds,
 # and a cache line is asked for once.
 _TERMS_TOGETHER = 4
 _CACHE_LINE = 64
@@ -66,9 +66,14 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     }
 
 
-def hottest(row: isa.InstructionSet) -> str:
-    """The symbol of the tile in which large products spend their time."""
-    return f"tile_{most_rows(row, row.channel_vectors)}_{row.channel_vectors}"
+def hottest(row: isa.InstructionSet) -> tuple[str, ...]:
+    """The symbols of the tiles in which large products spend their time."""
+    return tuple(f"tile_{most_rows(row, vectors)}_{vectors}" for vectors in _usual_widths(row))
+
+
+def _usual_widths(row: isa.InstructionSet) -> tuple[int, ...]:
+    """Vectors of the panels that many channels are cut into, which are of nearly equal width."""
+    return row.channel_vectors - 1, row.channel_vectors
 
 
 def most_rows(row: isa.InstructionSet, vectors: int) -> int:
@@ -86,10 +91,10 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int, row: isa.Instructio
     """A register tile.
 
     totals[r*pitch + j] = sum over t of source[positions[r] + offsets[t]] * weights[t, j], r < rows, j in all vectors,
-    t in order, one fma a term; with `extend`, added to what the total was. The widest tiles ask for what will be read
-    later: for each term a vector on from the last one at `ahead`.
+    t in order, one fma a term; with `extend`, added to what the total was. Tiles of the usual widths ask for what will
+    be read later: for each term a vector on from the last one at `ahead`.
     """
-    asks = vectors == row.channel_vectors
+    asks = vectors in _usual_widths(row)
     together = _TERMS_TOGETHER if asks and rows == most_rows(row, vectors) else 1
 
     def body(builder: Any, arguments: Any) -> None:

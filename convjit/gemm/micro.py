@@ -53,9 +53,9 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     return found | {"pack": (7, _pack(dtype, lanes)), "fill": (9, fill(dtype, lanes))}
 
 
-def hottest(row: isa.InstructionSet) -> str:
+def hottest(row: isa.InstructionSet) -> tuple[str, ...]:
     """The symbol of the tile in which large products spend their time."""
-    return f"tile_{row.rows}_{row.vectors}"
+    return (f"tile_{row.rows}_{row.vectors}",)
 
 
 def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:

@@ -41,7 +41,7 @@ _VECTORS = 2
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    hottest = f"tile_{_most_rows(row)}_{_VECTORS}"
+    hottest = (f"tile_{_most_rows(row)}_{_VECTORS}",)
     found = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest)
     table = [dtype.itemsize, row.vector_bytes // dtype.itemsize, _VECTORS, _most_rows(row), *found.values()]
     return passed(tuple(table))

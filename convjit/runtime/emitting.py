@@ -69,11 +69,11 @@ anew: set[str] = set()
 
 
 def compiled(
-    name: str, functions: dict[str, tuple[int, Body]], features: str = "", hottest: str = ""
+    name: str, functions: dict[str, tuple[int, Body]], features: str = "", hottest: Sequence[str] = ()
 ) -> dict[str, int]:  # fmt: skip
     """Addresses of functions, given as `{symbol: (number of arguments, body)}`, compiled as one module.
 
-    `features` are added to the target's. `name` is that of the file on disk. Of register tiles, only the `hottest` is
+    `features` are added to the target's. `name` is that of the file on disk. Of register tiles, only the `hottest` are
     optimised.
     """
     with global_compiler_lock:  # which no fork finds locked
@@ -94,7 +94,7 @@ def compiled(
         return _made[name, key]
 
 
-def assembly(functions: dict[str, tuple[int, Body]], features: str = "", hottest: str = "") -> str:
+def assembly(functions: dict[str, tuple[int, Body]], features: str = "", hottest: Sequence[str] = ()) -> str:
     """What `compiled` makes of them, for people and tests to read."""
     machine = _machine(features)
     text: str = machine.emit_assembly(_optimised(functions, machine, target().triple, hottest))
@@ -108,9 +108,9 @@ def _machine(features: str) -> Any:
     return llvm.Target.from_default_triple().create_target_machine(**options)
 
 
-def _optimised(functions: dict[str, tuple[int, Body]], machine: Any, triple: str, hottest: str) -> Any:
+def _optimised(functions: dict[str, tuple[int, Body]], machine: Any, triple: str, hottest: Sequence[str]) -> Any:
     """A module of what is optimised, and of what is as it was written."""
-    written = {symbol for symbol in functions if symbol.startswith(TILE) and symbol != hottest}
+    written = {symbol for symbol in functions if symbol.startswith(TILE) and symbol not in hottest}
     module = _parsed(functions, functions.keys() - written, triple)
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     builder = llvm.create_pass_builder(machine, options)

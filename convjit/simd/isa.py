@@ -37,8 +37,8 @@ class InstructionSet(NamedTuple):
 
 # Of 32 registers: tiles of 8 rows.
 _WIDE_SPEEDS, _WIDE_CHANNEL_SPEEDS = (0.55, 0.9, 1.0), (0.7, 0.87, 1.0, 1.0)
-# Of 16 registers: 6 rows, or 8 rows of one vector of channels.
-_NARROW_SPEEDS, _NARROW_CHANNEL_SPEEDS = (0.75, 0.93), (0.85, 1.0)
+# Of 16 registers: 6 rows, or of channels 4 rows of three vectors, 6 of two and 8 of one.
+_NARROW_SPEEDS, _NARROW_CHANNEL_SPEEDS = (0.75, 0.93), (0.5, 1.0, 1.0)
 
 # Best first, the last one always there: 128-bit vectors are in every x86-64 and every 64-bit Arm.
 INSTRUCTION_SETS = (
@@ -48,7 +48,7 @@ INSTRUCTION_SETS = (
     ),
     InstructionSet(
         "avx2", ("x86_64",), ("avx2", "fma"), 32, 16, rows=6, vectors=2,
-        channel_vectors=2, speeds=_NARROW_SPEEDS, channel_speeds=_NARROW_CHANNEL_SPEEDS,
+        channel_vectors=3, speeds=_NARROW_SPEEDS, channel_speeds=_NARROW_CHANNEL_SPEEDS,
     ),
     InstructionSet(
         "neon", ("aarch64", "arm64"), (), 16, 32, rows=8, vectors=3,
@@ -56,7 +56,7 @@ INSTRUCTION_SETS = (
     ),
     InstructionSet(
         "vector128", (), (), 16, 16, rows=6, vectors=2,
-        channel_vectors=2, speeds=_NARROW_SPEEDS, channel_speeds=_NARROW_CHANNEL_SPEEDS,
+        channel_vectors=3, speeds=_NARROW_SPEEDS, channel_speeds=_NARROW_CHANNEL_SPEEDS,
     ),
 )  # fmt: skip
 

@@ -9,11 +9,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..gemm.micro import kernels as kernels_of
-from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, Planes, fill_tile, filling, plane_elements
+from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, Planes, fill_planes, fill_tile, filling, plane_elements
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, Run
 from ..runtime.memory import read_only
-from ..runtime.tiles import Tiling, tile, tiling
+from ..runtime.tiles import TILE_COST, Tiling, tile, tiling
 from ..typing import Array, DType
 from .algorithm import Space
 
@@ -58,27 +58,39 @@ def source_of_band(n: Any, origin: Any, kernels: Any, p: Planes, inside: Any, im
     """Fill a band of the planes of image n, from row `origin` on; return the address at which image 0 would be."""
     channels, size = images.shape[1], images.itemsize
     each, image = p.phases_h * p.phases_w * p.padded_h * p.padded_w * size, p.image_h * p.image_w * size
-    for c in range(channels):
-        fill_tile(
-            kernels, planes.ctypes.data + c * each, images.ctypes.data + (n * channels + c) * image, p, inside, origin,
-            origin, origin + p.padded_h, 0, p.padded_w,
-        )  # fmt: skip
+    fill_planes(
+        kernels, planes.ctypes.data, images.ctypes.data + n * channels * image, channels, p, inside, origin, origin,
+        origin + p.padded_h,
+    )  # fmt: skip
     planes[planes.size - BEHIND :] = 0
     return planes.ctypes.data - n * channels * each
 
 
 @driver
 def _fill(
-    task: Any, worker: Any, p: Planes, rows: Any, cols: Any, kernels: Any, inside: Any, images: Any, planes: Any
-) -> None:
-    """Fill a tile of the planes of a channel of `images` (N, C, H, W)."""
-    channel, top, bottom, left, right = tile(task, p.padded_h, p.padded_w, rows, cols)
+    task: Any, worker: Any, p: Planes, together: Any, rows: Any, cols: Any, kernels: Any, inside: Any, images: Any,
+    planes: Any,
+) -> None:  # fmt: skip
+    """Fill the planes of so many channels of `images` (N, C, H, W); with 0, a tile of those of one channel."""
     size = images.itemsize
-    each = p.phases_h * p.phases_w * p.padded_h * p.padded_w
+    each, image = p.phases_h * p.phases_w * p.padded_h * p.padded_w * size, p.image_h * p.image_w * size
+    if together > 0:
+        first = task * together
+        count = min(together, images.shape[0] * images.shape[1] - first)
+        fill_planes(
+            kernels, planes.ctypes.data + first * each, images.ctypes.data + first * image, count, p, inside, 0, 0,
+            p.padded_h,
+        )  # fmt: skip
+        return
+    channel, top, bottom, left, right = tile(task, p.padded_h, p.padded_w, rows, cols)
     fill_tile(
-        kernels, planes.ctypes.data + channel * each * size,
-        images.ctypes.data + channel * p.image_h * p.image_w * size, p, inside, 0, top, bottom, left, right,
+        kernels, planes.ctypes.data + channel * each, images.ctypes.data + channel * image, p, inside, 0, top, bottom,
+        left, right,
     )  # fmt: skip
+
+
+# Planes of a task at most: the last of them is filled apart from the others.
+_TOGETHER = 32
 
 
 @lru_cache(maxsize=256)
@@ -88,7 +100,11 @@ def _filling(axes: tuple[Axis, Axis], pixel: Pixel, planes: int, size: int, dtyp
     tiles = tiling(p.padded_h, p.padded_w, p.phases_h * p.phases_w)
     if p.pitch > 0:  # whole rows
         tiles = Tiling(tiles.rows, p.padded_w, -(-p.padded_h // tiles.rows))
-    return Launch(_fill, planes * tiles.a_plane, size / 4, p, tiles.rows, tiles.cols, kernels_of(dtype), inside)
+    together, tasks = 0, planes * tiles.a_plane
+    if tiles.a_plane == 1:
+        together = max(1, min(_TOGETHER, planes // _TOGETHER, TILE_COST // max(p.each, 1)))
+        tasks = -(-planes // together)
+    return Launch(_fill, tasks, size / 4, p, together, tiles.rows, tiles.cols, kernels_of(dtype), inside)
 
 
 def filled(

@@ -1,7 +1,7 @@
-"""The micro-kernel that fills rows of a zero-padded plane: zeros, every `step`-th element of a row, zeros.
+"""The micro-kernels that fill zero-padded planes: zeros, every `step`-th element of a row, zeros.
 
-Knows rows and elements; does not know images. Nothing outside the rows is read or written, since other workers fill
-what lies beside them.
+Know rows and elements; do not know images. Of `fill`, nothing outside the rows is read or written, since other workers
+fill what lies beside them; `fill_many` is for planes that one worker fills one after another.
 """
 
 from __future__ import annotations
@@ -139,5 +139,54 @@ def fill(dtype: DType, lanes: int) -> Body:
             return v.either(is_wide, wide, lambda: row_by_row(rows, target_rows, source_rows))
 
         v.either(is_blank, blank, lambda: v.either(is_narrow, narrow, otherwise))
+
+    return body
+
+
+def fill_many(dtype: DType, lanes: int) -> Body:
+    """Planes one behind another: `top` zeros, rows of zeros, `count` elements and zeros, `bottom` zeros.
+
+    target[p*each + top + r*width + before + q] = source[p*image + r*source_pitch + q], q < count, r < rows. At most
+    `lanes` zeros are on either side of a row. Whole vectors are read and written: up to `lanes` elements behind a plane
+    are spoiled, which the next one writes, and as many behind its source are read.
+    """
+
+    def body(builder: Any, arguments: Any) -> None:
+        v = Vectors(builder, dtype, lanes)
+        target, each, source, image, planes, top, rows, before, count, width, source_pitch, bottom = arguments
+
+        def vectors(elements: Any) -> Any:
+            return builder.sdiv(builder.add(elements, index(lanes - 1)), index(lanes))
+
+        def clear(elements: Any, begin: Any) -> None:
+            def clear_vector(values: list[Any]) -> list[Any]:
+                v.store(v.zero, values[0])
+                return [v.offset(values[0], lanes)]
+
+            v.loop(elements, [begin], clear_vector)
+
+        of_top, of_row, of_bottom = vectors(top), vectors(count), vectors(bottom)
+
+        def fill_row(values: list[Any]) -> list[Any]:
+            to, begin = values
+            v.store(v.zero, to)
+            first = v.offset(to, before)
+
+            def copy_vector(values: list[Any]) -> list[Any]:
+                v.store(v.load(values[0]), values[1])
+                return [v.offset(pointer, lanes) for pointer in values]
+
+            v.loop(of_row, [begin, first], copy_vector)
+            v.store(v.zero, v.offset(first, count))
+            return [v.offset(to, width), v.offset(begin, source_pitch)]
+
+        def fill_plane(values: list[Any]) -> list[Any]:
+            to, begin = values
+            clear(of_top, to)
+            behind, _ = v.loop(rows, [v.offset(to, top), begin], fill_row)
+            clear(of_bottom, behind)
+            return [v.offset(to, each), v.offset(begin, image)]
+
+        v.loop(planes, [v.pointer(target), v.pointer(source)], fill_plane)
 
     return body

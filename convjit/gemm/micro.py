@@ -17,7 +17,7 @@ from ..runtime.compile import kernel, passed
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
-from .filling import fill
+from .filling import fill, fill_many
 from .tiles import tile_rows, tile_vectors
 
 # What compiled code is told of a dtype's kernels, an int64 array: numbers, then addresses.
@@ -26,6 +26,7 @@ LANES = 1  # lanes a vector
 MULTIPLY = 2
 PACK = 3
 FILL = 4
+FILL_MANY = 5
 
 # Whole vectors that are packed together where so many lie side by side.
 VECTORS_A_PIECE = 4
@@ -36,7 +37,7 @@ def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row))
-    entries = (addresses[name] for name in ("multiply", "pack", "fill"))
+    entries = (addresses[name] for name in ("multiply", "pack", "fill", "fill_many"))
     return passed((dtype.itemsize, row.vector_bytes // dtype.itemsize, *entries))
 
 
@@ -50,7 +51,11 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
         for vectors in range(1, tile_vectors(row, rows) + 1)
     }
     found["multiply"] = (11, _multiply(dtype, lanes, row))
-    return found | {"pack": (7, _pack(dtype, lanes)), "fill": (9, fill(dtype, lanes))}
+    return found | {
+        "pack": (7, _pack(dtype, lanes)),
+        "fill": (9, fill(dtype, lanes)),
+        "fill_many": (12, fill_many(dtype, lanes)),
+    }
 
 
 def hottest(row: isa.InstructionSet) -> tuple[str, ...]:
@@ -262,6 +267,7 @@ def _pack(dtype: DType, lanes: int) -> emitting.Body:
 _call_multiply = emitting.caller(11)
 _call_pack = emitting.caller(7)
 _call_fill = emitting.caller(9)
+_call_fill_many = emitting.caller(12)
 
 
 @kernel
@@ -289,3 +295,14 @@ def fill_rows(
 ) -> None:  # fmt: skip
     """Fill rows of a plane, see `gemm.filling`; `target` and `source` are addresses."""
     _call_fill(kernels[FILL], target, pitch, source, source_pitch, rows, before, count, after, step)
+
+
+@kernel
+def fill_many_planes(
+    kernels: Any, target: Any, each: Any, source: Any, image: Any, planes: Any, top: Any, rows: Any, before: Any,
+    count: Any, width: Any, source_pitch: Any, bottom: Any,
+) -> None:  # fmt: skip
+    """Fill planes one behind another, see `gemm.filling`; `target` and `source` are addresses."""
+    _call_fill_many(
+        kernels[FILL_MANY], target, each, source, image, planes, top, rows, before, count, width, source_pitch, bottom
+    )  # fmt: skip

@@ -20,7 +20,7 @@ from ..geometry import Geometry
 from ..runtime.compile import kernel
 from ..runtime.copying import copy_run
 from ..typing import Array
-from .micro import ELEMENT, fill_rows
+from .micro import ELEMENT, LANES, fill_many_planes, fill_rows
 
 # Elements behind the last plane that may be read: the rest of the widest vector, of 16 elements.
 BEHIND = 16
@@ -289,6 +289,42 @@ def fill_tile(
                 kernels, at + last_row * p.padded_w * size, p.padded_w, source, 0, bottom - last_row, width, 0, 0, 1
             )
             target += p.padded_h * p.padded_w * size
+
+
+@kernel
+def fill_planes(
+    kernels: Any, target: Any, images: Any, channels: Any, p: Planes, inside: Any, origin: Any, top: Any, bottom: Any
+) -> None:  # fmt: skip
+    """As `fill_tile`, whole rows of the planes of neighbouring channels, one behind another."""
+    size, each, image = kernels[ELEMENT], p.phases_h * p.phases_w * p.padded_h * p.padded_w, p.image_h * p.image_w
+    done = _fill_many(kernels, target, images, channels, p, inside, origin, top, bottom)
+    for c in range(done, channels):
+        fill_tile(
+            kernels, target + c * each * size, images + c * image * size, p, inside, origin, top, bottom, 0, p.padded_w
+        )  # fmt: skip
+
+
+@kernel
+def _fill_many(
+    kernels: Any, target: Any, images: Any, channels: Any, p: Planes, inside: Any, origin: Any, top: Any, bottom: Any
+) -> Any:
+    """All but the last of these channels at once, where planes are simple; how many."""
+    size, lanes, width = kernels[ELEMENT], kernels[LANES], p.padded_w
+    first_row = min(max(inside[0, 1], top), bottom)
+    last_row = min(max(inside[0, 2], first_row), bottom)
+    before, stop = inside[p.phases_h, 1], inside[p.phases_h, 2]
+    if p.phases_h * p.phases_w > 1 or p.step_w > 1 or p.pitch > 0 or stop <= before or last_row <= first_row:
+        return 0
+    # What is spoiled and read behind a plane is the next one's.
+    if max(before, width - stop) > lanes or min((bottom - top) * width, p.image_h * p.image_w) < lanes:
+        return 0
+    source = images + ((first_row * p.step_h + inside[0, 0]) * p.image_w + before + inside[p.phases_h, 0]) * size
+    target += (top - origin) * width * size
+    fill_many_planes(
+        kernels, target, p.padded_h * width, source, p.image_h * p.image_w, channels - 1, (first_row - top) * width,
+        last_row - first_row, before, stop - before, width, p.step_h * p.image_w, (bottom - last_row) * width,
+    )  # fmt: skip
+    return channels - 1
 
 
 @kernel

@@ -11,7 +11,7 @@ from .options import kernel
 
 # What a tile may cost, in units of about a nanosecond: a few milliseconds where a unit takes a hundred times as long
 # as it should, and far more than dealing a task takes.
-_TILE_COST = 1 << 16
+TILE_COST = 1 << 16
 
 
 class Tiling(NamedTuple):
@@ -24,7 +24,7 @@ class Tiling(NamedTuple):
 
 def tiling(height: int, width: int, cost: float = 1) -> Tiling:
     """Tiles for planes of a height and width, whole rows where they are short; `cost` is that of a pixel."""
-    pixels = max(1, int(_TILE_COST / max(cost, 1)))
+    pixels = max(1, int(TILE_COST / max(cost, 1)))
     rows, cols = max(1, min(height, pixels // max(width, 1))), max(1, min(width, pixels))
     return Tiling(rows, cols, -(-height // rows) * -(-width // cols))
 

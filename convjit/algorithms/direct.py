@@ -206,7 +206,8 @@ class _Way(NamedTuple):
         bands = f", bands of {d.grid_h} rows" if s.by_band else ""
         if d.phases_h * d.phases_w > 1:
             bands = f", {d.phases_h * d.phases_w} phases{bands}"
-        panels = f"panels of {-(-d.rows // d.panels)} channels, {d.points} pixels at once"
+        widest = -(-d.vectors // d.panels) * isa.here().vector_bytes // dtype.itemsize
+        panels = f"panels of up to {min(d.rows, widest)} channels, {d.points} pixels at once"
         if d.abreast > 1:
             panels = f"{d.abreast} {panels}"
         filling = filling_cycles(1 if self.channels_last else d.groups * d.channels, s.axes, dtype)

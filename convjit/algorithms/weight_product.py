@@ -82,7 +82,8 @@ class WeightProduct(NamedTuple):
         s, at_once = _plan(g, workers, dtype, self.channels_last)
         tasks = s.tasks * at_once
         sides = ("filters", "channels") if s.is_turned else ("(channel, tap)", "filters")
-        how = f"in place, {TERM_BLOCK} pixels at a time, {s.chunk} {sides[0]} x {-(-s.rows // s.panels)} {sides[1]}"
+        widest = min(s.rows, s.widest * isa.here().vector_bytes // dtype.itemsize)
+        how = f"in place, {TERM_BLOCK} pixels at a time, {s.chunk} {sides[0]} x up to {widest} {sides[1]}"
         filling = filling_cycles(
             1 if self.channels_last else g.in_channels, _axes(g, dtype, self.channels_last)[0], dtype
         )

@@ -309,6 +309,8 @@ def _fill_many(
     kernels: Any, target: Any, images: Any, channels: Any, p: Planes, inside: Any, origin: Any, top: Any, bottom: Any
 ) -> Any:
     """All but the last of these channels at once, where planes are simple; how many."""
+    if channels < 2:
+        return 0
     size, lanes, width = kernels[ELEMENT], kernels[LANES], p.padded_w
     first_row = min(max(inside[0, 1], top), bottom)
     last_row = min(max(inside[0, 2], first_row), bottom)

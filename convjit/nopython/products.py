@@ -173,8 +173,8 @@ def _forward(address: Any, zero: Any) -> Any:
         if not in_place:
             images = array_at(begin, (1, g.in_channels, g.in_h, g.in_w), zero)
             run_tasks(
-                filling._fill, 1, how, g.in_channels, vertical.padded, horizontal.padded, kernels, inside, images,
-                planes,
+                filling._fill, min(g.in_channels, 1), how, g.in_channels, vertical.padded, horizontal.padded, kernels,
+                inside, images, planes,
             )  # fmt: skip
             source = planes
         run_tasks(
@@ -223,8 +223,8 @@ def _input_grad(address: Any, zero: Any) -> Any:
         gradients = array_at(begin, (1, g.out_channels, g.out_h, g.out_w), zero)
         dx = array_at(job[RESULT] + n * g.in_channels * pixels_in * size, (g.in_channels, g.in_h, g.in_w), zero)
         run_tasks(
-            filling._fill, 1, how, g.out_channels, vertical.padded, horizontal.padded, kernels, inside, gradients,
-            planes,
+            filling._fill, min(g.out_channels, 1), how, g.out_channels, vertical.padded, horizontal.padded, kernels,
+            inside, gradients, planes,
         )  # fmt: skip
         run_tasks(
             input_product._multiply_phase, down * along * tasks, g, p, tasks, above, before, kernels, packed, offsets,
@@ -277,8 +277,9 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
         images = array_at(job[B] + image * of_image * size, (behind - image, g.in_channels, g.in_h, g.in_w), zero)
         channels_here = (behind - image) * g.in_channels
         run_tasks(
-            filling._fill, 1, how, channels_here, vertical.padded, horizontal.padded, kernels, inside, images, planes
-        )
+            filling._fill, min(channels_here, 1), how, channels_here, vertical.padded, horizontal.padded, kernels,
+            inside, images, planes,
+        )  # fmt: skip
         for total in range(first, stop, TERMS_A_TOTAL):
             run_tasks(
                 weight_product._weight_grad, tasks, sums, tasks, tiles, positions, total,

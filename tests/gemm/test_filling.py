@@ -1,0 +1,42 @@
+"""Planes: images with zeros around them, to the element, and nothing else is written."""
+
+import numpy as np
+import pytest
+
+from convjit.algorithms.filling import filled
+from convjit.gemm.pixels import plane_axes
+from convjit.gemm.planes import plane_elements
+from convjit.geometry import conv2d_geometry
+from convjit.runtime.launch import run_in_turn
+
+SHAPES = {
+    "one pixel": ((3, 2, 1, 1), 1),
+    "narrower than a vector": ((2, 5, 3, 2), 1),
+    "as wide as a vector": ((2, 70, 8, 8), 1),
+    "wider": ((1, 40, 7, 19), (2, 1)),
+    "one channel": ((1, 1, 6, 9), 1),
+    "zeros above only": ((2, 33, 5, 9), ((3, 0), (0, 0))),
+    "zeros below only": ((2, 33, 5, 9), ((0, 3), (0, 0))),
+    "zeros to the left only": ((2, 33, 5, 9), ((0, 0), (4, 0))),
+    "zeros to the right only": ((2, 33, 5, 9), ((0, 0), (0, 4))),
+    "more zeros than a vector has lanes": ((1, 34, 4, 5), ((1, 2), (17, 20))),
+    "no channels": ((2, 0, 5, 9), 1),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", SHAPES)
+def test_planes_are_images_with_zeros_around_them(name, workers, dtype):
+    shape, padding = SHAPES[name]
+    g = conv2d_geometry("test", shape, (1, shape[1], 2, 2), 1, padding, 1, 1)
+    axes = plane_axes(g)
+    images = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    wanted = np.pad(images, ((0, 0), (0, 0), *g.pads))
+    room = np.full(plane_elements(shape[0] * shape[1], *axes) + 64, np.nan, dtype)
+    planes = room[32:-32]
+    source, before = filled(axes, images, planes)
+    run_in_turn(workers, *before)
+    assert source[: wanted.size].tobytes() == wanted.tobytes()
+    assert np.isnan(room[:32]).all()
+    assert np.isnan(room[-32:]).all()

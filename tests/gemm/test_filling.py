@@ -5,7 +5,7 @@ import pytest
 
 from convjit.algorithms.filling import filled
 from convjit.gemm.pixels import plane_axes
-from convjit.gemm.planes import plane_elements
+from convjit.gemm.planes import BEHIND, plane_elements
 from convjit.geometry import conv2d_geometry
 from convjit.runtime.launch import run_in_turn
 
@@ -40,3 +40,21 @@ def test_planes_are_images_with_zeros_around_them(name, workers, dtype):
     assert source[: wanted.size].tobytes() == wanted.tobytes()
     assert np.isnan(room[:32]).all()
     assert np.isnan(room[-32:]).all()
+
+
+def test_a_task_writes_none_of_the_planes_behind_its_own():
+    shape = (4, 64, 8, 9)
+    g = conv2d_geometry("test", shape, (1, 64, 3, 3), 1, 1, 1, 1)
+    axes = plane_axes(g)
+    planes = np.full(plane_elements(4 * 64, *axes), np.nan, np.float32)
+    _, (run,) = filled(axes, np.ones(shape, np.float32), planes)
+    _, together, *_ = run.arguments
+    assert 1 < together < 64
+    each = 10 * 11
+    for task in range(run.tasks)[::-1]:
+        planes[:-BEHIND] = np.nan
+        run.way.run(1, task, task + 1, run.arguments)
+        is_written = ~np.isnan(planes[:-BEHIND])
+        own = slice(task * together * each, (task + 1) * together * each)
+        assert is_written[own].all()
+        assert is_written.sum() == together * each

@@ -31,6 +31,8 @@ def over(number: Any, divisor: Any) -> Any:
 @kernel
 def taps_inside(first: Any, kernel_size: Any, dilation: Any, size: Any) -> Any:
     """The taps `low <= k < high` of a window from pixel `first` on that lie in `0 <= first + k*dilation < size`."""
+    if first >= 0 and first + (kernel_size - 1) * dilation < size:  # most windows, spared the division
+        return 0, kernel_size
     low = 0 if first >= 0 else over(-first + dilation - 1, dilation)
     high = 0 if first >= size else over(size - 1 - first, dilation) + 1
     return low, max(low, min(kernel_size, high))
@@ -185,8 +187,10 @@ def _max_pool_rows(
                 high_h - low_h, g.dilation_w, g.kernel_w, whole - first, number, y.ctypes.data + at * size,
                 indices.ctypes.data + at * 8,
             )  # fmt: skip
-        _some_windows(g, image, top, low_h, high_h, lowest[0], before, first, y[plane, oh], indices[plane, oh])
-        _some_windows(g, image, top, low_h, high_h, lowest[0], whole, behind, y[plane, oh], indices[plane, oh])
+        if before < first:
+            _some_windows(g, image, top, low_h, high_h, lowest[0], before, first, y[plane, oh], indices[plane, oh])
+        if whole < behind:
+            _some_windows(g, image, top, low_h, high_h, lowest[0], whole, behind, y[plane, oh], indices[plane, oh])
 
 
 @kernel

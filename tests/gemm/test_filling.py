@@ -58,3 +58,14 @@ def test_a_task_writes_none_of_the_planes_behind_its_own():
         own = slice(task * together * each, (task + 1) * together * each)
         assert is_written[own].all()
         assert is_written.sum() == together * each
+
+
+def test_a_task_of_no_channels_writes_nothing():
+    shape = (1, 0, 5, 9)
+    axes = plane_axes(conv2d_geometry("test", shape, (1, 0, 3, 3), 1, 1, 1, 1))
+    room, each = np.full(1000, np.nan, np.float32), 7 * 11
+    planes = room[each:-each]
+    _, (run,) = filled(axes, np.zeros(shape, np.float32), planes)
+    planes[...] = np.nan
+    run.way.run(1, 0, 1, run.arguments)
+    assert np.isnan(room).all()

@@ -65,6 +65,11 @@ class Direct(NamedTuple):
         """Tasks a band of an image."""
         return int(task_count(self))
 
+    @property
+    def widest(self) -> int:
+        """Vectors of the widest panel."""
+        return -(-self.vectors // self.panels)
+
 
 @kernel
 def task_count(d: Direct) -> Any:
@@ -92,7 +97,8 @@ _PACKED_TERMS = 72
 _NEAR_BYTES = 1 << 20
 # Vectors of all panels of a task, whose totals lie in the second-level cache and pass by while the pixels of a block of
 # terms stay: with 8 instead of 2, 1024-256 (16 of 14x14, 1x1) took 7 % less on one thread and 13 % on two, 256-256
-# (28x28, dilation 2) 6 and 11 %, 64-64 (56x56) none and 9 %; with 16 and 32 the same on one thread, more on two (AVX2).
+# (28x28, dilation 2) 6 and 11 %, 64-64 (56x56) none and 9 %; with 16 and 32 the same on one thread, more on two
+# (AVX2, panels of two vectors).
 _VECTORS_ABREAST = 8
 # Tasks a worker, to even out; and the fewest grid points that pay for reading a panel's weights again.
 _TASKS_A_WORKER, _LEAST_POINTS = 4, 48

@@ -32,7 +32,7 @@ LAY = 7
 
 # Terms of a round of the loop in the hottest tiles: what is counted once a round is shared by more multiply-adds,
 # and a cache line is asked for once.
-_TERMS_TOGETHER = 4
+_TERMS_A_ROUND = 4
 _CACHE_LINE = 64
 
 # A pointer for each row, and four that a loop needs: more rows would not leave the sixteen general registers.
@@ -95,7 +95,7 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int, row: isa.Instructio
     be read later: for each term a vector on from the last one at `ahead`.
     """
     asks = vectors in _usual_widths(row)
-    together = _TERMS_TOGETHER if asks and rows == most_rows(row, vectors) else 1
+    together = _TERMS_A_ROUND if asks and rows == most_rows(row, vectors) else 1
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)

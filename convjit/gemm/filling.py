@@ -101,19 +101,11 @@ def fill(dtype: DType, lanes: int) -> Body:
 
         def wide() -> list[Any]:
             """Whole vectors: what a row writes and reads behind its end is the next row's, so the last one is cut."""
-            vectors = builder.sdiv(builder.add(count, index(lanes - 1)), index(lanes))
+            vectors = _covering(v, count)
 
             def copy_row(values: list[Any]) -> list[Any]:
                 to, begin = values
-                v.store(v.zero, to)
-                first = v.offset(to, before)
-
-                def copy_vector(values: list[Any]) -> list[Any]:
-                    v.store(v.load(values[0]), values[1])
-                    return [v.offset(pointer, lanes) for pointer in values]
-
-                v.loop(vectors, [begin, first], copy_vector)
-                v.store(v.zero, v.offset(first, count))
+                _copy_whole_row(v, to, begin, before, count, vectors)
                 return [v.offset(to, pitch), v.offset(begin, source_pitch)]
 
             whole = builder.sub(rows, index(1))
@@ -155,29 +147,18 @@ def fill_many(dtype: DType, lanes: int) -> Body:
         v = Vectors(builder, dtype, lanes)
         target, each, source, image, planes, top, rows, before, count, width, source_pitch, bottom = arguments
 
-        def vectors(elements: Any) -> Any:
-            return builder.sdiv(builder.add(elements, index(lanes - 1)), index(lanes))
-
-        def clear(elements: Any, begin: Any) -> None:
+        def clear(vectors: Any, begin: Any) -> None:
             def clear_vector(values: list[Any]) -> list[Any]:
                 v.store(v.zero, values[0])
                 return [v.offset(values[0], lanes)]
 
-            v.loop(elements, [begin], clear_vector)
+            v.loop(vectors, [begin], clear_vector)
 
-        of_top, of_row, of_bottom = vectors(top), vectors(count), vectors(bottom)
+        of_top, of_row, of_bottom = (_covering(v, elements) for elements in (top, count, bottom))
 
         def fill_row(values: list[Any]) -> list[Any]:
             to, begin = values
-            v.store(v.zero, to)
-            first = v.offset(to, before)
-
-            def copy_vector(values: list[Any]) -> list[Any]:
-                v.store(v.load(values[0]), values[1])
-                return [v.offset(pointer, lanes) for pointer in values]
-
-            v.loop(of_row, [begin, first], copy_vector)
-            v.store(v.zero, v.offset(first, count))
+            _copy_whole_row(v, to, begin, before, count, of_row)
             return [v.offset(to, width), v.offset(begin, source_pitch)]
 
         def fill_plane(values: list[Any]) -> list[Any]:
@@ -190,3 +171,21 @@ def fill_many(dtype: DType, lanes: int) -> Body:
         v.loop(planes, [v.pointer(target), v.pointer(source)], fill_plane)
 
     return body
+
+
+def _covering(v: Vectors, elements: Any) -> Any:
+    """Vectors that cover so many elements."""
+    return v.builder.sdiv(v.builder.add(elements, index(v.lanes - 1)), index(v.lanes))
+
+
+def _copy_whole_row(v: Vectors, to: Any, begin: Any, before: Any, count: Any, vectors: Any) -> None:
+    """A row of zeros, `count` elements in so many whole vectors, and zeros: as many as a vector has, at either end."""
+    v.store(v.zero, to)
+    first = v.offset(to, before)
+
+    def copy_vector(values: list[Any]) -> list[Any]:
+        v.store(v.load(values[0]), values[1])
+        return [v.offset(pointer, v.lanes) for pointer in values]
+
+    v.loop(vectors, [begin, first], copy_vector)
+    v.store(v.zero, v.offset(first, count))

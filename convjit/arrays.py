@@ -14,7 +14,7 @@ import numpy as np
 from .layouts import CHANNELS_FIRST, Layout
 from .parsing import describe
 from .runtime.launch import in_pieces
-from .runtime.memory import allocate, read_only
+from .runtime.memory import allocate
 from .typing import Array, DType
 
 # --- dtypes ---------------------------------------------------------------------------------------------------------
@@ -120,16 +120,11 @@ def shaped(function: str, name: str, array: Array, shape: tuple[int, ...]) -> Ar
 
 
 def ready(function: str, name: str, array: Array, dtype: DType) -> Array:
-    """The array as kernels take it: this dtype, C-contiguous, aligned, and marked read-only.
-
-    Marking every input read-only gives a kernel one signature whether the caller's array can be written or not.
-    """
+    """The array as kernels take it: this dtype, C-contiguous, aligned."""
     flags = array.flags
-    if array.dtype != dtype or not (flags.c_contiguous and flags.aligned):
-        array = _copied(function, f"a contiguous copy of {name}", array, dtype)
-    elif not flags.writeable:
+    if flags.c_contiguous and flags.aligned and array.dtype == dtype:
         return array
-    return read_only(array)
+    return _copied(function, f"a contiguous copy of {name}", array, dtype)
 
 
 # --- passes over whole arrays ---------------------------------------------------------------------------------------

@@ -35,7 +35,6 @@ from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver
 from ..runtime.launch import Launch, Run, run_in_turn
-from ..runtime.memory import read_only
 from ..runtime.options import COMPILED
 from ..simd import isa
 from ..typing import Array, DType
@@ -181,7 +180,7 @@ class _Way(NamedTuple):
         before: tuple[Run, ...] = ()
         if setup.direct.together == 0:
             before = (setup.pack.on(flat, packed, spaces[2]),)
-            flat = read_only(packed)  # as that of a plan: all run one compiled function
+            flat = packed
         run_in_turn(workers, *before, *self._multiplied(setup, images, flat, bias, results, *spaces))
 
     def run_packed(self, workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *spaces: Any) -> None:

@@ -22,7 +22,6 @@ from ..gemm.planes import BEHIND, Axis, Planes, fill_tile, filling, plane_elemen
 from ..geometry import Volume
 from ..runtime.compile import driver
 from ..runtime.launch import Launch, Run, run_in_turn
-from ..runtime.memory import read_only
 from ..runtime.tiles import tile, tiling
 from ..simd import isa
 from ..typing import Array, DType
@@ -220,8 +219,8 @@ def run(
     flat, y = weight.reshape(-1), results.reshape(-1)
     if packed.size > 0:
         run_in_turn(workers, _kinds(job, workers, results.dtype)[0].pack.on(flat, packed, space))
-        flat = read_only(packed)
-    source = planes.view()
+        flat = packed
+    source = planes
     for n in range(0, len(volumes), together):
         part = volumes[n : n + together]
         for first in range(0, job.met.images, slices):
@@ -232,7 +231,6 @@ def run(
                 before = (_filled(job, first, here, part, planes),)
             else:
                 source = part.reshape(-1)[(job.met.first + first * job.met.step) * s.plane :]
-            source.flags.writeable = False  # as volumes are
             d = s.direct
             target = y[n * job.results * d.result + first * d.slice_h * d.grid_w :].reshape(1, 1, 1, -1)
             share = job.nanoseconds * len(part) * here / (len(volumes) * job.met.images)

@@ -12,7 +12,6 @@ from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, Planes, fill_planes, fill_tile, filling, plane_elements
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, Run
-from ..runtime.memory import read_only
 from ..runtime.tiles import TILE_COST, Tiling, tile, tiling
 from ..typing import Array, DType
 from .algorithm import Space
@@ -115,5 +114,4 @@ def filled(
         return images.reshape(images.size), ()
     planes[planes.size - BEHIND :] = 0
     how = _filling(axes, pixel, images.shape[0] * images.shape[1], planes.size, images.dtype)
-    # Read-only as images are: whichever of the two is read, the kernels have one signature.
-    return read_only(planes), (how.on(images, planes),)
+    return planes, (how.on(images, planes),)

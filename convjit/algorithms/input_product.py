@@ -25,7 +25,6 @@ from ..gemm.product import Product, of_phase, task_of
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
-from ..runtime.memory import read_only
 from ..typing import Array, DType
 from .algorithm import INDICES, PACKED_WEIGHT, Cut, Space, work_ns
 from .filling import filled
@@ -158,11 +157,10 @@ def run(
     """Launch the drivers."""
     setup, pack, met, multiply = _job(g, workers, dx.dtype)
     first = pack.on(weight.reshape(-1), packed, offsets)
-    a = read_only(packed)  # as the weight of a forward pass is: both run one compiled function
     if met is not None:
-        run_in_turn(workers, first, *product_runs(setup, dy, a, met, a[:0], dx, scratch, lists, planes))
+        run_in_turn(workers, first, *product_runs(setup, dy, packed, met, packed[:0], dx, scratch, lists, planes))
         return
     assert multiply is not None
     source, fill = filled(setup.axes, dy, planes)
     flat = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w)
-    run_in_turn(workers, first, *fill, multiply.on(a, offsets, source, flat, scratch, lists))
+    run_in_turn(workers, first, *fill, multiply.on(packed, offsets, source, flat, scratch, lists))

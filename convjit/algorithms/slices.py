@@ -177,7 +177,6 @@ def _launch(moved: Any, workers: int, s: Slices, begin: int, tiled: Any, source:
     count, height, width = tiled.shape
     if tiled.size == 0:
         return
-    source.flags.writeable = False  # one signature, whoever may write it
     rows = max(1, min(height, _TOGETHER // width))
     planes = max(1, _TOGETHER // (height * width))
     tasks = -(-count // planes) * -(-height // rows)
@@ -212,7 +211,6 @@ def turn(workers: int, s: Slices, groups: int, weight: Any, turned: Any) -> None
     filters, _, _, kernel_h, kernel_w = weight.shape
     area, bits = kernel_h * kernel_w, f"uint{8 * weight.itemsize}"
     source = weight.reshape(filters, s.channels * s.size, area).view(bits)
-    source.flags.writeable = False
     target = turned.reshape(groups * s.channels, filters // groups * s.images, area).view(bits)
     tasks = groups * -(-s.channels // _SQUARE)
     launch(_turn, workers, tasks, 2 * turned.size, s, groups, source, target)

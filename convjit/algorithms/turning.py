@@ -54,7 +54,6 @@ def _turned(workers: int, source: Any, target: Any, first: int = 0) -> None:
     # Kernels move bits: the dtype of which there are some anyway.
     bits = np.dtype(f"float{8 * source.itemsize}")
     source = source.view(bits)
-    source.flags.writeable = False  # one signature, whoever may write it
     launch(_turn, workers, tasks, target.size / 2, _ROWS, _COLUMNS, first, kernels_of(bits), source, target.view(bits))
 
 
@@ -67,9 +66,7 @@ def _channels_first(workers: int, images: Any, target: Any, first: int = 0) -> A
     if target.size == 0:
         return images.reshape(n, c, h, w)
     _turned(workers, images.reshape(n, h * w, c), target.reshape(n, target.shape[1], h * w), first)
-    turned = target.view()
-    turned.flags.writeable = False  # as the caller's
-    return turned
+    return target
 
 
 def _put_back(workers: int, images: Any, result: Any) -> None:

@@ -19,7 +19,6 @@ from ..gemm import winograd
 from ..gemm.winograd import TAPS
 from ..geometry import Geometry
 from ..runtime.launch import Launch, Run, run_in_turn
-from ..runtime.memory import read_only
 from ..runtime.options import COMPILED
 from ..typing import DType
 from . import winograd_gradient
@@ -61,10 +60,7 @@ def _multiplied(
     places: Any,
 ) -> Run:  # fmt: skip
     places[:, 0] = -1  # no worker has any block's inputs
-    # Transformed weights are written through addresses only. A plan's are read-only: kernels have one signature so.
-    return how.on(
-        x.reshape(-1), weight.reshape(-1), bias, y.reshape(-1), taps, read_only(transformed), lines, data, sums, places
-    )
+    return how.on(x.reshape(-1), weight.reshape(-1), bias, y.reshape(-1), taps, transformed, lines, data, sums, places)
 
 
 # --- weights transformed once, for a plan -----------------------------------------------------------------------------

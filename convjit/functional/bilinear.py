@@ -88,7 +88,7 @@ def input_grad(
 ) -> Array:  # fmt: skip
     """`grad_input`, the adjoint of the convolution in `x`; it and `dy` lie as `layout` says."""
     call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "input_grad", layout)
-    return _product(function, call, dy, parts(conjugate(weight)), None, layout.lying(geometry.x_shape), dtype)
+    return run_gradient(function, call, layout.lying(geometry.x_shape), dy, weight, dtype)
 
 
 def weight_grad(
@@ -96,7 +96,13 @@ def weight_grad(
 ) -> Array:
     """`grad_weight`, the adjoint of the convolution in `weight`; `dy` and `x` lie as `layout` says."""
     call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "weight_grad", layout)
-    return _product(function, call, dy, parts(conjugate(x)), None, geometry.weight_shape, dtype)
+    return run_gradient(function, call, geometry.weight_shape, dy, x, dtype)
+
+
+def run_gradient(function: str, call: AnyCall, shape: tuple[int, ...], dy: Array, other: Array, dtype: DType) -> Array:
+    """As `input_grad` of a weight and `weight_grad` of images, of a call that is decided."""
+    others = parts(conjugate(other)) if DTYPES[dtype].is_complex else (other,)
+    return _product(function, call, dy, others, None, shape, dtype)
 
 
 def bias_grad(function: str, dy: Array, dtype: DType, layout: Layout = CHANNELS_FIRST) -> Array:
@@ -192,11 +198,14 @@ def _run_slice(function: str, call: Call, crew: int, images: Array, others: list
             prepared = [_one_row(call, array) for array in prepared]
         else:
             prepared[0], result = _one_row(call, prepared[0]), _one_row(call, result)
-    workspaces = kept.take(call, crew)
-    if workspaces is None:
-        workspaces = [aligned(allocate, function, s.name, s.shape, s.dtype) for s in call.spaces(crew)]
+    left = kept.take(call, crew)
+    workspaces = _new_workspaces(function, call, crew) if left is None else left
     call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
-    kept.put_back(call, crew, workspaces)
+    kept.put_back(call, crew, workspaces, are_new=left is None)
+
+
+def _new_workspaces(function: str, call: Call, crew: int) -> list[Array]:
+    return [aligned(allocate, function, space.name, space.shape, space.dtype) for space in call.spaces(crew)]
 
 
 def _one_row(call: Call, images: Array) -> Array:

@@ -32,7 +32,7 @@ from ..geometry import (
     conv_geometry,
 )
 from ..layouts import CHANNELS_FIRST, Layout
-from ..parsing import are_plain, as_entries, as_flag, as_image_size, as_pair, shown
+from ..parsing import Sizes, are_plain, as_entries, as_flag, as_image_size, as_pair, shown
 from ..typing import Array, ArrayLike, DType
 from . import bilinear
 from .padding import check_mode, pad_images, pad_images_backward
@@ -41,15 +41,24 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 class Problem(NamedTuple):
-    """A convolution with its padding mode taken apart: `inner` is what is computed, after padding was added."""
+    """A convolution with its padding mode taken apart: `inner` is what is computed, after padding was added.
+
+    Shapes are those of a batch, as images lie: `x_shape` and `y_shape` as the caller sees them, others as is computed.
+    """
 
     geometry: Convolution
     inner: Geometry | Volume
     mode: str
+    layout: Layout
+    x_shape: Sizes
+    y_shape: Sizes
+    images: Sizes
+    weight: Sizes
+    results: Sizes
 
 
 def problem_of(
-    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str,
+    function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...], mode: str,
     layout: Layout = CHANNELS_FIRST,
 ) -> Problem:  # fmt: skip
     """`x_shape` is (N, C, H, W), which errors show in `layout`; `options` are stride, padding, dilation and groups."""
@@ -58,25 +67,31 @@ def problem_of(
 
 
 def new_problem(
-    function: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: tuple[Any, ...], mode: str,
+    function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...], mode: str,
     layout: Layout = CHANNELS_FIRST,
 ) -> Problem:  # fmt: skip
     check_mode(function, mode, "padding_mode")
     stride, padding, dilation, groups = options
     geometry = conv_geometry(function, x_shape, weight_shape, stride, padding, dilation, groups, layout)
+    padded = geometry
     if mode == "constant" or not any(map(any, geometry.pads)):
-        return Problem(geometry, geometry.as_run(), "constant")
-    return Problem(geometry, geometry.of_padded().as_run(), mode)
+        mode = "constant"
+    else:
+        padded = geometry.of_padded()
+    inner = padded.as_run()
+    shapes = geometry.x_shape, geometry.y_shape, inner.x_shape, inner.y_shape
+    outer_x, outer_y, images, results = map(layout.lying, shapes)
+    return Problem(geometry, inner, mode, layout, outer_x, outer_y, images, inner.weight_shape, results)
 
 
 _kept_problem = lru_cache(maxsize=512)(new_problem)
 
 
-def padded_images(function: str, problem: Problem, x: Array, layout: Layout = CHANNELS_FIRST) -> Array:
-    """Images that lie as `layout` says, with their padding, as what computes takes them."""
+def padded_images(function: str, problem: Problem, x: Array) -> Array:
+    """Images with their padding, as what computes takes them."""
     if problem.mode != "constant":
-        x = pad_images(function, x, problem.geometry.pads, problem.mode, 0, layout)
-    return shaped(function, "x", x, layout.lying(problem.inner.x_shape))
+        x = pad_images(function, x, problem.geometry.pads, problem.mode, 0, problem.layout)
+    return shaped(function, "x", x, problem.images)
 
 
 class _Decision(NamedTuple):
@@ -85,22 +100,20 @@ class _Decision(NamedTuple):
     problem: Problem
     call: bilinear.AnyCall
     dtype: DType
-    shape: tuple[int, ...]  # of the result, with a batch
-    lying: tuple[int, ...]  # as it is computed
 
 
 def _decide(
-    name: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], bias_shape: tuple[int, ...] | None,
-    dtypes: tuple[DType, ...], options: tuple[Any, ...], mode: str, algorithm: str, layout: Layout,
+    name: str, x_shape: Sizes, weight_shape: Sizes, bias_shape: Sizes | None, dtypes: tuple[DType, ...],
+    options: tuple[Any, ...], mode: str, algorithm: str, layout: Layout,
 ) -> _Decision:  # fmt: skip
     problem = new_problem(name, x_shape, weight_shape, options, mode, layout)
-    geometry, inner = problem.geometry, problem.inner
     if bias_shape is not None:
-        check_same_shape(name, "bias", bias_shape, (geometry.out_channels,), "one value an output channel")
+        needed = (problem.geometry.out_channels,)
+        check_same_shape(name, "bias", bias_shape, needed, "one value an output channel")
     dtype = common_dtype(dtypes)
     check_name(name, algorithm)
-    call = bilinear.decide_any(name, algorithm, inner, DTYPES[dtype].compute, "forward", layout)
-    return _Decision(problem, call, dtype, layout.lying(geometry.y_shape), layout.lying(inner.y_shape))
+    call = bilinear.decide_any(name, algorithm, problem.inner, DTYPES[dtype].compute, "forward", layout)
+    return _Decision(problem, call, dtype)
 
 
 _kept_decision = lru_cache(maxsize=512)(_decide)
@@ -116,18 +129,47 @@ def convolve(
     images = as_images(name, "x", x, rank, layout)
     decide = _kept_decision if are_plain((*options, padding_mode, algorithm)) else _decide
     dtypes = (x.dtype, weight.dtype) if bias is None else (x.dtype, weight.dtype, bias.dtype)
-    problem, call, dtype, shape, lying = decide(
+    problem, call, dtype = decide(
         name, layout.told(images.shape), weight.shape, None if bias is None else bias.shape, dtypes, options,
         padding_mode, algorithm, layout,
     )  # fmt: skip
-    shape = shape if x is images else shape[1:]
+    shape = problem.y_shape if x is images else problem.y_shape[1:]
     if out is not None:
         as_out(name, out, shape, dtype, x=x, weight=weight, bias=bias)
-    padded = padded_images(name, problem, images, layout)
-    weight = shaped(name, "weight", weight, problem.inner.weight_shape)
-    target = None if out is None else out.reshape(lying)
-    y = bilinear.run_forward(name, call, lying, padded, bilinear.parts(weight), bias, dtype, target)
+    padded = padded_images(name, problem, images)
+    weight = shaped(name, "weight", weight, problem.weight)
+    target = None if out is None else out.reshape(problem.results)
+    y = bilinear.run_forward(name, call, problem.results, padded, bilinear.parts(weight), bias, dtype, target)
     return y.reshape(shape) if out is None else out
+
+
+class _Gradients(NamedTuple):
+    """What shapes, dtypes and options decide of gradients; a call is None where its gradient is not needed."""
+
+    problem: Problem
+    of_input: bilinear.AnyCall | None
+    of_weight: bilinear.AnyCall | None
+    dtype: DType
+
+
+def _decide_gradients(
+    name: str, x_shape: Sizes, weight_shape: Sizes, dy_shape: Sizes, is_batch: bool, dtypes: tuple[DType, ...],
+    options: tuple[Any, ...], mode: str, algorithm: str, need: tuple[bool, bool, bool], layout: Layout,
+) -> _Gradients:  # fmt: skip
+    problem = new_problem(name, x_shape, weight_shape, options, mode, layout)
+    _check_gradient(name, dy_shape, problem, is_batch)
+    dtype = common_dtype(dtypes)
+    check_name(name, algorithm)
+    of_input = _gradient_call(name, algorithm, problem, "input_grad", dtype) if need[0] else None
+    of_weight = _gradient_call(name, algorithm, problem, "weight_grad", dtype) if need[1] else None
+    return _Gradients(problem, of_input, of_weight, dtype)
+
+
+_kept_gradients = lru_cache(maxsize=512)(_decide_gradients)
+
+
+def _gradient_call(name: str, algorithm: str, problem: Problem, what: str, dtype: DType) -> bilinear.AnyCall:
+    return bilinear.decide_any(name, algorithm, problem.inner, DTYPES[dtype].compute, what, problem.layout)
 
 
 def gradients(
@@ -139,31 +181,35 @@ def gradients(
         as_array(name, "grad_output", grad_output), as_array(name, "x", x), as_array(name, "weight", weight)
     )  # fmt: skip
     images = as_images(name, "x", x, rank, layout)
-    problem = problem_of(name, layout.told(images.shape), weight.shape, options, padding_mode, layout)
-    _check_gradient(name, dy, problem, layout, x is images)
     wanted = check_need(name, need)
-    dtype = result_dtype(dy, x, weight)
-    check_name(name, algorithm)
-    how = _Way(name, algorithm, problem, layout)
-    dy = shaped(name, "grad_output", dy, layout.lying(problem.inner.y_shape))
+    decide = _kept_gradients if are_plain((*options, padding_mode, algorithm)) else _decide_gradients
+    problem, of_input, of_weight, dtype = decide(
+        name, layout.told(images.shape), weight.shape, dy.shape, x is images, (dy.dtype, x.dtype, weight.dtype),
+        options, padding_mode, algorithm, wanted, layout,
+    )  # fmt: skip
+    dy = shaped(name, "grad_output", dy, problem.results)
     dx = dw = db = None
-    if wanted[0]:
-        dx = _input_grad(how, dy, weight, dtype).reshape(x.shape)
-    if wanted[1]:
-        dw = _weight_grad(how, dy, images, dtype)
+    if of_input is not None:
+        dx = _input_grad(name, problem, of_input, dy, weight, dtype).reshape(x.shape)
+    if of_weight is not None:
+        dw = _weight_grad(name, problem, of_weight, dy, images, dtype)
     if wanted[2]:
         db = bilinear.bias_grad(name, dy, dtype, layout)
     return dx, dw, db
 
 
-def _check_gradient(function: str, dy: Array, problem: Problem, layout: Layout, is_batch: bool) -> None:
-    shape = layout.lying(problem.geometry.y_shape)
-    needed = shape if is_batch else shape[1:]
-    check_same_shape(function, "grad_output", dy.shape, needed, "the shape of the forward result")
+def _check_gradient(function: str, dy_shape: Sizes, problem: Problem, is_batch: bool) -> None:
+    needed = problem.y_shape if is_batch else problem.y_shape[1:]
+    check_same_shape(function, "grad_output", dy_shape, needed, "the shape of the forward result")
+
+
+_BOOLS = [bool] * 3
 
 
 def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
     """`need` as three bools."""
+    if type(need) is tuple and [*map(type, need)] == _BOOLS:
+        return need
     try:
         first, second, third = need
     except (TypeError, ValueError):
@@ -173,33 +219,21 @@ def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
     return as_flag(function, "need", first), as_flag(function, "need", second), as_flag(function, "need", third)
 
 
-class _Way(NamedTuple):
-    """Who asks for gradients of what, how computed, and how images lie."""
-
-    function: str
-    algorithm: str
-    problem: Problem
-    layout: Layout
-
-
-def _input_grad(how: _Way, dy: Array, weight: Array, dtype: Any) -> Array:
-    function, algorithm, problem, layout = how
-    inner, geometry = problem.inner, problem.geometry
-    weight = shaped(function, "weight", weight, inner.weight_shape)
+def _input_grad(function: str, problem: Problem, call: bilinear.AnyCall, dy: Array, weight: Array, dtype: Any) -> Array:
+    weight = shaped(function, "weight", weight, problem.weight)
     if problem.mode == "constant":
-        dx = bilinear.input_grad(function, algorithm, inner, dy, weight, dtype, layout)
-        return dx.reshape(layout.lying(geometry.x_shape))
+        return bilinear.run_gradient(function, call, problem.images, dy, weight, dtype).reshape(problem.x_shape)
     # Rounded once, after the padding's adjoint has added up: float16 is float32 until then.
-    dx = bilinear.input_grad(function, algorithm, inner, dy, weight, sums_dtype(dtype), layout)
+    geometry, layout = problem.geometry, problem.layout
+    dx = bilinear.run_gradient(function, call, problem.images, dy, weight, sums_dtype(dtype))
     dx = dx.reshape(layout.lying(geometry.of_padded().x_shape))
     dx = pad_images_backward(function, dx, geometry.pads, problem.mode, sums_dtype(dtype), layout)
     return converted(function, "the gradient", dx, dtype)
 
 
-def _weight_grad(how: _Way, dy: Array, x: Array, dtype: Any) -> Array:
-    function, algorithm, problem, layout = how
-    images = padded_images(function, problem, x, layout)
-    dw = bilinear.weight_grad(function, algorithm, problem.inner, dy, images, dtype, layout)
+def _weight_grad(function: str, problem: Problem, call: bilinear.AnyCall, dy: Array, x: Array, dtype: Any) -> Array:
+    images = padded_images(function, problem, x)
+    dw = bilinear.run_gradient(function, call, problem.weight, dy, images, dtype)
     return dw.reshape(problem.geometry.weight_shape)
 
 
@@ -216,8 +250,8 @@ def input_gradient(
     check_led_to(name, layout.told(batch.shape), problem.geometry, layout)
     dtype = result_dtype(dy, weight)
     check_name(name, algorithm)
-    batch = shaped(name, "grad_output", batch, layout.lying(problem.inner.y_shape))
-    dx = _input_grad(_Way(name, algorithm, problem, layout), batch, weight, dtype)
+    call = _gradient_call(name, algorithm, problem, "input_grad", dtype)
+    dx = _input_grad(name, problem, call, shaped(name, "grad_output", batch, problem.results), weight, dtype)
     return dx if dy.ndim == rank + 2 else dx[0]
 
 
@@ -237,8 +271,8 @@ def weight_gradient(
     x_shape, filters = layout.told(images.shape), layout.told(batch.shape)[1]
     channels = x_shape[1] // as_pair(name, "groups", options[-1], 1)[0]
     problem = problem_of(name, x_shape, (filters, channels, *kernel), options, padding_mode, layout)
-    _check_gradient(name, dy, problem, layout, x is images)
+    _check_gradient(name, dy.shape, problem, x is images)
     dtype = result_dtype(dy, x)
     check_name(name, algorithm)
-    dy = shaped(name, "grad_output", batch, layout.lying(problem.inner.y_shape))
-    return _weight_grad(_Way(name, algorithm, problem, layout), dy, images, dtype)
+    call = _gradient_call(name, algorithm, problem, "weight_grad", dtype)
+    return _weight_grad(name, problem, call, shaped(name, "grad_output", batch, problem.results), images, dtype)

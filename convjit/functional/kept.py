@@ -25,12 +25,14 @@ def take(call: Call, workers: int) -> list[Array] | None:
     return None if left is None else left[1]
 
 
-def put_back(call: Call, workers: int, workspaces: list[Array]) -> None:
-    """Leave the workspaces of a call that has ended, if they are small enough."""
+def put_back(call: Call, workers: int, workspaces: list[Array], *, are_new: bool) -> None:
+    """Leave the workspaces of a call that has ended, if they are small enough; `are_new` if none had been left."""
     size = call.bytes(workers)
     if CALLS == 0 or size > BYTES // 2:
         return
     _kept[call, workers] = size, workspaces
+    if not are_new and len(_kept) <= CALLS:  # as many bytes as before it took them
+        return
     try:
         while len(_kept) > CALLS or sum([size for size, _ in list(_kept.values())]) > BYTES:
             _kept.popitem(last=False)

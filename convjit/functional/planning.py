@@ -49,8 +49,7 @@ class _Decision(NamedTuple):
     weights: tuple[Array, ...]  # the weight's parts, ready or packed
     bias: Array | None
     dtype: DType
-    shape: tuple[int, ...]  # of the result, with a batch as it is computed
-    lying: tuple[int, ...]  # of the result, as it is returned
+    shape: tuple[int, ...]  # of the result, as it is returned
 
 
 class Plan:
@@ -72,12 +71,12 @@ class Plan:
     def _run(self, x: ArrayLike, out: Array | None) -> Array:
         name = self.name
         x = as_array(name, "x", x)
-        problem, call, weights, bias, dtype, batched, shape = self._decisions.get((x.shape, x.dtype)) or self._decide(x)
+        problem, call, weights, bias, dtype, shape = self._decisions.get((x.shape, x.dtype)) or self._decide(x)
         if out is not None:
             as_out(name, out, shape, dtype, x=x)
-        images = padded_images(name, problem, x if x.ndim == self.rank + 2 else x[None], self._layout)
-        target = None if out is None else out.reshape(batched)
-        y = bilinear.run_forward(name, call, batched, images, weights, bias, dtype, target)
+        images = padded_images(name, problem, x if x.ndim == self.rank + 2 else x[None])
+        target = None if out is None else out.reshape(problem.results)
+        y = bilinear.run_forward(name, call, problem.results, images, weights, bias, dtype, target)
         return y.reshape(shape) if out is None else out
 
     def _decide(self, x: Array) -> _Decision:
@@ -90,10 +89,9 @@ class Plan:
         call = bilinear.decide_any(name, options.algorithm, problem.inner, compute, "forward", layout)
         weights = self._form(call, problem.inner)
         bias = self.bias if self.bias is None or is_complex else ready(name, "bias", self.bias, compute)
-        shape = layout.lying(problem.geometry.y_shape)
-        shape = shape if x.ndim == self.rank + 2 else shape[1:]
-        call, batched = call.packed() if call.packing else call, layout.lying(problem.inner.y_shape)
-        decision = _Decision(problem, call, weights, bias, dtype, batched, shape)
+        shape = problem.y_shape if x.ndim == self.rank + 2 else problem.y_shape[1:]
+        call = call.packed() if call.packing else call
+        decision = _Decision(problem, call, weights, bias, dtype, shape)
         if len(self._decisions) >= _KEPT:
             self._decisions.clear()
         self._decisions[x.shape, x.dtype] = decision

@@ -48,9 +48,11 @@ class Launch:
         """So many tasks, which take about so long on one core."""
         arguments = (*self._first, *last)
         self._driver.used = True
-        if self._way is None:
-            self._way = self._driver.way(arguments)
-        return Run(self._way, tasks, nanoseconds, arguments)
+        return Run(self._way or self._find_way(arguments), tasks, nanoseconds, arguments)
+
+    def _find_way(self, arguments: tuple[Any, ...]) -> Loop | Twins:
+        self._way = self._driver.way(arguments)
+        return self._way
 
 
 class Run(NamedTuple):

@@ -63,7 +63,8 @@ def _no_memory(function: str, what: str, shape: tuple[int, ...], dtype: DType, s
 def allocate(function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Array:
     """An uninitialised C-contiguous array, or `MemoryError` with its size."""
     dtype = np.dtype(dtype)
-    check_fits(function, what, shape, dtype)
+    if math.prod(shape) * dtype.itemsize > _ASK_ABOVE:
+        check_fits(function, what, shape, dtype)
     try:
         return _new(shape, dtype)
     except (MemoryError, ValueError):  # the latter of an array that were too large if it had any elements
@@ -85,10 +86,3 @@ def aligned(allocate: Callable[..., Array], function: str, what: str, shape: tup
     flat = allocate(function, what, (elements + _LINE // dtype.itemsize,), dtype)
     first = -flat.__array_interface__["data"][0] % _LINE // dtype.itemsize
     return flat[first : first + elements].reshape(shape)
-
-
-def read_only(array: Array) -> Array:
-    """A view that cannot be written."""
-    view = array.view()
-    view.setflags(write=False)
-    return view

@@ -13,6 +13,7 @@ import numpy as np
 from ..simd import isa
 from ..typing import Array, DType
 from .direct import Direct
+from .direct_kernels import cover_rows
 from .direct_kernels import tile_rows as channel_tile_rows
 from .pixel_sums import PixelSums
 from .planes import Axis, plane_elements
@@ -30,7 +31,7 @@ _TRANSPOSE_CYCLES = 4
 
 # The cycles below were fitted to calls with algorithm="direct" beside "implicit": which is faster they have to tell.
 # Weights of more than so many bytes are read from beyond the second-level cache, a short run of each row at a time.
-_CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 20, 1
+_CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 19, 1
 # Of direct convolution: a result that is transposed and put where it belongs, most of it in no near cache, which takes
 # 5 to 8 cycles a vector in float32 with AVX2 and 16 with AVX-512; and an element of the weights that is packed.
 _LAND_CYCLES, _PACK_CYCLES = 1, 0.5
@@ -53,11 +54,10 @@ def tiles_cycles(rows: int, vectors: int, terms: float) -> float:
 
 def _panel_cycles(rows: int, width: int, terms: float, heights: list[int], speeds: tuple[float, ...]) -> float:
     """Of a panel whose lanes are channels, covered with tiles of these heights."""
-    cycles = 0.0
-    for height in heights:
-        times, rows = divmod(rows, height)
-        cycles += times * _tile_cycles(terms, term_cycles(height, width, speeds))
-    return cycles
+    return sum(
+        times * _tile_cycles(terms, term_cycles(height, width, speeds))
+        for height, times in zip(heights, cover_rows(rows, heights), strict=True)
+    )
 
 
 def _tile_cycles(terms: float, of_term: float) -> float:

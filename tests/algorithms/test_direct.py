@@ -55,7 +55,8 @@ AWKWARD = {
     "longest sums": problem(1, 1 << 14, (2, 1), 3, (1, 1)),
     **{f"{n} filters": problem(1, 3, (4, 5), n, (3, 3), padding=1) for n in (2, 7, 8, 9, 15, 16, 17, 31, 33, 48, 49)},
     **{f"{n} filters": problem(1, 2, (3, 5), n, (2, 2)) for n in (63, 64, 65, 79, 81, 96, 97, 112, 128, 129, 145, 161)},
-    **{f"{n} points": problem(1, 2, (1, n), 18, (1, 1)) for n in (2, 3, 4, 5, 6, 7, 9, 13, 47, 255, 256, 257, 513)},
+    **{f"{n} points": problem(1, 2, (1, n), 18, (1, 1)) for n in (*range(2, 32), 47, 49, 255, 256, 257, 513)},
+    **{f"{n} points of wide panels": problem(1, 2, (1, n), 64, (1, 1)) for n in range(2, 32)},
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Asking for weights before they are read: all that are read next are asked for, block by block, and no others."""
+"""How the direct convolution is cut: tiles of pixels, and weights that are asked for before they are read."""
 
 import random
 
@@ -87,3 +87,15 @@ def test_whatever_phases_read_lies_in_the_planes(channels_last):
             if offsets.size > 0:
                 assert positions.min() + offsets.min() >= 0, g
                 assert positions.max() + offsets.max() < extent, g
+
+
+def test_tiles_cover_pixels_evenly():
+    for heights in ([6, 5, 4, 2, 1], [4, 3, 2, 1], [8, 4, 2, 1]):
+        for count in range(1, 300):
+            times = direct_kernels.cover_rows(count, heights)
+            assert sum(n * height for n, height in zip(times, heights, strict=True)) == count
+            assert min(times) >= 0
+    assert direct_kernels.cover_rows(49, [4, 3, 2, 1]) == [10, 3, 0, 0]
+    assert direct_kernels.cover_rows(49, [6, 5, 4, 2, 1]) == [4, 5, 0, 0, 0]
+    assert direct_kernels.cover_rows(13, [6, 5, 4, 2, 1]) == [2, 0, 0, 0, 1]  # three tiles of at least 5 would be more
+    assert direct_kernels.cover_rows(49, [8, 4, 2, 1]) == [6, 0, 0, 1]

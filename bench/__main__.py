@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure convolution beside its peers, each in a process of its own and in turn; check every "
         "answer. Exit status 1 if an answer is wrong or a contender fails.",
     )
-    parser.add_argument("--quick", action="store_true", help="few small problems, few rounds: about two minutes")
+    parser.add_argument("--quick", action="store_true", help="few small problems, few rounds: two to three minutes")
     parser.add_argument("--others", action="store_true", help="layers of other networks, instead of the named problems")
     parser.add_argument("--ranks", action="store_true", help="layers of one dimension and of three, instead")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="problems to run, of all tables (see --list)")

@@ -336,14 +336,17 @@ def check_same_shape(function: str, name: str, got: Sizes, needed: Sizes, why: s
         raise ValueError(f"{function}: {name} must have shape {needed} ({why}), got {got}")
 
 
-def check_led_to(function: str, got: Sizes, problem: Convolution, layout: Layout = CHANNELS_FIRST) -> None:
-    """Refuse a gradient `(N, O, OH, OW)` that no input of this size leads to, and say which sizes would."""
+def check_led_to(function: str, got: Sizes, problem: Convolution, shown: Sizes) -> None:
+    """Refuse a gradient `(N, O, OH, OW)` that no input of this size leads to, and say which sizes would.
+
+    `shown` is its shape as it was given.
+    """
     if got == problem.y_shape:
         return
     if got[1] != problem.out_channels:
         raise ValueError(
             f"{function}: grad_output must have {problem.out_channels} channels, as weight {problem.weight_shape} has, "
-            f"got {layout.lying(got)}"
+            f"got {shown}"
         )
     window, ranges = problem.window, []
     for axis, name in enumerate(AXES[problem.rank]):
@@ -353,5 +356,5 @@ def check_led_to(function: str, got: Sizes, problem: Convolution, layout: Layout
     *most, last = ranges
     raise ValueError(
         f"{function}: input_size {problem.in_size} gives an output of {problem.out_size}, but grad_output "
-        f"{layout.lying(got)} is of {got[2:]}, which comes from {', '.join(most)}{' and ' if most else ''}{last}"
+        f"{shown} is of {got[2:]}, which comes from {', '.join(most)}{' and ' if most else ''}{last}"
     )

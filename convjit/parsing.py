@@ -248,12 +248,3 @@ def transposed_padding(function: str, padding: Any, window: Window, image: Sizes
         less, more = total // 2, total - total // 2
         sides.append((less, more) if padding == "same_upper" else (more, less))
     return tuple(sides)
-
-
-def check_counts_fit(function: str, window: Window, pads: Pads) -> None:
-    """Refuse windows so large that sizes leave 64-bit arithmetic."""
-    if max(window.extent) > LARGEST or max(map(max, pads)) > LARGEST:
-        raise ValueError(
-            f"{function}: dilation or padding is too large: kernel extent {window.extent}, padding {pads}, "
-            f"at most {LARGEST} each"
-        )

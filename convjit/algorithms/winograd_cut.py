@@ -102,7 +102,7 @@ _DATA_BYTES, _ALL_DATA_BYTES = 1 << 23, 1 << 24
 # Weights that are worth reading from a cache behind the second level, where they were transformed before: (1, 128, 56,
 # 56) with 128 filters took 2.0 ms with them, 2.3 ms without; with 256 channels and filters it is the other way round.
 _LASTING_BYTES = 5 << 19
-# A task takes 20 ms at most: at 25 multiplications a nanosecond, what float64 reaches.
+# A task takes 10 ms at most: at 25 multiplications a nanosecond, what float64 reaches.
 _TASK_MULTIPLICATIONS = 1 << 28
 
 

@@ -25,7 +25,7 @@ from .calls import Call, decide
 from .slicing import run_volumes
 from .volumes import VolumeCall, decide_volume
 
-Run = Geometry | Volume
+AnyGeometry = Geometry | Volume
 AnyCall = Call | VolumeCall
 
 
@@ -37,7 +37,7 @@ def _no_bias(dtype: DType) -> Array:
 
 
 def decide_any(
-    function: str, algorithm: str, geometry: Run, compute: DType, name: str, layout: Layout = CHANNELS_FIRST
+    function: str, algorithm: str, geometry: AnyGeometry, compute: DType, name: str, layout: Layout = CHANNELS_FIRST
 ) -> AnyCall:
     """Which call computes it; volumes have their channels first."""
     if isinstance(geometry, Geometry):
@@ -45,20 +45,14 @@ def decide_any(
     return decide_volume(function, algorithm, geometry, compute, name)
 
 
-def forward(
-    function: str, algorithm: str, geometry: Run, x: Array, weight: Array, bias: Array | None, dtype: DType,
-    out: Array | None = None, layout: Layout = CHANNELS_FIRST,
-) -> Array:  # fmt: skip
-    """`y` of a convolution, into `out` where it is given; it and `x` lie as `layout` says."""
-    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "forward", layout)
-    return run_forward(function, call, layout.lying(geometry.y_shape), x, parts(weight), bias, dtype, out)
-
-
 def run_forward(
     function: str, call: AnyCall, shape: tuple[int, ...], x: Array, weights: tuple[Array, ...], bias: Array | None,
     dtype: DType, out: Array | None = None,
 ) -> Array:  # fmt: skip
-    """As `forward`, of a call that is decided; `weights` are the weight's parts, or those packed for the call."""
+    """`y` of a convolution, of this shape, into `out` where it is given.
+
+    `weights` are the weight's parts, or those packed for the call; `x` and `y` lie as its layout says.
+    """
     compute, is_complex = DTYPES[dtype]
     no_bias = _no_bias(compute)
     if is_complex:
@@ -82,25 +76,8 @@ def as_channels(bias: Array, dimensions: int, layout: Layout) -> Array:
     return bias if layout.channels_last else bias.reshape(-1, *([1] * (dimensions - 2)))
 
 
-def input_grad(
-    function: str, algorithm: str, geometry: Run, dy: Array, weight: Array, dtype: DType,
-    layout: Layout = CHANNELS_FIRST,
-) -> Array:  # fmt: skip
-    """`grad_input`, the adjoint of the convolution in `x`; it and `dy` lie as `layout` says."""
-    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "input_grad", layout)
-    return run_gradient(function, call, layout.lying(geometry.x_shape), dy, weight, dtype)
-
-
-def weight_grad(
-    function: str, algorithm: str, geometry: Run, dy: Array, x: Array, dtype: DType, layout: Layout = CHANNELS_FIRST
-) -> Array:
-    """`grad_weight`, the adjoint of the convolution in `weight`; `dy` and `x` lie as `layout` says."""
-    call = decide_any(function, algorithm, geometry, DTYPES[dtype].compute, "weight_grad", layout)
-    return run_gradient(function, call, geometry.weight_shape, dy, x, dtype)
-
-
 def run_gradient(function: str, call: AnyCall, shape: tuple[int, ...], dy: Array, other: Array, dtype: DType) -> Array:
-    """As `input_grad` of a weight and `weight_grad` of images, of a call that is decided."""
+    """The adjoint of the convolution in `x` where `other` is the weight, in the weight where it is `x`."""
     others = parts(conjugate(other)) if DTYPES[dtype].is_complex else (other,)
     return _product(function, call, dy, others, None, shape, dtype)
 

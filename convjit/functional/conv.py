@@ -55,7 +55,7 @@ def conv2d(
         and 2e-15), integers are not exact, and a NaN or a huge value spoils pixels up to 3 times the dilation beside
         those that see it, and of a weight gradient all taps of a channel. Weight gradients of dilated convolutions are
         computed as with `"auto"`. Threads and other images still change no bit. Or a name: `"winograd"`, `"depthwise"`
-        (one input channel a group), `"implicit"`, `"reference"`.
+        (one input channel a group), `"direct"`, `"implicit"`, `"reference"`.
     out : ndarray, optional
         Where the result is written: its exact shape and dtype, C-contiguous, and no memory shared with the inputs.
     layout : {"NCHW", "NHWC"}

@@ -61,8 +61,9 @@ def conv3d(
     Notes
     -----
     Every slice of the result is a convolution of images whose channels are the planes that its taps in depth meet, so
-    that all that is promised of `conv2d` holds. Those planes are copied, some slices at a time, which costs one move of
-    a value, or less, for every `O // groups * KH * KW` multiplications: with one channel a group that is felt.
+    that all that is promised of `conv2d` holds. Volumes of many channels are read as they lie, or padded once. For
+    others those planes are copied, some slices at a time, which costs one move of a value, or less, for every
+    `O // groups * KH * KW` multiplications: with one channel a group that is felt.
 
     Examples
     --------

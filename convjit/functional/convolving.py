@@ -32,7 +32,7 @@ from ..geometry import (
     conv_geometry,
 )
 from ..layouts import CHANNELS_FIRST, Layout
-from ..parsing import Sizes, are_plain, as_entries, as_flag, as_image_size, as_pair, shown
+from ..parsing import Sizes, are_plain, as_entries, as_flag, as_image_size, as_positive, shown
 from ..typing import Array, ArrayLike, DType
 from . import bilinear
 from .padding import check_mode, pad_images, pad_images_backward
@@ -247,7 +247,7 @@ def input_gradient(
     image = as_image_size(name, "input_size", input_size, rank)
     channels = input_channels(name, weight.shape, options[-1], rank)
     problem = problem_of(name, (batch.shape[0], channels, *image), weight.shape, options, padding_mode, layout)
-    check_led_to(name, layout.told(batch.shape), problem.geometry, layout)
+    check_led_to(name, layout.told(batch.shape), problem.geometry, dy.shape)
     dtype = result_dtype(dy, weight)
     check_name(name, algorithm)
     call = _gradient_call(name, algorithm, problem, "input_grad", dtype)
@@ -257,7 +257,7 @@ def input_gradient(
 
 def input_channels(function: str, weight_shape: tuple[int, ...], groups: Any, rank: int = 2) -> int:
     check_weight_rank(function, weight_shape, rank)
-    return weight_shape[1] * as_pair(function, "groups", groups, 1)[0]
+    return weight_shape[1] * as_positive(function, "groups", groups)
 
 
 def weight_gradient(
@@ -269,7 +269,7 @@ def weight_gradient(
     images, batch = as_images(name, "x", x, rank, layout), as_images(name, "grad_output", dy, rank, layout)
     kernel = as_entries(name, "kernel_size", kernel_size, 0, rank)
     x_shape, filters = layout.told(images.shape), layout.told(batch.shape)[1]
-    channels = x_shape[1] // as_pair(name, "groups", options[-1], 1)[0]
+    channels = x_shape[1] // as_positive(name, "groups", options[-1])
     problem = problem_of(name, x_shape, (filters, channels, *kernel), options, padding_mode, layout)
     _check_gradient(name, dy.shape, problem, x is images)
     dtype = result_dtype(dy, x)

@@ -84,7 +84,7 @@ def public_as(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def _complaint(where: str, parameters: list[str], unknown: str) -> str:
     if unknown in _LAYOUTS and "layout" not in parameters:
-        shape = next((shape for rank, shape in _SHAPES.items() if rank in where), "(N, C, H, W)")
+        shape = next((shape for rank, shape in _SHAPES.items() if rank in where.lower()), "(N, C, H, W)")
         return f"{where}: unknown keyword {unknown!r}; arrays are {shape}, transpose before the call"
     meant = next((word for word in _ELSEWHERE.get(unknown, ()) if word in parameters), None)
     if meant is not None:

@@ -16,7 +16,7 @@ from ..parsing import LARGEST, Pads, Sizes, as_entries, as_padding, as_positive
 from ..runtime.memory import allocate
 from ..typing import Array, ArrayLike, DType
 from . import bilinear
-from .bilinear import AnyCall, Run
+from .bilinear import AnyCall, AnyGeometry
 from .convolving import Problem, input_channels, new_problem, padded_images
 from .padding import check_mode
 from .slicing import packed
@@ -97,7 +97,7 @@ class Plan:
         self._decisions[x.shape, x.dtype] = decision
         return decision
 
-    def _form(self, call: AnyCall, inner: Run) -> tuple[Array, ...]:
+    def _form(self, call: AnyCall, inner: AnyGeometry) -> tuple[Array, ...]:
         """The parts of the weight as the call takes them."""
         key = call.compute, call.packing, _seen_as(inner)
         if key not in self._forms:
@@ -118,7 +118,7 @@ class Plan:
         return f"<{type(self).__name__} of a {told}>"
 
 
-def _seen_as(inner: Run) -> tuple[Any, ...]:
+def _seen_as(inner: AnyGeometry) -> tuple[Any, ...]:
     """What a form of the weight depends on: volumes may be computed as images, of one plane or with long rows."""
     plane = inner if isinstance(inner, Geometry) else inner.plane
     window = plane.stride_h, plane.stride_w, plane.dilation_h, plane.dilation_w

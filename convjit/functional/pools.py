@@ -200,7 +200,8 @@ def shared(
     size = as_image_size(name, "input_size", input_size, rank)
     g = _geometry(name, (*layout.told(gradients.shape)[:2], *size), options, ceil_mode)
     needed = layout.lying(g.y_shape)
-    check_same_shape(name, "grad_output", gradients.shape, needed, f"the forward result of input_size {size}")
+    needed = needed if dy is gradients else needed[1:]
+    check_same_shape(name, "grad_output", dy.shape, needed, f"the forward result of input_size {size}")
     pool_backward, of = _driven(g, "avg_pool_backward", layout)
 
     def run(source: Array, target: Array) -> None:

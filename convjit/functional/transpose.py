@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import add, as_array, as_images, converted, result_dtype, shaped, sums_dtype
+from ..arrays import DTYPES, add, as_array, as_images, converted, result_dtype, shaped, sums_dtype
 from ..geometry import Convolution, check_counts_fit, check_same_shape, check_weight_rank
 from ..layouts import CHANNELS_FIRST, Layout, as_layout
 from ..parsing import Pads, Sizes, Window, as_entries, as_image_size, as_positive, as_window, by, transposed_padding
@@ -97,7 +97,8 @@ def transpose(
     sums, inner = sums_dtype(dtype), g.as_run()
     weight = shaped(name, "weight", bilinear.conjugate(weight), inner.weight_shape)
     dy = shaped(name, "x", images, layout.lying(inner.y_shape))
-    y = bilinear.input_grad(name, "auto", inner, dy, weight, sums, layout)
+    call = bilinear.decide_any(name, "auto", inner, DTYPES[sums].compute, "input_grad", layout)
+    y = bilinear.run_gradient(name, call, layout.lying(inner.x_shape), dy, weight, sums)
     y = y.reshape(layout.lying(g.x_shape))
     if bias is not None:
         add(y, bilinear.as_channels(bias, rank + 2, layout))
@@ -120,14 +121,17 @@ def transposed_gradients(
     check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
     wanted = check_need(name, need)
     dtype, inner = result_dtype(dy, x, weight), g.as_run()
+    compute = DTYPES[dtype].compute
     dy = shaped(name, "grad_output", dy, layout.lying(inner.x_shape))
     dx = dw = db = None
     if wanted[0]:
         transposed = shaped(name, "weight", bilinear.conjugate(weight), inner.weight_shape)
-        dx = bilinear.forward(name, "auto", inner, dy, transposed, None, dtype, None, layout).reshape(x.shape)
+        call, parts = bilinear.decide_any(name, "auto", inner, compute, "forward", layout), bilinear.parts(transposed)
+        dx = bilinear.run_forward(name, call, layout.lying(inner.y_shape), dy, parts, None, dtype).reshape(x.shape)
     if wanted[1]:
         images = shaped(name, "x", bilinear.conjugate(images), layout.lying(inner.y_shape))
-        dw = bilinear.weight_grad(name, "auto", inner, images, bilinear.conjugate(dy), dtype, layout)
+        call = bilinear.decide_any(name, "auto", inner, compute, "weight_grad", layout)
+        dw = bilinear.run_gradient(name, call, inner.weight_shape, images, bilinear.conjugate(dy), dtype)
         dw = dw.reshape(weight.shape)
     if wanted[2]:
         db = bilinear.bias_grad(name, dy, dtype, layout)

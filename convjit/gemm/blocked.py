@@ -1,4 +1,4 @@
-"""The blocked product: register tiles folded into totals, in the order of `summation`.
+"""The blocked product: a worker's scratch, in which register tiles are folded into totals, in the order of `summation`.
 
 Knows the layout of a worker's scratch; does not know what is packed into the panel or where results go.
 
@@ -19,7 +19,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..runtime.compile import kernel
-from .micro import multiply
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
 
 # Lanes of a panel: 128 terms of them, 72 KiB in float32 and 144 KiB in float64, stay in the second-level cache while
@@ -81,23 +80,6 @@ def list_panel_offsets(lists: Any) -> None:
     """Where the rows of the panel begin."""
     for t in range(TERM_BLOCK):
         lists[PANEL_OFFSETS + t] = t * PANEL_LANES
-
-
-@kernel
-def fold_block(
-    kernels: Any, a: Any, a_stride: Any, rows: Any, b: Any, offsets: Any, terms_done: Any, terms_here: Any,
-    terms_all: Any, scratch: Any, lanes: Any,
-) -> None:  # fmt: skip
-    """Multiply rows of `a` with lanes of `b` (addresses) and fold the block into the totals.
-
-    totals[r, j] += sum over t < terms_here of a[r*a_stride + t] * b[offsets[t] + j], j < lanes.
-    """
-    extend = 0 if terms_done % TERMS_A_TOTAL == 0 else 1
-    totals = scratch.ctypes.data + TOTALS * PANEL_LANES * scratch.itemsize
-    multiply(
-        kernels, a, a_stride, rows, b, offsets, terms_here, lanes, totals, PANEL_LANES, extend, 0
-    )  # fmt: skip
-    close_totals(scratch, rows, terms_done + terms_here, terms_all, lanes)
 
 
 @kernel

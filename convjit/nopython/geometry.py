@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..algorithms.padding import PADDING_MODES
 from ..geometry import Geometry
 from ..parsing import LARGEST
 from ..runtime.options import kernel
@@ -16,6 +17,7 @@ from .record import FIRST, FORM, NAME, NONE, SECOND, of_value
 # Names are their places in `geometry.PADDING_NAMES` and `algorithms.padding.PADDING_MODES`.
 _VALID, _SAME, SAME_UPPER, SAME_LOWER, _FULL = range(5)
 CONSTANT, EDGE, REFLECT, SYMMETRIC, WRAP = range(5)
+assert [*PADDING_MODES] == ["constant", "edge", "reflect", "symmetric", "wrap"]  # `moving` has a branch for each
 
 
 @kernel

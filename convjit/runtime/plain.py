@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-INT, BIT, BYTE = ir.IntType(64), ir.IntType(1), ir.IntType(8)
+INT, BIT = ir.IntType(64), ir.IntType(1)
 DOUBLE = ir.DoubleType()
 ZERO = ir.Constant(INT, 0)
 

@@ -76,4 +76,4 @@ word_for(read_status)(lambda to: _emit_read(None, to.builder, None, ()))
 word_for(write_status)(lambda to, flags: _emit_write(cpu_target.target_context, to.builder, None, (flags,)))
 
 # What the twins call by name.
-VOCABULARY = {"read_status": read_status, "write_status": write_status}
+TWIN_NAMES = {"read_status": read_status, "write_status": write_status}

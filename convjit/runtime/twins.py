@@ -104,7 +104,7 @@ class Twins:
     def _source(self, twin: str) -> FunctionType:
         body = self._body
         names = {"body": compiled(body), "take_tasks": compiled(team.take_tasks), "STOP": team.STOP}
-        names |= {"GRAIN": team.GRAIN, "borrowed": borrowed, "prange": numba.prange} | status.VOCABULARY
+        names |= {"GRAIN": team.GRAIN, "borrowed": borrowed, "prange": numba.prange} | status.TWIN_NAMES
         arguments = []
         for name in self._parameters:
             kind = self._records.get(name)

@@ -203,10 +203,12 @@ def _fold(kernels, a, rows, terms, b, offsets, scratch, lanes):
     size = a.itemsize
     for term in range(0, terms, summation.TERM_BLOCK):
         here = min(summation.TERM_BLOCK, terms - term)
-        blocked.fold_block(
-            kernels, a.ctypes.data + term * size, terms, rows, b.ctypes.data, offsets.ctypes.data + 8 * term, term,
-            here, terms, scratch, lanes,
+        totals = scratch.ctypes.data + blocked.TOTALS * blocked.PANEL_LANES * size
+        micro.multiply(
+            kernels, a.ctypes.data + term * size, terms, rows, b.ctypes.data, offsets.ctypes.data + 8 * term, here,
+            lanes, totals, blocked.PANEL_LANES, 0 if term % summation.TERMS_A_TOTAL == 0 else 1, 0,
         )  # fmt: skip
+        blocked.close_totals(scratch, rows, term + here, terms, lanes)
 
 
 @pytest.mark.parametrize(

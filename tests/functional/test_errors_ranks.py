@@ -94,6 +94,12 @@ def test_refused_in_one_sentence(rank, name, arguments, options, kind, sentence)
         function(name, rank)(*arguments, **options)
 
 
+def test_layers_are_told_the_shapes_of_their_rank():
+    for layer, shape in ((convjit.Conv1D, "(N, C, L)"), (convjit.Conv3D, "(N, C, D, H, W)")):
+        with pytest.raises(TypeError, match=re.escape(f"arrays are {shape}, transpose before the call")):
+            layer(4, 3, data_format="channels_last")
+
+
 @pytest.mark.parametrize("rank", [1, 3])
 def test_huge_strides_see_one_output(rank):
     huge, conv = convjit.parsing.LARGEST, function("conv2d", rank)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from functools import cache as once
 from typing import Any
 
-from ..gemm.channel_sums import ELEMENT, LANES, extend_chains, lanes_of
+from ..gemm.channel_sums import ELEMENT, LANES, extend_chains
 from ..gemm.channel_sums import kernels as kernels_of
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL, fold, value
 from ..runtime.compile import driver
 from ..runtime.launch import Launch, launch, run_in_turn
 from ..runtime.options import COMPILED
+from ..simd import isa
 from ..typing import DType
 
 # Channels summed side by side: as many chains in flight hide the latency of an addition.
@@ -130,7 +131,7 @@ def _sum_lanes(task: Any, worker: Any, first: Any, stop: Any, dy: Any, db: Any, 
 
 def sums_shape(workers: int, dtype: DType) -> tuple[int, int, int]:
     """The room that `bias_grad` needs."""
-    return workers, 3, lanes_of(dtype)
+    return workers, 3, isa.lanes(dtype)
 
 
 def bias_grad(workers: int, dy: Any, db: Any, sums: Any, *, channels_last: bool = False) -> None:

@@ -17,6 +17,7 @@ from ..gemm.summation import TERM_BLOCK
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
+from ..simd import isa
 from ..typing import DType
 from .algorithm import INDICES, Cut, Space, work_ns
 
@@ -46,7 +47,7 @@ def _bands(
 
     `results` are the pixels that a grid row results in.
     """
-    lanes = channel_lanes.lanes_of(dtype)
+    lanes = isa.lanes(dtype)
     step, more = pixel_rows
     room = _PACKED_BYTES // (dtype.itemsize * lanes)
     here = min(rows, max(1, (room - more * width) // max(step * width + results, 1)))
@@ -63,7 +64,7 @@ def _bands(
 
 
 def _space(g: Geometry, bands: Bands, workers: int, dtype: DType) -> tuple[Space, ...]:
-    lanes = channel_lanes.lanes_of(dtype)
+    lanes = isa.lanes(dtype)
     # Where channels lie, and where each tap is met.
     lists = 2 * lanes + 2 * g.kernel_h * g.kernel_w
     return Space((workers, bands.elements), name="bands"), Space((workers, lists), INDICES, "lists")
@@ -71,7 +72,7 @@ def _space(g: Geometry, bands: Bands, workers: int, dtype: DType) -> tuple[Space
 
 def _explained(bands: Bands, channels: int, g: Geometry, packed: int, unpacked: int, workers: int, dtype: DType) -> Cut:
     """The cut of so many channels of images, of each of which so many pixels are packed and unpacked."""
-    lanes = channel_lanes.lanes_of(dtype)
+    lanes = isa.lanes(dtype)
     vectors = -(-channels // lanes)
     tasks = g.batch * vectors * bands.bands
     filled = channels / max(1, vectors * lanes)
@@ -96,7 +97,7 @@ def _fits(bands: Bands, pixel_rows: tuple[int, int], dtype: DType) -> bool:
 
 def _pays(g: Geometry, row: int, stride: int, dtype: DType) -> bool:
     """Whether channels fill at least half of the lanes, and rows of so many pixels do not, or have a stride."""
-    lanes = channel_lanes.lanes_of(dtype)
+    lanes = isa.lanes(dtype)
     is_short = g.kernel_h * g.kernel_w <= TERM_BLOCK
     return is_short and 2 * g.out_channels >= lanes and (stride > 1 or row < _PIXEL_VECTORS * lanes)
 
@@ -190,7 +191,7 @@ def forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
 @lru_cache(maxsize=256)
 def _forward_launch(g: Geometry, workers: int, dtype: DType) -> Launch:
     kernels, bands = channel_lanes.point_kernels(dtype), _forward_bands(g, workers, dtype)
-    tasks = g.batch * -(-g.out_channels // channel_lanes.lanes_of(dtype)) * bands.bands
+    tasks = g.batch * -(-g.out_channels // isa.lanes(dtype)) * bands.bands
     return Launch(_forward, tasks, work_ns(g), g, bands, kernels)
 
 
@@ -290,7 +291,7 @@ def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
 @lru_cache(maxsize=256)
 def _input_grad_launch(g: Geometry, workers: int, dtype: DType) -> Launch:
     kernels, bands = channel_lanes.point_kernels(dtype), _input_grad_bands(g, workers, dtype)
-    tasks = g.batch * -(-g.in_channels // channel_lanes.lanes_of(dtype)) * bands.bands
+    tasks = g.batch * -(-g.in_channels // isa.lanes(dtype)) * bands.bands
     return Launch(_input_grad, tasks, work_ns(g), g, bands, kernels)
 
 

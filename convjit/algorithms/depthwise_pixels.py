@@ -25,6 +25,7 @@ from ..gemm.planes import (
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
+from ..simd import isa
 from ..typing import DType
 from .algorithm import INDICES, Space, work_ns
 from .algorithm import Cut as Explained
@@ -92,7 +93,7 @@ def _explained(
 ) -> Explained:
     """The cut of images of which so many planes are filled, for so many results a grid point."""
     vertical, horizontal = axes
-    lanes, tasks = correlation.lanes_of(dtype), g.batch * g.in_channels * cut.down * cut.across
+    lanes, tasks = isa.lanes(dtype), g.batch * g.in_channels * cut.down * cut.across
     filling = g.batch * planes * cut.down * cut.across * (_planes(cut, axes, 1) - BEHIND) / lanes
     vectors = g.batch * results * vertical.grid * cut.across * -(-cut.cols // lanes)
     filled = g.batch * results * vertical.grid * horizontal.grid / max(1, vectors * lanes)

@@ -16,6 +16,7 @@ from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver
 from ..runtime.launch import Launch, run_in_turn
+from ..simd import isa
 from ..typing import DType
 from .algorithm import INDICES, Cut, Space, work_ns
 
@@ -44,7 +45,7 @@ _LINE = 64
 
 @lru_cache(maxsize=256)
 def _walk(g: Geometry, workers: int, dtype: DType) -> Walk:
-    lanes, (pieces, _) = channel_lanes.lanes_of(dtype), channel_lanes.pieces(g.kernel_h, g.kernel_w)
+    lanes, (pieces, _) = isa.lanes(dtype), channel_lanes.pieces(g.kernel_h, g.kernel_w)
     groups = -(-g.out_channels // lanes)
     # A total of a task stays short, and there are tasks for all workers.
     longest = max(1, _TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * g.kernel_w) * pieces // g.kernel_h)
@@ -147,13 +148,13 @@ def _weight_grad(
 
 def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Scratch, and where channels lie."""
-    lists = 2 * channel_lanes.lanes_of(dtype)
+    lists = 2 * isa.lanes(dtype)
     return Space((workers, _walk(g, workers, dtype).elements), name="bands"), Space((workers, lists), INDICES, "lists")
 
 
 def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
     """How it is cut, for people to read."""
-    walk, lanes = _walk(g, workers, dtype), channel_lanes.lanes_of(dtype)
+    walk, lanes = _walk(g, workers, dtype), isa.lanes(dtype)
     vectors, results = -(-g.out_channels // lanes), g.batch * g.out_h * g.out_w
     tasks = vectors * walk.chunks
     width = (walk.cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
@@ -170,7 +171,7 @@ def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
 def _launch(g: Geometry, workers: int, dtype: DType) -> tuple[Launch, int, int]:
     """With its tasks, and how many terms are summed at once."""
     kernels, walk = channel_lanes.kernels(dtype, g.kernel_h, g.kernel_w), _walk(g, workers, dtype)
-    lanes = channel_lanes.lanes_of(dtype)
+    lanes = isa.lanes(dtype)
     tasks = -(-g.out_channels // lanes) * walk.chunks
     # As many totals at once as keep a task short: totals follow one another, so each launch waits for the last one.
     taps = -(-g.kernel_h // walk.chunks) * g.kernel_w

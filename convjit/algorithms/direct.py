@@ -118,7 +118,7 @@ def _set_up(
         0 if channels_last else phases.height * phases.width, bands.crew, dtype, axes[0].grid, phases,
         is_packed=is_packed, is_gradient=is_gradient,
     )  # fmt: skip
-    widest = d.widest * isa.here().vector_bytes // dtype.itemsize
+    widest = d.widest * isa.lanes(dtype)
     spaces = (
         Space((workers, d.points * phases.columns * d.abreast * widest), name="totals"),
         Space((workers, d.points), INDICES, "positions"),
@@ -205,7 +205,7 @@ class _Way(NamedTuple):
         bands = f", bands of {d.grid_h} rows" if s.by_band else ""
         if d.phases_h * d.phases_w > 1:
             bands = f", {d.phases_h * d.phases_w} phases{bands}"
-        widest = d.widest * isa.here().vector_bytes // dtype.itemsize
+        widest = d.widest * isa.lanes(dtype)
         panels = f"panels of up to {min(d.rows, widest)} channels, {d.points} pixels at once"
         if d.abreast > 1:
             panels = f"{d.abreast} {panels}"

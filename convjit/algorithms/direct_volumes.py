@@ -151,7 +151,7 @@ def workspace(job: Job, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Packed weight, totals, positions, packed panels and planes."""
     setups, (volumes, slices) = _kinds(job, workers, dtype), piece(job, dtype)
     d = setups[0].direct
-    lanes = d.widest * isa.here().vector_bytes // dtype.itemsize
+    lanes = d.widest * isa.lanes(dtype)
     points, groups = max(s.direct.points for s in setups), d.groups
     packed = packed_elements(groups, d.rows, d.channels * d.taps, dtype) if d.together == 0 else 0
     planes = volumes * job.met.channels * job.planes(slices) * setups[0].plane + BEHIND

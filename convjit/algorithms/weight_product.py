@@ -64,7 +64,7 @@ class WeightProduct(NamedTuple):
     def workspace(self, g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
         """Planes of the images that are filled together, totals, packed output gradients and lists."""
         s, at_once = _plan(g, workers, dtype, self.channels_last)
-        lanes = s.widest * isa.here().vector_bytes // dtype.itemsize
+        lanes = s.widest * isa.lanes(dtype)
         others = (
             Space((at_once if at_once > 1 else 0, g.out_channels, _terms(g)), name="partial gradients"),
             Space((workers, s.chunk * lanes), name="totals"),
@@ -82,7 +82,7 @@ class WeightProduct(NamedTuple):
         s, at_once = _plan(g, workers, dtype, self.channels_last)
         tasks = s.tasks * at_once
         sides = ("filters", "channels") if s.is_turned else ("(channel, tap)", "filters")
-        widest = min(s.rows, s.widest * isa.here().vector_bytes // dtype.itemsize)
+        widest = min(s.rows, s.widest * isa.lanes(dtype))
         how = f"in place, {TERM_BLOCK} pixels at a time, {s.chunk} {sides[0]} x up to {widest} {sides[1]}"
         filling = filling_cycles(
             1 if self.channels_last else g.in_channels, _axes(g, dtype, self.channels_last)[0], dtype

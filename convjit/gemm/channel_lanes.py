@@ -29,12 +29,6 @@ _PIECE_COLS = 8
 
 
 @cache
-def lanes_of(dtype: DType) -> int:
-    """Channels that are done at once."""
-    return isa.here().vector_bytes // dtype.itemsize
-
-
-@cache
 def pieces(kernel_h: int, kernel_w: int) -> tuple[int, int]:
     """Into how many pieces a filter's rows and columns are cut."""
     # Live are a piece's chains, the output gradient and a pixel: 24 + 2 of 32 registers, 12 + 2 of 16.
@@ -46,7 +40,7 @@ def pieces(kernel_h: int, kernel_w: int) -> tuple[int, int]:
 @cache
 def kernels(dtype: DType, kernel_h: int, kernel_w: int) -> Array:
     """The kernels for filters of one size, compiled or loaded on the first call."""
-    row, lanes = isa.here(), lanes_of(dtype)
+    row, lanes = isa.here(), isa.lanes(dtype)
     row_pieces, col_pieces = pieces(kernel_h, kernel_w)
     functions = {"pack": (4, _pack(dtype, lanes))}
     tiles = []
@@ -70,7 +64,7 @@ _POINTS = 8
 @cache
 def point_kernels(dtype: DType) -> Array:
     """The kernels that sum over taps; `PACK` means the same as in the others."""
-    row, lanes = isa.here(), lanes_of(dtype)
+    row, lanes = isa.here(), isa.lanes(dtype)
     functions = {"pack": (4, _pack(dtype, lanes)), "unpack": (4, _unpack(dtype, lanes))}
     for points in range(1, _POINTS + 1):
         functions[f"points_{points}"] = (8, _points(dtype, lanes, points))

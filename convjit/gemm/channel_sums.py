@@ -21,15 +21,10 @@ EXTEND = 2
 
 
 @cache
-def lanes_of(dtype: DType) -> int:
-    """Channels that are done at once."""
-    return isa.here().vector_bytes // dtype.itemsize
-
-
 @cache
 def kernels(dtype: DType) -> Array:
     """The kernel of a dtype for this machine, compiled or loaded on the first call."""
-    row, lanes = isa.here(), lanes_of(dtype)
+    row, lanes = isa.here(), isa.lanes(dtype)
     functions = {"extend": (5, _extend(dtype, lanes))}
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions, row.features)
     return passed((dtype.itemsize, lanes, addresses["extend"]))

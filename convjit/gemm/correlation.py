@@ -32,15 +32,10 @@ TILES = 4  # for each number of rows of `_ROWS` and of vectors, from 1 on
 _ROWS = (1, 2, 4)
 
 
-def lanes_of(dtype: DType) -> int:
-    """Grid points of a vector."""
-    return isa.here().vector_bytes // dtype.itemsize
-
-
 @cache
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
-    row, lanes = isa.here(), lanes_of(dtype)
+    row, lanes = isa.here(), isa.lanes(dtype)
     # Live are `4 * vectors` chains, `vectors` of the plane and up to 4 weights: 24 of 32 registers, 14 of 16.
     most = 4 if row.registers >= 32 else 2
     functions = {"weave": (4, _weave(dtype, lanes))}

@@ -117,7 +117,7 @@ def plan_direct(
     """
     vertical, horizontal = axes
     machine = isa.here()
-    vectors = -(-rows * dtype.itemsize // machine.vector_bytes)
+    vectors = -(-rows // isa.lanes(dtype))
     panels = -(-vectors // machine.channel_vectors)
     points = vertical.grid * horizontal.grid
     chunks = -(-points // max(MOST_POINTS // phases.columns, 1))
@@ -162,7 +162,7 @@ def first_vector(d: Direct, panel: Any) -> Any:
 
 def packed_elements(groups: int, rows: int, terms: int, dtype: DType) -> int:
     """Elements of the packed weights: whole vectors of channels."""
-    lanes = isa.here().vector_bytes // dtype.itemsize
+    lanes = isa.lanes(dtype)
     return groups * -(-rows // lanes) * lanes * terms
 
 

@@ -45,13 +45,13 @@ def kernels(dtype: DType) -> Array:
     row = isa.here()
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row))
     entries = (addresses[name] for name in ("panel", "land", "pack", "fill", "lay"))
-    return passed((dtype.itemsize, row.vector_bytes // dtype.itemsize, row.channel_vectors, *entries))
+    return passed((dtype.itemsize, isa.lanes(dtype), row.channel_vectors, *entries))
 
 
 def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     """What is emitted for a dtype, by name: the number of arguments, and the body."""
     row = isa.here()
-    lanes = row.vector_bytes // dtype.itemsize
+    lanes = isa.lanes(dtype)
     found = {
         f"tile_{rows}_{vectors}": (9, _tile(dtype, lanes, rows, vectors, row))
         for vectors in range(1, row.channel_vectors + 1)

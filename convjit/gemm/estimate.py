@@ -67,7 +67,7 @@ def _tile_cycles(terms: float, of_term: float) -> float:
 def filling_cycles(channels: int, axes: tuple[Axis, Axis], dtype: DType) -> float:
     """Cycles of filling the planes of so many channels."""
     each = _FILL_PARTED_CYCLES if any(axis.step > 1 for axis in axes) else _FILL_CYCLES
-    return plane_elements(channels, *axes) / _lanes(dtype) * each
+    return plane_elements(channels, *axes) / isa.lanes(dtype) * each
 
 
 def forward_share(
@@ -79,7 +79,7 @@ def forward_share(
     `filling` cycles a band, and `transposed` elements of the weight in all; with `is_spread`, neighbouring results are
     no neighbours in memory.
     """
-    lanes, terms = _lanes(dtype), p.channels * taps
+    lanes, terms = isa.lanes(dtype), p.channels * taps
     pieces = _pieces(p, p.lanes, lanes)
     if p.in_place:
         panel = sum(tiles_cycles(p.chunk, piece, terms) for piece in pieces)
@@ -99,7 +99,7 @@ def forward_share(
 
 def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: int, dtype: DType) -> float:
     """Of direct convolution, as `forward_share`; `before` is that of `Phases`."""
-    row, lanes, terms = isa.here(), _lanes(dtype), d.channels * d.taps
+    row, lanes, terms = isa.here(), isa.lanes(dtype), d.channels * d.taps
     points = min(d.points, d.grid_h * d.grid_w)
     panels = sum(
         phases * count
@@ -118,7 +118,7 @@ def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: 
 
 def weight_share(s: PixelSums, batch: int, filling: float, tasks: int, workers: int, dtype: DType) -> float:
     """Of a weight gradient, `filling` cycles an image; so many tasks at once."""
-    row, lanes, pixels = isa.here(), _lanes(dtype), batch * s.grid_h * s.grid_w
+    row, lanes, pixels = isa.here(), isa.lanes(dtype), batch * s.grid_h * s.grid_w
     sums = sum(
         count * _panel_cycles(s.chunk, width, pixels, channel_tile_rows(row, width), row.channel_speeds)
         for width, count in widths(s.vectors, s.panels)
@@ -155,12 +155,8 @@ def with_turning(share: float, multiplications: int, moved: int, dtype: DType) -
     """A share, where so many elements are transposed beside the multiplications."""
     if share <= 0 or multiplications == 0:
         return share
-    useful = multiplications / _lanes(dtype) / FMAS_A_CYCLE
+    useful = multiplications / isa.lanes(dtype) / FMAS_A_CYCLE
     return useful / (useful / share + moved * _LAND_CYCLES)
-
-
-def _lanes(dtype: DType) -> int:
-    return isa.here().vector_bytes // dtype.itemsize
 
 
 def _pieces(p: Product, count: int, lanes: int) -> list[int]:

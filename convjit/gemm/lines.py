@@ -33,7 +33,7 @@ _VECTORS = 12
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    lanes = row.vector_bytes // dtype.itemsize
+    lanes = isa.lanes(dtype)
     functions = {f"tile_{vectors}": (14, _tile(dtype, lanes, vectors)) for vectors in range(1, _VECTORS + 1)}
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions, row.features)
     return passed((dtype.itemsize, lanes, _VECTORS, *(addresses[name] for name in functions)))

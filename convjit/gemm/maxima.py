@@ -34,7 +34,7 @@ PAIRS = POOL + STRIDES  # of windows of 2x2 side by side
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    lanes = row.vector_bytes // dtype.itemsize
+    lanes = isa.lanes(dtype)
     functions = {f"pool_{stride}": (9, _pool(dtype, lanes, stride)) for stride in range(1, STRIDES + 1)}
     functions["pairs"] = (9, _pool(dtype, lanes, 2, are_pairs=True))
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions, row.features)

@@ -38,13 +38,13 @@ def kernels(dtype: DType) -> Array:
     row = isa.here()
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row))
     entries = (addresses[name] for name in ("multiply", "pack", "fill", "fill_many"))
-    return passed((dtype.itemsize, row.vector_bytes // dtype.itemsize, *entries))
+    return passed((dtype.itemsize, isa.lanes(dtype), *entries))
 
 
 def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     """What is emitted for a dtype, by name: the number of arguments, and the body."""
     row = isa.here()
-    lanes = row.vector_bytes // dtype.itemsize
+    lanes = isa.lanes(dtype)
     found = {
         f"tile_{rows}_{vectors}": (10, _tile(dtype, lanes, rows, vectors))
         for rows in tile_rows(row)

@@ -79,7 +79,7 @@ def plan_sums(
             axes = axes[0], axes[1]._replace(padded=axes[1].grid * groups * channels)
     vertical, horizontal = axes
     machine = isa.here()
-    vectors = -(-rows * dtype.itemsize // machine.vector_bytes)
+    vectors = -(-rows // isa.lanes(dtype))
     panels = max(1, -(-vectors // machine.channel_vectors))
     tile = most_rows(machine, max(1, -(-vectors // panels)))
     terms = channels * vertical.taps * horizontal.taps

@@ -49,7 +49,8 @@ class Axis(NamedTuple):
     kernel_step: int
 
 
-def forward_axis(out_size: int, kernel_size: int, stride: int, dilation: int, pad: int, in_size: int) -> Axis:
+@kernel
+def forward_axis(out_size: Any, kernel_size: Any, stride: Any, dilation: Any, pad: Any, in_size: Any) -> Any:
     """Output pixels read the input: tap `k` of output `i` meets input `i*stride + k*dilation - pad`."""
     padded = out_size + (kernel_size - 1) * dilation // stride
     phases = min(kernel_size, stride // math.gcd(stride, dilation))
@@ -105,14 +106,16 @@ def horizontal_phase(g: Geometry, phase: Any) -> Any:
     return backward_axis(phase, g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w)
 
 
-def _shows_image(axis: Axis) -> bool:
+@kernel
+def shows_image(axis: Axis) -> Any:
+    """Whether a plane is the image as it lies: no padding, no stride."""
     whole = axis.first == 0 and axis.padded == axis.size and axis.phases == 1
     return whole and (axis.step == 1 or axis.size == 1)
 
 
 def plane_elements(channels: int, vertical: Axis, horizontal: Axis) -> int:
     """Elements of all planes of so many channels; none where the images are read in place."""
-    if _shows_image(vertical) and _shows_image(horizontal):  # no padding, no stride
+    if shows_image(vertical) and shows_image(horizontal):
         return 0
     return channels * vertical.phases * horizontal.phases * vertical.padded * horizontal.padded + BEHIND
 

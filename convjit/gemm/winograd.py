@@ -43,14 +43,14 @@ def kernels(dtype: DType) -> Array:
     row = isa.here()
     hottest = (f"tile_{_most_rows(row)}_{_VECTORS}",)
     found = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest)
-    table = [dtype.itemsize, row.vector_bytes // dtype.itemsize, _VECTORS, _most_rows(row), *found.values()]
+    table = [dtype.itemsize, isa.lanes(dtype), _VECTORS, _most_rows(row), *found.values()]
     return passed(tuple(table))
 
 
 def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     """What is emitted for a dtype, by name: the number of arguments, and the body."""
     row = isa.here()
-    lanes = row.vector_bytes // dtype.itemsize
+    lanes = isa.lanes(dtype)
     found: dict[str, tuple[int, emitting.Body]] = {
         "mix_rows": (10, winograd_inputs.mix_rows(dtype, lanes, F4X3)),
         "spread": (5, winograd_inputs.spread(dtype, lanes, F4X3)),

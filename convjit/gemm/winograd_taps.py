@@ -33,7 +33,7 @@ def kernels(dtype: DType) -> Array:
 
 def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     """What is emitted for a dtype, by name: the number of arguments, and the body."""
-    lanes = isa.here().vector_bytes // dtype.itemsize
+    lanes = isa.lanes(dtype)
     return {"pixels": (6, _pixels(dtype, lanes, F3X4)), "taps": (6, _taps(dtype, lanes, F3X4))}
 
 

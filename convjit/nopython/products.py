@@ -6,7 +6,6 @@ images filled one at a time. Every algorithm gives the same bits, so this one do
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,12 +21,14 @@ from ..gemm.planes import (
     Axis,
     Planes,
     backward_axis,
+    forward_axis,
     grid_phases,
     horizontal_phase,
     list_phase_terms,
+    shows_image,
     vertical_phase,
 )
-from ..gemm.product import Product
+from ..gemm.product import Product, task_count
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.entries import Entry, array_at, run_tasks
@@ -62,18 +63,10 @@ shared(backward_axis)
 
 
 @kernel
-def _forward_axis(out_size: Any, kernel_size: Any, stride: Any, dilation: Any, pad: Any, in_size: Any) -> Any:
-    """As `planes.forward_axis`."""
-    padded = out_size + (kernel_size - 1) * dilation // stride
-    phases = min(kernel_size, stride // math.gcd(stride, dilation))
-    return Axis(in_size, padded, phases, stride, dilation, -pad, out_size, kernel_size, 0, dilation, 0, 1, 0, 1)
-
-
-@kernel
 def _axes(g: Geometry) -> Any:
     return (
-        _forward_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
-        _forward_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
+        forward_axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.in_h),
+        forward_axis(g.out_w, g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.in_w),
     )
 
 
@@ -81,12 +74,6 @@ def _axes(g: Geometry) -> Any:
 def _each(vertical: Axis, horizontal: Axis) -> Any:
     """Elements of all planes of a channel."""
     return vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-
-
-@kernel
-def _shows_image(axis: Axis) -> Any:
-    whole = axis.first == 0 and axis.padded == axis.size and axis.phases == 1
-    return whole and (axis.step == 1 or axis.size == 1)
 
 
 @kernel
@@ -142,11 +129,6 @@ def _product(g: Geometry, rows: Any, channels: Any, vertical: Axis, horizontal: 
     )  # fmt: skip
 
 
-@kernel
-def _tasks(p: Product) -> Any:
-    return p.groups * ((p.rows + p.chunk - 1) // p.chunk) * p.tiles
-
-
 def _forward(address: Any, zero: Any) -> Any:
     """y = conv2d(x, weight) + bias."""
     job = job_at(address)
@@ -158,7 +140,7 @@ def _forward(address: Any, zero: Any) -> Any:
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     weight = array_at(job[B], (g.out_channels * channels * g.kernel_h * g.kernel_w,), zero)
     p = _product(g, rows, channels, vertical, horizontal, kernels[LANES])
-    in_place = _shows_image(vertical) and _shows_image(horizontal)
+    in_place = shows_image(vertical) and shows_image(horizontal)
     planes = np.empty(0 if in_place else g.in_channels * p.each + BEHIND, bias.dtype)
     planes[max(planes.size - BEHIND, 0) :] = 0
     offsets = np.empty(channels * p.taps, np.int64)
@@ -178,7 +160,7 @@ def _forward(address: Any, zero: Any) -> Any:
             )  # fmt: skip
             source = planes
         run_tasks(
-            running._multiply_long, _tasks(p), p, vertical, horizontal, kernels, weight, offsets, bias, source, y,
+            running._multiply_long, task_count(p), p, vertical, horizontal, kernels, weight, offsets, bias, source, y,
             scratch, lists,
         )  # fmt: skip
     return 0
@@ -217,7 +199,7 @@ def _input_grad(address: Any, zero: Any) -> Any:
     if g.stride_h * g.stride_w == 1:  # which are not listed there
         list_phase_terms(offsets, 0, vertical, horizontal, channels)
     inside, how = _inside(vertical, horizontal), _planes(vertical, horizontal)
-    tasks = _tasks(p)
+    tasks = task_count(p)
     for n in range(g.batch):
         begin = job[A] + n * g.out_channels * pixels_out * size
         gradients = array_at(begin, (1, g.out_channels, g.out_h, g.out_w), zero)

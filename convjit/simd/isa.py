@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..runtime import emitting
+from ..typing import DType
 
 
 class InstructionSet(NamedTuple):
@@ -65,6 +66,11 @@ def here() -> InstructionSet:
     """The best row for what Numba compiles for in this process."""
     target = emitting.target()
     return choose(target.triple, target.features)
+
+
+def lanes(dtype: DType) -> int:
+    """Elements of a vector of this machine."""
+    return here().vector_bytes // dtype.itemsize
 
 
 def choose(triple: str, features: str) -> InstructionSet:

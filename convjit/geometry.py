@@ -221,18 +221,26 @@ def check_counts_fit(function: str, window: Window, pads: Pads) -> None:
         )
 
 
-def output_size(function: str, image: Sizes, window: Window, pads: Pads) -> Sizes:
-    """`floor((in + pad - extent) / stride) + 1` in each dimension; a kernel larger than the padded image is refused."""
+def output_size(function: str, image: Sizes, window: Window, pads: Pads, ceil_mode: bool = False) -> Sizes:
+    """`floor((in + pad - extent) / stride) + 1` in each dimension; a kernel larger than the padded image is refused.
+
+    With `ceil_mode` the last window, which may be the first one, may reach past the end padding, but not start in it.
+    """
     check_counts_fit(function, window, pads)
     padded = tuple([size + sum(pad) for size, pad in zip(image, pads, strict=True)])
-    extent = window.extent
-    if any(e > p for e, p in zip(extent, padded, strict=True)):
+    sizes = []
+    for axis, stride in enumerate(window.stride):
+        left = padded[axis] - window.extent[axis]
+        count = left // stride + 1
+        reaches_past, starts_inside = left % stride != 0, count * stride < image[axis] + pads[axis][0]
+        sizes.append(count + (ceil_mode and reaches_past and starts_inside))
+    if min(sizes) < 1:
         dilation = str(window.dilation[0]) if len(set(window.dilation)) == 1 else f"{window.dilation}"
         raise ValueError(
-            f"{function}: kernel {by(window.kernel)} with dilation {dilation} (extent {by(extent)}) "
+            f"{function}: kernel {by(window.kernel)} with dilation {dilation} (extent {by(window.extent)}) "
             f"is larger than the padded input {by(padded)}"
         )
-    return tuple([(p - e) // s + 1 for p, e, s in zip(padded, extent, window.stride, strict=True)])
+    return tuple(sizes)
 
 
 def conv_geometry(
@@ -296,22 +304,9 @@ def pooling_geometry(
     pads: Pads,
     ceil_mode: bool = False,
 ) -> Convolution:
-    """The record of a window that moves over each channel by itself: pooling, im2col and col2im.
-
-    With `ceil_mode` the last window may reach past the end padding, but not start in it.
-    """
+    """The record of a window that moves over each channel by itself: pooling, im2col and col2im."""
     channels = x_shape[1]
-    record = _record(function, x_shape, channels, window, pads, max(channels, 1))
-    if not ceil_mode:
-        return record
-    sizes = []
-    for axis, floor_size in enumerate(record.out_size):
-        size, (before, after) = record.in_size[axis], pads[axis]
-        stride, extent = window.stride[axis], window.extent[axis]
-        reaches_past = (size + before + after - extent) % stride != 0
-        starts_inside = floor_size * stride < size + before
-        sizes.append(floor_size + (reaches_past and starts_inside))
-    return record._replace(out_size=tuple(sizes))
+    return _record(function, x_shape, channels, window, pads, max(channels, 1), ceil_mode)
 
 
 def check_pooling_padding(function: str, window: Window, pads: Pads) -> None:
@@ -324,9 +319,11 @@ def check_pooling_padding(function: str, window: Window, pads: Pads) -> None:
             )
 
 
-def _record(function: str, x_shape: Sizes, out_channels: int, window: Window, pads: Pads, groups: int) -> Convolution:
+def _record(
+    function: str, x_shape: Sizes, out_channels: int, window: Window, pads: Pads, groups: int, ceil_mode: bool = False
+) -> Convolution:
     batch, channels, *image = x_shape
-    sizes = output_size(function, tuple(image), window, pads)
+    sizes = output_size(function, tuple(image), window, pads, ceil_mode)
     return Convolution(batch, channels, tuple(image), out_channels, sizes, window, pads, groups)
 
 

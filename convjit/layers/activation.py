@@ -48,7 +48,7 @@ def sigmoid(x: Array) -> Array:
 
 def softmax(x: Array) -> Array:
     """exp(x) / sum(exp(x)) over the last axis, shifted so that the largest exponent is 0."""
-    z = np.exp(x - x.max(axis=-1, keepdims=True))
+    z = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))  # also of rows without entries
     y: Array = z / z.sum(axis=-1, keepdims=True)
     return y
 

@@ -6,17 +6,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arrays import as_array
+from ..arrays import as_array, converted, sums_dtype
 from ..typing import Array
 from .base import floating
 
 
 def _both(loss: str, y: Any, predicted: Any) -> tuple[Array, Array]:
-    """Targets in the predictions' shape, and predictions, floating."""
+    """Targets in the predictions' shape, and predictions, floating; float16 is computed in float32."""
     values = floating(as_array(loss, "predicted", predicted))
     if values.ndim < 2 or values.dtype.kind != "f":
         raise ValueError(f"{loss}: predicted must be real, of shape (N, ...), got {values.dtype} {values.shape}")
-    return _targets(loss, y, values.shape), values
+    if values.size == 0:
+        raise ValueError(f"{loss}: predicted needs at least one row and one column, got shape {values.shape}")
+    return _targets(loss, y, values.shape), values.astype(sums_dtype(values.dtype), copy=False)
+
+
+def _like(loss: str, gradient: Array, predicted: Any) -> Array:
+    """A gradient in the dtype of the predictions, if that is floating."""
+    dtype = as_array(loss, "predicted", predicted).dtype
+    return converted(loss, "the gradient", gradient, dtype) if dtype.kind == "f" else gradient
 
 
 def _targets(loss: str, y: Any, shape: tuple[int, ...]) -> Array:
@@ -34,7 +42,9 @@ def _targets(loss: str, y: Any, shape: tuple[int, ...]) -> Array:
         classes = targets.reshape(-1)
         if classes.size and not (classes.min() >= 0 and classes.max() < shape[1]):
             raise ValueError(f"{loss}: classes must be 0..{shape[1] - 1}, got {classes.min()}..{classes.max()}")
-        return np.eye(shape[1])[classes.astype(np.intp)]
+        rows = np.zeros(shape)
+        rows[np.arange(shape[0]), classes.astype(np.intp)] = 1
+        return rows
     raise ValueError(f"{loss}: y must have shape {shape}, or ({shape[0]},) with integer classes, got {targets.shape}")
 
 
@@ -86,9 +96,9 @@ class SquareLoss(Loss):
         return float(0.5 * (error * error).sum() / len(predicted))
 
     def gradient(self, y: Any, predicted: Array) -> Array:
-        targets, predicted = _both("SquareLoss", y, predicted)
-        gradient: Array = (predicted - targets.astype(predicted.dtype, copy=False)) / len(predicted)
-        return gradient
+        targets, values = _both("SquareLoss", y, predicted)
+        gradient = (values - targets.astype(values.dtype, copy=False)) / len(values)
+        return _like("SquareLoss", gradient, predicted)
 
 
 class CrossEntropy(Loss):
@@ -115,15 +125,15 @@ class CrossEntropy(Loss):
         return float(-(targets * logs).sum() / len(predicted))
 
     def gradient(self, y: Any, predicted: Array) -> Array:
-        targets, predicted = self._probabilities(y, predicted)
-        gradient: Array = -targets / np.maximum(predicted, np.finfo(predicted.dtype).tiny) / len(predicted)
-        return gradient
+        targets, values = self._probabilities(y, predicted)
+        gradient = -targets / np.maximum(values, np.finfo(values.dtype).tiny) / len(values)
+        return _like("CrossEntropy", gradient, predicted)
 
     def fused_gradient(self, y: Any, predicted: Array) -> Array:
         """The gradient with respect to the input of the softmax that made the predictions."""
-        targets, predicted = self._probabilities(y, predicted)
-        gradient: Array = (predicted * targets.sum(axis=-1, keepdims=True) - targets) / len(predicted)
-        return gradient
+        targets, values = self._probabilities(y, predicted)
+        gradient = (values * targets.sum(axis=-1, keepdims=True) - targets) / len(values)
+        return _like("CrossEntropy", gradient, predicted)
 
     def _probabilities(self, y: Any, predicted: Any) -> tuple[Array, Array]:
         targets, values = _both("CrossEntropy", y, predicted)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.updates import ADADELTA, ADAGRAD, ADAM, DESCENT, MOMENTUM, NESTEROV, RMSPROP
+from ..algorithms.updates import ADADELTA, ADAGRAD, ADAM, DESCENT, MOMENTUM, NESTEROV, RMSPROP, Update
+from ..arrays import as_array, converted
 from ..functional.front_door import public
 from ..parsing import describe
 from ..typing import Array
@@ -48,6 +49,25 @@ class Optimizer:
     def update(self, w: Array, grad: Array) -> Array:
         """The new weights after one step against the gradient."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
+
+    def _stepped(
+        self, update: Update, numbers: tuple[float, ...], w: Any, grad: Any, *states: Array | None
+    ) -> tuple[Array, ...]:
+        """A formula's step of weights, in their dtype; integers count as float64."""
+        where = f"{type(self).__name__}.update"
+        w, grad = as_array(where, "w", w), as_array(where, "grad", grad)
+        for name, array in (("w", w), ("grad", grad)):
+            if array.dtype.kind not in "biuf":
+                raise TypeError(f"{where}: {name} must be real, got dtype {array.dtype}")
+        if grad.shape != w.shape:
+            try:
+                grad = np.broadcast_to(grad, w.shape)
+            except ValueError:
+                raise ValueError(
+                    f"{where}: grad must have the shape of w, {w.shape}, or be broadcast to it, got {grad.shape}"
+                ) from None
+        w = w if w.dtype.kind == "f" else w.astype(np.float64)
+        return stepped(update, numbers, w, converted(where, "grad", grad, w.dtype), *states)
 
     def __repr__(self) -> str:
         shown = (f"{k}={v!r}" for k, v in vars(self).items() if isinstance(v, bool | int | float) and k[0] != "_")
@@ -86,10 +106,10 @@ class SGD(Optimizer):
     def update(self, w: Array, grad: Array) -> Array:
         numbers = (self.learning_rate, self.momentum)
         if self.momentum == 0:
-            (new,) = stepped(DESCENT, numbers, w, grad)
+            (new,) = self._stepped(DESCENT, numbers, w, grad)
             return new
         update = NESTEROV if self.nesterov else MOMENTUM
-        new, self._velocity = stepped(update, numbers, w, grad, self._velocity)
+        new, self._velocity = self._stepped(update, numbers, w, grad, self._velocity)
         return new
 
 
@@ -118,7 +138,7 @@ class Adagrad(Optimizer):
         self._squares: Array | None = None
 
     def update(self, w: Array, grad: Array) -> Array:
-        new, self._squares = stepped(ADAGRAD, (self.learning_rate, self.eps), w, grad, self._squares)
+        new, self._squares = self._stepped(ADAGRAD, (self.learning_rate, self.eps), w, grad, self._squares)
         return new
 
 
@@ -151,7 +171,7 @@ class Adadelta(Optimizer):
 
     def update(self, w: Array, grad: Array) -> Array:
         numbers = (self.learning_rate, self.rho, 1 - self.rho, self.eps)
-        new, squares, steps = stepped(ADADELTA, numbers, w, grad, self._squares, self._steps)
+        new, squares, steps = self._stepped(ADADELTA, numbers, w, grad, self._squares, self._steps)
         self._squares, self._steps = squares, steps
         return new
 
@@ -183,7 +203,7 @@ class RMSprop(Optimizer):
 
     def update(self, w: Array, grad: Array) -> Array:
         numbers = (self.learning_rate, self.rho, 1 - self.rho, self.eps)
-        new, self._squares = stepped(RMSPROP, numbers, w, grad, self._squares)
+        new, self._squares = self._stepped(RMSPROP, numbers, w, grad, self._squares)
         return new
 
 
@@ -226,7 +246,7 @@ class Adam(Optimizer):
             self.b1, 1 - self.b1, self.b2, 1 - self.b2, self.learning_rate / (1 - self.b1**steps),
             1 / math.sqrt(1 - self.b2**steps), self.eps, shrink,
         )  # fmt: skip
-        new, mean, squares = stepped(ADAM, numbers, w, grad, self._mean, self._squares)
+        new, mean, squares = self._stepped(ADAM, numbers, w, grad, self._mean, self._squares)
         self._mean, self._squares, self._steps = mean, squares, steps
         return new
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arrays import converted, sums_dtype
 from ..functional.front_door import public
 from ..typing import Array
 from .base import Layer, Shape, as_batch, check_grad, floating
@@ -133,7 +134,8 @@ class BatchNormalization(Layer):
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """`gamma * (X - mean) / sqrt(var + eps) + beta`, with the batch's or the running statistics."""
         self._initialized("forward_pass")
-        x = floating(as_batch("BatchNormalization.forward_pass", X))
+        given = floating(as_batch("BatchNormalization.forward_pass", X))
+        x = given.astype(sums_dtype(given.dtype), copy=False)  # squares of float16 leave its range
         if x.shape[1] != self.gamma.size:
             raise ValueError(
                 f"BatchNormalization.forward_pass: the layer has {self.gamma.size} channels, but X has {x.shape[1]}: "
@@ -147,6 +149,7 @@ class BatchNormalization(Layer):
         mean, var = running if batch is None else batch
         scale = 1 / np.sqrt(var + self.eps)
         y = normalised(x, mean, scale, self.gamma, self.beta)
+        y = converted("BatchNormalization.forward_pass", "the result", y, given.dtype)
         kept = (x, mean, scale, self.gamma, use_batch) if training else None
         self.__dict__.update(running_mean=running[0], running_var=running[1], _kept_pass=kept)
         return y
@@ -167,7 +170,8 @@ class BatchNormalization(Layer):
         if self.trainable:
             self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
         x, center, scale, gamma, use_batch = self._kept("_kept_pass")
-        dy = floating(check_grad("BatchNormalization", accum_grad, x.shape))
+        given = floating(check_grad("BatchNormalization", accum_grad, x.shape))
+        dy = given.astype(sums_dtype(given.dtype), copy=False)
         grad_beta = sums(dy)
         grad_gamma = product_sums(dy, np.zeros_like(center), x, center) * scale
         if use_batch:
@@ -175,6 +179,7 @@ class BatchNormalization(Layer):
             dx = input_gradient(dy, x, center, scale, gamma, grad_beta / count, grad_gamma / count)
         else:
             dx = scaled(dy, gamma * scale)
+        dx = converted("BatchNormalization.backward_pass", "the gradient", dx, given.dtype)
         if self.trainable:
             self._update(gamma=grad_gamma, beta=grad_beta)
         return dx

@@ -53,6 +53,9 @@ def read_weights(path: Any, layers: Sequence[Layer]) -> None:
         for i, layer in enumerate(layers)
         for name in layer.buffer_names
     }
+    for i, layer in enumerate(layers):  # statistics are stored all or none
+        own = {f"{i}.{name}" for name in layer.buffer_names}
+        weights |= {name: buffers[name] for name in own if own & set(stored)}
     missing, foreign = sorted(set(weights) - set(stored)), sorted(set(stored) - set(weights) - set(buffers))
     if missing or foreign:
         raise ValueError(

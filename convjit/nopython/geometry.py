@@ -66,11 +66,14 @@ def pads_of(
 @kernel
 def window_geometry(
     r: Any, batch: Any, channels: Any, height: Any, width: Any, out_channels: Any, kernel_h: Any, kernel_w: Any,
-    groups: Any, stride_at: Any, padding_at: Any, dilation_at: Any, any_stride: Any,
+    groups: Any, stride_at: Any, padding_at: Any, dilation_at: Any, is_pool: Any,
 ) -> Any:  # fmt: skip
-    """The record of a window over images; values are given by place, the stride may be None with `any_stride`."""
+    """The record of a window over images; values are given by place.
+
+    Of a pool the stride may be None, and where no window fits, its caller sees whether one may reach past the end.
+    """
     ok, stride_h, stride_w = pair(r, stride_at, 1)
-    if any_stride and r[of_value(stride_at) + FORM] == NONE:
+    if is_pool and r[of_value(stride_at) + FORM] == NONE:
         ok, stride_h, stride_w = True, kernel_h, kernel_w
     sound, dilation_h, dilation_w = pair(r, dilation_at, 1)
     ok = ok and sound and min(kernel_h, kernel_w) >= 1 and max(kernel_h, kernel_w) <= LARGEST
@@ -82,8 +85,8 @@ def window_geometry(
     if ok:
         rows = height + top + bottom - (kernel_h - 1) * dilation_h - 1
         cols = width + left + right - (kernel_w - 1) * dilation_w - 1
-        ok = rows >= 0 and cols >= 0
         out_h, out_w = rows // stride_h + 1, cols // stride_w + 1
+        ok = is_pool or min(out_h, out_w) >= 1
     g = Geometry(
         batch, channels, height, width, out_channels, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w,
         dilation_h, dilation_w, top, bottom, left, right, groups,
@@ -155,7 +158,7 @@ def transposed_geometry(r: Any, x_shape: Any, weight_shape: Any) -> Any:
 
 @kernel
 def with_ceil_mode(g: Geometry) -> Any:
-    """The last window may reach past the end padding, but not start in it."""
+    """The last window, which may be the first one, may reach past the end padding, but not start in it."""
     past_h = (g.in_h + g.pad_top + g.pad_bottom - (g.kernel_h - 1) * g.dilation_h - 1) % g.stride_h != 0
     past_w = (g.in_w + g.pad_left + g.pad_right - (g.kernel_w - 1) * g.dilation_w - 1) % g.stride_w != 0
     more_h = 1 if past_h and g.out_h * g.stride_h < g.in_h + g.pad_top else 0

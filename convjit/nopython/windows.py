@@ -129,7 +129,7 @@ def _pooling(r: Any, first: Any, batch: Any, channels: Any, height: Any, width: 
     ok = ok and max(g.pad_left, g.pad_right) <= (kernel_w - 1) * g.dilation_w
     if ok and r[of_value(first + 4) + FIRST] != 0:
         g = with_ceil_mode(g)
-    return ok, g
+    return ok and min(g.out_h, g.out_w) >= 1, g
 
 
 @kernel

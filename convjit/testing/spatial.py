@@ -115,7 +115,8 @@ def windows(
         extent, all_starts = (k - 1) * d + 1, range(0, n + before + after, s)
         whole = [start for start in all_starts if start + extent <= n + before + after]
         # One more, if the last whole one does not reach the end, and it does not start in the end padding.
-        more = [start for start in all_starts[len(whole) :][:1] if whole[-1] + extent < n + before + after]
+        reached = whole[-1] + extent if whole else extent - s
+        more = [start for start in all_starts[len(whole) :][:1] if reached < n + before + after]
         starts.append(whole + [start for start in more if ceil_mode and start < n + before])
     for position in np.ndindex(*map(len, starts)):
         axes = [

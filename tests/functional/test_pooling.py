@@ -216,3 +216,20 @@ def test_windows_by_vectors_have_the_maxima_of_those_one_by_one(dtype, kind, mon
                 wanted = max_pool2d(x, kernel, stride, padding, dilation, return_indices=True)
             for one, other in zip(got, wanted, strict=True):
                 assert_array_equal(one, other, strict=True)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_the_only_window_may_reach_past_the_end(layout):
+    """As PyTorch and ONNX have it: `ceil((3 - 4) / 3) + 1 = 1` windows."""
+    image = np.arange(9.0).reshape(1, 1, 3, 3)
+    x, window = (
+        image.reshape(1, 3, 3, 1) if layout == "NHWC" else image,
+        {"stride": 3, "ceil_mode": True, "layout": layout},
+    )
+    assert max_pool2d(x, 4, **window).ravel() == [8]
+    assert avg_pool2d(x, 4, **window).ravel() == [4]
+    dy = np.ones((1, 1, 1, 1))
+    assert_allclose(avg_pool2d_backward(dy, 3, 4, **window), np.full(x.shape, 1 / 9))
+    assert max_pool2d_backward(dy, x, 4, **window).ravel().tolist() == [0] * 8 + [1]
+    with pytest.raises(ValueError, match=r"kernel 4x4 .* is larger than the padded input 3x3"):
+        max_pool2d(x, 4, stride=1, ceil_mode=True, layout=layout)

@@ -79,8 +79,11 @@ def pools(draw, rank):
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     pads = tuple((draw(st.integers(0, e - 1)), draw(st.integers(0, e - 1))) for e in extents)
     beyond = [*(draw(st.integers(0, 3)) for _ in range(rank - 1)), draw(st.integers(0, 4) | st.integers(16, 80))]
-    sizes = [max(1, e - sum(p)) + more for e, p, more in zip(extents, pads, beyond, strict=True)]
-    window = {"kernel": kernel, "stride": stride, "pads": pads, "dilation": dilation, "ceil_mode": draw(st.booleans())}
+    ceil_mode = draw(st.booleans())
+    # A window may reach past the end by less than a stride, also if it is the only one.
+    short = [draw(st.integers(0, s - 1)) if ceil_mode else 0 for s in stride]
+    sizes = [max(1, e - sum(p) - less) + more for e, p, less, more in zip(extents, pads, short, beyond, strict=True)]
+    window = {"kernel": kernel, "stride": stride, "pads": pads, "dilation": dilation, "ceil_mode": ceil_mode}
     return (draw(st.integers(1, 2)), draw(st.integers(1, 2)), *sizes), window
 
 

@@ -15,11 +15,13 @@ from convjit import (
     BatchNormalization,
     Conv2D,
     Conv2DTranspose,
+    CrossEntropy,
     Dense,
     Dropout,
     Flatten,
     Layer,
     MaxPooling2D,
+    SquareLoss,
 )
 from convjit.layers.activation import ACTIVATIONS
 
@@ -507,3 +509,24 @@ def test_batch_normalisation_needs_a_batch_first():
         layer.forward_pass(numbers(2, 3), training=False)
     with pytest.raises(ValueError, match=r"^BatchNormalization\.forward_pass: cannot train on an empty batch$"):
         layer.forward_pass(numbers(0, 3))
+
+
+def test_losses_of_float16_are_computed_in_float32():
+    many = np.full((70_000, 2), 0.5, np.float16)
+    assert CrossEntropy().loss(np.zeros(70_000, int), many) == pytest.approx(np.log(2), rel=1e-4)
+    assert SquareLoss().loss(np.zeros((10, 100)), np.full((10, 100), 30, np.float16)) == 45_000
+    gradient = SquareLoss().gradient(np.zeros((70_000, 1)), np.ones((70_000, 1), np.float16))
+    assert gradient.dtype == np.float16
+    assert_allclose(gradient[0], 1 / 70_000, rtol=1e-2)
+
+
+def test_many_classes_take_little_memory():
+    """A row of targets for each prediction, not one for each class."""
+    predicted = np.full((2, 1 << 20), 2.0**-20, np.float32)
+    assert CrossEntropy().loss(np.array([3, 5]), predicted) == pytest.approx(20 * np.log(2))
+
+
+def test_empty_batches_have_no_loss():
+    with pytest.raises(ValueError, match=r"^CrossEntropy: predicted needs at least one row .* got shape \(0, 3\)$"):
+        CrossEntropy().loss(np.zeros(0, int), np.zeros((0, 3)))
+    assert Activation("softmax").forward_pass(np.zeros((3, 0))).shape == (3, 0)

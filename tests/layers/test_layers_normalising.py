@@ -71,3 +71,17 @@ def test_sums_err_no_more_than_blocks_do():
     got = normalising.product_sums(x, zero, x, zero)[0]
     # Chains of 64 in lanes, and a chain of 2048 chunks.
     assert abs(got - wanted) <= 40 * 2.0**-24 * wanted
+
+
+def test_float16_is_computed_in_float32():
+    x = (np.random.default_rng(0).standard_normal((64, 3)) * 500).astype(
+        np.float16
+    )  # whose squares float16 cannot hold
+    layer, wide = BatchNormalization(), BatchNormalization()
+    for each in (layer, wide):
+        each.set_input_shape((3,))
+        each.initialize(None)
+    y, wanted = layer.forward_pass(x), wide.forward_pass(x.astype(np.float32))
+    assert y.dtype == np.float16
+    assert_array_equal(y, wanted.astype(np.float16))
+    assert_array_equal(layer.running_var, wide.running_var)

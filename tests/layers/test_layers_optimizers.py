@@ -232,3 +232,20 @@ def test_a_subclass_may_write_into_what_it_is_given():
     layer.backward_pass(layer.forward_pass(np.ones((1, 3))))
     assert_array_equal(before, values)
     assert not np.array_equal(layer.W, values)
+
+
+@pytest.mark.parametrize("kind", sorted(PUBLISHED, key=lambda kind: kind.__name__))
+def test_steps_keep_the_dtype_of_the_weights(kind):
+    optimizer, w = kind(), np.ones(3, np.float32)
+    for _ in range(2):
+        w = optimizer.update(w, np.full(3, 0.5))
+        assert w.dtype == np.float32
+    assert all(state.dtype == np.float32 for state in vars(optimizer).values() if isinstance(state, np.ndarray))
+    assert optimizer.update([1.0, 2.0, 3.0], [0, 1, 2]).dtype == np.float64
+
+
+def test_gradients_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"^SGD.update: grad must have the shape of w, \(3, 1\), .* got \(3,\)$"):
+        SGD().update(np.ones((3, 1)), np.ones(3))
+    with pytest.raises(TypeError, match=r"^Adam.update: grad must be real, got dtype complex128$"):
+        Adam().update(np.ones(3), np.ones(3) * 1j)

@@ -90,6 +90,10 @@ def test_strides_default_to_the_kernel_and_single_images():
     assert_same(
         called("max_pool2d", x, kernel_size=2, stride=None, ceil_mode=True), convjit.max_pool2d(x, 2, ceil_mode=True)
     )
+    short = {"kernel_size": 4, "stride": 3, "ceil_mode": True}  # whose only window reaches past the end
+    assert_same(called("avg_pool2d", x[:, :3, :2], **short), convjit.avg_pool2d(x[:, :3, :2], 4, 3, ceil_mode=True))
+    with pytest.raises(ValueError, match=r"kernel 4x4 .* is larger than the padded input 2x2"):
+        called("max_pool2d", x[:, :2, :2], kernel_size=4, stride=1, ceil_mode=True)
     columns = convjit.im2col(x, 2)
     assert_same(called("col2im", columns, image_size=(6, 7), kernel_size=2), convjit.col2im(columns, (6, 7), 2))
     assert_same(called("max_pool2d", x[:, ::-1, ::2], kernel_size=2), convjit.max_pool2d(x[:, ::-1, ::2], 2))

@@ -73,12 +73,9 @@ def new_problem(
     check_mode(function, mode, "padding_mode")
     stride, padding, dilation, groups = options
     geometry = conv_geometry(function, x_shape, weight_shape, stride, padding, dilation, groups, layout)
-    padded = geometry
-    if mode == "constant" or not any(map(any, geometry.pads)):
+    if not any(map(any, geometry.pads)):
         mode = "constant"
-    else:
-        padded = geometry.of_padded()
-    inner = padded.as_run()
+    inner = (geometry if mode == "constant" else geometry.of_padded()).as_run()
     shapes = geometry.x_shape, geometry.y_shape, inner.x_shape, inner.y_shape
     outer_x, outer_y, images, results = map(layout.lying, shapes)
     return Problem(geometry, inner, mode, layout, outer_x, outer_y, images, inner.weight_shape, results)

@@ -56,9 +56,8 @@ class Optimizer:
         """A formula's step of weights, in their dtype; integers count as float64."""
         where = f"{type(self).__name__}.update"
         w, grad = as_array(where, "w", w), as_array(where, "grad", grad)
-        for name, array in (("w", w), ("grad", grad)):
-            if array.dtype.kind not in "biuf":
-                raise TypeError(f"{where}: {name} must be real, got dtype {array.dtype}")
+        if grad.dtype.kind == "c" and w.dtype.kind != "c":
+            raise TypeError(f"{where}: grad must be real, as w is, got dtype {grad.dtype}")
         if grad.shape != w.shape:
             try:
                 grad = np.broadcast_to(grad, w.shape)
@@ -66,7 +65,7 @@ class Optimizer:
                 raise ValueError(
                     f"{where}: grad must have the shape of w, {w.shape}, or be broadcast to it, got {grad.shape}"
                 ) from None
-        w = w if w.dtype.kind == "f" else w.astype(np.float64)
+        w = w if w.dtype.kind in "fc" else w.astype(np.float64)
         return stepped(update, numbers, w, converted(where, "grad", grad, w.dtype), *states)
 
     def __repr__(self) -> str:

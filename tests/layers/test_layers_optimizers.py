@@ -247,5 +247,6 @@ def test_steps_keep_the_dtype_of_the_weights(kind):
 def test_gradients_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"^SGD.update: grad must have the shape of w, \(3, 1\), .* got \(3,\)$"):
         SGD().update(np.ones((3, 1)), np.ones(3))
-    with pytest.raises(TypeError, match=r"^Adam.update: grad must be real, got dtype complex128$"):
+    with pytest.raises(TypeError, match=r"^Adam.update: grad must be real, as w is, got dtype complex128$"):
         Adam().update(np.ones(3), np.ones(3) * 1j)
+    assert Adam().update(np.ones(3) * 1j, np.ones(3)).dtype == np.complex128

@@ -5,6 +5,7 @@ Knows names of CPU features; does not know what is computed. A new instruction s
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from ..runtime import emitting
@@ -73,6 +74,7 @@ def lanes(dtype: DType) -> int:
     return here().vector_bytes // dtype.itemsize
 
 
+@cache
 def choose(triple: str, features: str) -> InstructionSet:
     """The best row for a target as LLVM describes it: `x86_64-unknown-linux-gnu` and `+avx2,+fma,-avx512f,...`."""
     architecture = triple.partition("-")[0]

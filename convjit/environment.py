@@ -16,17 +16,7 @@ import numba
 import numpy as np
 
 from .runtime import cache, containers, forks, memory, threads
-
-# Best first: the name, and the features that LLVM must report for it.
-_INSTRUCTION_SETS = (
-    ("AVX-512", ("avx512f", "avx512bw", "avx512dq", "avx512vl")),
-    ("AVX2 with FMA", ("avx2", "fma")),
-    ("AVX", ("avx",)),
-    ("SSE2", ("sse2",)),
-    ("SVE2", ("sve2",)),
-    ("SVE", ("sve",)),
-    ("NEON", ("neon",)),
-)
+from .simd import isa
 
 
 def versions() -> dict[str, str]:
@@ -56,12 +46,8 @@ def cpu_name() -> str:
 
 
 def instruction_set() -> str:
-    """The widest vectors that LLVM may use here."""
-    features = llvmlite.binding.get_host_cpu_features()
-    for name, needed in _INSTRUCTION_SETS:
-        if all(features.get(feature, False) for feature in needed):
-            return name
-    return "NEON" if platform.machine().lower() in ("arm64", "aarch64") else "unknown"
+    """The vectors that micro-kernels are emitted for: of what Numba compiles for, the best that there is a row of."""
+    return isa.here().title
 
 
 def usable_cores() -> int:

@@ -73,14 +73,6 @@ def point_kernels(dtype: DType) -> Array:
     return passed((dtype.itemsize, lanes, 0, others[0], pack, *others[1:]))
 
 
-def _transposed(v: Vectors, rows: list[Any]) -> list[Any]:
-    """A square of as many vectors as they have lanes, turned."""
-    half = v.lanes // 2
-    for _ in range(half.bit_length()):  # each turns the bits of (row, column) by one place
-        rows = [part for i in range(half) for part in v.zipped(rows[i], rows[i + half])]
-    return rows
-
-
 def _pack(dtype: DType, lanes: int) -> emitting.Body:
     """target[q*lanes + j] = (what lies at address sources[j])[first + q] for q < count and each lane j.
 
@@ -94,7 +86,7 @@ def _pack(dtype: DType, lanes: int) -> emitting.Body:
 
         def square(at: Any, place: Any, load: Any) -> None:
             rows = [load(v.offset(v.pointer(v.element(v.offset(table, j))), at)) for j in range(lanes)]
-            for j, row in enumerate(_transposed(v, rows)):
+            for j, row in enumerate(v.transposed(rows)):
                 v.store(row, v.offset(place, j * lanes))
 
         def whole(values: list[Any]) -> list[Any]:
@@ -161,7 +153,7 @@ def _unpack(dtype: DType, lanes: int) -> emitting.Body:
         table = v.integers(targets)
 
         def square(at: Any, place: Any, store: Any) -> None:
-            columns = _transposed(v, [v.load(v.offset(place, j * lanes)) for j in range(lanes)])
+            columns = v.transposed([v.load(v.offset(place, j * lanes)) for j in range(lanes)])
             for j, column in enumerate(columns):
                 store(column, v.offset(v.pointer(v.element(v.offset(table, j))), at))
 

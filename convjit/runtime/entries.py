@@ -26,7 +26,7 @@ from numba.core.runtime import _nrt_python as _nrt
 from . import cache, emitting, forks
 from .plain import VOCABULARY, Array, word
 from .status import read_status, write_status
-from .translating import Translation
+from .translating import Allocator, Translation
 
 # The one name that outlives a process, in users' cached functions.
 _SYMBOL = "convjit_entries"
@@ -96,7 +96,7 @@ class Entry:
     def _emit(self, builder: Any, arguments: Any) -> None:
         address, status = arguments
         given = (address,) if self._dtype is None else (address, self._dtype.type(0))
-        translation = Translation(builder, _allocate, _release)
+        translation = Translation(builder, NUMBAS_MEMORY)
         result = translation.run(self._body, given, NO_MEMORY)
         builder.store(result, builder.inttoptr(status, _INT64.as_pointer()))
 
@@ -124,6 +124,9 @@ def _release(builder: Any, address: Any) -> None:
     kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t])
     release = builder.inttoptr(emit_row(builder, _RELEASE), kind.as_pointer())
     builder.call(release, [builder.inttoptr(address, cgutils.voidptr_t)])
+
+
+NUMBAS_MEMORY = Allocator(_allocate, _release)
 
 
 # --- what compiled code calls ---------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ class Loop:
 
     def _emit_tasks(self, builder: Any, parameters: Any) -> None:
         items, numbers, first, stop, worker = parameters
-        to = Translation(builder, _refuse, _refuse)
+        to = Translation(builder)
         items = to.computed(ast.Add, items, _ITEMS)
         arguments = []
         for i, kind in enumerate(self._kinds):
@@ -178,7 +178,3 @@ def _words(to: Translation, address: Any, first: int, count: int = 1, dtype: Any
     """Words of 64 bits at an address, from one of them on."""
     words = Array(address, (first + count,), dtype)
     return tuple(to.load(words, first + i) for i in range(count))
-
-
-def _refuse(builder: Any, *arguments: Any) -> Any:
-    raise AssertionError("a task allocates memory, which may fail in a parallel loop, where nobody would know")

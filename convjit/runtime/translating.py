@@ -11,7 +11,7 @@ import ast
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -26,12 +26,22 @@ _ALIGNED = 64
 _ON_STACK = 1024
 
 
-class Translation(Instructions):
-    """The instructions of one entry, made of Python functions."""
+class Allocator(NamedTuple):
+    """How memory is had that is not on the stack."""
 
-    def __init__(self, builder: Any, allocate: Callable[[Any, Any], Any], release: Callable[[Any, Any], None]) -> None:
+    allocate: Callable[[Any, Any], Any]  # emits: the address of so many bytes, or 0
+    release: Callable[[Any, Any], None]  # emits: give it back
+
+
+class Translation(Instructions):
+    """The instructions of one entry, made of Python functions.
+
+    Without an allocator nothing is allocated: it might fail in a parallel loop, where nobody would know.
+    """
+
+    def __init__(self, builder: Any, allocator: Allocator | None = None) -> None:
         super().__init__(builder)
-        self._allocate, self._release = allocate, release
+        self._allocator = allocator
         self._owned: list[Any] = []  # places of the addresses of what is to be given back
         self._loops = 0
         self._shared: dict[Any, tuple[Any, Any]] = {}
@@ -46,7 +56,8 @@ class Translation(Instructions):
         for owned in self._owned:
             address = owned.get()
             with self.builder.if_then(self.builder.icmp_signed("!=", address, ZERO)):
-                self._release(self.builder, address)
+                assert self._allocator is not None
+                self._allocator.release(self.builder, address)
         return self._status.get()
 
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -72,7 +83,7 @@ class Translation(Instructions):
         made.linkage = "internal"
         for attribute in ("noinline", "nounwind"):
             made.attributes.add(attribute)
-        inner = Translation(ir.IRBuilder(made.append_basic_block("entry")), self._allocate, self._release)
+        inner = Translation(ir.IRBuilder(made.append_basic_block("entry")), self._allocator)
         inner._shared = self._shared
         like = Call(inner, function, rebuilt(arguments, iter(made.args))).run()
         for i, number in enumerate(leaves(like)):
@@ -87,9 +98,10 @@ class Translation(Instructions):
         """The address of so many elements."""
         if is_known(count) and count * dtype.itemsize <= _ON_STACK:
             return self.on_stack(int(count), dtype)
+        assert self._allocator is not None, "memory that is not on the stack, in a task"
         assert not self._loops, "memory that is not on the stack, within a loop"
         size = self.computed(ast.Mult, count, dtype.itemsize)
-        address = self._allocate(self.builder, self.lifted(self.computed(ast.Add, size, _ALIGNED)))
+        address = self._allocator.allocate(self.builder, self.lifted(self.computed(ast.Add, size, _ALIGNED)))
         with self.builder.if_then(self.builder.icmp_signed("==", address, ZERO)):
             self._status.set(self._no_memory)
             self.builder.branch(self._end)

@@ -67,7 +67,7 @@ def _worker() -> int:
 
 def _emit_worker(builder: Any, parameters: Any) -> None:
     board, steps, give_way, worker = parameters
-    to = Translation(builder, _refuse, _refuse)
+    to = Translation(builder)
 
     def take_turn(step: Any, _: Any) -> None:
         at = to.computed(ast.Add, board, to.computed(ast.Mult, step, _ROW.size))
@@ -105,10 +105,6 @@ def _emit_pause(builder: Any) -> None:
         if emitting.target().triple.startswith(family):
             builder.asm(ir.FunctionType(ir.VoidType(), []), word, "", [], side_effect=True)
             return
-
-
-def _refuse(builder: Any, *arguments: Any) -> Any:
-    raise AssertionError("a worker allocates nothing")
 
 
 @once

@@ -20,6 +20,7 @@ class InstructionSet(NamedTuple):
     """
 
     name: str
+    title: str  # for people
     architectures: tuple[str, ...]  # of the target triple; any if empty
     needs: tuple[str, ...]  # CPU features
     vector_bytes: int
@@ -45,19 +46,19 @@ _NARROW_SPEEDS, _NARROW_CHANNEL_SPEEDS = (0.75, 0.93), (0.5, 1.0, 1.0)
 # Best first, the last one always there: 128-bit vectors are in every x86-64 and every 64-bit Arm.
 INSTRUCTION_SETS = (
     InstructionSet(
-        "avx512", ("x86_64",), ("avx512f", "avx512dq", "avx512vl"), 64, 32, rows=8, vectors=3,
+        "avx512", "AVX-512", ("x86_64",), ("avx512f", "avx512dq", "avx512vl"), 64, 32, rows=8, vectors=3,
         channel_vectors=4, speeds=_WIDE_SPEEDS, channel_speeds=_WIDE_CHANNEL_SPEEDS, features="-prefer-256-bit",
     ),
     InstructionSet(
-        "avx2", ("x86_64",), ("avx2", "fma"), 32, 16, rows=6, vectors=2,
+        "avx2", "AVX2 with FMA", ("x86_64",), ("avx2", "fma"), 32, 16, rows=6, vectors=2,
         channel_vectors=3, speeds=_NARROW_SPEEDS, channel_speeds=_NARROW_CHANNEL_SPEEDS,
     ),
     InstructionSet(
-        "neon", ("aarch64", "arm64"), (), 16, 32, rows=8, vectors=3,
+        "neon", "NEON", ("aarch64", "arm64"), (), 16, 32, rows=8, vectors=3,
         channel_vectors=4, speeds=_WIDE_SPEEDS, channel_speeds=_WIDE_CHANNEL_SPEEDS,
     ),
     InstructionSet(
-        "vector128", (), (), 16, 16, rows=6, vectors=2,
+        "vector128", "128-bit vectors", (), (), 16, 16, rows=6, vectors=2,
         channel_vectors=3, speeds=_NARROW_SPEEDS, channel_speeds=_NARROW_CHANNEL_SPEEDS,
     ),
 )  # fmt: skip

@@ -27,7 +27,7 @@ def compiled(function):
 
     def body(builder, arguments):
         address, status = arguments
-        translation = Translation(builder, entries._allocate, entries._release)
+        translation = Translation(builder, entries.NUMBAS_MEMORY)
         result = translation.run(function, (Array(address, (SIZE,), np.int64),), entries.NO_MEMORY)
         builder.store(result, builder.inttoptr(status, ir.IntType(64).as_pointer()))
 

@@ -163,7 +163,8 @@ RANKS = (
     Problem("unet3d 8-16",        1,   8,    64,  16, 3, 1, 1,   1,   1, 3, 32),
 )  # fmt: skip
 
-# Small enough for a minute with compilation, and every kind: one image, many, no padding, stride, depthwise.
+# Small enough for two to three minutes with compilation, and every kind: one image, many, no padding, stride,
+# depthwise.
 QUICK = ("seed", "digits-1", "digits-2", "lenet", "r50 128", "mb2 dw144 s2")
 
 NAMES = tuple(problem.name for problem in PROBLEMS)

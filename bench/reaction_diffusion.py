@@ -7,7 +7,7 @@ Source: J. Pearson, "Complex Patterns in a Simple System" (1993).
 
 from __future__ import annotations
 
-import sys
+import argparse
 from time import perf_counter
 
 import numba
@@ -64,9 +64,11 @@ def main(path: str) -> None:
         row[0].set_ylabel(f"{name}: feed {feed:.3f}, kill {kill:.3f}")
     each = (perf_counter() - began) / (len(RATES) * TIMES[-1])
     figure.tight_layout()
-    figure.savefig(path)
+    figure.savefig(path, format="png")
     print(f"{1e6 * each:.0f} microseconds a step of {SIZE}x{SIZE} pixels, drawn into {path}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(prog="python bench/reaction_diffusion.py", description=__doc__)
+    parser.add_argument("path", metavar="PNG", help="the picture")
+    main(parser.parse_args().path)

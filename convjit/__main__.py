@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -21,6 +22,13 @@ def _whole(text: str, least: int = 0) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
     return int(text)
+
+
+def _seed(text: str) -> int:
+    """NumPy's global state takes no larger one."""
+    if (seed := _whole(text)) >= 1 << 32:
+        raise argparse.ArgumentTypeError(f"expected a whole number below {1 << 32}, got {text!r}")
+    return seed
 
 
 def _positive(text: str) -> int:
@@ -51,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--epochs", type=_positive, default=20, metavar="N", help="default: %(default)s")
     demo.add_argument(
-        "--seed", type=_whole, default=0, metavar="S", help="of weights and batches (default: %(default)s)"
+        "--seed", type=_seed, default=0, metavar="S", help="of weights and batches (default: %(default)s)"
     )
     demo.add_argument(
         "--output", type=Path, default=Path("convjit-digits.png"), metavar="PNG", help="default: %(default)s"
@@ -63,16 +71,25 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "info":
-            environment.print_report()
-            return 0
-        return _warmup(options) if options.command == "warmup" else _demo(options)
+        status = {"info": _info, "warmup": _warmup, "demo": _demo}[options.command](options)
+        print(end="", flush=True)
+        return status
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read the output has left; the interpreter must not complain at its end
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        if error.errno == errno.ENOSPC:
+            print(f"convjit: the output could not be written ({error})", file=sys.stderr)
+        # Whoever read the output has left, or it is full: the interpreter must not complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _info(options: argparse.Namespace) -> int:
+    environment.print_report()
+    return 0
 
 
 def _warmup(options: argparse.Namespace) -> int:
@@ -81,7 +98,9 @@ def _warmup(options: argparse.Namespace) -> int:
     try:
         warming.plan(functions, dtypes)
     except (TypeError, ValueError) as error:
-        print(f"convjit {error}", file=sys.stderr)
+        misplaced = [word for word in dtypes if warming.is_function(word)]
+        hint = f"; functions stand before --dtype: {' '.join(misplaced)}" if misplaced else ""
+        print(f"convjit {error}{hint}", file=sys.stderr)
         return 2
     obstacle = "NUMBA_DISABLE_JIT=1" if numba.config.DISABLE_JIT else cache.obstacle()
     if obstacle is not None:

@@ -73,11 +73,16 @@ def as_array(function: str, name: str, value: Any) -> Array:
         value = _converted(function, name, value)
     dtype: DType = value.dtype
     if dtype not in DTYPES and dtype.kind != "b":
-        native = dtype.newbyteorder("=")
+        native = _native(dtype)
         if native not in DTYPES:
             raise TypeError(f"{function}: {name} has dtype {dtype}, which is not supported; {_SUPPORTED}")
         value = converted(function, f"a native copy of {name}", value, native)
     return value  # type: ignore[no-any-return]
+
+
+def _native(dtype: DType) -> DType:
+    """The same in this machine's byte order; not all dtypes have one, of those that are not numbers."""
+    return dtype.newbyteorder("=") if dtype.kind in "iufc" else dtype
 
 
 _SUPPORTED = "bool, integers, float16, float32, float64, complex64 and complex128 are"
@@ -117,6 +122,18 @@ def shaped(function: str, name: str, array: Array, shape: tuple[int, ...]) -> Ar
     if [n for n in array.shape if n != 1] != [n for n in shape if n != 1] and not array.flags.c_contiguous:
         array = _copied(function, f"a contiguous copy of {name}", array, array.dtype)
     return array.reshape(shape)
+
+
+def as_dtype(function: str, name: str, value: Any) -> DType:
+    """A dtype that convjit computes in."""
+    try:
+        found: DType = np.dtype("object" if value is None else value)  # NumPy takes None for float64
+    except (TypeError, ValueError):
+        raise TypeError(f"{function}: {name} must be a dtype, got {describe(value)}") from None
+    native = _native(found)
+    if native not in DTYPES and native.kind != "b":
+        raise TypeError(f"{function}: {name} is {found}, which is not supported; {_SUPPORTED}")
+    return native
 
 
 def ready(function: str, name: str, array: Array, dtype: DType) -> Array:

@@ -113,7 +113,7 @@ def run(epochs: int, seed: int, output: Path) -> int:
     wrong = round((1 - accuracy) * HELD_OUT)
     table.add_row("held-out digits recognised", f"{accuracy:.2%} ({wrong} of {HELD_OUT} wrong)")
     table.add_row("last training loss", f"{history['loss'][-1]:.4f}")
-    table.add_row("training", f"{training:.1f} s for {epochs} epochs")
+    table.add_row("training", f"{training:.1f} s for {epochs} epoch{'s' if epochs > 1 else ''}")
     table.add_row("one epoch here", f"{epoch:.2f} s")
     table.add_row("one epoch, convolutions the original NumPy way", f"{numpy_epoch:.2f} s")
     table.add_row("ratio", f"{numpy_epoch / epoch:.1f}")

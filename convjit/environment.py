@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from pathlib import Path
 
 import llvmlite
@@ -139,4 +138,4 @@ def as_text(sections: dict[str, dict[str, str]]) -> str:
 
 def print_report() -> None:
     """Write everything to standard output."""
-    sys.stdout.write(as_text(report()) + "\n")
+    print(as_text(report()))

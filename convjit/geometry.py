@@ -1,4 +1,4 @@
-"""Sizes and every complaint about shapes, in Python integers.
+"""Sizes, and what is wrong with shapes, in Python integers.
 
 Knows the arithmetic of convolution in one, two and three dimensions; does not know arrays, dtypes or how anything is
 computed. A problem is one record, `Convolution`, whatever its dimensions. What runs it takes `Geometry`, the record of

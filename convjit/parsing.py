@@ -14,6 +14,8 @@ import numpy as np
 
 # The largest stride, dilation, kernel or padding: sums and products of a few of them stay far inside 64 bits.
 LARGEST = (1 << 31) - 1
+# The size of an image behind which no other shows an error: options are checked with it before an image is known.
+LARGE_IMAGE = 1 << 40
 
 PADDING_NAMES = ("valid", "same", "same_upper", "same_lower", "full")
 Pair: TypeAlias = tuple[int, int]

@@ -38,7 +38,7 @@ def draw(path: Path, model: Sequential, history: dict[str, list[float]], x: Arra
     _filters(figure, grid[0, 1], vars(model.layers[0])["W"])
     _feature_maps(figure, grid[1, 0], model, x[:1], int(y[0]))
     _mistakes(figure, grid[1, 1], model.predict(x), x, y)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def _title(figure: Any, place: Any, text: str, note: str) -> None:

@@ -1,7 +1,7 @@
 """Compiling ahead: what first calls would wait for, done before them.
 
 Knows a small problem for each public function, optimizer and layer that is compiled, and calls it; what is compiled
-for it is their own affair.
+for it is their own affair, but for the ways through kernels that `_ways` lists.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from .arrays import as_array
+from .arrays import as_dtype
 from .functional import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -53,7 +53,7 @@ from .progress import progress_bar
 from .runtime import emitting
 from .runtime.compile import DRIVERS, made
 from .runtime.entries import entries
-from .typing import Array, DType
+from .typing import Array, DType, DTypeLike
 
 DTYPES = ("float32", "float64")
 
@@ -284,7 +284,10 @@ class Warmed(NamedTuple):
 
 @public
 def warmup(
-    functions: str | Iterable[str] | None = None, dtypes: Any = DTYPES, *, progress: bool | None = None
+    functions: str | Iterable[str] | None = None,
+    dtypes: DTypeLike | Iterable[DTypeLike] = DTYPES,
+    *,
+    progress: bool | None = None,
 ) -> Warmed:
     """Compile ahead, for this process and, through the cache on disk, for later ones.
 
@@ -357,8 +360,17 @@ def _compile(name: str, dtype: DType) -> None:
 def plan(functions: Any, dtypes: Any) -> list[tuple[str, DType]]:
     """What a warm-up with these arguments calls: names and dtypes, checked."""
     names = _names(functions)
-    kinds = [_dtype(kind) for kind in _listed(dtypes)]
-    return [(name, kind) for kind in kinds for name in names if _has(name, kind)]
+    kinds = [as_dtype("warmup", "an entry of dtypes", kind) for kind in _listed(dtypes)]
+    found = [(name, kind) for kind in kinds for name in names if _has(name, kind)]
+    if functions is not None and not found:
+        listed = ", ".join(map(str, kinds))
+        raise ValueError(f"warmup: there is nothing to compile of {', '.join(names)} for {listed or 'no dtype'}")
+    return found
+
+
+def is_function(word: str) -> bool:
+    """Whether it is the name of something that can be compiled ahead."""
+    return word in (*_CALLS, _NOPYTHON)
 
 
 def _has(name: str, kind: DType) -> bool:
@@ -373,18 +385,10 @@ def _names(functions: Any) -> list[str]:
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"warmup: functions must be names of functions, got {describe(name)}")
-        if name not in (*_CALLS, _NOPYTHON):
+        if not is_function(name):
             known = ", ".join(map(repr, (*_CALLS, _NOPYTHON)))
             raise ValueError(f"warmup: functions must be among {known}, got {name!r}")
     return names
-
-
-def _dtype(kind: Any) -> DType:
-    try:
-        dtype: DType = np.dtype("object" if kind is None else kind)  # NumPy takes None for float64
-    except (TypeError, ValueError):
-        raise TypeError(f"warmup: dtypes must be dtypes, got {describe(kind)}") from None
-    return as_array("warmup", "an entry of dtypes", np.empty(0, dtype)).dtype
 
 
 def _listed(value: Any) -> list[Any]:

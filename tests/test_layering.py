@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import itertools
 import json
 import re
 import subprocess
@@ -191,6 +192,31 @@ def test_bridges_have_docstrings_with_examples_and_are_in_the_readme(name):
     assert len(public) == 1, f"{name} has no __all__"
     for function in documented.keys() & set(public[0]):
         assert ">>> " in documented[function], f"{name}.{function} has no example"
+
+
+SECTIONS = ("Parameters", "Returns", "Raises", "Examples", "Attributes", "Yields")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_sections_of_docstrings_stand_behind_an_empty_line(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            lines = ["", *(ast.get_docstring(node) or "").splitlines()]
+            for above, line in itertools.pairwise(lines):
+                assert line not in SECTIONS or not above, f"{path.name}: {line} of {node.name}"
+
+
+# Plans are made by functions, which document what they take.
+CLASSES = [name for name in FUNCTIONS if inspect.isclass(getattr(convjit, name)) and not name.endswith("Plan")]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_public_classes_document_their_parameters(name):
+    value = getattr(convjit, name)
+    text = inspect.getdoc(value) or ""
+    if value.__init__ is not object.__init__ and not issubclass(value, tuple):
+        for parameter in list(inspect.signature(value.__init__).parameters)[1:]:
+            assert re.search(rf"\b{parameter}\b", text), f"{name} does not document {parameter}"
 
 
 def test_names_of_testing_have_docstrings():

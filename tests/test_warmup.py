@@ -238,10 +238,10 @@ def test_names_in_any_form():
         ((["pad2d", "Conv2D"],), ValueError, "^warmup: functions must be among .* got 'Conv2D'$"),
         ((convjit.conv2d,), TypeError, "^warmup: functions must be names of functions, got function"),
         (([1],), TypeError, "^warmup: functions must be names of functions, got int 1$"),
-        ((None, "float33"), TypeError, "^warmup: dtypes must be dtypes, got str 'float33'$"),
-        ((None, 7), TypeError, "^warmup: dtypes must be dtypes, got int 7$"),
-        ((None, None), TypeError, "^warmup: an entry of dtypes has dtype object, which is not supported; bool,"),
-        ((None, ["float32", "U3"]), TypeError, "^warmup: an entry of dtypes has dtype <U3, which is not supported"),
+        ((None, "float33"), TypeError, "^warmup: an entry of dtypes must be a dtype, got str 'float33'$"),
+        ((None, 7), TypeError, "^warmup: an entry of dtypes must be a dtype, got int 7$"),
+        ((None, None), TypeError, "^warmup: an entry of dtypes is object, which is not supported; bool,"),
+        ((None, ["float32", "U3"]), TypeError, "^warmup: an entry of dtypes is <U3, which is not supported"),
     ],
 )
 def test_what_is_not_understood_is_one_sentence(arguments, error, message):

@@ -1,19 +1,31 @@
 """The registry of convolution algorithms: ordered, best first, `reference` last and always able.
 
 A row is a file. It names its three operations and says for which problems it declines; the reason serves the choice,
-the error when it was asked for by name, and the tests, which run every row. Nothing below this line raises, copies or
-allocates: arrays arrive ready, results and workspaces allocated.
+the error when it was asked for by name, and the tests, which run every row. Nothing below raises for what a
+caller passed: arrays arrive ready, results and workspaces allocated.
 """
 
 from __future__ import annotations
 
 from ..geometry import Geometry
+from ..parsing import describe
 from ..typing import DType
 from . import depthwise, direct, implicit, reference, winograd
 from .algorithm import Algorithm, Cut, Operation, Packing, Space
 from .turning import turned
 
-__all__ = ["ALGORITHMS", "Algorithm", "Cut", "Operation", "Packing", "Space", "check_name", "choose", "operation_of"]
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Cut",
+    "Operation",
+    "Packing",
+    "Space",
+    "check_algorithm",
+    "choose",
+    "operation_of",
+    "why_not",
+]
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     winograd.ALGORITHM,
@@ -27,10 +39,10 @@ ALGORITHMS: tuple[Algorithm, ...] = (
 _CHOICES = ("auto", "fastest")
 
 
-def check_name(function: str, name: object) -> None:
+def check_algorithm(function: str, name: object) -> None:
     """Refuse what is neither a choice nor the name of a row."""
     if not isinstance(name, str):
-        raise TypeError(f"{function}: algorithm must be a string, got {type(name).__name__}")
+        raise TypeError(f"{function}: algorithm must be a string, got {describe(name)}")
     if name in _CHOICES:
         return
     known = (*_CHOICES, *(row.name for row in ALGORITHMS))
@@ -46,6 +58,11 @@ def operation_of(row: Algorithm, operation: str, channels_last: bool = False) ->
     return found.channels_last or turned(operation, found)
 
 
+def why_not(name: str, geometry: Geometry, dtype: DType) -> str | None:
+    """Why the row of this name cannot take a problem; None where it can, and of a choice."""
+    return next((row.declines(geometry, dtype) for row in ALGORITHMS if row.name == name), None)
+
+
 def choose(
     function: str, name: object, geometry: Geometry, dtype: DType, operation: str, channels_last: bool = False
 ) -> Operation:
@@ -53,10 +70,10 @@ def choose(
 
     A named row that does not have the operation, or whose operation declines, leaves it to "auto".
     """
-    check_name(function, name)
+    check_algorithm(function, name)
     if name not in _CHOICES:
         row = next(row for row in ALGORITHMS if row.name == name)
-        reason = row.declines(geometry, dtype)
+        reason = why_not(row.name, geometry, dtype)
         if reason is not None:
             raise ValueError(f"{function}: algorithm {name!r} cannot run here: {reason}")
         found = operation_of(row, operation, channels_last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -105,9 +105,8 @@ class Operation(NamedTuple):
     # Why it leaves a problem that it could take to the rows below, where those are expected to be faster; it is not
     # asked where the row was named.
     yields: Callable[[Geometry, DType], str | None] = _never
-    # The same of images with channels last, where it reads and writes them as they lie: an `Operation`, or None where
-    # they are turned for it.
-    channels_last: Any = None
+    # The same of images with channels last, where it reads and writes them as they lie; None where they are turned.
+    channels_last: Operation | None = None
 
     def passes_over(self, geometry: Geometry, dtype: DType) -> str | None:
         """Why a row that is not named does not run it: it declines or yields."""

@@ -1,6 +1,7 @@
 """Padding and its adjoint, from one table a axis: which pixel each padded position shows.
 
-A mode is a branch of `source_indices`; the kernels know no modes.
+A mode is a name in `PADDING_MODES` and a branch of `source_indices`; the kernels know no modes. Compiled callers have
+the same two in `nopython.geometry` and `nopython.moving`, and `convjit.testing` the name: tests hold them together.
 Source: NumPy's `pad`, whose names and pictures these are.
 """
 
@@ -34,9 +35,10 @@ def source_indices(mode: str, size: int, before: int, after: int) -> Array:
     if mode == "symmetric":  # 2 1 | 1 2 3 4 | 4 3
         position %= 2 * size
         return np.minimum(position, 2 * size - 1 - position)
-    # reflect: 3 2 | 1 2 3 4 | 3 2
-    position %= max(2 * size - 2, 1)
-    return np.minimum(position, 2 * size - 2 - position)
+    if mode == "reflect":  # 3 2 | 1 2 3 4 | 3 2
+        position %= max(2 * size - 2, 1)
+        return np.minimum(position, 2 * size - 2 - position)
+    raise AssertionError(f"padding mode {mode!r} has no branch")
 
 
 def positions_of_pixels(indices: Array, size: int) -> tuple[Array, Array]:

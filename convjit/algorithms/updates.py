@@ -1,7 +1,8 @@
 """The formulas of optimizers: new weights and new state from numbers, weights, gradient and state.
 
 The numbers are hyperparameters, and what is computed of them once a step. Of scalars in a compiled pass, or of whole
-arrays by NumPy: both round alike. Does not know where state is kept; sources are named with the optimizers.
+arrays by NumPy: both round alike. A formula has at most `pointwise.NUMBERS` numbers and two states.
+Does not know where state is kept; sources are named with the optimizers.
 """
 
 from __future__ import annotations

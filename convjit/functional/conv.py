@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layouts import as_layout
-from ..typing import Array, ArrayLike, IntOrPair, Padding
+from ..typing import Array, ArrayLike, Gradients, IntOrPair, Padding
 from .convolving import convolve, gradients, input_gradient, weight_gradient
 from .front_door import public
 
@@ -57,7 +57,8 @@ def conv2d(
         computed as with `"auto"`. Threads and other images still change no bit. Or a name: `"winograd"`, `"depthwise"`
         (one input channel a group), `"direct"`, `"implicit"`, `"reference"`.
     out : ndarray, optional
-        Where the result is written: its exact shape and dtype, C-contiguous, and no memory shared with the inputs.
+        Where to put the result: C-contiguous and aligned, of the result's shape and dtype, sharing no memory with the
+        arguments.
     layout : {"NCHW", "NHWC"}
         With `"NHWC"` images have their channels last: `x` is (N, H, W, C) or (H, W, C), the result and `out` are
         (N, OH, OW, O) or (OH, OW, O), C-contiguous, of the same bits. `weight` is (O, C // groups, KH, KW) all the
@@ -117,7 +118,7 @@ def conv2d_backward(
     algorithm: str = "auto",
     need: tuple[bool, bool, bool] = (True, True, True),
     layout: str = "NCHW",
-) -> tuple[Array | None, Array | None, Array | None]:
+) -> Gradients:
     """The gradients of `conv2d`: adjoints in the input, the weight and the bias.
 
     Parameters

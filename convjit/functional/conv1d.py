@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..typing import Array, ArrayLike, IntOrPair, Padding
+from ..typing import Array, ArrayLike, Gradients, IntOrPair, Padding
 from .convolving import convolve, gradients, input_gradient, weight_gradient
 from .front_door import public
 from .transpose import transpose, transposed_gradients
@@ -44,7 +44,8 @@ def conv1d(
     groups, padding_mode, algorithm
         As `conv2d` takes them.
     out : ndarray, optional
-        Where to put the result: C-contiguous, of the result's shape and dtype, not overlapping the arguments.
+        Where to put the result: C-contiguous and aligned, of the result's shape and dtype, sharing no memory with the
+        arguments.
 
     Returns
     -------
@@ -85,7 +86,7 @@ def conv1d_backward(
     padding_mode: str = "constant",
     algorithm: str = "auto",
     need: tuple[bool, bool, bool] = (True, True, True),
-) -> tuple[Array | None, Array | None, Array | None]:
+) -> Gradients:
     """The gradients of `conv1d`: adjoints in the input, the weight and the bias.
 
     Parameters
@@ -280,7 +281,7 @@ def conv_transpose1d_backward(
     *,
     output_size: IntOrPair | None = None,
     need: tuple[bool, bool, bool] = (True, True, True),
-) -> tuple[Array | None, Array | None, Array | None]:
+) -> Gradients:
     """The gradients of `conv_transpose1d`.
 
     Parameters

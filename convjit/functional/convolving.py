@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..algorithms import check_name
+from ..algorithms import check_algorithm
 from ..arrays import (
     DTYPES,
     as_array,
@@ -33,11 +33,9 @@ from ..geometry import (
 )
 from ..layouts import CHANNELS_FIRST, Layout
 from ..parsing import Sizes, are_plain, as_entries, as_flag, as_image_size, as_positive, shown
-from ..typing import Array, ArrayLike, DType
+from ..typing import Array, ArrayLike, DType, Gradients
 from . import bilinear
 from .padding import check_mode, pad_images, pad_images_backward
-
-Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 class Problem(NamedTuple):
@@ -70,7 +68,7 @@ def new_problem(
     function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...], mode: str,
     layout: Layout = CHANNELS_FIRST,
 ) -> Problem:  # fmt: skip
-    check_mode(function, mode, "padding_mode")
+    check_mode(function, "padding_mode", mode)
     stride, padding, dilation, groups = options
     geometry = conv_geometry(function, x_shape, weight_shape, stride, padding, dilation, groups, layout)
     if not any(map(any, geometry.pads)):
@@ -108,7 +106,7 @@ def _decide(
         needed = (problem.geometry.out_channels,)
         check_same_shape(name, "bias", bias_shape, needed, "one value an output channel")
     dtype = common_dtype(dtypes)
-    check_name(name, algorithm)
+    check_algorithm(name, algorithm)
     call = bilinear.decide_any(name, algorithm, problem.inner, DTYPES[dtype].compute, "forward", layout)
     return _Decision(problem, call, dtype)
 
@@ -156,7 +154,7 @@ def _decide_gradients(
     problem = new_problem(name, x_shape, weight_shape, options, mode, layout)
     _check_gradient(name, dy_shape, problem, is_batch)
     dtype = common_dtype(dtypes)
-    check_name(name, algorithm)
+    check_algorithm(name, algorithm)
     of_input = _gradient_call(name, algorithm, problem, "input_grad", dtype) if need[0] else None
     of_weight = _gradient_call(name, algorithm, problem, "weight_grad", dtype) if need[1] else None
     return _Gradients(problem, of_input, of_weight, dtype)
@@ -209,10 +207,9 @@ def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
         return need
     try:
         first, second, third = need
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{function}: need must be three bools, for (input, weight, bias), got {shown(need)}"
-        ) from None
+    except (TypeError, ValueError) as error:
+        sentence = f"{function}: need must be three bools, for (input, weight, bias), got {shown(need)}"
+        raise type(error)(sentence) from None
     return as_flag(function, "need", first), as_flag(function, "need", second), as_flag(function, "need", third)
 
 
@@ -246,7 +243,7 @@ def input_gradient(
     problem = problem_of(name, (batch.shape[0], channels, *image), weight.shape, options, padding_mode, layout)
     check_led_to(name, layout.told(batch.shape), problem.geometry, dy.shape)
     dtype = result_dtype(dy, weight)
-    check_name(name, algorithm)
+    check_algorithm(name, algorithm)
     call = _gradient_call(name, algorithm, problem, "input_grad", dtype)
     dx = _input_grad(name, problem, call, shaped(name, "grad_output", batch, problem.results), weight, dtype)
     return dx if dy.ndim == rank + 2 else dx[0]
@@ -270,6 +267,6 @@ def weight_gradient(
     problem = problem_of(name, x_shape, (filters, channels, *kernel), options, padding_mode, layout)
     _check_gradient(name, dy.shape, problem, x is images)
     dtype = result_dtype(dy, x)
-    check_name(name, algorithm)
+    check_algorithm(name, algorithm)
     call = _gradient_call(name, algorithm, problem, "weight_grad", dtype)
     return _weight_grad(name, problem, call, shaped(name, "grad_output", batch, problem.results), images, dtype)

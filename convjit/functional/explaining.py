@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import algorithms
-from ..algorithms import check_name, direct_volumes
-from ..arrays import DTYPES, as_array, as_images, result_dtype
+from ..algorithms import check_algorithm, direct_volumes
+from ..arrays import DTYPES, as_array, as_dtype, as_images, result_dtype
 from ..geometry import check_same_shape, check_weight_rank
 from ..layouts import as_layout
-from ..parsing import AXES, as_index, describe, is_sequence
+from ..parsing import AXES, as_index, is_sequence
 from ..runtime.memory import readable_size
 from ..runtime.threads import workers as workers_for
 from ..typing import Array, ArrayLike, DType, DTypeLike, IntOrPair, Padding
@@ -153,7 +153,7 @@ def explain(
     """
     name = "explain"
     given = {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
-    fallback = _dtype(name, dtype)
+    fallback = as_dtype(name, "dtype", dtype)
     arrays = {key: _stand_in(name, key, value, fallback) for key, value in given.items()}
     weights, rank = arrays["weight"], arrays["weight"].ndim - 2
     if rank not in AXES:
@@ -167,7 +167,7 @@ def explain(
     if bias is not None:
         channels = (problem.geometry.out_channels,)
         check_same_shape(name, "bias", arrays["bias"].shape, channels, "one value an output channel")
-    check_name(name, algorithm)
+    check_algorithm(name, algorithm)
     result = result_dtype(*arrays.values())
     compute, is_complex = DTYPES[result]
     products = 1
@@ -255,14 +255,6 @@ def _why_not(row: algorithms.Algorithm, call: Call, algorithm: str) -> str:
     if not row.keeps_promises and algorithm != "fastest":
         return "breaks promises: only with algorithm='fastest', or by name"
     return operation.yields(call.geometry, call.compute) or "slower"
-
-
-def _dtype(function: str, dtype: Any) -> DType:
-    try:
-        found: DType = np.dtype("object" if dtype is None else dtype)  # NumPy takes None for float64
-    except (TypeError, ValueError):
-        raise TypeError(f"{function}: dtype must be a dtype, got {describe(dtype)}") from None
-    return as_array(function, "an array of this dtype", np.empty(0, found)).dtype
 
 
 def _stand_in(function: str, name: str, value: Any, dtype: DType) -> Array:

@@ -1,4 +1,7 @@
-"""The decorator of every public callable: an unknown keyword is answered with the right word."""
+"""The decorator of every public callable: errors of the call itself are one sentence.
+
+An unknown keyword is answered with the right word, a wrong number of arguments and a lack of memory name the function.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ def public_as(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @wraps(function)
         def front_door(*args: P.args, **kwargs: P.kwargs) -> R:
             if not known.issuperset(kwargs):
-                raise TypeError(_complaint(where, parameters, next(name for name in kwargs if name not in known)))
+                raise TypeError(unknown_keyword(where, parameters, next(name for name in kwargs if name not in known)))
             try:
                 return function(*args, **kwargs)
             except TypeError as error:
@@ -82,7 +85,8 @@ def public_as(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def _complaint(where: str, parameters: list[str], unknown: str) -> str:
+def unknown_keyword(where: str, parameters: list[str], unknown: str) -> str:
+    """What is said of a keyword that a callable with these parameters does not take."""
     if unknown in _LAYOUTS and "layout" not in parameters:
         shape = next((shape for rank, shape in _SHAPES.items() if rank in where.lower()), "(N, C, H, W)")
         return f"{where}: unknown keyword {unknown!r}; arrays are {shape}, transpose before the call"

@@ -29,14 +29,14 @@ from .front_door import public
 _MODES_ELSEWHERE = {"zeros": "constant", "zero": "constant", "replicate": "edge", "circular": "wrap", "nearest": "edge"}
 
 
-def check_mode(function: str, mode: Any, argument: str = "mode") -> None:
+def check_mode(function: str, name: str, mode: Any) -> None:
     """Refuse a padding mode that is not one of NumPy's names."""
     if not isinstance(mode, str):
-        raise TypeError(f"{function}: {argument} must be a string, got {describe(mode)}")
+        raise TypeError(f"{function}: {name} must be a string, got {describe(mode)}")
     if mode not in PADDING_MODES:
         hint = f"; {_MODES_ELSEWHERE[mode]!r} is what that is called here" if mode in _MODES_ELSEWHERE else ""
         known = ", ".join(repr(m) for m in PADDING_MODES)
-        raise ValueError(f"{function}: {argument} must be one of {known}, got {mode!r}{hint}")
+        raise ValueError(f"{function}: {name} must be one of {known}, got {mode!r}{hint}")
 
 
 def _check_pads(function: str, size: Sizes, pads: Pads, mode: str) -> None:
@@ -170,7 +170,7 @@ def pad(function: str, rank: int, x: ArrayLike, padding: Any, mode: Any, value: 
     x = as_array(function, "x", x)
     images = as_images(function, "x", x, rank)
     pads = as_padding(function, padding, rank=rank)
-    check_mode(function, mode)
+    check_mode(function, "mode", mode)
     y = pad_images(function, images, pads, mode, _constant(function, value, x.dtype))
     return y if x is images else y[0]
 
@@ -180,7 +180,7 @@ def pad_backward_of(function: str, rank: int, grad_output: ArrayLike, padding: A
     dy = as_array(function, "grad_output", grad_output)
     gradients = as_images(function, "grad_output", dy, rank)
     pads = as_padding(function, padding, rank=rank)
-    check_mode(function, mode)
+    check_mode(function, "mode", mode)
     for axis, size, sides in zip(AXES[rank], gradients.shape[2:], pads, strict=True):
         if sum(sides) > size:
             raise ValueError(f"{function}: padding {sides} is larger than the {axis} of grad_output, {size}")
@@ -231,7 +231,7 @@ def _constant(function: str, value: Any, dtype: Any) -> Any:
     """The padding value in the image's dtype, if it can be held."""
     scalar = np.asarray(None if is_sequence(value) else value)
     if scalar.ndim != 0 or scalar.dtype.kind not in "biufc":
-        raise ValueError(f"{function}: value must be a scalar number, got {describe(value)}")
+        raise TypeError(f"{function}: value must be a scalar number, got {describe(value)}")
     held = None
     if scalar.dtype.kind != "c" or dtype.kind == "c":
         with np.errstate(all="ignore"), suppress(OverflowError):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
-from ..algorithms import check_name
+from ..algorithms import check_algorithm
 from ..arrays import DTYPES, as_array, as_images, as_out, ready, result_dtype, shaped, write
 from ..geometry import Geometry, check_same_shape, conv_geometry
 from ..layouts import as_layout
-from ..parsing import LARGEST, Pads, Sizes, as_entries, as_padding, as_positive
+from ..parsing import LARGE_IMAGE, Pads, Sizes, as_entries, as_padding, as_positive
 from ..runtime.memory import allocate
 from ..typing import Array, ArrayLike, DType
 from . import bilinear
@@ -148,9 +148,9 @@ def checked(
     bias = None if bias is None else as_array(name, "bias", bias)
     channels = input_channels(name, weight.shape, groups, rank)
     # The largest image shows every error that does not depend on the image.
-    conv_geometry(name, (1, channels, *(LARGEST,) * rank), weight.shape, stride, padding, dilation, groups)
-    check_mode(name, padding_mode, "padding_mode")
-    check_name(name, algorithm)
+    conv_geometry(name, (1, channels, *(LARGE_IMAGE,) * rank), weight.shape, stride, padding, dilation, groups)
+    check_mode(name, "padding_mode", padding_mode)
+    check_algorithm(name, algorithm)
     if bias is not None:
         check_same_shape(name, "bias", bias.shape, (weight.shape[0],), "one value an output channel")
     as_layout(name, layout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layouts import as_layout
-from ..typing import Array, ArrayLike, IntOrPair, Padding
+from ..typing import Array, ArrayLike, IntOrPair, MaybeArray, Padding
 from .front_door import public
 from .pools import largest, mean, shared, to_largest
 
@@ -19,7 +19,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
     layout: str = "NCHW",
-) -> Array | tuple[Array, Array]:
+) -> MaybeArray:
     """The largest value in each window.
 
     Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..typing import Array, ArrayLike, IntOrPair, Padding
+from ..typing import Array, ArrayLike, IntOrPair, MaybeArray, Padding
 from .front_door import public
 from .pools import largest, mean, shared, to_largest
 
@@ -17,7 +17,7 @@ def max_pool3d(
     *,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Array | tuple[Array, Array]:
+) -> MaybeArray:
     """The largest value in each window: `max_pool2d` in three dimensions.
 
     Parameters

@@ -20,7 +20,7 @@ from ..layouts import CHANNELS_FIRST, Layout
 from ..parsing import Sizes, are_plain, as_flag, as_image_size, as_padding, as_window
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
-from ..typing import Array, ArrayLike, DType
+from ..typing import Array, ArrayLike, DType, MaybeArray
 
 
 def _geometry(function: str, x_shape: Sizes, options: tuple[Any, ...], ceil_mode: bool) -> Convolution:
@@ -88,7 +88,7 @@ def _max_pool(function: str, images: Array, g: Convolution, layout: Layout) -> t
 def largest(
     name: str, rank: int, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool, return_indices: bool,
     layout: Layout = CHANNELS_FIRST,
-) -> Array | tuple[Array, Array]:  # fmt: skip
+) -> MaybeArray:  # fmt: skip
     """`max_pool2d`, in any number of dimensions."""
     wanted = as_flag(name, "return_indices", return_indices)
     x = as_array(name, "x", x)

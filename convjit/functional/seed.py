@@ -62,8 +62,8 @@ def _filter_window(function: str, filter_shape: Any, stride: Any) -> Window:
 def _images_shape(function: str, shape: Any) -> tuple[int, int, int, int]:
     try:
         n, c, h, w = shape
-    except (TypeError, ValueError):
-        raise ValueError(f"{function}: images_shape must be (N, C, H, W), got {shown(shape)}") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{function}: images_shape must be (N, C, H, W), got {shown(shape)}") from None
     batch, channels = (as_pair(function, "images_shape", size, 0)[0] for size in (n, c))
     height, width = as_image_size(function, "images_shape", (h, w))
     return batch, channels, height, width

@@ -12,9 +12,9 @@ from ..arrays import DTYPES, add, as_array, as_images, converted, result_dtype, 
 from ..geometry import Convolution, check_counts_fit, check_same_shape, check_weight_rank
 from ..layouts import CHANNELS_FIRST, Layout, as_layout
 from ..parsing import Pads, Sizes, Window, as_entries, as_image_size, as_positive, as_window, by, transposed_padding
-from ..typing import Array, ArrayLike, IntOrPair, Padding
+from ..typing import Array, ArrayLike, Gradients, IntOrPair, Padding
 from . import bilinear
-from .convolving import Gradients, check_need
+from .convolving import check_need
 from .front_door import public
 
 
@@ -213,7 +213,7 @@ def conv_transpose2d_backward(
     output_size: IntOrPair | None = None,
     need: tuple[bool, bool, bool] = (True, True, True),
     layout: str = "NCHW",
-) -> tuple[Array | None, Array | None, Array | None]:
+) -> Gradients:
     """The gradients of `conv_transpose2d`.
 
     Parameters

@@ -14,7 +14,7 @@ from copy import copy
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..algorithms import Packing, direct, direct_volumes
+from ..algorithms import Packing, direct, direct_volumes, why_not
 from ..algorithms.algorithm import workspace_limit
 from ..algorithms.direct_volumes import Job
 from ..algorithms.slices import Slices, backward_phases, forward_slices, output_slices
@@ -141,7 +141,9 @@ def _backward_turns(how: _Choice, volume: Volume) -> list[Turn]:
             call, met = decide(how.function, how.algorithm, g, how.compute, "input_grad"), phase.gradients
         else:
             forward, met = _with_margin(forward, phase.gradients)
-            call = decide(how.function, how.algorithm, forward, how.compute, "forward")
+            # Another problem than the one that the row was named for: it may not take it.
+            named = "auto" if why_not(how.algorithm, forward, how.compute) else how.algorithm
+            call = decide(how.function, named, forward, how.compute, "forward")
         turns.append(Turn(call, met, phase.landing, phase.weights, _together(call, limit)))
     return turns
 

@@ -21,7 +21,6 @@ EXTEND = 2
 
 
 @cache
-@cache
 def kernels(dtype: DType) -> Array:
     """The kernel of a dtype for this machine, compiled or loaded on the first call."""
     row, lanes = isa.here(), isa.lanes(dtype)

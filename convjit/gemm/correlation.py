@@ -107,7 +107,7 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
                 place = v.offset(place, pitch)
             return []
 
-        v.either(builder.zext(builder.icmp_signed("<", left, index(lanes)), left.type), lambda: stored(True),
+        v.either(v.flag("<", left, index(lanes)), lambda: stored(True),
                  lambda: stored(False))  # fmt: skip
 
     return body

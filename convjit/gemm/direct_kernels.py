@@ -192,7 +192,7 @@ def _panel(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
             return builder.select(builder.icmp_signed(">=", even, index(0)), even, times)
 
         for width in range(1, row.channel_vectors + 1):
-            is_width = builder.zext(builder.icmp_signed("==", vectors, index(width)), vectors.type)
+            is_width = v.flag("==", vectors, index(width))
 
             def run_rows(width: int = width) -> list[Any]:
                 at, left = [positions, totals, ahead], pixels
@@ -265,7 +265,7 @@ def _transpose(dtype: DType, lanes: int, *, is_result: bool) -> emitting.Body:
                 return []
 
             least = v.least(rows_left, columns_left)
-            v.either(builder.zext(builder.icmp_signed(">=", least, index(lanes)), r.type), whole, cut)
+            v.either(v.flag(">=", least, index(lanes)), whole, cut)
             return []
 
         if is_result:

@@ -80,7 +80,7 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
         chains = _chains(v, _rows(v, a, a_stride, rows), v.pointer(b), v.integers(offsets), terms, vectors)
         left = builder.sub(count, index((vectors - 1) * lanes))
         mask = v.first(left)
-        cut = builder.zext(builder.icmp_signed("<", left, index(lanes)), count.type)
+        cut = v.flag("<", left, index(lanes))
 
         def load(place: Any, i: int, is_cut: bool) -> Any:
             return v.load_masked(place, mask) if is_cut and i % vectors == vectors - 1 else v.load(place)
@@ -191,7 +191,7 @@ def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Bod
                 width = builder.sdiv(builder.add(vectors, builder.sub(panels, index(1))), panels)
                 here = v.least(builder.mul(width, index(lanes)), left)
                 for tile_width in range(1, widest + 1):
-                    is_width = builder.zext(builder.icmp_signed("==", width, index(tile_width)), width.type)
+                    is_width = v.flag("==", width, index(tile_width))
 
                     def run(tile_width: int = tile_width) -> list[Any]:
                         run_tiles(tile_width, met, to, here)
@@ -239,7 +239,7 @@ def _pack(dtype: DType, lanes: int) -> emitting.Body:
             return []
 
         def copy_one(at: Any, to: Any, of_piece: Any) -> list[Any]:
-            is_cut = builder.zext(builder.icmp_signed("<", of_piece, index(lanes)), of_piece.type)
+            is_cut = v.flag("<", of_piece, index(lanes))
             (value,) = v.either(is_cut, lambda: [v.load_masked(at, v.first(of_piece))], lambda: [v.load(at)])
             v.store(value, to)
             return []
@@ -252,7 +252,7 @@ def _pack(dtype: DType, lanes: int) -> emitting.Body:
                 (piece,) = values
                 at, of_piece = v.offset(met, v.element(piece)), v.element(v.offset(piece, 2))
                 to = v.offset(place, v.element(v.offset(piece, 1)))
-                are_several = builder.zext(builder.icmp_signed(">", of_piece, index(lanes)), of_piece.type)
+                are_several = v.flag(">", of_piece, index(lanes))
                 v.either(are_several, lambda: copy_whole(at, to), lambda: copy_one(at, to, of_piece))
                 return [v.offset(piece, 3)]
 

@@ -109,11 +109,10 @@ def sum_pixels(
     """target[o, c, tap] (+)= sum over pixels p of dy[o, p] * (what tap meets at p), for one task of one total.
 
     Pixels are counted through the batch, `first <= p < stop`. Tasks are (group, panel, chunk), the last one fastest.
-    `positions` lists where each (channel, tap) meets pixel 0. `dy` (N * O, pixels) is an array, or (N * pixels, O)
-    where channels lie last, and so is `target`
-    (O, (c, tap)), which is added to with `extend`; `source` is the address of the planes of image 0, `totals` an array
-    and `panel` an address of room for whole vectors, `offsets` a list. Of a sum that is turned, `dy` is the input,
-    `source` the output gradient.
+    `positions` lists where each (channel, tap) meets pixel 0. Arrays are `dy` (N * O, pixels), or (N * pixels, O) where
+    channels lie last, `target` (O, (c, tap)), which is added to with `extend`, and `totals`; addresses are `source`, of
+    the planes of image 0, and `panel`, of room for whole vectors; `offsets` is a list. Of a sum that is turned, `dy` is
+    the input, `source` the output gradient.
     """
     size, lanes = kernels[ELEMENT], kernels[LANES]
     rows, pixels = s.channels * s.taps, s.grid_h * s.grid_w

@@ -98,7 +98,7 @@ def spread(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
 
         def some_tiles(values: list[Any]) -> list[Any]:
             source, to, left = values
-            cut = builder.zext(builder.icmp_signed("<", left, index(lanes)), left.type)
+            cut = v.flag("<", left, index(lanes))
             mask = v.first(left)
 
             def row(values: list[Any]) -> list[Any]:

@@ -51,6 +51,15 @@ def _axis(chunks: tuple[int, ...], out: int, stride: int, extent: int) -> _Axis:
     return _Axis(outputs, pixels, stride, extent)
 
 
+class _Options(NamedTuple):
+    """What says how a convolution is done, by `convjit.conv2d`'s names."""
+
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: Any
+
+
 class _Cut(NamedTuple):
     """A convolution, and images padded and cut as it needs them, (N, C, H, W)."""
 
@@ -65,7 +74,7 @@ class _Cut(NamedTuple):
         return overlap(self.images, depth, boundary="none", allow_rechunk=False)
 
 
-def _cut(function: str, x: DaskArray, weight: Array, options: dict[str, Any], padding_mode: str) -> _Cut:
+def _check_images(function: str, x: DaskArray) -> None:
     if not isinstance(x, da.Array):
         raise TypeError(f"{function}: x must be a dask.array.Array, got {type(x).__name__}")
     if x.ndim not in (3, 4):
@@ -74,32 +83,33 @@ def _cut(function: str, x: DaskArray, weight: Array, options: dict[str, Any], pa
         raise ValueError(
             f"{function}: x has chunks of unknown size, shape {x.shape}; call x.compute_chunk_sizes() first"
         )
+
+
+def _cut(function: str, x: DaskArray, weight: Array, options: _Options, padding_mode: Any) -> _Cut:
     images = x if x.ndim == 4 else x[None]
-    g = conv2d_geometry(function, images.shape, weight.shape, *options.values())
-    if any(sum(pad) for pad in g.pads):
-        images = da.pad(images, ((0, 0), (0, 0), *g.pads), mode=padding_mode)
+    g = conv2d_geometry(function, images.shape, weight.shape, **options._asdict())
+    for axis, size, pad in zip((2, 3), (g.in_h, g.in_w), g.pads, strict=True):
+        if max(pad) > size and padding_mode != "constant":  # `da.pad` shows an image once on either side
+            images = da.take(images, np.pad(np.arange(size), pad, mode=padding_mode), axis=axis)
+        elif any(pad):
+            pads = [(0, 0)] * 4
+            pads[axis] = pad
+            images = da.pad(images, pads, mode=padding_mode)
     height = _axis(images.chunks[2], g.out_h, g.stride_h, (g.kernel_h - 1) * g.dilation_h + 1)
     width = _axis(images.chunks[3], g.out_w, g.stride_w, (g.kernel_w - 1) * g.dilation_w + 1)
     seen = images[:, :, : sum(height.pixels), : sum(width.pixels)]
     return _Cut(g, seen.rechunk({1: -1, 2: height.pixels, 3: width.pixels}), height, width)
 
 
-def _dtype(*arrays: Any) -> np.dtype[Any]:
-    dtype = np.result_type(*(a.dtype for a in arrays if a is not None))
-    return np.dtype("int64") if dtype.kind == "b" else dtype
-
-
-def _check(function: str, weight: Any, bias: Any, mode: Any) -> tuple[Array, Array | None]:
-    """Weight and bias as arrays; a small convolution says what is wrong with what does not depend on the images."""
-    for name, value in (("weight", weight), ("bias", bias)):
+def _check_in_memory(function: str, **arrays: Any) -> None:
+    for name, value in arrays.items():
         if isinstance(value, da.Array):
             raise TypeError(f"{function}: {name} must be in memory, got a dask.array.Array; pass {name}.compute()")
-    convjit.pad2d(np.zeros((1, 1, 1)), 0, mode=mode)
-    return np.asarray(weight), None if bias is None else np.asarray(bias)
 
 
-def _options(stride: Any, padding: Any, dilation: Any, groups: Any) -> dict[str, Any]:
-    return {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+def _none_of(x: DaskArray) -> Array:
+    """No image of those: a call with it says at once what is wrong, and in what dtype the result will be."""
+    return np.empty((0, *x.shape[-3:]), x.dtype)
 
 
 def conv2d(
@@ -145,16 +155,18 @@ def conv2d(
     ((2, 50, 50), 9.0)
     """
     name = "conv2d"
-    w, b = _check(name, weight, bias, padding_mode)
-    cut = _cut(name, x, w, _options(stride, padding, dilation, groups), padding_mode)
-    if b is not None and b.shape != (cut.geometry.out_channels,):
-        raise ValueError(f"{name}: bias must have shape {(cut.geometry.out_channels,)}, got {b.shape}")
+    _check_images(name, x)
+    _check_in_memory(name, weight=weight, bias=bias)
+    options = _Options(stride, padding, dilation, groups)
+    none = convjit.conv2d(_none_of(x), weight, bias, **options._asdict(), padding_mode=padding_mode)
+    w, b = np.asarray(weight), None if bias is None else np.asarray(bias)
+    cut = _cut(name, x, w, options, padding_mode)
     y = da.map_blocks(
         partial(convjit.conv2d, weight=w, bias=b, **_inside(cut.geometry)),
         cut.overlapping(),
         chunks=(cut.images.chunks[0], (cut.geometry.out_channels,), cut.height.outputs, cut.width.outputs),
-        dtype=_dtype(x, w, b),
-        meta=np.empty((0,) * 4, _dtype(x, w, b)),
+        dtype=none.dtype,
+        meta=none[:, :0, :0, :0],
     )
     return y if x.ndim == 4 else y[0]
 
@@ -208,16 +220,18 @@ def conv2d_backward(
     (array([196., 196., 196.]), array([196.]))
     """
     name = "conv2d_backward"
-    w, _ = _check(name, weight, None, "constant")
+    _check_images(name, x)
+    _check_in_memory(name, weight=weight)
     if not isinstance(grad_output, da.Array):
         raise TypeError(f"{name}: grad_output must be a dask.array.Array, got {type(grad_output).__name__}")
-    cut = _cut(name, x, w, _options(stride, padding, dilation, groups), "constant")
-    g, dtype = cut.geometry, _dtype(grad_output, x, w)
+    options, w = _Options(stride, padding, dilation, groups), np.asarray(weight)
+    cut = _cut(name, x, w, options, "constant")
+    g = cut.geometry
     shape = g.y_shape if x.ndim == 4 else g.y_shape[1:]
     if grad_output.shape != shape:
         raise ValueError(f"{name}: grad_output must have shape {shape}, that of the result, got {grad_output.shape}")
-    if len(need) != 3:
-        raise ValueError(f"{name}: need must be three bools, for (input, weight, bias), got {need!r}")
+    none = convjit.conv2d_backward(_none_of(grad_output), _none_of(x), weight, **options._asdict(), need=need)
+    dtype = np.result_type(*(gradient.dtype for gradient in none if gradient is not None), grad_output.dtype)
     dy = grad_output if x.ndim == 4 else grad_output[None]
     dy = dy.rechunk((cut.images.chunks[0], -1, cut.height.outputs, cut.width.outputs)).astype(dtype)
     dx = _input_grad(cut, dy, w) if need[0] else None

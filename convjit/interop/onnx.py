@@ -1,14 +1,15 @@
 """Operators for ONNX's `ReferenceEvaluator`, computed by convjit: pass `new_ops=OPERATORS`.
 
-Knows ONNX's attributes and what they are called here. Images of two dimensions are convjit's; other ranks, and dtypes
-that convjit has no kernels for (bfloat16), go on to onnx's own implementation, from which each class is derived.
+Knows ONNX's attributes and what they are called here. Sequences, images and volumes are convjit's; other ranks, and
+dtypes that convjit has no kernels for (bfloat16), go on to onnx's own implementation, from which each class is derived.
 Source: the operators' specifications in onnx, `docs/Operators.md`; where the package's implementation and they differ,
 the specification holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,7 +23,8 @@ from ..typing import Array
 __all__ = ["OPERATORS", "AveragePool", "Col2Im", "Conv", "ConvTranspose", "MaxPool"]
 
 Ints: TypeAlias = Sequence[int] | None
-Pair: TypeAlias = tuple[int, int]
+Sizes: TypeAlias = tuple[int, ...]
+_IMAGES = {1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
 _PADDINGS: dict[str, Any] = {"SAME_UPPER": "same_upper", "SAME_LOWER": "same_lower", "VALID": 0}
 _DTYPES = frozenset({"float16", "float32", "float64"})
 
@@ -30,32 +32,37 @@ _DTYPES = frozenset({"float16", "float32", "float64"})
 class _Window(NamedTuple):
     """What all of the operators have, as convjit takes it."""
 
-    stride: Pair
+    stride: Sizes
     padding: Any  # a name, 0, or pairs of pixels
-    dilation: Pair
+    dilation: Sizes
 
 
-def _window(operator: str, strides: Ints, pads: Ints, dilations: Ints, auto_pad: str | None = None) -> _Window:
+def _window(
+    operator: str, rank: int, strides: Ints, pads: Ints, dilations: Ints, auto_pad: str | None = None
+) -> _Window:
     padding = _PADDINGS.get(auto_pad or "NOTSET")
     if padding is None:
         if auto_pad not in (None, "", "NOTSET"):
             raise ValueError(f"{operator}: auto_pad must be NOTSET, {', '.join(_PADDINGS)}, got {auto_pad!r}")
-        top, left, bottom, right = _ints(operator, "pads", pads, 4, 0)
-        padding = ((top, bottom), (left, right))
-    return _Window(_pair(operator, "strides", strides, 1), padding, _pair(operator, "dilations", dilations, 1))
+        ends = _ints(operator, rank, "pads", pads, 0, each=2)  # all that stand before, then all behind
+        padding = tuple(zip(ends[:rank], ends[rank:], strict=True))
+    return _Window(
+        _ints(operator, rank, "strides", strides, 1), padding, _ints(operator, rank, "dilations", dilations, 1)
+    )
 
 
-def _pair(operator: str, name: str, given: Ints, default: int) -> Pair:
-    first, second = _ints(operator, name, given, 2, default)
-    return first, second
-
-
-def _ints(operator: str, name: str, given: Ints, count: int, default: int) -> tuple[int, ...]:
-    """An attribute of an image of two dimensions; onnx leaves out what has its default."""
+def _ints(operator: str, rank: int, name: str, given: Ints, default: int, each: int = 1) -> Sizes:
+    """An attribute, so many ints `each` dimension; onnx leaves out what has its default."""
+    count = each * rank
     values = (default,) * count if given is None or len(given) == 0 else tuple(int(value) for value in given)
     if len(values) != count:
-        raise ValueError(f"{operator}: {name} of an image (N, C, H, W) must be {count} ints, got {list(values)}")
+        raise ValueError(f"{operator}: {name} of images {_IMAGES[rank]} must be {count} ints, got {list(values)}")
     return values
+
+
+def _by_rank(name: str) -> dict[int, Callable[..., Any]]:
+    """A function of convjit's for each number of dimensions."""
+    return {rank: getattr(convjit, f"{name}{rank}d") for rank in _IMAGES}
 
 
 def _check_kernel(operator: str, kernel_shape: Ints, weight: Array) -> None:
@@ -64,12 +71,20 @@ def _check_kernel(operator: str, kernel_shape: Ints, weight: Array) -> None:
                          f"{tuple(kernel_shape)}")  # fmt: skip
 
 
+_CONV, _CONV_TRANSPOSE = _by_rank("conv"), _by_rank("conv_transpose")
+_MAX_POOL, _AVERAGE_POOL = _by_rank("max_pool"), _by_rank("avg_pool")
+_COL2IM = {1: convjit.col2im1d, 2: convjit.col2im, 3: convjit.col2im3d}
+
+
 def _is_for_convjit(*arrays: Array | None) -> bool:
-    return all(a is None or a.dtype.name in _DTYPES for a in arrays) and arrays[0] is not None and arrays[0].ndim == 4
+    images = arrays[0]
+    return (
+        all(a is None or a.dtype.name in _DTYPES for a in arrays) and images is not None and images.ndim - 2 in _IMAGES
+    )
 
 
 class Conv(op_conv.Conv):  # type: ignore[misc]  # onnx is untyped here, as below
-    """ONNX's Conv by `convjit.conv2d`.
+    """ONNX's Conv by `convjit.conv1d`, `conv2d` and `conv3d`.
 
     Examples
     --------
@@ -86,14 +101,14 @@ class Conv(op_conv.Conv):  # type: ignore[misc]  # onnx is untyped here, as belo
     ) -> tuple[Array, ...]:  # fmt: skip
         if not _is_for_convjit(X, W, B):
             return super()._run(X, W, B, auto_pad, dilations, group, kernel_shape, pads, strides)  # type: ignore[no-any-return]
-        window = _window("Conv", strides, pads, dilations, auto_pad)
+        window = _window("Conv", X.ndim - 2, strides, pads, dilations, auto_pad)
         _check_kernel("Conv", kernel_shape, W)
-        y = convjit.conv2d(X, W, B, **window._asdict(), groups=1 if group is None else group)
+        y = _CONV[X.ndim - 2](X, W, B, **window._asdict(), groups=1 if group is None else group)
         return (y.astype(X.dtype, copy=False),)
 
 
 class ConvTranspose(op_conv_transpose.ConvTranspose):  # type: ignore[misc]
-    """ONNX's ConvTranspose by `convjit.conv_transpose2d`.
+    """ONNX's ConvTranspose by `convjit.conv_transpose1d`, `conv_transpose2d` and `conv_transpose3d`.
 
     With `output_shape`, or an automatic padding, the paddings are those that lead to it; where the result is smaller
     even without any, it grows at its end.
@@ -116,14 +131,15 @@ class ConvTranspose(op_conv_transpose.ConvTranspose):  # type: ignore[misc]
             return super()._run(  # type: ignore[no-any-return]
                 X, W, B, auto_pad, dilations, group, kernel_shape, output_padding, output_shape, pads, strides
             )
-        name = "ConvTranspose"
-        stride, padding, dilation = _window(name, strides, pads, dilations, auto_pad)
+        name, rank = "ConvTranspose", X.ndim - 2
+        stride, padding, dilation = _window(name, rank, strides, pads, dilations, auto_pad)
         _check_kernel(name, kernel_shape, W)
-        extra = _pair(name, "output_padding", output_padding, 0)
+        extra = _ints(name, rank, "output_padding", output_padding, 0)
         options: dict[str, Any] = {"padding": padding, "output_padding": extra}
         if output_shape or isinstance(padding, str):
-            image = (X.shape[2], X.shape[3])
-            size = _pair(name, "output_shape", output_shape or [n * s for n, s in zip(image, stride, strict=True)], 0)
+            image = X.shape[2:]
+            automatic = [n * s for n, s in zip(image, stride, strict=True)]
+            size = _ints(name, rank, "output_shape", output_shape or automatic, 0)
             least = [(n - 1) * s + (k - 1) * d + 1
                      for n, s, k, d in zip(image, stride, W.shape[2:], dilation, strict=True)]  # fmt: skip
             totals = [max(0, n + more - out) for n, more, out in zip(least, extra, size, strict=True)]
@@ -132,14 +148,14 @@ class ConvTranspose(op_conv_transpose.ConvTranspose):  # type: ignore[misc]
                 "padding": [(first, total - first) for first, total in zip(before, totals, strict=True)],
                 "output_size": size,
             }
-        y = convjit.conv_transpose2d(
+        y = _CONV_TRANSPOSE[rank](
             X, W, B, stride=stride, dilation=dilation, groups=1 if group is None else group, **options
         )
         return (y.astype(X.dtype, copy=False),)
 
 
 class Col2Im(op_col2im.Col2Im):  # type: ignore[misc]
-    """ONNX's Col2Im by `convjit.col2im`.
+    """ONNX's Col2Im by `convjit.col2im1d`, `col2im` and `col2im3d`.
 
     Examples
     --------
@@ -155,19 +171,21 @@ class Col2Im(op_col2im.Col2Im):  # type: ignore[misc]
         self, data: Array, image_shape: Array, block_shape: Array, dilations: Ints = None, pads: Ints = None,
         strides: Ints = None,
     ) -> tuple[Array, ...]:  # fmt: skip
-        if len(image_shape) != 2 or data.ndim != 3 or data.dtype.kind not in "biufc" or data.dtype.name == "bfloat16":
+        rank = len(image_shape)
+        if rank not in _IMAGES or data.ndim != 3 or data.dtype.kind not in "biufc" or data.dtype.name == "bfloat16":
             return super()._run(data, image_shape, block_shape, dilations, pads, strides)  # type: ignore[no-any-return]
-        window = _window("Col2Im", strides, pads, dilations)
-        image_size = _pair("Col2Im", "image_shape", image_shape.tolist(), 1)
-        block = _pair("Col2Im", "block_shape", block_shape.tolist(), 1)
-        y = convjit.col2im(data, image_size, block, **window._asdict())
+        window = _window("Col2Im", rank, strides, pads, dilations)
+        image_size = _ints("Col2Im", rank, "image_shape", image_shape.tolist(), 1)
+        block = _ints("Col2Im", rank, "block_shape", block_shape.tolist(), 1)
+        y = _COL2IM[rank](data, image_size, block, **window._asdict())
         return (y.astype(data.dtype, copy=False),)
 
 
 class MaxPool(op_max_pool.MaxPool):  # type: ignore[misc]
-    """ONNX's MaxPool by `convjit.max_pool2d`, with `Indices` where the node has a second output.
+    """ONNX's MaxPool by `convjit.max_pool1d`, `max_pool2d` and `max_pool3d`.
 
-    A NaN is larger than everything. A window that sees no pixel gives the least value, and -1 as its index.
+    With `Indices` where the node has a second output. A NaN is larger than everything. A window that sees no pixel
+    gives the least value, and -1 as its index.
 
     Examples
     --------
@@ -182,13 +200,14 @@ class MaxPool(op_max_pool.MaxPool):  # type: ignore[misc]
         self, x: Array, auto_pad: str | None = None, ceil_mode: int | None = None, dilations: Ints = None,
         kernel_shape: Ints = None, pads: Ints = None, storage_order: int | None = None, strides: Ints = None,
     ) -> tuple[Array, ...]:  # fmt: skip
-        if x.ndim != 4 or x.dtype.name not in {*_DTYPES, "int8", "uint8"}:
+        rank = x.ndim - 2
+        if rank not in _IMAGES or x.dtype.name not in {*_DTYPES, "int8", "uint8"}:
             return super()._run(  # type: ignore[no-any-return]
                 x, auto_pad, ceil_mode, dilations, kernel_shape, pads, storage_order, strides
             )
-        window = _window("MaxPool", strides, pads, dilations, auto_pad)
-        y, indices = convjit.max_pool2d(
-            x, _pair("MaxPool", "kernel_shape", kernel_shape, 1), **window._asdict(),
+        window = _window("MaxPool", rank, strides, pads, dilations, auto_pad)
+        y, indices = _MAX_POOL[rank](
+            x, _ints("MaxPool", rank, "kernel_shape", kernel_shape, 1), **window._asdict(),
             ceil_mode=_rounds_up(ceil_mode, auto_pad), return_indices=True,
         )  # fmt: skip
         if len(self.output) == 1:
@@ -203,14 +222,17 @@ def _rounds_up(ceil_mode: int | None, auto_pad: str | None) -> bool:
 
 def _in_the_tensor(indices: Array, shape: tuple[int, ...], column_major: bool) -> Array:
     """Positions in the plane as positions in the whole tensor, planes one after another, each in the given order."""
-    batch, channels, height, width = shape
-    inside = indices % width * height + indices // width if column_major else indices
-    first = np.arange(batch * channels, dtype=np.int64).reshape(batch, channels, 1, 1) * (height * width)
+    (batch, channels), size = shape[:2], shape[2:]
+    inside = indices
+    if column_major:
+        seen = np.unravel_index(np.maximum(indices, 0), size)
+        inside = np.ravel_multi_index(seen, size, order="F")
+    first = np.arange(batch * channels, dtype=np.int64).reshape(batch, channels, *(1,) * len(size)) * math.prod(size)
     return np.where(indices < 0, indices, first + inside)
 
 
 class AveragePool(op_average_pool.AveragePool_19):  # type: ignore[misc]
-    """ONNX's AveragePool by `convjit.avg_pool2d`.
+    """ONNX's AveragePool by `convjit.avg_pool1d`, `avg_pool2d` and `avg_pool3d`.
 
     Examples
     --------
@@ -229,9 +251,10 @@ class AveragePool(op_average_pool.AveragePool_19):  # type: ignore[misc]
             return super()._run(  # type: ignore[no-any-return]
                 x, auto_pad, ceil_mode, dilations, kernel_shape, pads, strides, count_include_pad
             )
-        window = _window("AveragePool", strides, pads, dilations, auto_pad)
-        y = convjit.avg_pool2d(
-            x, _pair("AveragePool", "kernel_shape", kernel_shape, 1), **window._asdict(),
+        rank = x.ndim - 2
+        window = _window("AveragePool", rank, strides, pads, dilations, auto_pad)
+        y = _AVERAGE_POOL[rank](
+            x, _ints("AveragePool", rank, "kernel_shape", kernel_shape, 1), **window._asdict(),
             ceil_mode=_rounds_up(ceil_mode, auto_pad), count_include_pad=bool(count_include_pad),
         )  # fmt: skip
         return (y,)

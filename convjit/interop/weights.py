@@ -293,7 +293,8 @@ def _load(function: str, holds: str, model: Any, state: Mapping[str, Any]) -> No
 def _fitted(sentence: str, place: Place, value: Any) -> Array:
     """An entry in the shape and dtype of the attribute that it becomes."""
     try:
-        array = np.asarray(value)
+        # NumPy has no bfloat16, of which every number is one of float32.
+        array = np.asarray(value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value)
     except Exception as error:  # such as a tensor on another device, or one that requires grad
         raise TypeError(f"{sentence} as what is no array: {' '.join(str(error).split())}") from None
     if array.dtype.kind != "f":

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..algorithms.activations import ELU, LEAKY_RELU, NUMPYS, RELU, SIGMOID, TANH, Passes
 from ..functional.front_door import public
+from ..parsing import describe
 from ..typing import Array
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .passes import compiled, pointwise
@@ -48,7 +49,8 @@ def sigmoid(x: Array) -> Array:
 
 def softmax(x: Array) -> Array:
     """exp(x) / sum(exp(x)) over the last axis, shifted so that the largest exponent is 0."""
-    z = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))  # also of rows without entries
+    with np.errstate(over="ignore"):  # of the largest numbers of either sign, whose exponential is 0 all the same
+        z = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))  # also of rows without entries
     y: Array = z / z.sum(axis=-1, keepdims=True)
     return y
 
@@ -122,7 +124,7 @@ class Activation(Layer):
     @public
     def __init__(self, name: str) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"Activation: name must be a string, got {type(name).__name__}")
+            raise TypeError(f"Activation: name must be a string, got {describe(name)}")
         if name not in ACTIVATIONS:
             raise ValueError(f"Activation: name must be one of {', '.join(map(repr, ACTIVATIONS))}, got {name!r}")
         self.activation_name = name

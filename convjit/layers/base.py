@@ -18,7 +18,7 @@ import numpy as np
 
 from ..arrays import as_array
 from ..parsing import describe
-from ..typing import Array
+from ..typing import Array, Updates
 from .optimizers import PUBLISHED
 
 Shape = tuple[int, ...]
@@ -139,7 +139,7 @@ class Layer:
                              "Sequential after another one")  # fmt: skip
         return self.input_shape
 
-    def _start(self, optimizer: Any, **weights: Array) -> None:
+    def _start(self, optimizer: Updates | None, **weights: Array) -> None:
         """Set the first weights and give each a copy of the optimizer."""
         self._refuse_if_frozen("initialize", "its weights cannot be drawn")
         usable = callable(getattr(optimizer, "update", None)) and not isinstance(optimizer, type)
@@ -193,11 +193,15 @@ class Layer:
         self.__dict__.update(changed)
 
 
+_HERE = f"{__package__}."
+
+
 def undoing(holders: Iterable[Any]) -> Iterator[Any]:
     """Remember what the holders hold now; to `exhaust` what is returned puts it back."""
     operations: list[tuple[Any, ...]] = []
     for holder in holders:
-        own = isinstance(holder, Layer) or type(holder) in PUBLISHED
+        # Those known to rebind what they hold: a subclass of somebody else's may write into its arrays.
+        own = type(holder) in PUBLISHED or (isinstance(holder, Layer) and type(holder).__module__.startswith(_HERE))
         state = dict(vars(holder)) if own else _copied_state(holder)
         if own or state.keys() == getattr(holder, "__dict__", {}).keys():
             operations += [(dict.clear, vars(holder)), (dict.update, vars(holder), state)]

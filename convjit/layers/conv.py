@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..algorithms import check_name
+from ..algorithms import check_algorithm
 from ..functional import (
     conv1d,
     conv1d_backward,
@@ -23,7 +23,7 @@ from ..functional.front_door import public_as
 from ..functional.padding import check_mode
 from ..functional.plan import Conv1DPlan, Conv2DPlan, Conv3DPlan
 from ..geometry import conv_geometry
-from ..parsing import as_padding, as_window
+from ..parsing import LARGE_IMAGE, as_padding, as_window
 from ..typing import Array, DTypeLike, IntOrPair, Padding
 from .base import Shape
 from .convolving import Convolving
@@ -77,9 +77,9 @@ class _Conv(Convolving):
         )  # fmt: skip
         window = as_window(name, self.filter_shape, stride, dilation, self.rank)
         # With an image as large as any, all names of paddings are known.
-        as_padding(name, padding, window, (1 << 20,) * self.rank)
-        check_mode(name, padding_mode, "padding_mode")
-        check_name(name, algorithm)
+        as_padding(name, padding, window, (LARGE_IMAGE,) * self.rank)
+        check_mode(name, "padding_mode", padding_mode)
+        check_algorithm(name, algorithm)
         self.padding_mode = padding_mode
         self.algorithm = algorithm
 

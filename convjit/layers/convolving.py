@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..parsing import AXES, as_entries, as_index, as_positive, shown
-from ..typing import Array, DTypeLike, IntOrPair, Padding
+from ..typing import Array, DTypeLike, IntOrPair, Padding, Updates
 from .base import Layer, Shape, as_batch, check_grad
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw
 
@@ -78,7 +78,7 @@ class Convolving(Layer):
         """Set the shape of one input: channels, then height and width, or the sizes that there are."""
         self.input_shape = image_shape(type(self).__name__, shape, self.rank)
 
-    def initialize(self, optimizer: Any) -> None:
+    def initialize(self, optimizer: Updates | None) -> None:
         """Draw the weights, and give each a copy of the optimizer; None is fine for inference."""
         name = f"{type(self).__name__}.initialize"
         channels = self._needed_input_shape("initialize")[0]

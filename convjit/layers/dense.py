@@ -10,7 +10,7 @@ import numpy as np
 
 from ..functional.front_door import public
 from ..parsing import as_index, as_positive, describe, shown
-from ..typing import Array, DTypeLike
+from ..typing import Array, DTypeLike, Updates
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw
 from .products import input_gradient, product, weight_gradient
@@ -76,7 +76,7 @@ class Dense(Layer):
         """Set the features of one input."""
         self.input_shape = _features(shape)
 
-    def initialize(self, optimizer: Any) -> None:
+    def initialize(self, optimizer: Updates | None) -> None:
         """Draw the weights, and give each a copy of the optimizer; None is fine for inference."""
         (features,) = self._needed_input_shape("initialize")
         fan = max(features, 1)

@@ -24,10 +24,12 @@ LIMITS: dict[str, Callable[[int, int, int], float]] = {
 
 def check_initializer(owner: str, name: Any) -> str:
     """The name of a scheme."""
-    if not isinstance(name, str) or name not in LIMITS:
+    if not isinstance(name, str):
+        raise TypeError(f"{owner}: initializer must be a string, got {describe(name)}")
+    if name not in LIMITS:
         known = ", ".join(repr(n) for n in LIMITS)
         raise ValueError(f"{owner}: initializer must be one of {known}, got {name!r}")
-    return str(name)
+    return name
 
 
 def as_rng(owner: str, rng: Any) -> np.random.Generator | None:

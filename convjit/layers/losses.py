@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..arrays import as_array, converted, sums_dtype
-from ..typing import Array
+from ..typing import Array, ArrayLike
 from .base import floating
 
 
@@ -62,15 +62,15 @@ class Loss:
     # The activation that this loss can be computed without, from its input; see `CrossEntropy`.
     fused_activation: ClassVar[str | None] = None
 
-    def loss(self, y: Any, predicted: Array) -> float:
+    def loss(self, y: ArrayLike, predicted: Array) -> float:
         """The mean over the batch."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
-    def gradient(self, y: Any, predicted: Array) -> Array:
+    def gradient(self, y: ArrayLike, predicted: Array) -> Array:
         """The gradient of the mean with respect to the predictions."""
         raise NotImplementedError(f"{type(self).__name__} has no gradient")
 
-    def accuracy(self, y: Any, predicted: Array) -> float:
+    def accuracy(self, y: ArrayLike, predicted: Array) -> float:
         """The share of rows whose largest prediction is the largest target; of one column, of the same side of 1/2."""
         both = _both(type(self).__name__, y, predicted)
         targets, values = (array.reshape(len(array), -1) for array in both)
@@ -90,15 +90,18 @@ class SquareLoss(Loss):
     array([[0., 2.]])
     """
 
-    def loss(self, y: Any, predicted: Array) -> float:
+    def loss(self, y: ArrayLike, predicted: Array) -> float:
         targets, predicted = _both("SquareLoss", y, predicted)
         error = predicted - targets
         return float(0.5 * (error * error).sum() / len(predicted))
 
-    def gradient(self, y: Any, predicted: Array) -> Array:
+    def gradient(self, y: ArrayLike, predicted: Array) -> Array:
         targets, values = _both("SquareLoss", y, predicted)
         gradient = (values - targets.astype(values.dtype, copy=False)) / len(values)
         return _like("SquareLoss", gradient, predicted)
+
+
+_FUSED_WITH = ("fused_gradient", "loss", "gradient")
 
 
 class CrossEntropy(Loss):
@@ -106,7 +109,8 @@ class CrossEntropy(Loss):
 
     Targets are integer classes or rows of probabilities. Where the last layer of a `Sequential` is
     `Activation("softmax")`, the gradient with respect to the softmax's input is taken at once, `(p - y) / N` for rows
-    that add up to 1: it stays right where probabilities vanish, which the quotient `y / p` does not.
+    that add up to 1: it stays right where probabilities vanish, which the quotient `y / p` does not. A subclass with a
+    `loss` or a `gradient` of its own is asked for that gradient, unless it has a `fused_gradient`, too.
 
     Examples
     --------
@@ -118,18 +122,24 @@ class CrossEntropy(Loss):
 
     fused_activation: ClassVar[str | None] = "softmax"
 
-    def loss(self, y: Any, predicted: Array) -> float:
+    def loss(self, y: ArrayLike, predicted: Array) -> float:
         targets, predicted = self._probabilities(y, predicted)
         # The smallest positive number stands for 0: a finite loss where a probability was rounded to nothing.
         logs = np.log(np.maximum(predicted, np.finfo(predicted.dtype).tiny))
         return float(-(targets * logs).sum() / len(predicted))
 
-    def gradient(self, y: Any, predicted: Array) -> Array:
+    def gradient(self, y: ArrayLike, predicted: Array) -> Array:
         targets, values = self._probabilities(y, predicted)
         gradient = -targets / np.maximum(values, np.finfo(values.dtype).tiny) / len(values)
         return _like("CrossEntropy", gradient, predicted)
 
-    def fused_gradient(self, y: Any, predicted: Array) -> Array:
+    @property
+    def is_fused(self) -> bool:
+        """Whether `fused_gradient` belongs to this loss: not where a subclass has a loss or a gradient of its own."""
+        definers = [next(kind for kind in type(self).__mro__ if name in vars(kind)) for name in _FUSED_WITH]
+        return all(issubclass(definers[0], other) for other in definers[1:])
+
+    def fused_gradient(self, y: ArrayLike, predicted: Array) -> Array:
         """The gradient with respect to the input of the softmax that made the predictions."""
         targets, values = self._probabilities(y, predicted)
         gradient = (values * targets.sum(axis=-1, keepdims=True) - targets) / len(values)

@@ -16,7 +16,7 @@ import numpy as np
 from ..algorithms.updates import ADADELTA, ADAGRAD, ADAM, DESCENT, MOMENTUM, NESTEROV, RMSPROP, Update
 from ..arrays import as_array, converted
 from ..functional.front_door import public
-from ..parsing import describe
+from ..parsing import as_flag, describe
 from ..typing import Array
 from .passes import stepped
 
@@ -65,6 +65,12 @@ class Optimizer:
                 raise ValueError(
                     f"{where}: grad must have the shape of w, {w.shape}, or be broadcast to it, got {grad.shape}"
                 ) from None
+        for state in states:
+            if state is not None and state.shape != w.shape:
+                raise ValueError(
+                    f"{where}: w must have the shape of the weights before, {state.shape}, got {w.shape}; an optimizer "
+                    "keeps state for one weight, so give each a copy"
+                )
         w = w if w.dtype.kind in "fc" else w.astype(np.float64)
         return stepped(update, numbers, w, converted(where, "grad", grad, w.dtype), *states)
 
@@ -79,6 +85,15 @@ class SGD(Optimizer):
     `v = momentum * v + grad`, `w -= learning_rate * v`; with `nesterov`, `w -= learning_rate * (grad + momentum * v)`.
     Source: I. Sutskever et al., "On the importance of initialization and momentum in deep learning" (2013), in
     PyTorch's form.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The step's length, >= 0.
+    momentum : float
+        Share of the last step that is kept, 0 <= momentum < 1.
+    nesterov : bool
+        Whether the gradient counts once more, as if it had been taken behind the step.
 
     Raises
     ------
@@ -97,7 +112,7 @@ class SGD(Optimizer):
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False) -> None:
         self.learning_rate = _number("SGD", "learning_rate", learning_rate, 0)
         self.momentum = _number("SGD", "momentum", momentum, 0, 1)
-        self.nesterov = bool(nesterov)
+        self.nesterov = as_flag("SGD", "nesterov", nesterov)
         if self.nesterov and self.momentum == 0:
             raise ValueError("SGD: nesterov needs a momentum above 0, got 0")
         self._velocity: Array | None = None
@@ -116,6 +131,13 @@ class Adagrad(Optimizer):
     """Adaptive gradients: `G += grad**2`, `w -= learning_rate * grad / (sqrt(G) + eps)`.
 
     Source: J. Duchi, E. Hazan, Y. Singer, "Adaptive Subgradient Methods" (2011).
+
+    Parameters
+    ----------
+    learning_rate : float
+        The step's length, >= 0.
+    eps : float
+        Added to the root that divides, >= 0.
 
     Raises
     ------
@@ -146,6 +168,15 @@ class Adadelta(Optimizer):
 
     Source: M. Zeiler, "ADADELTA: An Adaptive Learning Rate Method" (2012), algorithm 1; `learning_rate` scales the
     step, 1 in the paper.
+
+    Parameters
+    ----------
+    rho : float
+        Share of the running averages that is kept, 0 <= rho < 1.
+    eps : float
+        Added under both roots, >= 0.
+    learning_rate : float
+        Scales the step, >= 0.
 
     Raises
     ------
@@ -180,6 +211,15 @@ class RMSprop(Optimizer):
 
     Source: T. Tieleman, G. Hinton, "Lecture 6.5 - RMSProp", Coursera (2012).
 
+    Parameters
+    ----------
+    learning_rate : float
+        The step's length, >= 0.
+    rho : float
+        Share of the running average that is kept, 0 <= rho < 1.
+    eps : float
+        Added to the root that divides, >= 0.
+
     Raises
     ------
     TypeError, ValueError
@@ -210,6 +250,15 @@ class Adam(Optimizer):
     """Adam: adaptive moments, corrected for their start at zero.
 
     Source: D. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization" (2015), algorithm 1.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The step's length, >= 0.
+    b1, b2 : float
+        Share of the running mean, and of the running mean square, that is kept, each 0 <= b < 1.
+    eps : float
+        Added to the root that divides, >= 0.
 
     Raises
     ------
@@ -254,6 +303,17 @@ class AdamW(Adam):
     """Adam with decoupled weight decay: `w -= learning_rate * weight_decay * w` beside Adam's step.
 
     Source: I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2, in PyTorch's form.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The step's length, >= 0.
+    b1, b2 : float
+        Share of the running mean, and of the running mean square, that is kept, each 0 <= b < 1.
+    eps : float
+        Added to the root that divides, >= 0.
+    weight_decay : float
+        Share of the weights that a step of length 1 takes away, >= 0.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from ..functional import (
 from ..functional.front_door import public
 from ..functional.pools import scatter_to_maxima
 from ..geometry import check_pooling_padding, pooling_geometry
-from ..parsing import AXES, as_entries, as_padding, as_window
+from ..parsing import AXES, LARGE_IMAGE, Window, as_entries, as_padding, as_window
 from ..typing import Array, IntOrPair, Padding
 from .base import Layer, Shape, as_batch, check_grad, floating
 
@@ -45,12 +45,15 @@ class _Pooling(Layer):
     rank: ClassVar[int]
 
     def __init__(self, pool_shape: IntOrPair, stride: IntOrPair, padding: Padding) -> None:
-        name, rank = type(self).__name__, self.rank
-        self._window = as_window(name, as_entries(name, "pool_shape", pool_shape, 1, rank), stride, 1, rank)
-        check_pooling_padding(name, self._window, as_padding(name, padding, self._window, (1 << 20,) * rank))
         self.pool_shape = pool_shape
         self.stride = stride
         self.padding = padding
+        name, window = type(self).__name__, self._window_for(type(self).__name__)
+        check_pooling_padding(name, window, as_padding(name, padding, window, (LARGE_IMAGE,) * self.rank))
+
+    def _window_for(self, name: str) -> Window:
+        entries = as_entries(name, "pool_shape", self.pool_shape, 1, self.rank)
+        return as_window(name, entries, self.stride, 1, self.rank)
 
     def output_shape(self) -> Shape:
         """Channels and sizes of one output, for inputs of `input_shape`."""
@@ -62,8 +65,8 @@ class _Pooling(Layer):
         return self._output_shape_of(name, (1, *shape))[1:]
 
     def _output_shape_of(self, name: str, shape: Shape) -> Shape:
-        pads = as_padding(name, self.padding, self._window, shape[2:])
-        return pooling_geometry(name, shape, self._window, pads).y_shape
+        window = self._window_for(name)
+        return pooling_geometry(name, shape, window, as_padding(name, self.padding, window, shape[2:])).y_shape
 
 
 class _MaxPooling(_Pooling):

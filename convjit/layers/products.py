@@ -1,6 +1,6 @@
 """The three matrix products of a dense layer, by convjit's own kernels or by BLAS.
 
-Threads of OpenBLAS wait for their next work by spinning, for some 30 ms: on two cores, a step of the `cifar` network of
+Threads of OpenBLAS wait for their next work by spinning, for some 25 ms: on two cores, a step of the `cifar` network of
 `python -m bench.race` took 30 ms with BLAS in its dense layer and 19 ms without. So BLAS computes what a few calls on
 the calling thread can do, and what takes so long that its threads pay for themselves; in between, a product is a
 convolution with 1x1 kernels. Shapes alone decide, never the number of threads.

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arrays import converted, sums_dtype
 from ..functional.front_door import public
-from ..typing import Array
+from ..typing import Array, Updates
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import as_rng
 from .normalising import input_gradient, normalised, product_sums, scaled, statistics, sums
@@ -66,8 +66,7 @@ class Dropout(Layer):
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient of the values that were not dropped."""
         scale = self._kept("_scale")
-        result: Array = check_grad("Dropout", accum_grad, scale.shape) * scale
-        return result
+        return in_slices(np.multiply, check_grad("Dropout", accum_grad, scale.shape), scale)
 
     def output_shape(self) -> Shape:
         """The input's shape."""
@@ -76,6 +75,9 @@ class Dropout(Layer):
 
 class BatchNormalization(Layer):
     """Normalises each channel (of images) or feature (of rows) over the batch.
+
+    A frozen one uses the running statistics, also in training. The original text's layer normalises every pixel by
+    itself, with 0.01 added to the variance: its numbers are others.
 
     Source: S. Ioffe, C. Szegedy, "Batch Normalization" (2015), algorithms 1 and 2.
 
@@ -90,7 +92,8 @@ class BatchNormalization(Layer):
     Attributes
     ----------
     gamma, beta : ndarray, (C,)
-    running_mean, running_var : ndarray, (C,), None before the first training batch
+    running_mean, running_var : ndarray, (C,)
+        None before the first training batch: inference then takes 0 and 1.
 
     Raises
     ------
@@ -111,6 +114,7 @@ class BatchNormalization(Layer):
 
     weight_names: ClassVar[tuple[str, ...]] = ("gamma", "beta")
     buffer_names: ClassVar[tuple[str, ...]] = ("running_mean", "running_var")
+    frozen_names: ClassVar[tuple[str, ...]] = ("momentum", "eps", "running_mean", "running_var")
 
     gamma: Array
     beta: Array
@@ -123,7 +127,7 @@ class BatchNormalization(Layer):
         self.running_var: Array | None = None
         self.trainable = True
 
-    def initialize(self, optimizer: Any) -> None:
+    def initialize(self, optimizer: Updates | None) -> None:
         """Start with scale 1 and shift 0, and give each a copy of the optimizer; None is fine for inference."""
         shape = self._needed_input_shape("initialize")
         if not shape:
@@ -141,12 +145,14 @@ class BatchNormalization(Layer):
                 f"BatchNormalization.forward_pass: the layer has {self.gamma.size} channels, but X has {x.shape[1]}: "
                 f"X {x.shape}"
             )
-        use_batch = training and self.trainable
+        use_batch = training and self.trainable and not self.frozen
         if use_batch and x.shape[0] == 0:
             raise ValueError("BatchNormalization.forward_pass: cannot train on an empty batch")
         batch = statistics(x) if use_batch else None
-        running = self._running(batch, x)
+        running = self._running(batch)
         mean, var = running if batch is None else batch
+        if mean is None or var is None:  # before the first training batch
+            mean, var = np.zeros(self.gamma.size, x.dtype), np.ones(self.gamma.size, x.dtype)
         scale = 1 / np.sqrt(var + self.eps)
         y = normalised(x, mean, scale, self.gamma, self.beta)
         y = converted("BatchNormalization.forward_pass", "the result", y, given.dtype)
@@ -154,12 +160,10 @@ class BatchNormalization(Layer):
         self.__dict__.update(running_mean=running[0], running_var=running[1], _kept_pass=kept)
         return y
 
-    def _running(self, batch: tuple[Array, Array] | None, x: Array) -> tuple[Array, Array]:
-        """The running mean and variance after this batch, if it counts."""
+    def _running(self, batch: tuple[Array, Array] | None) -> tuple[Array | None, Array | None]:
+        """The running mean and variance after this batch, if it counts; None where there are none."""
         if self.running_mean is None or self.running_var is None:
-            if batch is None:
-                raise RuntimeError("BatchNormalization.forward_pass: train on a batch before inference")
-            return batch
+            return (None, None) if batch is None else batch
         if batch is None:
             return self.running_mean, self.running_var
         keep, take = self.momentum, 1 - self.momentum

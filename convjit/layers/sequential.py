@@ -17,7 +17,7 @@ from ..arrays import as_array
 from ..functional.front_door import public
 from ..parsing import as_positive, describe
 from ..progress import progress_bar
-from ..typing import Array
+from ..typing import AnyPath, Array, ArrayLike, Updates
 from .base import Layer, Shape, exhaust, undoing
 from .initializers import as_rng
 from .losses import LOSSES, CrossEntropy, Loss
@@ -57,7 +57,7 @@ class Sequential:
 
     @public
     def __init__(
-        self, layers: Iterable[Layer] = (), *, optimizer: Any = None, loss: str | Loss = "cross_entropy"
+        self, layers: Iterable[Layer] = (), *, optimizer: Updates | None = None, loss: str | Loss = "cross_entropy"
     ) -> None:
         self.optimizer = Adam() if optimizer is None else optimizer
         self.loss = _as_loss(loss)
@@ -89,10 +89,11 @@ class Sequential:
             X = layer.forward_pass(X, training)
         return X
 
-    def _backward(self, y: Any, predicted: Array) -> None:
+    def _backward(self, y: ArrayLike, predicted: Array) -> None:
         layers: list[Any] = list(reversed(self.layers))  # which need not be convjit's
         last = layers[0]
-        if isinstance(self.loss, CrossEntropy) and getattr(last, "activation_name", "") == self.loss.fused_activation:
+        activation = getattr(last, "activation_name", "")
+        if isinstance(self.loss, CrossEntropy) and self.loss.is_fused and activation == self.loss.fused_activation:
             gradient = self.loss.fused_gradient(y, predicted)
             layers = layers[1:]
         else:
@@ -102,7 +103,7 @@ class Sequential:
             spares = layer is self.layers[0] and _takes_need_input(getattr(layer.backward_pass, "__func__", None))
             gradient = layer.backward_pass(gradient, need_input=False) if spares else layer.backward_pass(gradient)
 
-    def train_on_batch(self, X: Any, y: Any) -> tuple[float, float]:
+    def train_on_batch(self, X: ArrayLike, y: ArrayLike) -> tuple[float, float]:
         """One step on one batch; its loss and accuracy, before the step.
 
         An error or an interrupt leaves all layers and their optimizers as they were.
@@ -152,7 +153,7 @@ class Sequential:
                 raise RuntimeError(f"Sequential.{method}: layer {i}, {layer.layer_name()}, is frozen; call unfreeze "
                                    "first")  # fmt: skip
 
-    def test_on_batch(self, X: Any, y: Any) -> tuple[float, float]:
+    def test_on_batch(self, X: ArrayLike, y: ArrayLike) -> tuple[float, float]:
         """The loss and accuracy of one batch."""
         inputs, y = _data("Sequential.test_on_batch", X, y)
         predicted = self._forward(inputs, training=False)
@@ -163,12 +164,12 @@ class Sequential:
     @public
     def fit(
         self,
-        X: Any,
-        y: Any,
+        X: ArrayLike,
+        y: ArrayLike,
         epochs: int = 1,
         batch_size: int = 32,
         *,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         rng: np.random.Generator | int | None = None,
         shuffle: bool = True,
         progress: bool | None = None,
@@ -226,7 +227,7 @@ class Sequential:
                         history[key].append(value)
         return history
 
-    def predict(self, X: Any, batch_size: int = 256) -> Array:
+    def predict(self, X: ArrayLike, batch_size: int = 256) -> Array:
         """The network's output for `X` (N, ...), computed in batches."""
         inputs = as_array("Sequential.predict", "X", X)
         size = as_positive("Sequential.predict", "batch_size", batch_size)
@@ -235,7 +236,7 @@ class Sequential:
         parts = [self._forward(inputs[i : i + size], training=False) for i in range(0, max(len(inputs), 1), size)]
         return np.concatenate(parts)
 
-    def evaluate(self, X: Any, y: Any, batch_size: int = 256) -> tuple[float, float]:
+    def evaluate(self, X: ArrayLike, y: ArrayLike, batch_size: int = 256) -> tuple[float, float]:
         """The mean loss and accuracy over `X` (N, ...)."""
         inputs, targets = _data("Sequential.evaluate", X, y)
         predicted = self.predict(inputs, batch_size)
@@ -261,11 +262,11 @@ class Sequential:
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
 
-    def save(self, path: Any) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write all weights and running means into an `.npz` file, whole or not at all."""
         write_weights(path, self.layers)
 
-    def load(self, path: Any) -> None:
+    def load(self, path: AnyPath) -> None:
         """Read what `save` wrote into a network of the same layers; nothing changes if it does not fit.
 
         A frozen network is refused: `unfreeze` it first.
@@ -287,7 +288,8 @@ def _as_loss(loss: Any) -> Loss:
         return LOSSES[loss]()
     if isinstance(loss, type) and issubclass(loss, Loss):
         return loss()
-    raise ValueError(f"Sequential: loss must be one of {', '.join(map(repr, LOSSES))} or a Loss, got {loss!r}")
+    kind = ValueError if isinstance(loss, str) else TypeError
+    raise kind(f"Sequential: loss must be one of {', '.join(map(repr, LOSSES))} or a Loss, got {loss!r}")
 
 
 def _pair(function: str, data: Any) -> tuple[Any, Any]:

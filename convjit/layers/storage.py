@@ -21,12 +21,28 @@ _BROKEN = (
 )  # fmt: skip
 
 
+def _names(layer: Any, kind: str) -> tuple[str, ...]:
+    """`weight_names` or `buffer_names`, of layers that need not be convjit's."""
+    return tuple(getattr(layer, kind, ()))
+
+
+def _check_names(function: str, layers: Sequence[Any]) -> None:
+    """Refuse layers of whose weights nobody knows the names: a file without them would look whole."""
+    for i, layer in enumerate(layers):
+        if not _names(layer, "weight_names") and layer.parameters():
+            raise TypeError(
+                f"{function}: layer {i} ({type(layer).__name__}) has {layer.parameters()} parameters, but no "
+                "weight_names that say what they are"
+            )
+
+
 def named_weights(layers: Sequence[Layer]) -> dict[str, Array]:
     """Every weight and buffer that is set, by name."""
+    _check_names("Sequential.save", layers)
     return {
         f"{i}.{name}": getattr(layer, name)
         for i, layer in enumerate(layers)
-        for name in (*layer.weight_names, *layer.buffer_names)
+        for name in (*_names(layer, "weight_names"), *_names(layer, "buffer_names"))
         if getattr(layer, name, None) is not None
     }
 
@@ -46,15 +62,18 @@ def write_weights(path: Any, layers: Sequence[Layer]) -> None:
 
 def read_weights(path: Any, layers: Sequence[Layer]) -> None:
     """Check everything, then set everything."""
+    _check_names("Sequential.load", layers)
     stored = _arrays(path)
-    weights = {f"{i}.{name}": getattr(layer, name) for i, layer in enumerate(layers) for name in layer.weight_names}
+    weights = {
+        f"{i}.{name}": getattr(layer, name) for i, layer in enumerate(layers) for name in _names(layer, "weight_names")
+    }
     buffers = {
         f"{i}.{name}": getattr(layer, layer.weight_names[0])
         for i, layer in enumerate(layers)
-        for name in layer.buffer_names
+        for name in _names(layer, "buffer_names")
     }
     for i, layer in enumerate(layers):  # statistics are stored all or none
-        own = {f"{i}.{name}" for name in layer.buffer_names}
+        own = {f"{i}.{name}" for name in _names(layer, "buffer_names")}
         weights |= {name: buffers[name] for name in own if own & set(stored)}
     missing, foreign = sorted(set(weights) - set(stored)), sorted(set(stored) - set(weights) - set(buffers))
     if missing or foreign:
@@ -68,13 +87,24 @@ def read_weights(path: Any, layers: Sequence[Layer]) -> None:
             raise ValueError(
                 f"Sequential.load: {path} holds {name} as {array.dtype} {array.shape}, needs floats of shape {shape}"
             )
+        if name in weights and name not in buffers:
+            stored[name] = _held(f"{path} holds {name}", array, weights[name].dtype)
     changes: list[dict[str, Any]] = [
-        {name: stored[f"{i}.{name}"].astype(getattr(layer, name).dtype, copy=False) for name in layer.weight_names}
-        | {name: stored.get(f"{i}.{name}") for name in layer.buffer_names}
+        {name: stored[f"{i}.{name}"] for name in _names(layer, "weight_names")}
+        | {name: stored.get(f"{i}.{name}") for name in _names(layer, "buffer_names")}
         for i, layer in enumerate(layers)
     ]
     # One call from start to end, so that no interrupt leaves a network half of it.
     list(map(dict.update, map(vars, layers), changes))
+
+
+def _held(sentence: str, array: Array, dtype: Any) -> Array:
+    """An array in the dtype of the weight that it becomes."""
+    with np.errstate(all="ignore"):
+        held: Array = array.astype(dtype, copy=False)
+    if np.isinf(held).sum() > np.isinf(array).sum():
+        raise ValueError(f"Sequential.load: {sentence} with numbers that are too large for {dtype}")
+    return held
 
 
 def _arrays(path: Any) -> dict[str, Array]:

@@ -20,12 +20,10 @@ from ..functional import (
 )
 from ..functional.front_door import public_as
 from ..functional.transpose import transposed_shape
+from ..parsing import LARGE_IMAGE
 from ..typing import Array, DTypeLike, IntOrPair, Padding
 from .base import Shape
 from .convolving import Convolving
-
-# An image larger than any padding, in which options are checked before an image is known.
-_LARGE = 1 << 40
 
 
 class _Functions(NamedTuple):
@@ -66,7 +64,7 @@ class _ConvTranspose(Convolving):
             n_filters, filter_shape, input_shape, padding, stride, dilation, groups, dtype, rng, initializer
         )  # fmt: skip
         self.output_padding = output_padding
-        self._shape_of(type(self).__name__, (self.groups, *(_LARGE,) * self.rank))
+        self._shape_of(type(self).__name__, (self.groups, *(LARGE_IMAGE,) * self.rank))
 
     def output_shape(self) -> Shape:
         """Filters and sizes of one output, for inputs of `input_shape`."""

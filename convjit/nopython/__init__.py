@@ -28,7 +28,9 @@ sources besides: a caller that does not is refused, it never runs old code.
 
 A call computes on its own thread, and takes its workspaces from Numba's allocator. One that fails is a `MemoryError`.
 In a `prange` Numba drops exceptions of its pool's threads, and makes a `SystemError` of one of the calling thread:
-results of refused calls stay unwritten, so shapes are better checked before the loop.
+results of refused calls stay unwritten, so shapes are better checked before the loop. In a compiled `try`, Numba 0.68
+on Python 3.11 forgets the names of keyword arguments, and takes them by position: there all are written by position,
+for which those behind `*` may be, too, or the call stands in a function of its own.
 
 A first call takes 0.2 to 0.3 s where the package's cache is warm, most of which Numba needs for the caller. Where it
 is cold, kernels and entries are compiled: 0.5 to 0.9 s in all for pads, pools and columns, 1.3 to 2.9 s for

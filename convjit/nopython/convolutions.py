@@ -293,10 +293,10 @@ def _conv_transpose2d_backward(address: Any) -> Any:
     if status == 0 and r[RESULTS + 1] != 0:
         status = _weight_grad(size, g, dense(r, 1, size, of_x), dy, r[RESULTS + 1])
     if status == 0:
-        outputs = Geometry(
+        of_results = Geometry(
             g.batch, g.in_channels, g.in_h, g.in_w, g.in_channels, g.in_h, g.in_w, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1
         )
-        status = _bias_grad(size, outputs, dy, r[RESULTS + 2])
+        status = _bias_grad(size, of_results, dy, r[RESULTS + 2])
     return status
 
 

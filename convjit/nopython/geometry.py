@@ -1,7 +1,7 @@
 """Geometries for compiled callers: sizes and padding, and whether a call is one that Python would refuse.
 
 Knows what `convjit.geometry` knows, for records of integers; knows no sentences, which Python writes (`refusals`).
-Every function returns whether all is well first; 64-bit arithmetic holds, since what comes in is checked before.
+Functions that check return first whether all is well; 64-bit arithmetic holds, since what comes in is checked before.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from ..algorithms.padding import PADDING_MODES
 from ..geometry import Geometry
 from ..parsing import LARGEST
 from ..runtime.options import kernel
-from .record import FIRST, FORM, NAME, NONE, SECOND, of_value
+from .record import FIRST, FORM, MOST_BYTES, NAME, NONE, SECOND, of_value
 
-# Names are their places in `geometry.PADDING_NAMES` and `algorithms.padding.PADDING_MODES`.
+# Names are their places in `parsing.PADDING_NAMES` and `algorithms.padding.PADDING_MODES`.
 _VALID, _SAME, SAME_UPPER, SAME_LOWER, _FULL = range(5)
 CONSTANT, EDGE, REFLECT, SYMMETRIC, WRAP = range(5)
-assert [*PADDING_MODES] == ["constant", "edge", "reflect", "symmetric", "wrap"]  # `moving` has a branch for each
+assert PADDING_MODES == ("constant", "edge", "reflect", "symmetric", "wrap"), "`moving` has a branch for each mode here"
 
 
 @kernel
@@ -53,7 +53,7 @@ def pads_of(
     r: Any, i: Any, kernel_h: Any, kernel_w: Any, stride_h: Any, stride_w: Any, dilation_h: Any, dilation_w: Any,
     height: Any, width: Any, transposed: Any,
 ) -> Any:  # fmt: skip
-    """The padding that value `i` means: top, bottom, left and right, or -1 each where it cannot be."""
+    """Whether value `i` can be a padding, and what it means: top, bottom, left and right."""
     at = of_value(i)
     reach_h, reach_w = (kernel_h - 1) * dilation_h, (kernel_w - 1) * dilation_w
     top, bottom = _axis_padding(r, at, 0, reach_h, height, stride_h, transposed)
@@ -130,6 +130,7 @@ def transposed_geometry(r: Any, x_shape: Any, weight_shape: Any) -> Any:
     ok, extra_h, extra_w = pair(r, 2, 0)
     fine = fine and ok and (sound or not has_size)
     top = bottom = left = right = 0
+    fine = fine and max(float(height) * float(stride_h), float(width) * float(stride_w)) < MOST_BYTES
     if fine:
         # What the named paddings cut off.
         full_h = (height - 1) * stride_h + (kernel_h - 1) * dilation_h + 1

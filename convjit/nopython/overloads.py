@@ -8,23 +8,28 @@ Source: Numba's documentation, "Extending Numba" (`overload`, `intrinsic`).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, ir_utils
+from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, overload
-from numba.np.arrayobj import _empty_nd_impl
+from numba.np.arrayobj import populate_array
 
+from .. import functional
+from ..functional.front_door import unknown_keyword
 from ..parsing import PADDING_NAMES
-from ..runtime.entries import DIGEST, Entry, Stamp, emit_entry, emit_row
+from ..runtime.entries import DIGEST, Entry, Stamp, emit_entry, emit_preparation, emit_row
 from . import record, refusals
 from .checks import checked, constant_of, entries_of
 from .refusals import Refused
 from .rows import IMAGES, REAL, ROWS, Row, Value
 
 _INT64 = ir.IntType(64)
+_LARGEST = (1 << 63) - 1
 
 
 # --- the instructions -----------------------------------------------------------------------------------------------
@@ -106,8 +111,15 @@ class _Writer:
         return [(entry, None) for entry in entries]
 
     def _int(self, kind: Any, value: Any) -> Any:
+        """A signed number of 64 bits; the largest for what is larger, which is refused for that."""
         known, constant = constant_of(kind)
-        return int(constant) if known else self.context.cast(self.builder, value, kind, types.int64)
+        if known:
+            return max(-_LARGEST - 1, min(int(constant), _LARGEST))
+        number = self.context.cast(self.builder, value, kind, types.int64)
+        if kind != types.uint64:
+            return number
+        is_larger = self.builder.icmp_signed("<", number, ir.Constant(_INT64, 0))
+        return self.builder.select(is_larger, ir.Constant(_INT64, _LARGEST), number)
 
     def _bits(self, kind: Any, value: Any, dtype: Any) -> Any:
         """The bits of a real number in the dtype."""
@@ -138,31 +150,72 @@ def _emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any], 
         cgutils.alloca_once_value(builder, context.get_constant_null(kind)) if kind is not types.none else None
         for kind in call.results
     ]
-    entry = emit_row(builder, row.entry.slot)
+
+    def goes_well() -> Any:
+        return builder.if_then(builder.icmp_signed("==", builder.load(status), ir.Constant(_INT64, 0)))
+
     digest = emit_row(builder, DIGEST)
-    current = builder.icmp_signed("==", digest, ir.Constant(_INT64, call.stamp.digest))
-    usable = builder.and_(current, builder.icmp_signed("!=", entry, ir.Constant(_INT64, 0)))
-    with builder.if_then(usable):
-        _ask(builder, writer, entry, status)
-        with builder.if_then(builder.icmp_signed("==", builder.load(status), ir.Constant(_INT64, 0))):
-            for i, (kind, result) in enumerate(zip(call.results, results, strict=True)):
-                if result is not None and call.out is not None:
-                    context.nrt.incref(builder, kind, values[call.out])
-                    builder.store(values[call.out], result)
-                    given = context.make_array(kind)(context, builder, values[call.out])
-                    writer.write(record.RESULTS + i, builder.ptrtoint(given.data, _INT64))
-                elif result is not None:
-                    first = record.SHAPES + 4 * i + 4 - kind.ndim
-                    shape = [builder.load(writer.place(first + axis)) for axis in range(kind.ndim)]
-                    array = _empty_nd_impl(context, builder, kind, shape)
-                    builder.store(array._getvalue(), result)
-                    writer.write(record.RESULTS + i, builder.ptrtoint(array.data, _INT64))
-            writer.write(record.PHASE, record.RUN)
+    with builder.if_then(builder.icmp_signed("==", digest, ir.Constant(_INT64, call.stamp.digest))):
+        builder.store(ir.Constant(_INT64, refusals.UNREADY), status)
+        with builder.if_then(emit_preparation(builder, call.stamp.slots)):
+            entry = emit_row(builder, row.entry.slot)
             _ask(builder, writer, entry, status)
+            for i, (kind, result) in enumerate(zip(call.results, results, strict=True)):
+                if result is None:
+                    continue
+                with goes_well():
+                    if call.out is not None:
+                        context.nrt.incref(builder, kind, values[call.out])
+                        builder.store(values[call.out], result)
+                    else:
+                        first = record.SHAPES + 4 * i + 4 - kind.ndim
+                        shape = [builder.load(writer.place(first + axis)) for axis in range(kind.ndim)]
+                        _allocate(context, builder, kind, shape, result, status)
+                    given = context.make_array(kind)(context, builder, builder.load(result))
+                    writer.write(record.RESULTS + i, builder.ptrtoint(given.data, _INT64))
+            with goes_well():
+                writer.write(record.PHASE, record.RUN)
+                _ask(builder, writer, entry, status)
+    # The caller raises then, which would leave them behind.
+    with builder.if_then(builder.icmp_signed("!=", builder.load(status), ir.Constant(_INT64, 0)), likely=False):
+        for kind, result in zip(call.results, results, strict=True):
+            if result is not None:
+                context.nrt.decref(builder, kind, builder.load(result))
+                builder.store(context.get_constant_null(kind), result)
     loaded = [context.get_dummy_value() if result is None else builder.load(result) for result in results]
     pair = [builder.load(status), _returned(context, builder, signature.return_type[1], loaded)]
     context.active_code_library._reload_init.add(call.stamp)
     return context.make_tuple(builder, signature.return_type, pair)
+
+
+def _allocate(context: Any, builder: Any, kind: Any, shape: list[Any], result: Any, status: Any) -> None:
+    """A C-contiguous array into the place of a result, or into that of the status minus the bytes that there were not.
+
+    What Numba's own `empty` does, but that one leaves the function where there is no memory. Entries have seen to it
+    that the number of bytes is one.
+    """
+    item = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+    strides = [ir.Constant(_INT64, item)]
+    for extent in reversed(shape):
+        strides.insert(0, builder.mul(extent, strides[0]))
+    size, *strides = strides
+    align = ir.Constant(ir.IntType(32), context.get_preferred_array_alignment(kind.dtype))
+    memory = context.nrt.meminfo_alloc_aligned_unchecked(builder, size, align)
+    with builder.if_else(cgutils.is_null(builder, memory), likely=False) as (failed, succeeded):
+        with failed:
+            builder.store(builder.sub(ir.Constant(_INT64, -_LEAST_BYTES), size), status)
+        with succeeded:
+            array = context.make_array(kind)(context, builder)
+            data = context.nrt.meminfo_data(builder, memory)
+            populate_array(
+                array, data=builder.bitcast(data, array.data.type), shape=shape, strides=strides,
+                itemsize=ir.Constant(_INT64, item), meminfo=memory,
+            )  # fmt: skip
+            builder.store(array._getvalue(), result)
+
+
+# So that minus the bytes is no other status.
+_LEAST_BYTES = 64
 
 
 def _returned(context: Any, builder: Any, kind: Any, results: list[Any]) -> Any:
@@ -241,11 +294,73 @@ def _register(row: Row) -> None:
         pairs=", ".join(f"{name}={name}" for name in names), returned=row.returned,
     )  # fmt: skip
     exec(compile(text, f"<convjit.{row.function.__name__} in compiled code>", "exec"), known)
+    _check_arguments(row.function)
+    if any(array.is_out for array in row.arrays.values()):
+        _tell_that_results_are_not_new(row.function)
     known["instructions"] = intrinsic(prefer_literal=True)(known["typed"])
     overload(row.function, prefer_literal=True, strict=False)(known[row.function.__name__])
     values = tuple((name, value.choices or PADDING_NAMES) for name, value in row.values.items())
     refusals.ASKED.append((row.function, tuple(row.arrays), values))
 
 
+def _refuse(function: Callable[..., Any], complaint: Callable[[Any, Any], str | None]) -> None:
+    """Have calls refused in one sentence before any way to compile them is tried: Numba would fill a page."""
+
+    class Refusing(AbstractTemplate):  # type: ignore[misc]  # numba is untyped
+        key = function
+
+        def generic(self, args: Any, kws: Any) -> None:
+            sentence = complaint(args, kws)
+            if sentence is not None:
+                raise TypeError(sentence)
+
+    infer_global(function, types.Function(Refusing))
+
+
+def _check_arguments(function: Callable[..., Any]) -> None:
+    """Refuse unknown keywords, and arguments that are missing or too many; those behind `*` may come by position."""
+    name, parameters = function.__name__, inspect.signature(function).parameters
+    signature = inspect.Signature([p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in parameters.values()])
+
+    def complaint(args: Any, kws: Any) -> str | None:
+        unknown = next((keyword for keyword in kws if keyword not in parameters), None)
+        if unknown is not None:
+            return unknown_keyword(name, list(parameters), unknown)
+        try:
+            signature.bind(*args, **kws)
+        except TypeError as error:
+            return f"{name}: {error}"
+        return None
+
+    _refuse(function, complaint)
+
+
+def _tell_that_results_are_not_new(function: Callable[..., Any]) -> None:
+    """Have Numba know that a result may be an argument: it leaves out stores that it takes for dead otherwise."""
+
+    def may_be_any(result: Any, arguments: Any, aliases: Any, of_arguments: Any) -> None:
+        aliases.setdefault(result, set()).add(result)  # so that nobody counts on there being none
+        if isinstance(of_arguments, set):  # Numba has a dict there once it lowers a parallel loop
+            of_arguments.add(result)
+
+    for at, letter in enumerate(f"{function.__module__}."):
+        if letter == ".":  # a module from which a caller may have it
+            ir_utils.alias_func_extensions[function.__name__, function.__module__[:at]] = may_be_any
+
+
+def _refuse_others() -> None:
+    """The public functions that compiled code does not have."""
+    known = [row.function.__name__ for row in ROWS]
+    for name in functional.__all__:
+        function = getattr(functional, name)
+        if name not in known and inspect.isfunction(function):
+            _refuse(function, partial(_told, f"{name}: compiled code has no {name}; it has {', '.join(known)}"))
+
+
+def _told(sentence: str, args: Any, kws: Any) -> str:
+    return sentence
+
+
 for _row in ROWS:
     _register(_row)
+_refuse_others()

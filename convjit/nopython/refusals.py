@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.entries import NO_MEMORY, array_at, new_slot, next_number, row_of_table, set_row
+from ..runtime.entries import array_at, new_slot, next_number, row_of_table, set_row
+from ..runtime.memory import readable_size
 from ..runtime.options import kernel
 from .record import (
     ADDRESS,
@@ -33,8 +34,9 @@ from .record import (
     value_of,
 )
 
-# What is returned instead of a place, beside `NO_MEMORY`: the caller was compiled for another version.
-STALE = -2
+# What is returned instead of a place: the caller was compiled for another version, or what it needs is not ready.
+# Less means that memory ran out: minus the bytes that there were not.
+STALE, UNREADY = -1, -2
 
 # Records of calls that were refused, until Python asks: a thread waits for the GIL in between, while others refuse
 # more. Behind each record stands its place, so that one that was written over is known.
@@ -73,8 +75,10 @@ def _error(place: int, name: str) -> Exception:
             f"{name}: the calling function was compiled for another version of convjit; compile it anew, or delete the "
             "cached files of its module in __pycache__"
         )
-    if place == NO_MEMORY:
-        return MemoryError(f"{name}: memory ran out")
+    if place == UNREADY:
+        return RuntimeError(f"{name}: its kernels could not be made ready; what Python printed before says why")
+    if place < 0:
+        return MemoryError(f"{name}: an array of {readable_size(-place)} does not fit into memory")
     *record, kept = _refused[place % _PLACES].tolist()
     if kept != place:
         return ValueError(

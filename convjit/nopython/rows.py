@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .. import functional
-from ..algorithms import ALGORITHMS, check_name
+from ..algorithms import ALGORITHMS, check_algorithm
 from ..algorithms.padding import PADDING_MODES
 from ..functional.convolving import check_need
 from ..functional.padding import check_mode
@@ -78,7 +78,7 @@ _INDICES = Array((3, 4), "(N, C, OH, OW) or (C, OH, OW)", optional=True, integer
 
 
 def _check_algorithm(function: str, name: str, given: Any) -> None:
-    check_name(function, given)
+    check_algorithm(function, given)
     if given not in _SAME_BITS:
         raise ValueError(
             f"{function}: {name} {given!r} does not run in compiled code, which gives the bits of 'auto'; call "
@@ -89,7 +89,7 @@ def _check_algorithm(function: str, name: str, given: Any) -> None:
 # Named or not, compiled code computes in its own way, with the bits that all of these give.
 _SAME_BITS = ("auto", "fastest", *(row.name for row in ALGORITHMS if row.keeps_promises))
 _ALGORITHM = Value(choices=_SAME_BITS, check=_check_algorithm)
-_MODE = Value(choices=PADDING_MODES, check=lambda function, name, given: check_mode(function, given, name))
+_MODE = Value(choices=PADDING_MODES, check=check_mode)
 # In the order of their bits, the input's first.
 NEEDS = tuple((a, b, c) for c, b, a in itertools.product((False, True), repeat=3))
 _NEED = Value(choices=NEEDS, check=lambda function, name, given: check_need(function, given))

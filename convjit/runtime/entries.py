@@ -4,13 +4,16 @@ Knows how an entry is compiled, kept on disk and called, and the words of plain 
 computes. An entry takes the address of a record, and that of a 64-bit integer for what it returns. Compiled callers
 read its address from the table, whose own address is a symbol registered here: nothing is compiled for that, and a
 user's function on disk holds no copy of an entry, so it cannot run a stale one. `TABLE[DIGEST]` is a number of this
-package's sources: who was compiled for others must not call.
+package's sources: who was compiled for others must not call. Where memory runs out, what an entry returns is minus the
+bytes that there were not.
 
 Source: Numba's developer manual, "Caching"; llvmlite's documentation, "Symbols".
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -31,13 +34,13 @@ from .translating import Allocator, Translation
 # The one name that outlives a process, in users' cached functions.
 _SYMBOL = "convjit_entries"
 # Rows of the table: a number of the sources, then what `new_slot` gives away.
-DIGEST = 0
+DIGEST, _PREPARE = 0, 1
 _SLOTS = 256
 TABLE = np.zeros(_SLOTS, np.int64)
 llvm.add_symbol(_SYMBOL, TABLE.ctypes.data)
 TABLE[DIGEST] = int(hashlib.sha256(repr(cache.SOURCES).encode()).hexdigest()[:15], 16)
 
-_given = DIGEST
+_given = _PREPARE
 _making = forks.Lock()
 _INT64 = ir.IntType(64)
 
@@ -58,8 +61,6 @@ def set_row(slot: int, number: int) -> None:
 # --- entries --------------------------------------------------------------------------------------------------------
 
 _ENTRIES: dict[int, Entry] = {}
-# What an entry returns where memory ran out.
-NO_MEMORY = -1
 
 
 class Entry:
@@ -97,7 +98,7 @@ class Entry:
         address, status = arguments
         given = (address,) if self._dtype is None else (address, self._dtype.type(0))
         translation = Translation(builder, NUMBAS_MEMORY)
-        result = translation.run(self._body, given, NO_MEMORY)
+        result = translation.run(self._body, given)
         builder.store(result, builder.inttoptr(status, _INT64.as_pointer()))
 
 
@@ -143,6 +144,37 @@ def emit_entry(builder: Any, entry: Any, record: Any) -> Any:
     status = cgutils.alloca_once(builder, _INT64)
     emitting.emit_call(builder, entry, record, builder.ptrtoint(status, _INT64))
     return builder.load(status)
+
+
+def emit_preparation(builder: Any, slots: Iterable[int]) -> Any:
+    """Emit: whether the entries of these rows are ready; those that are not are made so, by Python.
+
+    That is needed where Numba loads code from its cache and leaves out its `Stamp`: `cfunc` does.
+    """
+    slots = tuple(slots)
+    ready = _emit_are_ready(builder, slots)
+    with builder.if_then(builder.not_(ready), likely=False):
+        numbers = ir.Constant(ir.ArrayType(_INT64, len(slots)), slots)
+        listed = cgutils.global_constant(builder, "convjit_slots", numbers)
+        kind = ir.FunctionType(ir.VoidType(), [_INT64, _INT64])
+        prepare = builder.inttoptr(emit_row(builder, _PREPARE), kind.as_pointer())
+        builder.call(prepare, [builder.ptrtoint(listed, _INT64), ir.Constant(_INT64, len(slots))])
+    return _emit_are_ready(builder, slots)
+
+
+def _emit_are_ready(builder: Any, slots: tuple[int, ...]) -> Any:
+    rows = [emit_row(builder, slot) for slot in slots]
+    return functools.reduce(builder.and_, [builder.icmp_signed("!=", row, ir.Constant(_INT64, 0)) for row in rows])
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)
+def _prepare(address: int, count: int) -> None:
+    """Make entries ready whose slots are listed at an address; takes the GIL. Python prints what goes wrong."""
+    for slot in (ctypes.c_int64 * count).from_address(address):
+        _ENTRIES[slot]()
+
+
+set_row(_PREPARE, ctypes.cast(_prepare, ctypes.c_void_p).value or 0)
 
 
 @word

@@ -2,14 +2,21 @@
 
 A fork copies one thread. In the child OpenMP's pool is gone (libgomp kills the process that then starts a parallel
 loop), and a lock that another thread held at that moment stays locked for ever: Numba's compiler lock, if it was
-compiling. So children run serial twins, and a fork waits until the locks named here are free.
+compiling. So children run serial twins, and a fork waits until the locks named here are free. So does the end of the
+process, which would take LLVM away from a daemon thread that compiles.
 """
 
 from __future__ import annotations
 
+import _thread
+import atexit
+import ctypes
 import multiprocessing
+import operator
 import os
 import threading
+import time
+from collections import deque
 from typing import Any
 
 import numba.np.ufunc.parallel as numba_parallel
@@ -18,7 +25,18 @@ from numba.core.compiler_lock import global_compiler_lock
 _forked = False
 # Taken before a fork, in this order, and released after it on both sides.
 _locks: list[Any] = [global_compiler_lock]
-_held: list[Any] = []
+_acquire, _release = operator.methodcaller("acquire"), operator.methodcaller("release")
+
+
+class _Fork(threading.local):
+    """The fork of this thread: threads that fork at the same time follow one another."""
+
+    def __init__(self) -> None:
+        self.held: list[bool] = []  # as many as there are locks held
+        self.interrupts: list[type[BaseException]] = []
+
+
+_fork = _Fork()
 
 
 def Lock() -> Any:  # named as in `threading`
@@ -34,19 +52,41 @@ def forked() -> bool:
 
 
 def _before() -> None:
-    for lock in _locks:
-        lock.acquire()
-        _held.append(lock)
+    """Take all locks.
+
+    What a signal handler raises meanwhile would be lost, as Python raises nothing out of here, and the fork would go on
+    without the locks: it is kept for later. One call of compiled code takes them and counts, so that none is forgotten.
+    """
+    while len(_fork.held) < len(_locks):
+        try:
+            _fork.held.extend(map(_acquire, _locks[len(_fork.held) :]))
+        except BaseException as error:
+            _fork.interrupts.append(type(error))
 
 
 def _after() -> None:
-    while _held:
-        _held.pop().release()
+    taken = _locks[len(_fork.held) - 1 :: -1] if _fork.held else []
+    _fork.held = []  # before the last release, behind which another thread forks
+    deque(map(_release, taken), maxlen=0)
+
+
+def _after_in_parent() -> None:
+    _after()
+    interrupts, _fork.interrupts = _fork.interrupts, []
+    if interrupts:  # not from here, where it would be lost as well
+        _thread.start_new_thread(_raise_soon, (threading.get_ident(), interrupts[0]))
+
+
+def _raise_soon(thread: int, kind: type[BaseException]) -> None:
+    """Raise in a thread that is about to leave `os.fork`."""
+    time.sleep(1e-3)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
 
 
 def _after_in_child() -> None:
     global _forked
     _forked = True
+    _fork.interrupts = []
     _after()
 
 
@@ -62,5 +102,6 @@ def _born_by_fork() -> bool:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
     _forked = _born_by_fork()
+atexit.register(global_compiler_lock.acquire)  # reentrant: what is called at exit may still compile

@@ -66,7 +66,7 @@ def launch_pool() -> None:
 def _start() -> None:
     try:
         numba_parallel._launch_threads()
-    except ValueError as error:  # Numba's own text for a layer that cannot be loaded runs over several lines
+    except (ValueError, ImportError, OSError) as error:  # Numba's own text runs over several lines
         wanted = numba.config.THREADING_LAYER
         raise RuntimeError(
             f"convjit: Numba's threading layer {wanted!r} cannot be used here ({str(error).split('.')[0]}); "

@@ -46,9 +46,11 @@ class Translation(Instructions):
         self._loops = 0
         self._shared: dict[Any, tuple[Any, Any]] = {}
 
-    def run(self, function: Callable[..., Any], arguments: tuple[Any, ...], no_memory: int) -> Any:
-        """Emit a call of a function as the whole of the entry; its result, an integer."""
-        self._no_memory = no_memory
+    def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Emit a call of a function as the whole of the entry; its result, an integer.
+
+        Where memory runs out the result is minus the bytes that there were not, `_ALIGNED` at least.
+        """
         self._status, self._end = Variable(self, 0), self.builder.append_basic_block("end")
         self._status.set(self.call(function, arguments))
         self.builder.branch(self._end)
@@ -100,10 +102,10 @@ class Translation(Instructions):
             return self.on_stack(int(count), dtype)
         assert self._allocator is not None, "memory that is not on the stack, in a task"
         assert not self._loops, "memory that is not on the stack, within a loop"
-        size = self.computed(ast.Mult, count, dtype.itemsize)
-        address = self._allocator.allocate(self.builder, self.lifted(self.computed(ast.Add, size, _ALIGNED)))
+        size = self.computed(ast.Add, self.computed(ast.Mult, count, dtype.itemsize), _ALIGNED)
+        address = self._allocator.allocate(self.builder, self.lifted(size))
         with self.builder.if_then(self.builder.icmp_signed("==", address, ZERO)):
-            self._status.set(self._no_memory)
+            self._status.set(self.computed(ast.Sub, 0, size))
             self.builder.branch(self._end)
         self._owned.append(Variable(self, address))  # 0 where this is never reached
         return self.computed(ast.BitAnd, self.computed(ast.Add, address, _ALIGNED - 1), -_ALIGNED)

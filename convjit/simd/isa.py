@@ -1,6 +1,9 @@
 """Instruction sets: how wide a vector is, and the register tile that fills the registers.
 
-Knows names of CPU features; does not know what is computed. A new instruction set is a row.
+Knows names of CPU features; does not know what is computed. A new instruction set is a row; one without a multiply-add
+runs by calls of libm. A new architecture is one also for `runtime.status`, which reads flags of floating-point errors,
+and for `runtime.turns`, which tells the processor that a loop waits; wider vectors need more room behind planes
+(`gemm.planes.BEHIND`, which a test compares).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Knows no operation: convolution is one example of a function that is linear in e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,21 @@ def described(array: Array) -> str:
     return f"{array.dtype} {array.shape}"
 
 
+def called(name: str, function: Callable[..., Any], *arguments: Array) -> Array:
+    """A copy of what a function returns, which may be a buffer of its own; refused if it changes an argument."""
+    before = [argument.copy() for argument in arguments]
+    result = np.array(function(*arguments))
+    check_unchanged(name, arguments, before)
+    return result
+
+
+def check_unchanged(name: str, arguments: Sequence[Array], before: Sequence[Array]) -> None:
+    """Refuse a function that writes into what it is given: what is compared with it would be spoiled."""
+    for i, (argument, copy) in enumerate(zip(arguments, before, strict=True)):
+        if argument.tobytes() != copy.tobytes():
+            raise AssertionError(f"{name} changes its argument {i}: got {described(copy)}, left {described(argument)}")
+
+
 def check_adjoint(
     forward: Callable[[Array], npt.ArrayLike],
     adjoint: Callable[[Array], npt.ArrayLike],
@@ -76,7 +91,8 @@ def check_adjoint(
     forward, adjoint : callable
         Linear functions of one array: leave a bias out.
     x, y : ndarray
-        Of the shapes of `forward`'s argument and result. Integers make the check exact.
+        Of the shapes of `forward`'s argument and result. Integers make the check exact, in a dtype that holds the
+        results: a sum that wraps has no adjoint.
     tolerance : float
         For other numbers, the error allowed relative to `<|forward(x)|, |y|> + <|x|, |adjoint(y)|>`.
 
@@ -84,7 +100,7 @@ def check_adjoint(
     ------
     AssertionError
         With both products, and the entry of `adjoint(y)` that is furthest from `<forward(e), y>`, where `e` is one at
-        that entry and zero elsewhere.
+        that entry and zero elsewhere. For a function that changes its argument, too.
 
     Examples
     --------
@@ -97,7 +113,7 @@ def check_adjoint(
 most at (1,): got 1, wanted 0; x = np.array([1, 2, 3], 'int64'), y = np.array([1, 0, 0], 'int64')
     """
     __tracebackhide__ = True  # pytest then shows the line that called
-    there, back = np.asarray(forward(x)), np.asarray(adjoint(y))
+    there, back = called("forward", forward, x), called("adjoint", adjoint, y)
     if there.shape != y.shape or back.shape != x.shape:
         raise AssertionError(
             f"not adjoint: forward maps {x.shape} to {there.shape} and adjoint maps {y.shape} to {back.shape}"
@@ -116,7 +132,7 @@ most at (1,): got 1, wanted 0; x = np.array([1, 2, 3], 'int64'), y = np.array([1
 
 def _traced(forward: Callable[[Array], npt.ArrayLike], x: Array, y: Array, back: Array, tolerance: float) -> str:
     """Where an adjoint is wrong, found by unit vectors."""
-    if np.any(np.asarray(forward(np.zeros_like(x)))):
+    if np.any(called("forward", forward, np.zeros_like(x))):
         return "; forward(0) is not 0, so forward is not linear: leave a bias out"
     if not 0 < x.size <= _TRACED:
         return ""
@@ -125,7 +141,7 @@ def _traced(forward: Callable[[Array], npt.ArrayLike], x: Array, y: Array, back:
     for entry in np.ndindex(*x.shape):
         unit = np.zeros_like(x)
         unit[entry] = 1
-        column = np.asarray(forward(unit))
+        column = called("forward", forward, unit)
         wanted[entry] = inner_product(y, column)
         allowed[entry] = tolerance * inner_product(abs(column), abs(y)) if tolerance else 0
     at, wrong = largest_difference(back, wanted, allowed)

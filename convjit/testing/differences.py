@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .checks import described, inner_product, largest_difference
+from .checks import called, check_unchanged, described, inner_product, largest_difference
 from .oracle import Array
 
 
@@ -42,7 +42,8 @@ def check_gradients(
     gradients : callable
         `gradients(grad_output, *arrays)` returns a gradient for each of `arrays`, None for those not to be checked.
     arrays : sequence of ndarray
-        Real. Integers, of any dtype, make the default exact; central differences need floating ones.
+        Real. Integers make the default exact, stored as floats or in a dtype that holds them and the results;
+        central differences need floating ones.
     grad_output : ndarray
         Of the shape of the function's result.
     central : bool
@@ -61,9 +62,10 @@ def check_gradients(
     ------
     AssertionError
         With the argument, the entry where the difference is largest, its gradient and difference quotient, and how
-        many entries differ.
+        many entries differ. For callables that change their arguments, and for functions that are not finite at the
+        ends of a central difference, too.
     TypeError
-        For central differences of arrays that are not floating.
+        For arrays that are not real, and for central differences of arrays that are not floating.
 
     Examples
     --------
@@ -79,20 +81,24 @@ grad_output np.array([1.0, 5.0], 'float64')
     >>> check_gradients(np.tanh, lambda dy, x: (dy / np.cosh(x) ** 2,), [x], np.ones(2), central=True)
     """
     __tracebackhide__ = True  # pytest then shows the line that called
-    given = gradients(grad_output, *arrays)
+    inputs = (grad_output, *arrays)
+    before = [np.array(array) for array in inputs]
+    given = [None if gradient is None else np.array(gradient) for gradient in gradients(*inputs)]
+    check_unchanged("gradients", [np.asarray(array) for array in inputs], before)
     if len(given) != len(arrays):
         raise AssertionError(f"{len(given)} gradients for {len(arrays)} arguments")
-    here = np.asarray(function(*arrays))
+    here = called("function", function, *arrays)
     if here.shape != np.shape(grad_output):
         raise AssertionError(f"grad_output has shape {np.shape(grad_output)}, but the function returns {here.shape}")
     for argument, (array, gradient) in enumerate(zip(arrays, given, strict=True)):
         if gradient is None:
             continue
-        gradient = np.asarray(gradient)
         if gradient.shape != array.shape:
             raise AssertionError(
                 f"gradient of argument {argument}: got shape {gradient.shape}, but the argument has {array.shape}"
             )
+        if array.dtype.kind in "bc":
+            raise TypeError(f"check_gradients: arrays must be real numbers, argument {argument} is {array.dtype}")
         if central and array.dtype.kind != "f":
             raise TypeError(
                 f"check_gradients: central differences need floating arrays, argument {argument} is {array.dtype}"
@@ -133,13 +139,14 @@ def _quotients(
         for by in (step, -step) if central else (step,):
             copies = [a.copy() for a in arrays]
             copies[argument][entry] += by
-            ends.append(np.asarray(function(*copies)))
+            ends.append(called("function", function, *copies))
         ahead, behind = ends if central else (ends[0], here)
         distance = 2 * step if central else step
         rounding = 0.0
         if units:
             unit = float(np.finfo(ahead.dtype).eps) / 2
-            rounding = units * unit * inner_product(abs(ahead) + abs(behind), abs(grad_output)) / distance
+            magnitudes = [inner_product(abs(end), abs(grad_output)) for end in (ahead, behind)]
+            rounding = units * unit * sum(magnitudes) / distance
         return (inner_product(ahead, grad_output) - inner_product(behind, grad_output)) / distance, rounding
 
     wanted, allowed = np.empty(array.shape, object), np.zeros(array.shape)
@@ -151,5 +158,10 @@ def _quotients(
             central
         ):  # the error of twice the step is four times as large, so their difference is three times the error
             further, rounding = quotient(entry, 2 * step)
+            if not math.isfinite(further) or not math.isfinite(rounding):
+                raise AssertionError(
+                    f"the difference quotient of argument {argument} at {entry} is {further} with a step of "
+                    f"{2 * step}: the function is not finite there; give a smaller step, or other arrays"
+                )
             allowed[entry] += rounding + abs(further - wanted[entry])
     return wanted, allowed

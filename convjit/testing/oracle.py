@@ -90,6 +90,7 @@ def windows_of(
 
 def reference_pad2d(x: Array, pads: Pads, mode: Any = "constant", value: Any = 0) -> Array:
     """`np.pad` of the last two axes.
+
     Parameters
     ----------
     x : ndarray, (..., H, W)
@@ -121,6 +122,7 @@ def reference_pad2d(x: Array, pads: Pads, mode: Any = "constant", value: Any = 0
 
 def reference_pad2d_backward(dy: Array, pads: Pads, mode: Any = "constant") -> Array:
     """Adds every padded position to the pixel that it shows.
+
     Parameters
     ----------
     dy : ndarray, (..., top + H + bottom, left + W + right)
@@ -153,6 +155,7 @@ def reference_conv2d(
     dilation: Pair = (1, 1), groups: int = 1, padding_mode: str = "constant",
 ) -> Array:  # fmt: skip
     """Cross-correlation, one output pixel after the other; `x` is (N, C, H, W).
+
     Parameters
     ----------
     x : ndarray, (N, C, H, W)
@@ -198,6 +201,7 @@ def reference_conv2d_backward(
     dilation: Pair = (1, 1), groups: int = 1, padding_mode: str = "constant",
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """The adjoints of `reference_conv2d` in input, weight and bias.
+
     Parameters
     ----------
     grad_output : ndarray, (N, O, OH, OW)
@@ -234,6 +238,7 @@ def reference_conv_transpose2d(
     dilation: Pair = (1, 1), groups: int = 1,
 ) -> Array:  # fmt: skip
     """Stamps the weights, scaled by each pixel of `x`, onto the output; `weight` is (C, O // groups, KH, KW).
+
     Parameters
     ----------
     x : ndarray, (N, C, H, W)

@@ -16,6 +16,7 @@ def reference_im2col(
     x: Array, kernel: Pair, stride: Pair = (1, 1), pads: Pads = NO_PADS, dilation: Pair = (1, 1)
 ) -> Array:
     """Every window of (N, C, H, W), flattened, as a column.
+
     Parameters
     ----------
     x : ndarray, (N, C, H, W)
@@ -43,6 +44,7 @@ def reference_col2im(
     dilation: Pair = (1, 1),
 ) -> Array:  # fmt: skip
     """Adds every column back to the window that it came from.
+
     Parameters
     ----------
     columns : ndarray, (N, C*KH*KW, OH*OW)
@@ -91,6 +93,7 @@ def reference_max_pool2d(
     """The maximum of each window and the flat position of the first one.
 
     A window that sees no pixel gives the least value of the dtype, and -1.
+
     Parameters
     ----------
     x : ndarray, (N, C, H, W)
@@ -131,6 +134,7 @@ def reference_max_pool2d(
 
 def reference_max_pool2d_backward(grad_output: Array, indices: Array, input_size: Pair) -> Array:
     """Adds each output's gradient to the pixel at its index.
+
     Parameters
     ----------
     grad_output, indices : ndarray, (N, C, OH, OW)
@@ -161,6 +165,7 @@ def reference_avg_pool2d(
     count_include_pad: bool = True,
 ) -> Array:  # fmt: skip
     """The mean of each window.
+
     Parameters
     ----------
     x : ndarray, (N, C, H, W)

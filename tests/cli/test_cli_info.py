@@ -1,6 +1,7 @@
 """`python -m convjit`: help, errors, `info`."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -25,7 +26,10 @@ def test_help_everywhere(command, capsys):
     assert " ".join(["usage: python -m convjit", *command]) in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["nothing"], ["demo", "--epochs", "0"], ["demo", "--seed", "-1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["nothing"], ["demo", "--epochs", "0"], ["demo", "--seed", "-1"], ["demo", "--seed", str(1 << 32)]],
+)
 def test_what_is_not_understood(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)
@@ -119,3 +123,22 @@ def test_info_says_which_twin_runs_and_why(variables, line):
     done = run("info", **variables)
     assert done.returncode == 0, done.stderr
     assert f"a large call {line}" in " ".join(done.stdout.split())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device here that is always full")
+def test_output_that_cannot_be_written_is_one_sentence():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "convjit", "info"], stdout=full, stderr=subprocess.PIPE, text=True,
+                              check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert re.fullmatch(r"convjit: the output could not be written \(.*\)\n", done.stderr)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are those of POSIX")
+def test_a_reader_that_has_left_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "convjit", "info"], stdout=writing, stderr=subprocess.PIPE, text=True,
+                          check=False)  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -56,8 +56,13 @@ def test_functions_and_dtypes_reach_the_warm_up(place, monkeypatch, capsys):
     ("arguments", "complaint"),
     [
         (["conv4d"], r"convjit warmup: functions must be among 'conv2d', .*, got 'conv4d'\n"),
-        (["pad2d", "--dtype", "float33"], r"convjit warmup: dtypes must be dtypes, got str 'float33'\n"),
-        (["--dtype", "U3"], r"convjit warmup: an entry of dtypes has dtype <U3, which is not supported; .*\n"),
+        (
+            ["--dtype", "float32", "pad2d"],
+            r"convjit warmup: an entry of dtypes must be a dtype, got str 'pad2d'; functions stand before .*: pad2d\n",
+        ),
+        (["nopython", "--dtype", "int64"], r"convjit warmup: there is nothing to compile of nopython for int64\n"),
+        (["pad2d", "--dtype", "float33"], r"convjit warmup: an entry of dtypes must be a dtype, got str 'float33'\n"),
+        (["--dtype", "U3"], r"convjit warmup: an entry of dtypes is <U3, which is not supported; .*\n"),
     ],
 )
 def test_what_is_not_understood_is_one_sentence(arguments, complaint, place, capsys):

@@ -248,7 +248,7 @@ ERRORS = {
     "entries": (lambda: explain((1, "a", 3), (1, 1, 1, 1)), TypeError, "the shape of x must be ints"),
     "negative": (lambda: explain((1, 1, -3, 3), (1, 1, 1, 1)), ValueError, "x cannot have the shape"),
     "endless": (lambda: explain((1, 1 << 62, 3, 3), (1, 1, 1, 1)), ValueError, "x cannot have the shape"),
-    "dtype": (lambda: explain((1, 1, 3, 3), (1, 1, 1, 1), dtype="U3"), TypeError, "an array of this dtype"),
+    "dtype": (lambda: explain((1, 1, 3, 3), (1, 1, 1, 1), dtype="U3"), TypeError, "dtype is <U3, which is not"),
     "no dtype": (lambda: explain((1, 1, 3, 3), (1, 1, 1, 1), dtype="sloat"), TypeError, "dtype must be a dtype"),
     "algorithm": (lambda: explain((1, 1, 3, 3), (1, 1, 1, 1), algorithm="best"), ValueError, "algorithm must be one"),
     "keyword": (lambda: explain((1, 1, 3, 3), (1, 1, 1, 1), strides=1), TypeError, "it is called 'stride' here"),

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from convjit import pad2d, pad2d_backward
+from convjit import pad2d, pad2d_backward, parsing, testing
+from convjit.algorithms import padding as kernels
 from convjit.testing import (
     PADDING_MODES,
     check_adjoint,
@@ -81,3 +82,9 @@ def test_forms_of_padding():
     x = np.arange(6.0).reshape(1, 2, 3)
     for form, counts in [(1, ((1, 1), (1, 1))), ((0, 2), ((0, 0), (2, 2))), ([[1, 0], [0, 2]], ((1, 0), (0, 2)))]:
         assert_array_equal(pad2d(x, form), reference_pad2d(x, counts))
+
+
+def test_names_that_are_kept_in_two_places_are_the_same():
+    """`convjit.testing` imports nothing of the rest."""
+    assert testing.PADDING_MODES == kernels.PADDING_MODES
+    assert testing.PADDING_NAMES == parsing.PADDING_NAMES

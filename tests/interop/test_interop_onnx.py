@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import convjit
 from convjit.testing import (
     reference_avg_pool2d,
     reference_col2im,
@@ -22,12 +21,13 @@ pytest.importorskip("onnx", reason="onnx is not installed; tests/functional test
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from convjit.interop import onnx as bridge
 from convjit.interop.onnx import OPERATORS
 
-# How many cases onnx 1.16 ships, at least, and how many of them are images: newer versions have more.
-SHIPPED = {"Conv": (6, 6), "ConvTranspose": (10, 8), "Col2Im": (5, 4), "MaxPool": (17, 14), "AveragePool": (17, 11)}
-FUNCTIONS = {"Conv": "conv2d", "ConvTranspose": "conv_transpose2d", "Col2Im": "col2im", "MaxPool": "max_pool2d",
-             "AveragePool": "avg_pool2d"}  # fmt: skip
+# How many cases onnx 1.16 ships, at least: newer versions have more.
+SHIPPED = {"Conv": 6, "ConvTranspose": 10, "Col2Im": 5, "MaxPool": 17, "AveragePool": 17}
+TABLES = {"Conv": "_CONV", "ConvTranspose": "_CONV_TRANSPOSE", "MaxPool": "_MAX_POOL", "AveragePool": "_AVERAGE_POOL",
+          "Col2Im": "_COL2IM"}  # fmt: skip
 
 
 def evaluated(model, *inputs):
@@ -54,7 +54,7 @@ def run(operator, *inputs, **options):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How often each of convjit's functions was called."""
+    """How often an operator was convjit's."""
     seen = Counter()
 
     def counted(name, call):
@@ -64,8 +64,9 @@ def calls(monkeypatch):
 
         return calling
 
-    for name in FUNCTIONS.values():
-        monkeypatch.setattr(convjit, name, counted(name, getattr(convjit, name)))
+    for operator, table in TABLES.items():
+        functions = {rank: counted(operator, call) for rank, call in getattr(bridge, table).items()}
+        monkeypatch.setattr(bridge, table, functions)
     return seen
 
 
@@ -80,10 +81,16 @@ def shipped():
         warnings.simplefilter("ignore")  # making other operators' cases overflows and divides by zero
         cases = load_model_tests(kind="node")
     return {name: [case for case in cases if {node.op_type for node in case.model.graph.node} == {name}]
-            for name in FUNCTIONS}  # fmt: skip
+            for name in SHIPPED}  # fmt: skip
 
 
-@pytest.mark.parametrize("operator", FUNCTIONS)
+def _has_integers(case):
+    """Those of a dtype that convjit does not pool."""
+    kind = onnx.helper.tensor_dtype_to_np_dtype(case.model.graph.input[0].type.tensor_type.elem_type)
+    return kind.name not in ("float16", "float32", "float64", "int8", "uint8")
+
+
+@pytest.mark.parametrize("operator", SHIPPED)
 def test_the_cases_that_onnx_ships(operator, shipped, calls):
     for case in shipped[operator]:
         for inputs, outputs in case.data_sets:
@@ -94,10 +101,9 @@ def test_the_cases_that_onnx_ships(operator, shipped, calls):
             for ours, theirs in zip(got, wanted, strict=True):
                 assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), case.name
                 assert_allclose(ours, theirs, rtol=case.rtol, atol=case.atol, err_msg=case.name)
-    cases, images = SHIPPED[operator]
-    assert len(shipped[operator]) >= cases
-    assert calls[FUNCTIONS[operator]] >= images
-    assert calls.keys() == {FUNCTIONS[operator]}
+    assert len(shipped[operator]) >= SHIPPED[operator]
+    others = 0 if operator == "Col2Im" else sum(_has_integers(case) for case in shipped[operator])
+    assert calls == {operator: len(shipped[operator]) - others}
 
 
 # --- drawn attributes -----------------------------------------------------------------------------------------------
@@ -252,6 +258,76 @@ def test_average_pool(seed):
     assert_allclose(y, wanted, rtol=1e-15, atol=0)
 
 
+# --- sequences and volumes: images of one row, and one slice --------------------------------------------------------
+
+# What stands for an axis of one pixel.
+TRIVIAL = {"strides": 1, "dilations": 1, "kernel_shape": 1, "output_padding": 0, "output_shape": 1}
+
+
+def with_axis(attributes):
+    """The attributes with one more axis before the others."""
+    lifted = {name: [TRIVIAL[name], *value] if name in TRIVIAL else value for name, value in attributes.items()}
+    if "pads" in attributes:
+        half = len(attributes["pads"]) // 2
+        lifted["pads"] = [0, *attributes["pads"][:half], 0, *attributes["pads"][half:]]
+    return lifted
+
+
+def of_row(drawn):
+    """The attributes of the last axis alone."""
+    taken = {name: value[1:] if name in TRIVIAL else value for name, value in drawn.attributes.items()}
+    if "pads" in taken:
+        taken["pads"] = [taken["pads"][1], taken["pads"][3]]
+    return taken
+
+
+@pytest.mark.parametrize("operator", [name for name in TABLES if name != "Col2Im"])
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("seed", range(20))
+def test_an_axis_of_one_pixel_changes_nothing(seed, rank, operator, calls):
+    drawn = Drawn(seed)
+    attributes = of_row(drawn) if rank == 1 else drawn.attributes
+    inputs = [drawn.array(2, 4, *drawn.image[-rank:])]
+    outputs = 2 if operator == "MaxPool" else 1
+    if operator.startswith("Conv"):
+        inputs += [drawn.array(4, 2, *drawn.kernel[-rank:])]
+        attributes["group"] = 2
+    else:
+        attributes["kernel_shape"] = drawn.kernel[-rank:]
+        attributes["ceil_mode"] = drawn.flag()
+    if operator == "MaxPool":
+        attributes["storage_order"] = drawn.flag()
+    if operator == "ConvTranspose":
+        pads = attributes.pop("pads", [0] * 2 * rank)
+        attributes["pads"] = [pad if drawn.image[0] > 2 < drawn.image[1] else 0 for pad in pads]
+        attributes["output_padding"] = [int(drawn.rng.integers(s)) for s in drawn.stride[-rank:]]
+        if attributes.get("auto_pad", "NOTSET") != "NOTSET":
+            del attributes["pads"]
+        elif drawn.flag():
+            attributes["output_shape"] = [n + s for n, s in zip(inputs[0].shape[2:], drawn.stride[-rank:], strict=True)]
+            del attributes["pads"]
+    flat = run(operator, *inputs, outputs=outputs, **attributes)
+    deep = run(operator, *[np.expand_dims(a, 2) for a in inputs], outputs=outputs, **with_axis(attributes))
+    for one, other in zip(flat, deep, strict=True):
+        assert_array_equal(np.expand_dims(one, 2), other, strict=True)
+    assert calls == {operator: 2}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_col2im_of_sequences_and_volumes(seed, calls):
+    drawn = Drawn(seed)
+    attributes = {k: v for k, v in drawn.attributes.items() if k != "auto_pad"}
+    pads = drawn.pads if "pads" in attributes else ((0, 0), (0, 0))
+    outputs = [(n + sum(p) - e) // s + 1
+               for n, p, e, s in zip(drawn.image, pads, drawn.extent, drawn.stride, strict=True)]  # fmt: skip
+    columns = drawn.array(2, 3 * np.prod(drawn.kernel), np.prod(outputs))
+    (flat,) = run("Col2Im", columns, np.array(drawn.image), np.array(drawn.kernel), **attributes)
+    deep_image, deep_kernel = np.array([1, *drawn.image]), np.array([1, *drawn.kernel])
+    (deep,) = run("Col2Im", columns, deep_image, deep_kernel, **with_axis(attributes))
+    assert_array_equal(flat[:, :, None], deep, strict=True)
+    assert calls == {"Col2Im": 2}
+
+
 @pytest.mark.parametrize(("operator", "opset"), [("Conv", 1), ("ConvTranspose", 1), ("MaxPool", 1), ("AveragePool", 7)])
 def test_older_opsets(operator, opset, calls):
     drawn = Drawn(0)
@@ -260,29 +336,17 @@ def test_older_opsets(operator, opset, calls):
     old, new = (run(operator, *inputs, opset=version, kernel_shape=[3, 3], pads=[1, 0, 1, 1], strides=[2, 1])
                 for version in (opset, 22))  # fmt: skip
     assert_array_equal(old[0], new[0], strict=True)
-    assert calls[FUNCTIONS[operator]] == 2
+    assert calls[operator] == 2
 
 
 # --- what goes on to onnx, and what is refused ----------------------------------------------------------------------
 
-ELSEWHERE = {
-    "Conv 1-d": ("Conv", [(1, 2, 5), (3, 2, 3)], {}),
-    "Conv 3-d": ("Conv", [(1, 1, 3, 3, 3), (1, 1, 2, 2, 2)], {"strides": [1, 2, 1]}),
-    "ConvTranspose 1-d": ("ConvTranspose", [(1, 2, 5), (2, 3, 3)], {"strides": [2]}),
-    "MaxPool 1-d": ("MaxPool", [(1, 2, 5)], {"kernel_shape": [2]}),
-    "MaxPool 3-d": ("MaxPool", [(1, 1, 3, 3, 3)], {"kernel_shape": [2, 2, 2], "strides": [1, 2, 1]}),
-    "AveragePool 1-d": ("AveragePool", [(1, 2, 5)], {"kernel_shape": [2]}),
-}
 
-
-@pytest.mark.parametrize("name", ELSEWHERE)
-def test_other_ranks_are_onnxs(name, calls):
-    operator, shapes, attributes = ELSEWHERE[name]
-    drawn = Drawn(0)
-    inputs = [drawn.array(*shape) for shape in shapes]
-    (ours,) = run(operator, *inputs, **attributes)
-    model = model_of(operator, inputs, **attributes)
-    (theirs,) = ReferenceEvaluator(model).run(None, {f"x{i}": x for i, x in enumerate(inputs)})
+def test_other_ranks_are_onnxs(calls):
+    x = Drawn(0).array(1, 2, 3, 2, 3, 2)
+    attributes = {"kernel_shape": [2, 2, 2, 2]}
+    (ours,) = run("MaxPool", x, **attributes)
+    (theirs,) = ReferenceEvaluator(model_of("MaxPool", [x], **attributes)).run(None, {"x0": x})
     assert_array_equal(ours, theirs, strict=True)
     assert not calls
 
@@ -303,7 +367,7 @@ REFUSED = {
         "Conv",
         [X, W],
         {"strides": [1]},
-        r"Conv: strides of an image \(N, C, H, W\) must be 2 ints, got \[1\]",
+        r"Conv: strides of images \(N, C, H, W\) must be 2 ints, got \[1\]",
     ),
     "pads": ("MaxPool", [X], {"kernel_shape": [2, 2], "pads": [1, 1]}, "MaxPool: pads of .* must be 4 ints, got"),
     "kernel_shape": ("Conv", [X, W], {"kernel_shape": [3, 2]}, r"Conv: kernel_shape must be \(3, 3\), as W is \(2, 2"),
@@ -315,7 +379,7 @@ REFUSED = {
         {"output_shape": [9, 7]},
         r"conv_transpose2d: output_size \(9, 7\) cannot",
     ),
-    "one size": ("ConvTranspose", [X, W], {"output_shape": [9]}, "ConvTranspose: output_shape of an image"),
+    "one size": ("ConvTranspose", [X, W], {"output_shape": [9]}, "ConvTranspose: output_shape of images"),
     "wide pads": ("AveragePool", [X], {"kernel_shape": [2, 2], "pads": [2, 0, 0, 0]}, "avg_pool2d: padding"),
     "columns": ("Col2Im", [X[0], np.array([5, 5]), np.array([2, 2])], {}, "col2im: columns has 5 rows, which 4 taps"),
 }

@@ -178,6 +178,16 @@ def test_bfloat16_is_read_exactly(tmp_path):
     assert_same(state_dict(layer), wanted)
 
 
+def test_pytorchs_bfloat16_is_read_exactly():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed; bfloat16 of files is tested above")
+    layer = Dense(2, input_shape=(3,), dtype=np.float32)
+    layer.initialize(None)
+    wanted = {"weight": np.array([[1.5, -2.0, 0.0], [3.0, 2.0**100, 0.25]], np.float32),
+              "bias": np.array([7, 0.5], np.float32)}  # fmt: skip
+    load_state_dict(layer, {name: torch.from_numpy(array).bfloat16() for name, array in wanted.items()})
+    assert_same(state_dict(layer), wanted)
+
+
 @pytest.mark.parametrize("ending", FORMATS)
 def test_saving_that_fails_leaves_the_old_file(tmp_path, ending, monkeypatch):
     file = path_of(tmp_path, ending)

@@ -276,6 +276,17 @@ def test_images_that_pooling_cannot_take(kind):
         kind().output_shape()
 
 
+@pytest.mark.parametrize("kind", [MaxPooling2D, AveragePooling2D])
+def test_options_of_pooling_that_are_set_later(kind):
+    layer, wanted = started(kind(2), (1, 4, 4)), started(kind((2, 1), stride=2, padding=((1, 0), (0, 0))), (1, 4, 4))
+    layer.pool_shape, layer.stride, layer.padding = (2, 1), 2, ((1, 0), (0, 0))
+    x = numbers(1, 1, 4, 4)
+    y = layer.forward_pass(x)
+    assert_array_equal(y, wanted.forward_pass(x))
+    assert layer.output_shape() == y.shape[1:]
+    assert_array_equal(layer.backward_pass(y), wanted.backward_pass(y))
+
+
 # --- activations ------------------------------------------------------------------------------------------------------
 
 DEFINITIONS = {
@@ -310,6 +321,14 @@ def test_softmax_is_over_the_last_axis():
 def test_gradients_of_activations(name):
     assert_gradient(Activation(name), 3 * numbers(3, 4))
     assert_gradient(Activation(name), numbers(2, 2, 3, seed=1))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_softmax_of_the_largest_numbers_warns_of_nothing(dtype):
+    most = np.finfo(dtype).max
+    with np.errstate(all="raise", under="ignore"):
+        y = Activation("softmax").forward_pass(np.array([[-most, most]], dtype))
+    assert_array_equal(y, np.array([[0, 1]], dtype), strict=True)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -503,10 +522,29 @@ def test_batch_normalisation_far_out_and_on_constants():
         assert np.isfinite(layer.backward_pass(y)).all()
 
 
-def test_batch_normalisation_needs_a_batch_first():
+def test_batch_normalisation_before_the_first_batch_takes_zero_and_one():
+    layer, x = started(BatchNormalization(eps=0), (3,)), numbers(2, 3)
+    assert_array_equal(layer.forward_pass(x, training=False), x)
+    layer.trainable = False
+    assert_array_equal(layer.forward_pass(x), x)
+    assert layer.running_mean is None
+    assert layer.running_var is None
+
+
+def test_frozen_batch_normalisation_stays_as_it_is():
+    layer, x = started(BatchNormalization(momentum=0.5), (3,)), numbers(8, 3)
+    layer.forward_pass(x)
+    layer.freeze()
+    wanted = layer.forward_pass(x, training=False)
+    layer.forward_pass(5 * x + 3)
+    assert_array_equal(layer.forward_pass(x), wanted)
+    for name in ("eps", "momentum", "running_mean", "running_var"):
+        with pytest.raises(AttributeError, match=f"^BatchNormalization: the layer is frozen, so {name} cannot be set"):
+            setattr(layer, name, 0.5)
+
+
+def test_batch_normalisation_needs_a_batch():
     layer = started(BatchNormalization(), (3,))
-    with pytest.raises(RuntimeError, match=r"^BatchNormalization\.forward_pass: train on a batch before inference$"):
-        layer.forward_pass(numbers(2, 3), training=False)
     with pytest.raises(ValueError, match=r"^BatchNormalization\.forward_pass: cannot train on an empty batch$"):
         layer.forward_pass(numbers(0, 3))
 

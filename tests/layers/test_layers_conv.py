@@ -359,7 +359,7 @@ def test_copies_go_on_alike_and_apart(again, optimizer):
         ("rng", 1.5, TypeError, "float 1.5"),
         ("rng", True, TypeError, "True"),
         ("initializer", "zeros", ValueError, "'zeros'"),
-        ("initializer", ["he"], ValueError, "['he']"),
+        ("initializer", ["he"], TypeError, "['he']"),
         ("algorithm", "fft", ValueError, "'fft'"),
         ("input_shape", 5, ValueError, "5"),
         ("input_shape", (3, 8), ValueError, "(3, 8)"),

@@ -250,3 +250,12 @@ def test_gradients_that_do_not_fit_are_refused():
     with pytest.raises(TypeError, match=r"^Adam.update: grad must be real, as w is, got dtype complex128$"):
         Adam().update(np.ones(3), np.ones(3) * 1j)
     assert Adam().update(np.ones(3) * 1j, np.ones(3)).dtype == np.complex128
+
+
+@pytest.mark.parametrize("name", [name for name in FORMULAS if name != "SGD"])
+def test_an_optimizer_keeps_state_for_one_weight(name):
+    optimizer = fresh(name)
+    optimizer.update(np.ones((3, 3)), np.ones((3, 3)))
+    said = rf"^{type(optimizer).__name__}\.update: w must have the shape of the weights before, \(3, 3\), got"
+    with pytest.raises(ValueError, match=said):
+        optimizer.update(np.ones(3), np.ones(3))

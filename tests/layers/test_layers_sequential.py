@@ -429,6 +429,71 @@ def test_an_interrupt_leaves_whole_steps(monkeypatch):
     assert history["loss"][-1] < history["loss"][0]
 
 
+class Scale(Layer):
+    """As somebody else may write a layer: its weights are written in place, and have no names."""
+
+    def __init__(self, n):
+        self.W = np.ones(n)
+
+    def parameters(self):
+        return self.W.size
+
+    def forward_pass(self, X, training=True):
+        self.X = X
+        return X * self.W
+
+    def backward_pass(self, accum_grad):
+        gradient = accum_grad * self.W
+        self.W -= 0.1 * (accum_grad * self.X).sum(axis=0)
+        return gradient
+
+    def output_shape(self):
+        return self.input_shape
+
+
+def test_an_interrupt_restores_layers_that_write_in_place(monkeypatch):
+    model = Sequential([Dense(4, input_shape=(3,), rng=0), Scale(4)], optimizer=SGD(), loss="square")
+    monkeypatch.setattr(Dense, "backward_pass", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        model.train_on_batch(numbers(5, 3), numbers(5, 4))
+    assert_array_equal(model.layers[1].W, np.ones(4))
+
+
+def test_weights_without_names_are_not_left_out_of_files(tmp_path):
+    model = Sequential([Dense(4, input_shape=(3,), rng=0), Scale(4)], optimizer=SGD(), loss="square")
+    for call in (model.save, model.load):
+        said = rf"^Sequential\.{call.__name__}: layer 1 \(Scale\) has 4 parameters, but no weight_names"
+        with pytest.raises(TypeError, match=said):
+            call(tmp_path / "weights.npz")
+    assert not list(tmp_path.iterdir())
+
+
+class Tripled(CrossEntropy):
+    """A loss of somebody else."""
+
+    def loss(self, y, predicted):
+        return 3 * super().loss(y, predicted)
+
+    def gradient(self, y, predicted):
+        return 3 * super().gradient(y, predicted)
+
+
+class TripledAtOnce(Tripled):
+    def fused_gradient(self, y, predicted):
+        return 3 * super().fused_gradient(y, predicted)
+
+
+@pytest.mark.parametrize("loss", [Tripled, TripledAtOnce])
+def test_a_loss_that_is_derived_trains_with_its_own_gradient(loss):
+    steps = []
+    for each in (CrossEntropy(), loss()):
+        model = Sequential([Dense(3, input_shape=(4,), rng=0), Activation("softmax")], optimizer=SGD(0.1), loss=each)
+        before = model.layers[0].W
+        model.train_on_batch(numbers(5, 4), np.array([0, 1, 2, 0, 1]))
+        steps.append(model.layers[0].W - before)
+    assert_allclose(steps[1], 3 * steps[0], rtol=1e-12)
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -443,7 +508,7 @@ def test_an_interrupt_leaves_whole_steps(monkeypatch):
             ValueError,
             "Sequential: loss must be one of 'cross_entropy', 'square' or a Loss, g",
         ),
-        (lambda: Sequential(loss=3), ValueError, "Sequential: loss must be one of"),
+        (lambda: Sequential(loss=3), TypeError, "Sequential: loss must be one of"),
         (lambda: Sequential(epochs=3), TypeError, "Sequential: unknown keyword 'epochs'"),
         (
             lambda: Sequential([Dense(3, input_shape=(2,))], optimizer="adam"),
@@ -704,6 +769,16 @@ def test_loading_what_does_not_fit_changes_nothing(tmp_path, monkeypatch, name):
         model.load(path)
     assert_same_weights(model, before)
     assert os.listdir(tmp_path) == ["weights.npz"]
+
+
+def test_weights_that_are_too_large_for_their_dtype(tmp_path):
+    path, models = tmp_path / "weights.npz", [network(dtype=dtype) for dtype in (np.float64, np.float32)]
+    models[0].layers[0].W = np.full_like(models[0].layers[0].W, 1e300)
+    models[0].save(path)
+    before = weights_of(models[1])
+    with pytest.raises(ValueError, match=r"holds 0\.W with numbers that are too large for float32$"):
+        models[1].load(path)
+    assert_same_weights(models[1], before)
 
 
 def test_damaged_files_are_refused_or_right(tmp_path):

@@ -200,3 +200,35 @@ def test_an_error_whose_record_was_written_over_says_so():
 
     with pytest.raises(ValueError, match=r"^conv2d: shapes or values do not fit; 4096 later errors took"):
         Refused(10**9, "conv2d")
+
+
+@pytest.mark.parametrize(("call", "sentence"), [
+    (lambda x, w: convjit.conv2d(x, w, strides=2), "conv2d: unknown keyword 'strides'; it is called 'stride' here"),
+    (lambda x, w: convjit.conv2d(x), "conv2d: missing a required argument: 'weight'"),
+    (lambda x, w: convjit.max_pool2d(x, 2, 2, 0, 1, False, False, "NCHW", 7), "max_pool2d: too many positional"),
+    (lambda x, w: convjit.conv2d(x, w, weight=w), "conv2d: multiple values for argument 'weight'"),
+    (lambda x, w: convjit.conv1d(x, w), "conv1d: compiled code has no conv1d; it has conv2d, "),
+], ids=str)  # fmt: skip
+def test_calls_are_refused_in_one_sentence(call, sentence):
+    with pytest.raises(TypeError, match=f"^{sentence}") as raised:
+        numba.njit(call)(X, W)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("number", [1 << 63, (1 << 64) - 1])
+def test_numbers_beyond_64_bits_are_too_large(number):
+    def call(x, weight, stride):
+        return convjit.conv2d(x, weight, stride=stride)
+
+    for given in (np.uint64(number), number):
+        with pytest.raises(ValueError, match=r"^conv2d: stride must be at most 2147483647, got 9223372036854775807"):
+            numba.njit(call)(X, np.ones((6, 4, 3, 3)), given)
+
+
+def test_results_of_transposed_convolutions_that_are_too_large_to_count():
+    x = np.empty((0, 1, (1 << 59) + 1, 1))
+    with pytest.raises(MemoryError) as wanted:
+        convjit.conv_transpose2d(x, np.ones((1, 1, 1, 1)), stride=(64, 1))
+    with pytest.raises(MemoryError) as got:
+        called("conv_transpose2d", x, np.ones((1, 1, 1, 1)), stride=(64, 1))
+    assert str(got.value) == str(wanted.value)

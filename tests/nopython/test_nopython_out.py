@@ -2,6 +2,7 @@
 
 import sys
 
+import numba
 import numpy as np
 import pytest
 from callers import assert_same, caller
@@ -90,3 +91,20 @@ def test_out_among_the_elements_of_x(data):
             call(x, weight, out)
     else:
         assert_same(call(x, weight, out), 3 * values)
+
+
+def test_what_a_parallel_function_does_to_the_result_is_in_out():
+    """Numba drops stores into an array that it takes for new, and that nobody reads."""
+
+    @numba.njit(parallel=True)
+    def call(x, weight):
+        room = np.empty((2, 4, 4, 6))
+        for i in range(2):
+            y = convjit.conv2d(x[i], weight, out=room[i])
+            y += 100.0
+        z = convjit.conv2d(x, weight, out=room[:])
+        for i in numba.prange(2):
+            z[i] -= 1.0
+        return room
+
+    np.testing.assert_array_equal(call(X, W), convjit.conv2d(X, W) - 1)

@@ -212,6 +212,88 @@ def test_a_pool_that_numba_started_before_convjit_came():
     assert output(code, NUMBA_THREADING_LAYER="omp", NUMBA_NUM_THREADS="2") == str({2 * 16 * 38 * 38 * 144.0})
 
 
+AT_ONCE = """
+import os, sys, threading
+import convjit
+sys.setswitchinterval(1e-5)
+def forking():
+    for _ in range(100):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+threads = [threading.Thread(target=forking, daemon=True) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join(120) for thread in threads]
+print(sum(thread.is_alive() for thread in threads))
+os._exit(0)
+"""
+
+
+def test_threads_that_fork_at_the_same_time_do_not_wait_for_ever():
+    done = finish(AT_ONCE)
+    assert (done.stdout.strip(), done.stderr) == ("0", "")
+
+
+INTERRUPTED = (
+    SETUP
+    + """
+import signal
+from numba.core.compiler_lock import global_compiler_lock
+from convjit.runtime import forks
+locked = threading.Event()
+def compiles():
+    with global_compiler_lock:
+        locked.set()
+        time.sleep(1)
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+thread = threading.Thread(target=compiles)
+thread.start()
+locked.wait()
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+status = None
+try:
+    status = in_child(lambda: not forks._fork.held and global_compiler_lock._is_owned() is False and right())
+    print("no interrupt")
+except KeyboardInterrupt:
+    print("interrupted after the fork", thread.is_alive())
+thread.join()
+print(in_child(right))
+"""
+)
+
+
+def test_an_interrupt_while_a_fork_waits_comes_after_it():
+    """Python raises nothing out of its hooks: the fork would go on while the other thread holds the lock."""
+    done = finish(INTERRUPTED)
+    assert done.stdout.split("\n")[0].startswith("interrupted after the fork False"), done.stderr
+    assert done.stdout.split()[-1] == "0"
+    assert "Exception ignored" not in done.stderr
+
+
+EXIT = """
+import sys, threading, time
+import convjit
+from numba.core.compiler_lock import global_compiler_lock
+locked = threading.Event()
+def compiles():
+    with global_compiler_lock:
+        locked.set()
+        time.sleep(1)
+        open(sys.argv[1], "w").close()
+threading.Thread(target=compiles, daemon=True).start()
+locked.wait()
+"""
+
+
+def test_a_process_ends_when_no_thread_compiles_any_more(tmp_path):
+    """LLVM's tables are gone behind the end, and a daemon thread that still compiled would crash."""
+    assert finish(EXIT, str(tmp_path / "compiled")).returncode == 0
+    assert (tmp_path / "compiled").exists()
+
+
 def test_the_harness_sees_a_killed_child():
     """Without the flag a forked child is killed by libgomp at its first parallel loop."""
     code = (

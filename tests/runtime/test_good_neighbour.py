@@ -27,6 +27,7 @@ import fresh
 import numba
 import numpy as np
 import pytest
+from fresh import output
 from numba.core.runtime import rtsys
 
 import convjit
@@ -234,3 +235,39 @@ def test_many_calls_leak_nothing():
     growth = fresh.answer(code, NUMBA_NRT_STATS="1")
     leaks = {name: number for name, number in growth.items() if number > ALLOWED.get(name, 0)}
     assert not leaks, f"growth after 20,000 calls: {growth}"
+
+
+MODE = """
+import ctypes
+import numba, numpy as np
+import convjit
+from convjit.runtime import contention
+contention.are_free = lambda: True  # so that there is a team
+libm = ctypes.CDLL("libm.so.6")
+
+@numba.njit
+def compiled(x, weight):
+    return convjit.conv2d(x, weight, padding=1)
+
+rng = np.random.default_rng(0)
+x, weight = rng.standard_normal((8, 8, 40, 40)), rng.standard_normal((8, 8, 3, 3))
+def results():
+    found = []
+    for threads in (1, 2):
+        numba.set_num_threads(threads)
+        y = convjit.conv2d(x, weight, padding=1)
+        found += [y, *convjit.conv2d_backward(y, x, weight, padding=1), convjit.avg_pool2d(x, 3)]
+    return [*found, compiled(x, weight)]
+wanted = results()
+UPWARD = 0x800
+libm.fesetround(UPWARD)
+got = results()
+print(libm.fegetround() == UPWARD, all((a == b).all() for a, b in zip(got, wanted)))
+"""
+
+
+@pytest.mark.skipif(
+    not (ON_LINUX and platform.machine() == "x86_64"), reason="glibc's number of the mode is that of x86"
+)
+def test_a_thread_that_rounds_otherwise_gets_the_same_bits_and_keeps_its_mode():
+    assert output(MODE, NUMBA_NUM_THREADS="2") == "True True"

@@ -128,3 +128,57 @@ def test_rounding_of_complex_numbers_is_counted():
 def test_only_what_rounds_has_rounding_errors():
     said = says(lambda: assert_within_rounding(np.ones(2, int), np.ones(2), np.ones(2), 1), TypeError)
     assert said == "assert_within_rounding: got must be floating or complex, not int64"
+
+
+# --- functions with habits ------------------------------------------------------------------------------------------
+
+
+def doubled_in_place(x):
+    x *= 2
+    return x
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, y: check_adjoint(lambda x: x.copy(), doubled_in_place, x, y),
+        lambda x, y: check_adjoint(doubled_in_place, lambda y: y.copy(), x, y),
+        lambda x, y: check_gradients(lambda x: 3 * x, lambda dy, x: (3 * doubled_in_place(dy),), [x], y),
+        lambda x, y: check_gradients(doubled_in_place, lambda dy, x: (2 * dy,), [x], y),
+        lambda x, y: check_gradients(lambda x: x * x, lambda dy, x: (dy * doubled_in_place(x),), [x], y, central=True),
+    ],
+)
+def test_functions_that_write_into_their_arguments_fail(call):
+    assert re.match(r"\w+ changes its argument \d: got np.array", says(lambda: call(WHOLE.copy(), WHOLE.copy())))
+
+
+def test_a_function_may_return_the_same_buffer_each_time():
+    room = np.empty(3)
+
+    def times(factor):
+        return lambda x: np.multiply(x, factor, out=room)
+
+    check_adjoint(times(3), times(3), WHOLE, np.array([1.0, 0.0, 2.0]))
+    says(lambda: check_adjoint(times(3), times(5), WHOLE, WHOLE))
+    check_gradients(times(3), lambda dy, x: (times(3)(dy),), [WHOLE], WHOLE)
+    says(lambda: check_gradients(times(3), lambda dy, x: (0 * dy,), [WHOLE], WHOLE))
+
+
+@pytest.mark.parametrize(
+    ("function", "at", "told"),
+    [
+        (np.log, 2.0**-7, "the function is not finite there; give a smaller step"),
+        (np.exp, 88.715, "is wrong in 1"),
+    ],
+)
+def test_central_differences_near_the_end_of_what_is_finite(function, at, told):
+    x, dy = np.array([at], np.float32), np.ones(1, np.float32)
+    with np.errstate(all="ignore"):
+        assert told in says(lambda: check_gradients(function, lambda dy, x: (1e6 * dy,), [x], dy, central=True))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "complex128"])
+def test_gradients_are_checked_of_real_numbers(dtype):
+    x = np.ones(2, dtype)
+    said = says(lambda: check_gradients(lambda x: x, lambda dy, x: (dy,), [x], x), TypeError)
+    assert said == f"check_gradients: arrays must be real numbers, argument 0 is {dtype}"

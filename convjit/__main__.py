@@ -96,11 +96,15 @@ def _warmup(options: argparse.Namespace) -> int:
     """Exit status 2 for what is not understood, 1 where nothing is kept."""
     functions, dtypes = options.functions or None, options.dtypes or warming.DTYPES
     try:
-        warming.plan(functions, dtypes)
+        wanted = warming.plan(functions, dtypes)
     except (TypeError, ValueError) as error:
         misplaced = [word for word in dtypes if warming.is_function(word)]
         hint = f"; functions stand before --dtype: {' '.join(misplaced)}" if misplaced else ""
         print(f"convjit {error}{hint}", file=sys.stderr)
+        return 2
+    if not wanted:
+        told = f"there is nothing to compile of {', '.join(options.functions)} for {', '.join(dtypes)}"
+        print(f"convjit warmup: {told}", file=sys.stderr)
         return 2
     obstacle = "NUMBA_DISABLE_JIT=1" if numba.config.DISABLE_JIT else cache.obstacle()
     if obstacle is not None:

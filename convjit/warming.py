@@ -361,11 +361,7 @@ def plan(functions: Any, dtypes: Any) -> list[tuple[str, DType]]:
     """What a warm-up with these arguments calls: names and dtypes, checked."""
     names = _names(functions)
     kinds = [as_dtype("warmup", "an entry of dtypes", kind) for kind in _listed(dtypes)]
-    found = [(name, kind) for kind in kinds for name in names if _has(name, kind)]
-    if functions is not None and not found:
-        listed = ", ".join(map(str, kinds))
-        raise ValueError(f"warmup: there is nothing to compile of {', '.join(names)} for {listed or 'no dtype'}")
-    return found
+    return [(name, kind) for kind in kinds for name in names if _has(name, kind)]
 
 
 def is_function(word: str) -> bool:

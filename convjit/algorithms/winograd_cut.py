@@ -165,7 +165,8 @@ def blocks_of(p: Problem, tiles: int, dtype: DType) -> Blocks:
     pieces = -(-across // tiles)
     cols = -(-across // pieces)
     rows = -(-down // max(1, -(-down // max(1, tiles // cols))))
-    data_pitch = (-(-rows * cols // line) | 1) * line  # an odd number of lines, which fall into all sets of a cache
+    written = (rows - 1) * cols + -(-cols // lanes) * lanes  # by whole vectors
+    data_pitch = (-(-written // line) | 1) * line  # an odd number of lines, which fall into all sets of a cache
     return Blocks(
         rows, cols, pieces * -(-down // max(1, rows)), (-(-cols // lanes) * STEP + 1) * lanes + line, data_pitch,
         p.channels * data_pitch + line,

@@ -255,13 +255,23 @@ def _transpose(dtype: DType, lanes: int, *, is_result: bool) -> emitting.Body:
             def cut() -> list[Any]:
                 masks = [v.only_if(builder.icmp_signed(">", rows_left, index(i)), in_columns) for i in range(lanes)]
                 found = turned([v.load_masked(at, mask) for at, mask in zip(from_row, masks, strict=True)])
-                for i, (value, at) in enumerate(zip(found, to_row, strict=True)):
-                    is_there = builder.icmp_signed(">", columns_left, index(i))
-                    if is_result:
+                are_there = [builder.icmp_signed(">", columns_left, index(i)) for i in range(lanes)]
+
+                def one_by_one() -> list[Any]:
+                    for value, at, is_there in zip(found, to_row, are_there, strict=True):
                         v.store_masked(value, at, v.only_if(is_there, in_rows))
-                    else:  # whole vectors: masked stores take many times as long on some processors
-                        with builder.if_then(is_there):
-                            v.store(value, at)
+                    return []
+
+                def at_once() -> list[Any]:
+                    v.store_first(found, to_row, rows_left)
+                    return []
+
+                if is_result:
+                    v.either(v.flag("<", columns_left, index(lanes)), one_by_one, at_once)
+                    return []
+                for value, at, is_there in zip(found, to_row, are_there, strict=True):
+                    with builder.if_then(is_there):  # whole vectors: masked stores take many times as long
+                        v.store(value, at)
                 return []
 
             least = v.least(rows_left, columns_left)
@@ -300,7 +310,7 @@ def _copy_rows(dtype: DType, lanes: int) -> emitting.Body:
                     mask = v.first(rest)
                     value = v.load_masked(at, mask)
                     value = value if shift is None else v.add(value, v.load_masked(more, mask))
-                    v.store_masked(value, place, mask)
+                    v.store_first([value], [place], rest)
                     return []
 
                 v.either(rest, copy_rest, list)

@@ -88,7 +88,7 @@ def spread(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
     """Transform along the rows: V[window*r + s][tile] = sum over i of BT[s][i] * mixed[r*pitch + 4*tile + i].
 
     `mixed` is what `mix_rows` left, readable up to a vector behind the last tile's vector; products lie
-    `product_pitch` apart.
+    `product_pitch` apart. Whole vectors are written, also behind the last tile.
     """
     bt, window, step = matrices(tile)[2], tile.window, tile.outputs
 
@@ -97,9 +97,7 @@ def spread(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
         mixed, pitch, target, product_pitch, tiles = arguments
 
         def some_tiles(values: list[Any]) -> list[Any]:
-            source, to, left = values
-            cut = v.flag("<", left, index(lanes))
-            mask = v.first(left)
+            source, to = values
 
             def row(values: list[Any]) -> list[Any]:
                 place, at = values
@@ -109,24 +107,15 @@ def spread(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
                 for _ in range(1, window):
                     places.append(v.offset(places[-1], product_pitch))
 
-                def cut_off() -> list[Any]:
-                    for value, there in zip(spread, places, strict=True):
-                        v.store_masked(value, there, mask)
-                    return []
-
-                def whole() -> list[Any]:
-                    for value, there in zip(spread, places, strict=True):
-                        v.store(value, there)
-                    return []
-
-                v.either(cut, cut_off, whole)
+                for value, there in zip(spread, places, strict=True):
+                    v.store(value, there)
                 return [v.offset(place, pitch), v.offset(places[-1], product_pitch)]
 
             v.loop(index(window), [source, to], row)
-            return [v.offset(source, step * lanes), v.offset(to, lanes), builder.sub(left, index(lanes))]
+            return [v.offset(source, step * lanes), v.offset(to, lanes)]
 
         groups = builder.sdiv(builder.add(tiles, index(lanes - 1)), index(lanes))
-        v.loop(groups, [v.pointer(mixed), v.pointer(target), tiles], some_tiles)
+        v.loop(groups, [v.pointer(mixed), v.pointer(target)], some_tiles)
 
     return body
 

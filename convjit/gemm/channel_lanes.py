@@ -152,22 +152,21 @@ def _unpack(dtype: DType, lanes: int) -> emitting.Body:
         targets, first, count, source = arguments
         table = v.integers(targets)
 
-        def square(at: Any, place: Any, store: Any) -> None:
+        def square(at: Any, place: Any, left: Any) -> None:
             columns = v.transposed([v.load(v.offset(place, j * lanes)) for j in range(lanes)])
-            for j, column in enumerate(columns):
-                store(column, v.offset(v.pointer(v.element(v.offset(table, j))), at))
+            places = [v.offset(v.pointer(v.element(v.offset(table, j))), at) for j in range(lanes)]
+            v.store_first(columns, places, left)
 
         def whole(values: list[Any]) -> list[Any]:
             at, place = values
-            square(at, place, v.store)
+            square(at, place, index(lanes))
             return [builder.add(at, index(lanes)), v.offset(place, lanes * lanes)]
 
         at, place = v.loop(builder.sdiv(count, index(lanes)), [first, v.pointer(source)], whole)
         rest = builder.srem(count, index(lanes))
-        mask = v.first(rest)
 
         def cut() -> list[Any]:
-            square(at, place, lambda value, pointer: v.store_masked(value, pointer, mask))
+            square(at, place, rest)
             return []
 
         v.either(rest, cut, list)

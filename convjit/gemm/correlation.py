@@ -96,19 +96,13 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
         results = v.either(bias, shifted, lambda: chains)
         left = builder.sub(count, index((vectors - 1) * lanes))
 
-        def stored(is_cut: bool) -> list[Any]:
-            place = v.pointer(target)
-            for r in range(rows):
-                for j in range(vectors):
-                    if is_cut and j == vectors - 1:
-                        v.store_masked(results[r * vectors + j], v.offset(place, j * lanes), v.first(left))
-                    else:
-                        v.store(results[r * vectors + j], v.offset(place, j * lanes))
-                place = v.offset(place, pitch)
-            return []
-
-        v.either(v.flag("<", left, index(lanes)), lambda: stored(True),
-                 lambda: stored(False))  # fmt: skip
+        last, place = [], v.pointer(target)
+        for r in range(rows):
+            for j in range(vectors - 1):
+                v.store(results[r * vectors + j], v.offset(place, j * lanes))
+            last.append(v.offset(place, (vectors - 1) * lanes))
+            place = v.offset(place, pitch)
+        v.store_first(results[vectors - 1 :: vectors], last, left)
 
     return body
 
@@ -257,7 +251,7 @@ def _weave(dtype: DType, lanes: int) -> emitting.Body:
 
         def weave_rest() -> list[Any]:
             for i, part in enumerate(v.zipped(v.load(a), v.load(b))):
-                v.store_masked(part, v.offset(place, i * lanes), v.first(builder.sub(rest, index(i * lanes))))
+                v.store_first([part], [v.offset(place, i * lanes)], builder.sub(rest, index(i * lanes)))
             return []
 
         v.either(rest, weave_rest, list)

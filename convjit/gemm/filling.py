@@ -36,7 +36,7 @@ def fill(dtype: DType, lanes: int) -> Body:
             left = builder.sub(count, done)
 
             def write_rest() -> list[Any]:
-                v.store_masked(load(done, left), v.offset(to, done), v.first(left))
+                v.store_first([load(done, left)], [v.offset(to, done)], left)
                 return []
 
             v.either(left, write_rest, list)
@@ -89,11 +89,11 @@ def fill(dtype: DType, lanes: int) -> Body:
 
         def narrow() -> list[Any]:
             """Rows of one vector at most, without a step: zeros are what the mask leaves out."""
-            written, read = v.first(width), v.between(before, builder.add(before, count))
+            read = v.between(before, builder.add(before, count))
 
             def copy_row(values: list[Any]) -> list[Any]:
                 to, begin = values
-                v.store_masked(v.load_masked(begin, read), to, written)
+                v.store_first([v.load_masked(begin, read)], [to], width)
                 return [v.offset(to, pitch), v.offset(begin, source_pitch)]
 
             v.loop(rows, [target_rows, v.offset(source_rows, builder.neg(before))], copy_row)

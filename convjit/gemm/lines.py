@@ -87,15 +87,7 @@ def _tile(dtype: DType, lanes: int, vectors: int) -> emitting.Body:
             for result, to in zip(results[:-1], places[:-1], strict=True):
                 v.store(result, to)
 
-            def store_cut() -> list[Any]:
-                v.store_masked(results[-1], places[-1], mask)
-                return []
-
-            def store_whole() -> list[Any]:
-                v.store(results[-1], places[-1])
-                return []
-
-            v.either(is_cut, store_cut, store_whole)
+            v.store_first(results[-1:], places[-1:], left)
             return [
                 v.offset(met, pitch), v.offset(weights, weight_pitch), v.offset(place, target_pitch),
                 builder.add(shift, shift_step),

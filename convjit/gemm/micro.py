@@ -85,12 +85,6 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
         def load(place: Any, i: int, is_cut: bool) -> Any:
             return v.load_masked(place, mask) if is_cut and i % vectors == vectors - 1 else v.load(place)
 
-        def store(value: Any, place: Any, i: int, is_cut: bool) -> None:
-            if is_cut and i % vectors == vectors - 1:
-                v.store_masked(value, place, mask)
-            else:
-                v.store(value, place)
-
         def extended() -> list[Any]:  # loads beside additions, or registers would have to hold all totals, too
             at = list(enumerate(zip(places, chains, strict=True)))
 
@@ -105,14 +99,10 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
 
         sums = v.either(extend, extended, lambda: chains)
         results = v.either(bias, lambda: shifted(sums), lambda: sums)
-        at = list(enumerate(zip(results, places, strict=True)))
-
-        def stored(is_cut: bool) -> list[Any]:
-            for i, (result, place) in at:
-                store(result, place, i, is_cut)
-            return []
-
-        v.either(cut, lambda: stored(True), lambda: stored(False))
+        for i, (result, place) in enumerate(zip(results, places, strict=True)):
+            if i % vectors < vectors - 1:
+                v.store(result, place)
+        v.store_first(results[vectors - 1 :: vectors], places[vectors - 1 :: vectors], left)
 
     return body
 

@@ -225,7 +225,7 @@ def forking():
 threads = [threading.Thread(target=forking, daemon=True) for _ in range(8)]
 [thread.start() for thread in threads]
 [thread.join(120) for thread in threads]
-print(sum(thread.is_alive() for thread in threads))
+print(sum(thread.is_alive() for thread in threads), flush=True)
 os._exit(0)
 """
 

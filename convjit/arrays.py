@@ -73,16 +73,17 @@ def as_array(function: str, name: str, value: Any) -> Array:
         value = _converted(function, name, value)
     dtype: DType = value.dtype
     if dtype not in DTYPES and dtype.kind != "b":
-        native = _native(dtype)
-        if native not in DTYPES:
-            raise TypeError(f"{function}: {name} has dtype {dtype}, which is not supported; {_SUPPORTED}")
+        native = _native(f"{function}: {name} has dtype", dtype)
         value = converted(function, f"a native copy of {name}", value, native)
     return value  # type: ignore[no-any-return]
 
 
-def _native(dtype: DType) -> DType:
-    """The same in this machine's byte order; not all dtypes have one, of those that are not numbers."""
-    return dtype.newbyteorder("=") if dtype.kind in "iufc" else dtype
+def _native(told: str, dtype: DType) -> DType:
+    """The same in this machine's byte order; `told` begins the sentence that refuses it."""
+    native: DType = dtype.newbyteorder("=") if dtype.kind in "iufc" else dtype  # others may have no byte order
+    if native not in DTYPES and native.kind != "b":
+        raise TypeError(f"{told} {dtype}, which is not supported; {_SUPPORTED}")
+    return native
 
 
 _SUPPORTED = "bool, integers, float16, float32, float64, complex64 and complex128 are"
@@ -130,10 +131,7 @@ def as_dtype(function: str, name: str, value: Any) -> DType:
         found: DType = np.dtype("object" if value is None else value)  # NumPy takes None for float64
     except (TypeError, ValueError):
         raise TypeError(f"{function}: {name} must be a dtype, got {describe(value)}") from None
-    native = _native(found)
-    if native not in DTYPES and native.kind != "b":
-        raise TypeError(f"{function}: {name} is {found}, which is not supported; {_SUPPORTED}")
-    return native
+    return _native(f"{function}: {name} is", found)
 
 
 def ready(function: str, name: str, array: Array, dtype: DType) -> Array:

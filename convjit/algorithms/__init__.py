@@ -73,7 +73,7 @@ def choose(
     check_algorithm(function, name)
     if name not in _CHOICES:
         row = next(row for row in ALGORITHMS if row.name == name)
-        reason = why_not(row.name, geometry, dtype)
+        reason = row.declines(geometry, dtype)
         if reason is not None:
             raise ValueError(f"{function}: algorithm {name!r} cannot run here: {reason}")
         found = operation_of(row, operation, channels_last)

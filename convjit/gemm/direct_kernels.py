@@ -237,7 +237,7 @@ def _transpose(dtype: DType, lanes: int, *, is_result: bool) -> emitting.Body:
 
         def move(r: Any, c: Any, bias: Any) -> list[Any]:
             rows_left, columns_left = builder.sub(rows, r), builder.sub(columns, c)
-            in_rows, in_columns = v.first(rows_left), v.first(columns_left)
+            in_columns = v.first(columns_left)
             from_row = _pointers(
                 v, v.offset(v.offset(v.pointer(source), builder.mul(r, source_pitch)), c), source_pitch
             )
@@ -255,23 +255,12 @@ def _transpose(dtype: DType, lanes: int, *, is_result: bool) -> emitting.Body:
             def cut() -> list[Any]:
                 masks = [v.only_if(builder.icmp_signed(">", rows_left, index(i)), in_columns) for i in range(lanes)]
                 found = turned([v.load_masked(at, mask) for at, mask in zip(from_row, masks, strict=True)])
-                are_there = [builder.icmp_signed(">", columns_left, index(i)) for i in range(lanes)]
-
-                def one_by_one() -> list[Any]:
-                    for value, at, is_there in zip(found, to_row, are_there, strict=True):
-                        v.store_masked(value, at, v.only_if(is_there, in_rows))
-                    return []
-
-                def at_once() -> list[Any]:
-                    v.store_first(found, to_row, rows_left)
-                    return []
-
                 if is_result:
-                    v.either(v.flag("<", columns_left, index(lanes)), one_by_one, at_once)
+                    v.store_corner(found, to_row, rows_left, columns_left)
                     return []
-                for value, at, is_there in zip(found, to_row, are_there, strict=True):
-                    with builder.if_then(is_there):  # whole vectors: masked stores take many times as long
-                        v.store(value, at)
+                for i, (value, at) in enumerate(zip(found, to_row, strict=True)):
+                    with builder.if_then(builder.icmp_signed(">", columns_left, index(i))):
+                        v.store(value, at)  # whole, behind which nothing stands yet
                 return []
 
             least = v.least(rows_left, columns_left)

@@ -110,22 +110,12 @@ def results(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
                         return []
 
                     def cut_off(turned: list[Any] = turned, first: int = first) -> list[Any]:
-                        many = builder.sub(left, index(first))
                         places = [
                             v.offset(line, builder.add(builder.mul(plane, index(o)), index(first)))
                             for o in range(lanes)
                         ]
-
-                        def one_by_one() -> list[Any]:
-                            for value, at, is_there in zip(turned, places, counts, strict=True):
-                                v.store_masked(value, at, v.only_if(is_there, v.first(many)))
-                            return []
-
-                        def at_once() -> list[Any]:
-                            v.store_first(turned, places, many)
-                            return []
-
-                        return v.either(v.flag("<", channels, index(lanes)), one_by_one, at_once)
+                        v.store_corner(turned, places, builder.sub(left, index(first)), channels)
+                        return []
 
                     def apart(turned: list[Any] = turned, first: int = first, mask: Any = mask) -> list[Any]:
                         masks = v.every_second(index(0), builder.sub(left, index(first)))

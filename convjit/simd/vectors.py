@@ -182,6 +182,21 @@ class Vectors:
 
         self.either(self.flag(">=", count, index(self.lanes)), whole, in_parts)
 
+    def store_corner(self, values: Sequence[Any], pointers: Sequence[Any], count: Any, number: Any) -> None:
+        """Store the lanes below `count` of the first `number` vectors; either may be beyond the last."""
+
+        def one_by_one() -> list[Any]:
+            for i, (value, pointer) in enumerate(zip(values, pointers, strict=True)):
+                is_there = self.builder.icmp_signed(">", number, index(i))
+                self.store_masked(value, pointer, self.only_if(is_there, self.first(count)))
+            return []
+
+        def at_once() -> list[Any]:
+            self.store_first(values, pointers, count)
+            return []
+
+        self.either(self.flag("<", number, index(len(values))), one_by_one, at_once)
+
     def _store_lanes(self, value: Any, pointer: Any, width: int) -> None:
         """Store so many of the first lanes."""
         builder = self.builder

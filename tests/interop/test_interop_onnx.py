@@ -197,15 +197,21 @@ def test_conv_transpose(seed, shaped):
     assert_array_equal(y, wanted.astype(np.float32), strict=True)
 
 
+def columns_of(drawn, rank=2):
+    """Attributes, paddings and columns for Col2Im, of the last `rank` axes."""
+    attributes = {k: v for k, v in (drawn.attributes if rank == 2 else of_row(drawn)).items() if k != "auto_pad"}
+    pads = drawn.pads if "pads" in attributes else ((0, 0), (0, 0))
+    axes = list(zip(drawn.image, pads, drawn.extent, drawn.stride, strict=True))[-rank:]
+    outputs = [(n + sum(p) - e) // s + 1 for n, p, e, s in axes]
+    return attributes, pads, drawn.array(2, 3 * np.prod(drawn.kernel[-rank:]), np.prod(outputs))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint8", "bool", "complex64"])
 @pytest.mark.parametrize("seed", range(12))
 def test_col2im(seed, dtype):
     drawn = Drawn(seed)
-    attributes = {k: v for k, v in drawn.attributes.items() if k != "auto_pad"}
-    pads = drawn.pads if "pads" in attributes else ((0, 0), (0, 0))
-    outputs = [(n + sum(p) - e) // s + 1
-               for n, p, e, s in zip(drawn.image, pads, drawn.extent, drawn.stride, strict=True)]  # fmt: skip
-    columns = np.abs(drawn.array(2, 3 * np.prod(drawn.kernel), np.prod(outputs))).astype(dtype)
+    attributes, pads, columns = columns_of(drawn)
+    columns = np.abs(columns).astype(dtype)
     (y,) = run("Col2Im", columns, np.array(drawn.image), np.array(drawn.kernel), **attributes)
     exact = columns.astype("complex128" if dtype == "complex64" else "int64")
     wanted = reference_col2im(exact, drawn.image, drawn.kernel, drawn.stride, pads, drawn.dilation)
@@ -313,16 +319,14 @@ def test_an_axis_of_one_pixel_changes_nothing(seed, rank, operator, calls):
     assert calls == {operator: 2}
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_col2im_of_sequences_and_volumes(seed, calls):
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("seed", range(12))
+def test_col2im_of_sequences_and_volumes(seed, rank, calls):
     drawn = Drawn(seed)
-    attributes = {k: v for k, v in drawn.attributes.items() if k != "auto_pad"}
-    pads = drawn.pads if "pads" in attributes else ((0, 0), (0, 0))
-    outputs = [(n + sum(p) - e) // s + 1
-               for n, p, e, s in zip(drawn.image, pads, drawn.extent, drawn.stride, strict=True)]  # fmt: skip
-    columns = drawn.array(2, 3 * np.prod(drawn.kernel), np.prod(outputs))
-    (flat,) = run("Col2Im", columns, np.array(drawn.image), np.array(drawn.kernel), **attributes)
-    deep_image, deep_kernel = np.array([1, *drawn.image]), np.array([1, *drawn.kernel])
+    attributes, _, columns = columns_of(drawn, rank)
+    image, kernel = drawn.image[-rank:], drawn.kernel[-rank:]
+    (flat,) = run("Col2Im", columns, np.array(image), np.array(kernel), **attributes)
+    deep_image, deep_kernel = np.array([1, *image]), np.array([1, *kernel])
     (deep,) = run("Col2Im", columns, deep_image, deep_kernel, **with_axis(attributes))
     assert_array_equal(flat[:, :, None], deep, strict=True)
     assert calls == {"Col2Im": 2}

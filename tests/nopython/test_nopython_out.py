@@ -93,18 +93,32 @@ def test_out_among_the_elements_of_x(data):
         assert_same(call(x, weight, out), 3 * values)
 
 
+@pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaPerformanceWarning")  # of functions without a loop
 def test_what_a_parallel_function_does_to_the_result_is_in_out():
     """Numba drops stores into an array that it takes for new, and that nobody reads."""
 
     @numba.njit(parallel=True)
-    def call(x, weight):
+    def added(x, weight):
+        room = np.empty((2, 4, 4, 6))
+        y = convjit.conv2d(x, weight, out=room)
+        y += 100.0
+        return room
+
+    @numba.njit(parallel=True)
+    def added_to_parts(x, weight):
         room = np.empty((2, 4, 4, 6))
         for i in range(2):
             y = convjit.conv2d(x[i], weight, out=room[i])
             y += 100.0
-        z = convjit.conv2d(x, weight, out=room[:])
-        for i in numba.prange(2):
-            z[i] -= 1.0
         return room
 
-    np.testing.assert_array_equal(call(X, W), convjit.conv2d(X, W) - 1)
+    @numba.njit(parallel=True)
+    def added_by_turns(x, weight):
+        room = np.empty((2, 4, 4, 6))
+        y = convjit.conv2d(x, weight, out=room)
+        for i in numba.prange(2):
+            y[i] += 100.0
+        return room
+
+    for call in (added, added_to_parts, added_by_turns):
+        np.testing.assert_array_equal(call(X, W), convjit.conv2d(X, W) + 100, err_msg=call.__name__)

@@ -30,8 +30,8 @@ from .winograd_cut import (
     VECTOR,
     cut_of,
     explained,
+    image_cycles,
     inputs_spaces,
-    one_image_cycles,
     spaces,
 )  # fmt: skip
 from .winograd_tiles import Problem, backward_problem, forward_problem
@@ -100,6 +100,10 @@ def _forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     return explained(forward_problem(g), workers, dtype)
 
 
+def _forward_yields(g: Geometry, dtype: DType) -> str | None:
+    return _yields(forward_problem(g))
+
+
 def _run_input_grad(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *spaces: Any) -> None:
     _run(workers, backward_problem(g), work_ns(g) / 2, dy, weight, np.empty(0, dx.dtype), dx, *spaces)
 
@@ -110,6 +114,10 @@ def _input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Spac
 
 def _input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     return explained(backward_problem(g), workers, dtype)
+
+
+def _input_grad_yields(g: Geometry, dtype: DType) -> str | None:
+    return _yields(backward_problem(g))
 
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
@@ -123,10 +131,10 @@ def _declines(g: Geometry, dtype: DType) -> str | None:
         return f"it is for stride 1, not {g.stride_h}x{g.stride_w}"
     if g.groups != 1:
         return f"it is for one group, not {g.groups}"
+    if g.in_channels * g.out_channels == 0:
+        return "there are no channels"
     if max(g.in_channels, g.out_channels) > _MOST_CHANNELS:
         return f"it is for at most {_MOST_CHANNELS} channels"
-    if not _pays(g):
-        return "transforms would take longer than the multiplications that they save"
     return None
 
 
@@ -136,23 +144,33 @@ _MOST_CHANNELS = 8192
 # geometries (8 to 512 channels and filters, 7x7 to 224x224 pixels, dilation 1, 2 and 4, AVX-512, one thread) this rule
 # takes none for which the direct method was faster by more than a twentieth.
 _DIRECT_SPEED, _SAVED = 0.9, 0.05
+# Images that are expected to share transformed weights, in a batch or as calls of a plan; and how much longer than with
+# the direct method an image alone may take.
+_IMAGES, _ALONE = 8, 1.45
 
 
-def _pays(g: Geometry) -> bool:
-    """Whether one image is expected to take fewer cycles, transforms included, than with the direct method.
+def _yields(p: Problem) -> str | None:
+    """Why the direct method is better, if an image is expected to take more cycles so, transforms included.
 
-    That of a batch never matters: its images would get other bits than each alone.
+    Batch and plan never matter: an image would get other bits in them than alone.
     """
-    pixels = -(-g.out_h * g.out_w // VECTOR) * VECTOR
-    direct = g.in_channels * g.out_channels * TAPS**2 * pixels / MULTIPLICATIONS_A_CYCLE / _DIRECT_SPEED
-    return one_image_cycles(forward_problem(g)) <= (1 - _SAVED) * direct
+    wasted = min(_share_of_vectors(p.out_h * p.out_w), _share_of_vectors(p.filters))  # either may be lanes
+    direct = p.channels * p.filters * TAPS**2 * p.out_h * p.out_w * wasted / MULTIPLICATIONS_A_CYCLE / _DIRECT_SPEED
+    if image_cycles(p, 1 / _IMAGES) <= (1 - _SAVED) * direct and image_cycles(p) <= _ALONE * direct:
+        return None
+    return "transforms would take longer than the multiplications that they save"
+
+
+def _share_of_vectors(lanes: int) -> float:
+    """How many times as many lanes there are in whole vectors."""
+    return -(-lanes // VECTOR) * VECTOR / max(lanes, 1)
 
 
 ALGORITHM = Algorithm(
     "winograd",
     _declines,
-    Operation(_run_forward, _forward_workspace, PACKING, _forward_cut),
-    Operation(_run_input_grad, _input_grad_workspace, cut=_input_grad_cut),
+    Operation(_run_forward, _forward_workspace, PACKING, _forward_cut, yields=_forward_yields),
+    Operation(_run_input_grad, _input_grad_workspace, cut=_input_grad_cut, yields=_input_grad_yields),
     winograd_gradient.OPERATION,
     keeps_promises=False,
 )

@@ -76,8 +76,8 @@ def cycles_of(p: Problem, tile_cols: int) -> Cycles:
     )
 
 
-def one_image_cycles(p: Problem) -> float:
-    """Cycles of one image on one worker, weights included."""
+def image_cycles(p: Problem, of_weights: float = 1.0) -> float:
+    """Cycles of an image on one worker, with so much of what transforming the weights takes."""
     down, across = grid(p)
     high, wide = phases(p)
     rows, tiles = high * wide * down, high * wide * down * across
@@ -88,7 +88,7 @@ def one_image_cycles(p: Problem) -> float:
     data = min(tiles, _MOST_TILES) * PRODUCTS * p.channels * _FLOAT32.itemsize
     if data > _NEAR_BYTES:  # read anew for each panel of two vectors
         moved += -(-p.filters // (2 * VECTOR)) * -(-tiles // _MOST_TILES) * data / _DATA_BYTES_A_CYCLE
-    return rows * found.inputs + tiles * (found.results + found.products) + found.weights + moved
+    return rows * found.inputs + tiles * (found.results + found.products) + of_weights * found.weights + moved
 
 
 # --- the cut ----------------------------------------------------------------------------------------------------------

@@ -166,9 +166,11 @@ class _Job(NamedTuple):
 def _job(g: Geometry, dtype: DType) -> _Job:
     p = forward_problem(g)
     kernels = winograd.kernels(dtype), winograd_taps.kernels(dtype), micro.kernels(dtype), direct_kernels.kernels(dtype)
-    lanes, line, vectors = int(kernels[0][winograd.LANES]), int(line_of(kernels[0])), isa.here().vectors
+    lanes, line = int(kernels[0][winograd.LANES]), int(line_of(kernels[0]))
+    of_filters = max(1, -(-p.filters // lanes))
+    panels = -(-of_filters // isa.here().vectors)
+    vectors = -(-of_filters // panels)  # of equal width, and none of empty vectors where that can be
     width = vectors * lanes
-    panels = -(-p.filters // width)
     of_tile = PRODUCTS * (p.channels + panels * width) * dtype.itemsize
     blocks = blocks_of(p, max(_FEWEST_TILES, min(_MOST_TILES, max(TERM_BLOCK, _BLOCK_BYTES // of_tile))), dtype)
     tiles = blocks.tile_rows * blocks.tile_cols
@@ -246,20 +248,20 @@ def _expected_cycles(g: Geometry) -> float:
     return float(inputs + tiles * vectors * _PIXELS_CYCLES + products + taps)
 
 
-def _pays(g: Geometry) -> bool:
+def _yields(g: Geometry, dtype: DType) -> str | None:
     direct = g.batch * g.in_channels * g.out_channels * _NINE * g.out_h * g.out_w
-    return _expected_cycles(g) <= (1 - _SAVED) * direct / MULTIPLICATIONS_A_CYCLE / _DIRECT_SPEED
+    if _expected_cycles(g) <= (1 - _SAVED) * direct / MULTIPLICATIONS_A_CYCLE / _DIRECT_SPEED:
+        return None
+    return "transforms would take longer than the multiplications that they save"
 
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
     if (g.dilation_h, g.dilation_w) != (1, 1):
         return f"its weight gradient is for dilation 1, not {g.dilation_h}x{g.dilation_w}"
-    if not _pays(g):
-        return "transforms would take longer than the multiplications that they save"
     taken = sum(np.prod(space.shape) * (space.dtype or dtype).itemsize for space in _workspace(g, 1, dtype))
     if taken > workspace_limit(g.batch * g.in_channels * g.in_h * g.in_w, dtype):
         return "its transformed pixels would take too much memory"
     return None
 
 
-OPERATION = Operation(_run, _workspace, cut=_cut, declines=_declines)
+OPERATION = Operation(_run, _workspace, cut=_cut, declines=_declines, yields=_yields)

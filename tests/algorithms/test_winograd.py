@@ -79,15 +79,6 @@ def poisoned(monkeypatch):
 
 
 @pytest.fixture
-def takes_all(monkeypatch):
-    """Small problems are taken, too."""
-    monkeypatch.setattr(winograd, "_pays", lambda geometry: True)
-    forget()
-    yield
-    forget()
-
-
-@pytest.fixture
 def cut(monkeypatch):
     """`cut(name, workers)` sets how work is cut, by a name from `CUTS`."""
 
@@ -146,7 +137,6 @@ def test_real_layers_keep_the_bound(name, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", AWKWARD)
-@pytest.mark.usefixtures("takes_all")
 def test_awkward_problems_are_right_and_the_same_however_they_are_cut(name, dtype, cut):
     problem = AWKWARD[name]
     arrays = numbers(problem, dtype, len(name))
@@ -161,7 +151,6 @@ def test_awkward_problems_are_right_and_the_same_however_they_are_cut(name, dtyp
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.usefixtures("takes_all")
 @given(data=st.data())
 def test_drawn_problems(data, dtype):
     sizes, pads = st.integers(1, 40), st.tuples(st.integers(0, 4), st.integers(0, 4))
@@ -176,7 +165,6 @@ def test_drawn_problems(data, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.usefixtures("takes_all")
 def test_an_image_has_the_same_bits_in_any_batch(dtype):
     problem = Problem((5, 20, 9, 23), (24, 20, 3, 3), padding=1)
     arrays = numbers(problem, dtype)
@@ -189,7 +177,6 @@ def test_an_image_has_the_same_bits_in_any_batch(dtype):
 
 
 @pytest.mark.parametrize("way", CUTS)
-@pytest.mark.usefixtures("takes_all")
 def test_no_task_writes_what_is_another_ones(way, cut, monkeypatch):
     """Tasks from the last to the first: what one writes too much is not put right by those behind it."""
 
@@ -221,7 +208,6 @@ def test_real_layers_keep_the_bound_on_positive_numbers(name, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["odd everything", "phases of different sizes", "more phases than pixels", "full"])
-@pytest.mark.usefixtures("takes_all")
 def test_the_input_gradient_is_the_adjoint(name, dtype):
     """<y, dy> = <x, dx>, with small integers, of which the true values are known exactly."""
     problem, rng = AWKWARD[name], np.random.default_rng(0)
@@ -234,7 +220,6 @@ def test_the_input_gradient_is_the_adjoint(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.usefixtures("takes_all")
 def test_a_dilated_convolution_is_a_dense_one_in_each_phase(dtype):
     """To the bit: the same tiles, multiplied in the same order."""
     x, weight, bias, _ = numbers(Problem((2, 6, 24, 36), (9, 6, 3, 3), padding=1), dtype)
@@ -254,7 +239,6 @@ def test_a_bad_pixel_stays_in_its_image():
     assert_array_equal(spoilt[1], y[1])
 
 
-@pytest.mark.usefixtures("takes_all")
 def test_it_takes_any_dtype_that_is_computed_in_floats():
     x, weight, *_ = numbers(Problem((1, 4, 9, 9), (4, 4, 3, 3)), "float64")
     for dtype in ("float16", "complex64", "complex128"):
@@ -281,12 +265,17 @@ DECLINED = {
     "5x5": ((X, (64, 64, 5, 5), 1, 2, 1, 1), "3x3 kernels, not 5x5"),
     "3x1": ((X, (64, 64, 3, 1), 1, 0, 1, 1), "3x3 kernels, not 3x1"),
     "stride": ((X, W, (1, 2), 1, 1, 1), "stride 1, not 1x2"),
-    "far apart": ((X, W, 1, 14, 14, 1), "take longer"),
     "groups": ((X, (64, 32, 3, 3), 1, 1, 1, 2), "one group, not 2"),
-    "three channels": (((1, 3, 224, 224), (64, 3, 3, 3), 1, 1, 1, 1), "take longer"),
-    "one filter": ((X, (1, 64, 3, 3), 1, 1, 1, 1), "take longer"),
-    "one tile": (((1, 512, 4, 4), (512, 512, 3, 3), 1, 1, 1, 1), "take longer"),
     "too many channels": (((1, 9000, 28, 28), (64, 9000, 3, 3), 1, 1, 1, 1), "at most 8192 channels"),
+    "no channels": (((1, 0, 28, 28), (64, 0, 3, 3), 1, 1, 1, 1), "no channels"),
+}
+# What it leaves to others unless it is named.
+YIELDED = {
+    "far apart": (X, W, 1, 14, 14, 1),
+    "three channels": ((1, 3, 224, 224), (64, 3, 3, 3), 1, 1, 1, 1),
+    "one filter": (X, (1, 64, 3, 3), 1, 1, 1, 1),
+    "one tile": ((1, 512, 4, 4), (512, 512, 3, 3), 1, 1, 1, 1),
+    "four tiles": ((32, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1),
 }
 
 
@@ -300,6 +289,16 @@ def test_what_it_declines_it_says(name):
         assert choose("test", "fastest", geometry, dtype, "forward") is picked is not NAMED["winograd"].forward
         with pytest.raises(ValueError, match=f"^test: algorithm 'winograd' cannot run here: .*{says}"):
             choose("test", "winograd", geometry, dtype, "forward")
+
+
+@pytest.mark.parametrize("name", YIELDED)
+def test_where_transforms_take_longer_it_is_for_those_who_name_it(name):
+    geometry, dtype = conv2d_geometry("test", *YIELDED[name]), np.dtype("float32")
+    row = NAMED["winograd"]
+    assert row.declines(geometry, dtype) is None
+    assert "take longer" in row.forward.yields(geometry, dtype)
+    assert choose("test", "fastest", geometry, dtype, "forward") is choose("test", "auto", geometry, dtype, "forward")
+    assert choose("test", "winograd", geometry, dtype, "forward") is row.forward
 
 
 def test_integers_are_declined():
@@ -318,14 +317,17 @@ def test_fastest_picks_it_and_auto_does_not(dtype):
 
 def test_the_batch_decides_nothing():
     for size, channels in ((4, 64), (7, 64), (8, 64), (14, 16), (28, 8)):
-        reasons = {
-            NAMED["winograd"].declines(
-                conv2d_geometry("test", (n, channels, size, size), (channels, channels, 3, 3), 1, 1, 1, 1),
-                np.dtype("float32"),
-            )
-            for n in (0, 1, 2, 1000)
-        }
-        assert len(reasons) == 1
+        for operation in ("forward", "input_grad"):
+            reasons = {
+                NAMED["winograd"]
+                .operation(operation)
+                .passes_over(
+                    conv2d_geometry("test", (n, channels, size, size), (channels, channels, 3, 3), 1, 1, 1, 1),
+                    np.dtype("float32"),
+                )
+                for n in (0, 1, 2, 1000)
+            }
+            assert len(reasons) == 1
 
 
 def test_gradients_of_both_kinds_come_with_one_name():
@@ -339,7 +341,6 @@ def test_gradients_of_both_kinds_come_with_one_name():
         assert np.linalg.norm(got - wanted) <= BOUND["float32"] * np.linalg.norm(wanted)
 
 
-@pytest.mark.usefixtures("takes_all")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_plan_transforms_weights_once(dtype, monkeypatch):
     """Whether a call would let them last or not, a plan's are all there, and give the call's bits."""

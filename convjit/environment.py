@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 def cpu_name() -> str:
     """The name that the maker gave the processor; LLVM's name for it where the system does not say."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in containers.system_text(Path("/proc/cpuinfo")).splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "model name":
                 return value.strip()

@@ -1,7 +1,7 @@
 """The registry of convolution algorithms: ordered, best first, `reference` last and always able.
 
 A row is a file. It names its three operations and says for which problems it declines; the reason serves the choice,
-the error when it was asked for by name, and the tests, which run every row. Nothing below raises for what a
+the error when it was asked for by name, and the tests, which run every row. Nothing below `choose` raises for what a
 caller passed: arrays arrive ready, results and workspaces allocated.
 """
 

@@ -154,15 +154,15 @@ def _yields(p: Problem) -> str | None:
 
     Batch and plan never matter: an image would get other bits in them than alone.
     """
-    wasted = min(_share_of_vectors(p.out_h * p.out_w), _share_of_vectors(p.filters))  # either may be lanes
-    direct = p.channels * p.filters * TAPS**2 * p.out_h * p.out_w * wasted / MULTIPLICATIONS_A_CYCLE / _DIRECT_SPEED
+    filled = min(_rounded_up(p.out_h * p.out_w), _rounded_up(p.filters))  # either may be lanes
+    direct = p.channels * p.filters * TAPS**2 * p.out_h * p.out_w * filled / MULTIPLICATIONS_A_CYCLE / _DIRECT_SPEED
     if image_cycles(p, 1 / _IMAGES) <= (1 - _SAVED) * direct and image_cycles(p) <= _ALONE * direct:
         return None
     return "transforms would take longer than the multiplications that they save"
 
 
-def _share_of_vectors(lanes: int) -> float:
-    """How many times as many lanes there are in whole vectors."""
+def _rounded_up(lanes: int) -> float:
+    """How many times as many lanes whole vectors of them have."""
     return -(-lanes // VECTOR) * VECTOR / max(lanes, 1)
 
 

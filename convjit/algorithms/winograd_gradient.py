@@ -33,7 +33,7 @@ from .winograd_cut import (
     cycles_of,
 )
 from .winograd_tiles import Blocks, Problem, block_of, forward_problem, grid
-from .winograd_weights import CHANNEL_BLOCK, aligned, line_of
+from .winograd_weights import aligned, line_of
 
 _NINE = TAPS * TAPS
 # Channels whose inputs a task transforms, and channels whose sums it takes: with a panel of two or three vectors these
@@ -44,8 +44,6 @@ _TASKS_A_WORKER, _LEAST_SUMMED = 4, 16
 # Tiles of a block at most, and what its transformed pixels take, if a chain is as long as it may be: blocks of more
 # tiles add up taps less often, those of fewer stay in nearer caches.
 _MOST_TILES, _BLOCK_BYTES = 4 * TERM_BLOCK, 1 << 22
-# Fewer tiles a block would spend their time on taps.
-_FEWEST_TILES = 12
 
 
 class Plan(NamedTuple):
@@ -174,7 +172,7 @@ def _job(g: Geometry, dtype: DType, workers: int) -> _Job:
     vectors = -(-of_filters // panels)  # of equal width, and none of empty vectors where that can be
     width = vectors * lanes
     of_tile = PRODUCTS * (p.channels + panels * width) * dtype.itemsize
-    blocks = blocks_of(p, max(_FEWEST_TILES, min(_MOST_TILES, max(TERM_BLOCK, _BLOCK_BYTES // of_tile))), dtype)
+    blocks = blocks_of(p, min(_MOST_TILES, max(TERM_BLOCK, _BLOCK_BYTES // of_tile)), dtype)
     tiles = blocks.tile_rows * blocks.tile_cols
     summed = _summed_together(p.channels, panels, workers)
     plan = Plan(
@@ -255,9 +253,9 @@ def _expected_cycles(g: Geometry) -> float:
     down, across = grid(p)
     rows, vectors = g.batch * down, -(-p.filters // VECTOR)
     tiles = rows * across
-    inputs = rows * cycles_of(p, min(across, CHANNEL_BLOCK)).inputs
+    inputs = rows * cycles_of(p, min(across, TERM_BLOCK)).inputs
     products = PRODUCTS * tiles * p.channels * vectors * VECTOR / MULTIPLICATIONS_A_CYCLE / PRODUCTS_SPEED
-    taps = max(tiles / (4 * CHANNEL_BLOCK), 1) * p.channels * vectors * _TAPS_CYCLES
+    taps = max(tiles / _MOST_TILES, 1) * p.channels * vectors * _TAPS_CYCLES
     return float(_FAR * (inputs + tiles * vectors * _PIXELS_CYCLES) + products + taps)
 
 

@@ -1,6 +1,6 @@
 """The public functions: normalise, geometry, choose, allocate, call.
 
-Every argument is checked here, once, before anything is allocated; from `algorithms` down nothing raises.
+Every argument is checked here, once, before anything is allocated; below the choice of an algorithm nothing raises.
 """
 
 from .columns import col2im, col2im1d, col2im3d, im2col, im2col1d, im2col3d

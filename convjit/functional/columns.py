@@ -16,10 +16,10 @@ from ..runtime.threads import workers
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from .bits import move
 from .front_door import public
+from .options import WindowOptions
 
 
-def _geometry(function: str, x_shape: Sizes, options: tuple[Any, ...]) -> Convolution:
-    """`options` are kernel size, stride, padding and dilation."""
+def _geometry(function: str, x_shape: Sizes, options: WindowOptions) -> Convolution:
     kernel_size, stride, padding, dilation = options
     window = as_window(function, kernel_size, stride, dilation, len(x_shape) - 2)
     return pooling_geometry(function, x_shape, window, as_padding(function, padding, window, x_shape[2:]))
@@ -29,7 +29,7 @@ def _columns_shape(g: Convolution) -> tuple[int, int, int]:
     return g.batch, g.in_channels * math.prod(g.window.kernel), math.prod(g.out_size)
 
 
-def unfold_images(function: str, rank: int, x: ArrayLike, options: tuple[Any, ...]) -> Array:
+def unfold_images(function: str, rank: int, x: ArrayLike, options: WindowOptions) -> Array:
     """`im2col`, in any number of dimensions."""
     x = as_array(function, "x", x)
     images = as_images(function, "x", x, rank)
@@ -37,8 +37,8 @@ def unfold_images(function: str, rank: int, x: ArrayLike, options: tuple[Any, ..
     return columns if x is images else columns[0]
 
 
-def unfold(function: str, images: Array, options: tuple[Any, ...]) -> Array:
-    """The columns of a batch; `options` are kernel size, stride, padding and dilation."""
+def unfold(function: str, images: Array, options: WindowOptions) -> Array:
+    """The columns of a batch."""
     g = _geometry(function, images.shape, options)
     fill, of = _driven(g, "im2col")
 
@@ -55,7 +55,7 @@ def _driven(g: Convolution, name: str) -> tuple[Callable[..., None], Any]:
     return getattr(image_columns, name), g.plane
 
 
-def fold_columns(function: str, rank: int, columns: ArrayLike, image_size: Any, options: tuple[Any, ...]) -> Array:
+def fold_columns(function: str, rank: int, columns: ArrayLike, image_size: Any, options: WindowOptions) -> Array:
     """`col2im`, in any number of dimensions."""
     columns = as_array(function, "columns", columns)
     batched = as_column_batch(function, columns, rank)
@@ -76,7 +76,7 @@ def as_column_batch(function: str, columns: Array, rank: int = 2) -> Array:
 _COLUMNS = {1: "C*K, OL", 2: "C*KH*KW, OH*OW", 3: "C*KD*KH*KW, OD*OH*OW"}
 
 
-def fold(function: str, columns: Array, image_size: Sizes, options: tuple[Any, ...]) -> Array:
+def fold(function: str, columns: Array, image_size: Sizes, options: WindowOptions) -> Array:
     """The images that columns (N, C*KH*KW, OH*OW) add up to."""
     batch, rows, positions = columns.shape
     kernel = as_window(function, options[0], options[1], options[3], len(image_size)).kernel
@@ -143,7 +143,7 @@ def im2col(
            [3, 4, 6, 7],
            [4, 5, 7, 8]])
     """
-    return unfold_images("im2col", 2, x, (kernel_size, stride, padding, dilation))
+    return unfold_images("im2col", 2, x, WindowOptions(kernel_size, stride, padding, dilation))
 
 
 @public
@@ -188,7 +188,7 @@ def col2im(
             [2, 4, 2],
             [1, 2, 1]]])
     """
-    options = (kernel_size, stride, padding, dilation)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
     return fold_columns("col2im", 2, columns, image_size, options)
 
 
@@ -224,7 +224,7 @@ def im2col1d(
     array([[0, 1, 2],
            [1, 2, 3]])
     """
-    return unfold_images("im2col1d", 1, x, (kernel_size, stride, padding, dilation))
+    return unfold_images("im2col1d", 1, x, WindowOptions(kernel_size, stride, padding, dilation))
 
 
 @public
@@ -263,7 +263,7 @@ def col2im1d(
     >>> col2im1d(np.ones((2, 3), int), image_size=4, kernel_size=2)
     array([[1, 2, 2, 1]])
     """
-    options = (kernel_size, stride, padding, dilation)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
     return fold_columns("col2im1d", 1, columns, image_size, options)
 
 
@@ -301,7 +301,7 @@ def im2col3d(
            [4, 6],
            [5, 7]])
     """
-    return unfold_images("im2col3d", 3, x, (kernel_size, stride, padding, dilation))
+    return unfold_images("im2col3d", 3, x, WindowOptions(kernel_size, stride, padding, dilation))
 
 
 @public
@@ -340,5 +340,5 @@ def col2im3d(
     >>> col2im3d(np.ones((4, 2), int), image_size=2, kernel_size=(2, 1, 2)).ravel()
     array([1, 1, 1, 1, 1, 1, 1, 1])
     """
-    options = (kernel_size, stride, padding, dilation)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
     return fold_columns("col2im3d", 3, columns, image_size, options)

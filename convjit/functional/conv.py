@@ -6,6 +6,7 @@ from ..layouts import as_layout
 from ..typing import Array, ArrayLike, Gradients, IntOrPair, Padding
 from .convolving import convolve, gradients, input_gradient, weight_gradient
 from .front_door import public
+from .options import ConvOptions
 
 
 @public
@@ -83,11 +84,11 @@ def conv2d(
     Notes
     -----
     Callable in `@njit` code, for float32 and float64 arrays of one dtype, with the same bits; `padding`, if a name,
-    `padding_mode` and `algorithm` are literals there, pairs are tuples, and `layout` is left alone. Whatever is named,
-    it is computed in one way there, that of `"auto"`; `"winograd"` is refused. A call runs on the calling thread, also
-    in a `prange` and without the GIL. It raises the same errors, but Numba drops exceptions in a `prange`, and what was
-    not computed stays unwritten: check shapes before the loop. Where `groups` is named, images of one channel a group
-    take the depthwise kernels, too.
+    `padding_mode` and `algorithm` are literals there, pairs are tuples, and `layout` is left alone. Whatever
+    `algorithm` is named, sums are taken as with `"auto"`; `"winograd"` is refused. A call runs on the calling thread,
+    also in a `prange` and without the GIL. It raises the same errors, but Numba drops exceptions in a `prange`, and
+    what was not computed stays unwritten: check shapes before the loop. Where `groups` is not the constant 1, images of
+    one channel a group may take the depthwise kernels.
 
     Examples
     --------
@@ -100,7 +101,7 @@ def conv2d(
     >>> conv2d(image.reshape(3, 3, 1), np.ones((1, 1, 2, 2)), layout="NHWC").shape
     (2, 2, 1)
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     images = as_layout("conv2d", layout)
     return convolve("conv2d", 2, x, weight, bias, options, padding_mode, algorithm, out, images)
 
@@ -162,7 +163,7 @@ def conv2d_backward(
     >>> grad_bias
     array([4.])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     images = as_layout("conv2d_backward", layout)
     return gradients("conv2d_backward", 2, grad_output, x, weight, options, padding_mode, algorithm, need, images)
 
@@ -216,7 +217,7 @@ def conv2d_input_grad(
             [2., 4., 2.],
             [1., 2., 1.]]])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     name, images = "conv2d_input_grad", as_layout("conv2d_input_grad", layout)
     return input_gradient(name, 2, grad_output, weight, input_size, options, padding_mode, algorithm, images)
 
@@ -269,6 +270,6 @@ def conv2d_weight_grad(
     array([[[[ 8., 12.],
              [20., 24.]]]])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     name, images = "conv2d_weight_grad", as_layout("conv2d_weight_grad", layout)
     return weight_gradient(name, 2, grad_output, x, kernel_size, options, padding_mode, algorithm, images)

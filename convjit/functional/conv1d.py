@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..typing import Array, ArrayLike, Gradients, IntOrPair, Padding
 from .convolving import convolve, gradients, input_gradient, weight_gradient
 from .front_door import public
+from .options import ConvOptions, TransposeOptions
 from .transpose import transpose, transposed_gradients
 
 
@@ -69,7 +70,7 @@ def conv1d(
     >>> conv1d(np.array([[1.0, 2.0, 4.0, 8.0]]), np.array([[[-1.0, 1.0]]]))
     array([[1., 2., 4.]])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     return convolve("conv1d", 1, x, weight, bias, options, padding_mode, algorithm, out)
 
 
@@ -121,7 +122,7 @@ def conv1d_backward(
     >>> grad_bias
     array([2.])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     return gradients("conv1d_backward", 1, grad_output, x, weight, options, padding_mode, algorithm, need)
 
 
@@ -168,7 +169,7 @@ def conv1d_input_grad(
     >>> conv1d_input_grad(np.ones((1, 2)), np.array([[[-1.0, 1.0]]]), input_size=3)
     array([[-1.,  0.,  1.]])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     return input_gradient("conv1d_input_grad", 1, grad_output, weight, input_size, options, padding_mode, algorithm)
 
 
@@ -214,7 +215,7 @@ def conv1d_weight_grad(
     >>> conv1d_weight_grad(np.ones((1, 2)), np.array([[1.0, 2.0, 4.0]]), kernel_size=2)
     array([[[3., 6.]]])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     return weight_gradient("conv1d_weight_grad", 1, grad_output, x, kernel_size, options, padding_mode, algorithm)
 
 
@@ -264,7 +265,7 @@ def conv_transpose1d(
     >>> conv_transpose1d(np.array([[1.0, 2.0]]), np.ones((1, 1, 2)), stride=2)
     array([[1., 1., 2., 2.]])
     """
-    options = (stride, padding, output_padding, groups, dilation)
+    options = TransposeOptions(stride, padding, output_padding, groups, dilation)
     return transpose("conv_transpose1d", 1, x, weight, bias, options, output_size)
 
 
@@ -311,5 +312,5 @@ def conv_transpose1d_backward(
     [[2.0, 2.0], [3.0, 3.0], [3.0]]
     """
     name = "conv_transpose1d_backward"
-    options = (stride, padding, output_padding, groups, dilation)
+    options = TransposeOptions(stride, padding, output_padding, groups, dilation)
     return transposed_gradients(name, 1, grad_output, x, weight, options, output_size, need)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..typing import Array, ArrayLike, Gradients, IntOrPair, Padding
 from .convolving import convolve, gradients, input_gradient, weight_gradient
 from .front_door import public
+from .options import ConvOptions, TransposeOptions
 from .transpose import transpose, transposed_gradients
 
 
@@ -75,7 +76,7 @@ def conv3d(
     array([[[[ 4.,  6.],
              [ 8., 10.]]]])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     return convolve("conv3d", 3, x, weight, bias, options, padding_mode, algorithm, out)
 
 
@@ -127,7 +128,7 @@ def conv3d_backward(
     >>> grad_bias
     array([4.])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     return gradients("conv3d_backward", 3, grad_output, x, weight, options, padding_mode, algorithm, need)
 
 
@@ -174,7 +175,7 @@ def conv3d_input_grad(
     >>> conv3d_input_grad(np.ones((1, 1, 1, 1)), np.ones((1, 1, 2, 1, 1)), input_size=(2, 1, 1)).ravel()
     array([1., 1.])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     return input_gradient("conv3d_input_grad", 3, grad_output, weight, input_size, options, padding_mode, algorithm)
 
 
@@ -221,7 +222,7 @@ def conv3d_weight_grad(
     >>> conv3d_weight_grad(np.ones((1, 1, 2, 2)), np.arange(8.0).reshape(1, 2, 2, 2), (2, 1, 1)).ravel()
     array([ 6., 22.])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     return weight_gradient("conv3d_weight_grad", 3, grad_output, x, kernel_size, options, padding_mode, algorithm)
 
 
@@ -271,7 +272,7 @@ def conv_transpose3d(
     >>> conv_transpose3d(np.array([[[[1.0, 2.0]]]]), np.ones((1, 1, 1, 1, 2)), stride=2)
     array([[[[1., 1., 2., 2.]]]])
     """
-    options = (stride, padding, output_padding, groups, dilation)
+    options = TransposeOptions(stride, padding, output_padding, groups, dilation)
     return transpose("conv_transpose3d", 3, x, weight, bias, options, output_size)
 
 
@@ -318,5 +319,5 @@ def conv_transpose3d_backward(
     [[2.0, 2.0], [3.0, 3.0], [3.0]]
     """
     name = "conv_transpose3d_backward"
-    options = (stride, padding, output_padding, groups, dilation)
+    options = TransposeOptions(stride, padding, output_padding, groups, dilation)
     return transposed_gradients(name, 3, grad_output, x, weight, options, output_size, need)

@@ -35,13 +35,15 @@ from ..layouts import CHANNELS_FIRST, Layout
 from ..parsing import Sizes, are_plain, as_entries, as_flag, as_image_size, as_positive, shown
 from ..typing import Array, ArrayLike, DType, Gradients
 from . import bilinear
+from .options import ConvOptions
 from .padding import check_mode, pad_images, pad_images_backward
 
 
 class Problem(NamedTuple):
     """A convolution with its padding mode taken apart: `inner` is what is computed, after padding was added.
 
-    Shapes are those of a batch, as images lie: `x_shape` and `y_shape` as the caller sees them, others as is computed.
+    Shapes are those of a batch, as images lie: `x_shape` and `y_shape` as the caller sees them, `inner_*` as they are
+    computed, with padding added.
     """
 
     geometry: Convolution
@@ -50,24 +52,25 @@ class Problem(NamedTuple):
     layout: Layout
     x_shape: Sizes
     y_shape: Sizes
-    images: Sizes
-    weight: Sizes
-    results: Sizes
+    inner_x_shape: Sizes
+    inner_weight_shape: Sizes
+    inner_y_shape: Sizes
 
 
 def problem_of(
-    function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...], mode: str,
+    function: str, x_shape: Sizes, weight_shape: Sizes, options: ConvOptions, mode: str,
     layout: Layout = CHANNELS_FIRST,
 ) -> Problem:  # fmt: skip
-    """`x_shape` is (N, C, H, W), which errors show in `layout`; `options` are stride, padding, dilation and groups."""
+    """As `new_problem`, looked up where options are such that it can be."""
     of = _kept_problem if are_plain(options) and type(mode) is str else new_problem
     return of(function, x_shape, weight_shape, options, mode, layout)
 
 
 def new_problem(
-    function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...], mode: str,
+    function: str, x_shape: Sizes, weight_shape: Sizes, options: ConvOptions, mode: str,
     layout: Layout = CHANNELS_FIRST,
 ) -> Problem:  # fmt: skip
+    """Check shapes and options; `x_shape` is (N, C, H, W), which errors show in `layout`."""
     check_mode(function, "padding_mode", mode)
     stride, padding, dilation, groups = options
     geometry = conv_geometry(function, x_shape, weight_shape, stride, padding, dilation, groups, layout)
@@ -86,7 +89,7 @@ def padded_images(function: str, problem: Problem, x: Array) -> Array:
     """Images with their padding, as what computes takes them."""
     if problem.mode != "constant":
         x = pad_images(function, x, problem.geometry.pads, problem.mode, 0, problem.layout)
-    return shaped(function, "x", x, problem.images)
+    return shaped(function, "x", x, problem.inner_x_shape)
 
 
 class _Decision(NamedTuple):
@@ -99,7 +102,7 @@ class _Decision(NamedTuple):
 
 def _decide(
     name: str, x_shape: Sizes, weight_shape: Sizes, bias_shape: Sizes | None, dtypes: tuple[DType, ...],
-    options: tuple[Any, ...], mode: str, algorithm: str, layout: Layout,
+    options: ConvOptions, mode: str, algorithm: str, layout: Layout,
 ) -> _Decision:  # fmt: skip
     problem = new_problem(name, x_shape, weight_shape, options, mode, layout)
     if bias_shape is not None:
@@ -115,10 +118,10 @@ _kept_decision = lru_cache(maxsize=512)(_decide)
 
 
 def convolve(
-    name: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: tuple[Any, ...],
+    name: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: ConvOptions,
     padding_mode: str, algorithm: str, out: Array | None, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
-    """`conv2d`, in any number of dimensions; `options` are stride, padding, dilation and groups."""
+    """`conv2d`, in any number of dimensions."""
     x, weight = as_array(name, "x", x), as_array(name, "weight", weight)
     bias = None if bias is None else as_array(name, "bias", bias)
     images = as_images(name, "x", x, rank, layout)
@@ -132,9 +135,9 @@ def convolve(
     if out is not None:
         as_out(name, out, shape, dtype, x=x, weight=weight, bias=bias)
     padded = padded_images(name, problem, images)
-    weight = shaped(name, "weight", weight, problem.weight)
-    target = None if out is None else out.reshape(problem.results)
-    y = bilinear.run_forward(name, call, problem.results, padded, bilinear.parts(weight), bias, dtype, target)
+    weight = shaped(name, "weight", weight, problem.inner_weight_shape)
+    target = None if out is None else out.reshape(problem.inner_y_shape)
+    y = bilinear.run_forward(name, call, problem.inner_y_shape, padded, bilinear.parts(weight), bias, dtype, target)
     return y.reshape(shape) if out is None else out
 
 
@@ -149,7 +152,7 @@ class _Gradients(NamedTuple):
 
 def _decide_gradients(
     name: str, x_shape: Sizes, weight_shape: Sizes, dy_shape: Sizes, is_batch: bool, dtypes: tuple[DType, ...],
-    options: tuple[Any, ...], mode: str, algorithm: str, need: tuple[bool, bool, bool], layout: Layout,
+    options: ConvOptions, mode: str, algorithm: str, need: tuple[bool, bool, bool], layout: Layout,
 ) -> _Gradients:  # fmt: skip
     problem = new_problem(name, x_shape, weight_shape, options, mode, layout)
     _check_gradient(name, dy_shape, problem, is_batch)
@@ -168,7 +171,7 @@ def _gradient_call(name: str, algorithm: str, problem: Problem, what: str, dtype
 
 
 def gradients(
-    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: tuple[Any, ...],
+    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: ConvOptions,
     padding_mode: str, algorithm: str, need: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Gradients:  # fmt: skip
     """`conv2d_backward`, in any number of dimensions."""
@@ -182,7 +185,7 @@ def gradients(
         name, layout.told(images.shape), weight.shape, dy.shape, x is images, (dy.dtype, x.dtype, weight.dtype),
         options, padding_mode, algorithm, wanted, layout,
     )  # fmt: skip
-    dy = shaped(name, "grad_output", dy, problem.results)
+    dy = shaped(name, "grad_output", dy, problem.inner_y_shape)
     dx = dw = db = None
     if of_input is not None:
         dx = _input_grad(name, problem, of_input, dy, weight, dtype).reshape(x.shape)
@@ -214,12 +217,12 @@ def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
 
 
 def _input_grad(function: str, problem: Problem, call: bilinear.AnyCall, dy: Array, weight: Array, dtype: Any) -> Array:
-    weight = shaped(function, "weight", weight, problem.weight)
+    weight = shaped(function, "weight", weight, problem.inner_weight_shape)
     if problem.mode == "constant":
-        return bilinear.run_gradient(function, call, problem.images, dy, weight, dtype).reshape(problem.x_shape)
+        return bilinear.run_gradient(function, call, problem.inner_x_shape, dy, weight, dtype).reshape(problem.x_shape)
     # Rounded once, after the padding's adjoint has added up: float16 is float32 until then.
     geometry, layout = problem.geometry, problem.layout
-    dx = bilinear.run_gradient(function, call, problem.images, dy, weight, sums_dtype(dtype))
+    dx = bilinear.run_gradient(function, call, problem.inner_x_shape, dy, weight, sums_dtype(dtype))
     dx = dx.reshape(layout.lying(geometry.of_padded().x_shape))
     dx = pad_images_backward(function, dx, geometry.pads, problem.mode, sums_dtype(dtype), layout)
     return converted(function, "the gradient", dx, dtype)
@@ -227,25 +230,25 @@ def _input_grad(function: str, problem: Problem, call: bilinear.AnyCall, dy: Arr
 
 def _weight_grad(function: str, problem: Problem, call: bilinear.AnyCall, dy: Array, x: Array, dtype: Any) -> Array:
     images = padded_images(function, problem, x)
-    dw = bilinear.run_gradient(function, call, problem.weight, dy, images, dtype)
+    dw = bilinear.run_gradient(function, call, problem.inner_weight_shape, dy, images, dtype)
     return dw.reshape(problem.geometry.weight_shape)
 
 
 def input_gradient(
-    name: str, rank: int, grad_output: ArrayLike, weight: ArrayLike, input_size: Any, options: tuple[Any, ...],
+    name: str, rank: int, grad_output: ArrayLike, weight: ArrayLike, input_size: Any, options: ConvOptions,
     padding_mode: str, algorithm: str, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv2d_input_grad`, in any number of dimensions."""
     dy, weight = as_array(name, "grad_output", grad_output), as_array(name, "weight", weight)
     batch = as_images(name, "grad_output", dy, rank, layout)
     image = as_image_size(name, "input_size", input_size, rank)
-    channels = input_channels(name, weight.shape, options[-1], rank)
+    channels = input_channels(name, weight.shape, options.groups, rank)
     problem = problem_of(name, (batch.shape[0], channels, *image), weight.shape, options, padding_mode, layout)
     check_led_to(name, layout.told(batch.shape), problem.geometry, dy.shape)
     dtype = result_dtype(dy, weight)
     check_algorithm(name, algorithm)
     call = _gradient_call(name, algorithm, problem, "input_grad", dtype)
-    dx = _input_grad(name, problem, call, shaped(name, "grad_output", batch, problem.results), weight, dtype)
+    dx = _input_grad(name, problem, call, shaped(name, "grad_output", batch, problem.inner_y_shape), weight, dtype)
     return dx if dy.ndim == rank + 2 else dx[0]
 
 
@@ -255,7 +258,7 @@ def input_channels(function: str, weight_shape: tuple[int, ...], groups: Any, ra
 
 
 def weight_gradient(
-    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, kernel_size: Any, options: tuple[Any, ...],
+    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, kernel_size: Any, options: ConvOptions,
     padding_mode: str, algorithm: str, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv2d_weight_grad`, in any number of dimensions."""
@@ -263,10 +266,10 @@ def weight_gradient(
     images, batch = as_images(name, "x", x, rank, layout), as_images(name, "grad_output", dy, rank, layout)
     kernel = as_entries(name, "kernel_size", kernel_size, 0, rank)
     x_shape, filters = layout.told(images.shape), layout.told(batch.shape)[1]
-    channels = x_shape[1] // as_positive(name, "groups", options[-1])
+    channels = x_shape[1] // as_positive(name, "groups", options.groups)
     problem = problem_of(name, x_shape, (filters, channels, *kernel), options, padding_mode, layout)
     _check_gradient(name, dy.shape, problem, x is images)
     dtype = result_dtype(dy, x)
     check_algorithm(name, algorithm)
     call = _gradient_call(name, algorithm, problem, "weight_grad", dtype)
-    return _weight_grad(name, problem, call, shaped(name, "grad_output", batch, problem.results), images, dtype)
+    return _weight_grad(name, problem, call, shaped(name, "grad_output", batch, problem.inner_y_shape), images, dtype)

@@ -25,6 +25,7 @@ from .bilinear import decide_any
 from .calls import Call, decide, space_bytes
 from .convolving import new_problem
 from .front_door import public
+from .options import ConvOptions
 from .volumes import VolumeCall
 
 _PASSES = {"forward": "forward", "input_grad": "input gradient", "weight_grad": "weight gradient"}
@@ -96,7 +97,7 @@ def explain(
 ) -> Explanation:
     """What `conv2d` and its gradients would do with these arguments, in this thread of this process.
 
-    Or `conv1d`, or `conv3d`: what the dimensions of `weight` say.
+    Or `conv1d`, or `conv3d`, as the dimensions of `weight` decide.
 
     Parameters
     ----------
@@ -117,10 +118,10 @@ def explain(
     -------
     Explanation
         Printed, a table. Its entries `forward`, `input_grad` and `weight_grad` each have the name of the `algorithm`
-        that runs; `others`, why each other one does not; `workers`; how many `images` are computed together, of
-        volumes whose slices are gathered into images, how many slices;
-        `workspace`, bytes by what they hold, and `workspace_bytes`; `multiplications`; how the product is `cut`; and
-        `share_of_peak`, None where there is no estimate.
+        that runs; `others`, why each other one does not; `workers`; how many `images` are computed together, or how
+        many slices, of volumes whose slices are gathered into images; `workspace`, bytes by what they hold, and
+        `workspace_bytes`; `multiplications`; how the product is `cut`; and `share_of_peak`, None where there is no
+        estimate.
 
     Raises
     ------
@@ -162,7 +163,7 @@ def explain(
     if lying.channels_last and rank != 2:
         raise ValueError(f"{name}: layout {layout!r} is for images, but weight is of shape {weights.shape}")
     images = as_images(name, "x", arrays["x"], rank, lying)
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     problem = new_problem(name, lying.told(images.shape), weights.shape, options, padding_mode, lying)
     if bias is not None:
         channels = (problem.geometry.out_channels,)
@@ -195,8 +196,10 @@ def _explain_pass(call: Call, algorithm: str, products: int) -> Pass:
     rows = {row.name: row for row in algorithms.ALGORITHMS}
     last = call.layout.channels_last
     chosen = next(name for name, row in rows.items() if algorithms.operation_of(row, call.name, last) is call.operation)
+    # A named row that cannot leaves it to "auto".
+    asked = algorithm if algorithm in ("fastest", chosen) else "auto"
     return Pass(
-        chosen, {name: _why_not(row, call, algorithm) for name, row in rows.items() if name != chosen}, crew, images,
+        chosen, {name: _why_not(row, call, asked) for name, row in rows.items() if name != chosen}, crew, images,
         {space.name: space_bytes(space) for space in together.spaces(crew)},
         products * call.geometry.multiplications, cut.how if cut else "", cut.share_of_peak if cut else None,
     )  # fmt: skip

@@ -200,7 +200,8 @@ def pad2d(x: ArrayLike, padding: Padding, *, mode: str = "constant", value: comp
     mode : {"constant", "edge", "reflect", "symmetric", "wrap"}
         NumPy's names: for pixels `1 2 3 4` and two more on the left they show `0 0`, `1 1`, `3 2`, `2 1` and `3 4`.
     value : scalar
-        What `"constant"` shows; it must be representable in the dtype of `x`.
+        What `"constant"` shows, rounded to the dtype of floating and complex `x`, where it may become infinite;
+        integers must hold it as it is.
 
     Returns
     -------
@@ -230,6 +231,9 @@ def pad2d(x: ArrayLike, padding: Padding, *, mode: str = "constant", value: comp
 def _constant(function: str, value: Any, dtype: Any) -> Any:
     """The padding value in the image's dtype, if it can be held."""
     scalar = np.asarray(None if is_sequence(value) else value)
+    if isinstance(value, int) and scalar.dtype.kind == "O":  # beyond 64 bits
+        with suppress(OverflowError):
+            scalar = np.asarray(float(value))
     if scalar.ndim != 0 or scalar.dtype.kind not in "biufc":
         raise TypeError(f"{function}: value must be a scalar number, got {describe(value)}")
     held = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from .front_door import public, public_as
+from .options import ConvOptions
 from .planning import Plan, checked
 
 
@@ -23,7 +24,7 @@ class Conv1DPlan(Plan):
     >>> from convjit import Conv1DPlan, conv1d_plan
     >>> plan = conv1d_plan(np.ones((4, 3, 5), np.float32), padding="same")
     >>> plan
-    <Conv1DPlan of a float32 weight (4, 3, 5), padding 'same'>
+    <Conv1DPlan of weight float32 (4, 3, 5), padding 'same'>
     >>> isinstance(plan, Conv1DPlan)
     True
     """
@@ -53,7 +54,7 @@ class Conv2DPlan(Plan):
     >>> from convjit import Conv2DPlan, conv2d_plan
     >>> plan = conv2d_plan(np.ones((4, 3, 5, 5), np.float32), padding="same", stride=2)
     >>> plan
-    <Conv2DPlan of a float32 weight (4, 3, 5, 5), stride (2, 2), padding 'same'>
+    <Conv2DPlan of weight float32 (4, 3, 5, 5), stride (2, 2), padding 'same'>
     >>> isinstance(plan, Conv2DPlan)
     True
     """
@@ -100,7 +101,7 @@ class Conv3DPlan(Plan):
     >>> from convjit import Conv3DPlan, conv3d_plan
     >>> plan = conv3d_plan(np.ones((4, 3, 3, 5, 5), np.float32), stride=(1, 2, 2))
     >>> plan
-    <Conv3DPlan of a float32 weight (4, 3, 3, 5, 5), stride (1, 2, 2)>
+    <Conv3DPlan of weight float32 (4, 3, 3, 5, 5), stride (1, 2, 2)>
     >>> isinstance(plan, Conv3DPlan)
     True
     """
@@ -154,7 +155,7 @@ def conv1d_plan(
     >>> difference(np.array([[1.0, 2.0, 4.0, 8.0]]))
     array([[1., 2., 4.]])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     return Conv1DPlan(*checked("conv1d_plan", 1, weight, bias, options, padding_mode, algorithm))
 
 
@@ -207,7 +208,7 @@ def conv2d_plan(
     array([[[ 8.5, 12.5],
             [20.5, 24.5]]])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     return Conv2DPlan(*checked("conv2d_plan", 2, weight, bias, options, padding_mode, algorithm, layout))
 
 
@@ -253,5 +254,5 @@ def conv3d_plan(
     array([[[[ 4.,  6.],
              [ 8., 10.]]]])
     """
-    options = (stride, padding, dilation, groups)
+    options = ConvOptions(stride, padding, dilation, groups)
     return Conv3DPlan(*checked("conv3d_plan", 3, weight, bias, options, padding_mode, algorithm))

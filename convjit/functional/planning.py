@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from ..algorithms import check_algorithm
 from ..arrays import DTYPES, as_array, as_images, as_out, ready, result_dtype, shaped, write
 from ..geometry import Geometry, check_same_shape, conv_geometry
@@ -18,6 +20,7 @@ from ..typing import Array, ArrayLike, DType
 from . import bilinear
 from .bilinear import AnyCall, AnyGeometry
 from .convolving import Problem, input_channels, new_problem, padded_images
+from .options import ConvOptions
 from .padding import check_mode
 from .slicing import packed
 
@@ -37,8 +40,8 @@ class Options(NamedTuple):
     layout: str = "NCHW"
 
     @property
-    def window(self) -> tuple[Any, ...]:
-        return self.stride, self.padding, self.dilation, self.groups
+    def of_conv(self) -> ConvOptions:
+        return ConvOptions(self.stride, self.padding, self.dilation, self.groups)
 
 
 class _Decision(NamedTuple):
@@ -75,14 +78,14 @@ class Plan:
         if out is not None:
             as_out(name, out, shape, dtype, x=x)
         images = padded_images(name, problem, x if x.ndim == self.rank + 2 else x[None])
-        target = None if out is None else out.reshape(problem.results)
-        y = bilinear.run_forward(name, call, problem.results, images, weights, bias, dtype, target)
+        target = None if out is None else out.reshape(problem.inner_y_shape)
+        y = bilinear.run_forward(name, call, problem.inner_y_shape, images, weights, bias, dtype, target)
         return y.reshape(shape) if out is None else out
 
     def _decide(self, x: Array) -> _Decision:
         name, layout, options = self.name, self._layout, self._options
         x_shape = layout.told(as_images(name, "x", x, self.rank, layout).shape)
-        problem = new_problem(name, x_shape, self.weight.shape, options.window, options.padding_mode, layout)
+        problem = new_problem(name, x_shape, self.weight.shape, options.of_conv, options.padding_mode, layout)
         arrays = (x, self.weight) if self.bias is None else (x, self.weight, self.bias)
         dtype = result_dtype(*arrays)
         compute, is_complex = DTYPES[dtype]
@@ -114,8 +117,8 @@ class Plan:
         usual = _usual(self.rank)._asdict()
         said = [f"{name} {value!r}" for name, value in self._options._asdict().items() if value != usual[name]]
         bias = "" if self.bias is None else " and bias"
-        told = ", ".join([f"{self.weight.dtype} weight {self.weight.shape}{bias}", *said])
-        return f"<{type(self).__name__} of a {told}>"
+        told = ", ".join([f"{self.weight.dtype} {self.weight.shape}{bias}", *said])
+        return f"<{type(self).__name__} of weight {told}>"
 
 
 def _seen_as(inner: AnyGeometry) -> tuple[Any, ...]:
@@ -138,11 +141,21 @@ def _own(function: str, what: str, array: Array) -> Array:
     return copy.view()  # of a view that is read-only, NumPy lets nobody change that
 
 
+def _check_that_it_takes(
+    name: str, algorithm: str, rank: int, images: Sizes, weight_shape: Sizes, options: ConvOptions
+) -> None:
+    """Refuse an algorithm that takes this weight on no image: the smallest tells, in a dtype that every row takes."""
+    dilation = as_entries(name, "dilation", options.dilation, 1, rank)
+    size = [(kernel - 1) * apart + 1 for kernel, apart in zip(weight_shape[2:], dilation, strict=True)]
+    problem = new_problem(name, (*images, *size), weight_shape, options._replace(padding=0), "constant")
+    bilinear.decide_any(name, algorithm, problem.inner, np.dtype("float64"), "forward")
+
+
 def checked(
-    name: str, rank: int, weight: ArrayLike, bias: ArrayLike | None, options: tuple[Any, ...], padding_mode: str,
+    name: str, rank: int, weight: ArrayLike, bias: ArrayLike | None, options: ConvOptions, padding_mode: str,
     algorithm: str, layout: str = "NCHW",
 ) -> tuple[Array, Array | None, Options]:  # fmt: skip
-    """What a plan is made of; `options` are stride, padding, dilation and groups."""
+    """What a plan is made of."""
     stride, padding, dilation, groups = options
     weight = as_array(name, "weight", weight)
     bias = None if bias is None else as_array(name, "bias", bias)
@@ -151,6 +164,7 @@ def checked(
     conv_geometry(name, (1, channels, *(LARGE_IMAGE,) * rank), weight.shape, stride, padding, dilation, groups)
     check_mode(name, "padding_mode", padding_mode)
     check_algorithm(name, algorithm)
+    _check_that_it_takes(name, algorithm, rank, (1, channels), weight.shape, options)
     if bias is not None:
         check_same_shape(name, "bias", bias.shape, (weight.shape[0],), "one value an output channel")
     as_layout(name, layout)

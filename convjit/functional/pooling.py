@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..layouts import as_layout
 from ..typing import Array, ArrayLike, IntOrPair, MaybeArray, Padding
 from .front_door import public
-from .pools import largest, mean, shared, to_largest
+from .options import WindowOptions
+from .pools import avg_pool, avg_pool_backward, max_pool, max_pool_backward
 
 
 @public
@@ -64,9 +65,9 @@ def max_pool2d(
     array([[[ 5,  7],
             [13, 15]]])
     """
-    options = (kernel_size, stride, padding, dilation)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
     images = as_layout("max_pool2d", layout)
-    return largest("max_pool2d", 2, x, options, ceil_mode, return_indices, images)
+    return max_pool("max_pool2d", 2, x, options, ceil_mode, return_indices, images)
 
 
 @public
@@ -114,9 +115,9 @@ def max_pool2d_backward(
     array([[[0., 1.],
             [0., 0.]]])
     """
-    options = (kernel_size, stride, padding, dilation)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
     images = as_layout("max_pool2d_backward", layout)
-    return to_largest("max_pool2d_backward", 2, grad_output, x, options, ceil_mode, indices, images)
+    return max_pool_backward("max_pool2d_backward", 2, grad_output, x, options, ceil_mode, indices, images)
 
 
 @public
@@ -163,9 +164,9 @@ def avg_pool2d(
     array([[[ 2.5,  4.5],
             [10.5, 12.5]]])
     """
-    options = (kernel_size, stride, padding, dilation)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
     images = as_layout("avg_pool2d", layout)
-    return mean("avg_pool2d", 2, x, options, ceil_mode, count_include_pad, images)
+    return avg_pool("avg_pool2d", 2, x, options, ceil_mode, count_include_pad, images)
 
 
 @public
@@ -213,6 +214,6 @@ def avg_pool2d_backward(
     array([[[0.25, 0.25],
             [0.25, 0.25]]])
     """
-    options = (kernel_size, stride, padding, dilation)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
     name, images = "avg_pool2d_backward", as_layout("avg_pool2d_backward", layout)
-    return shared(name, 2, grad_output, input_size, options, ceil_mode, count_include_pad, images)
+    return avg_pool_backward(name, 2, grad_output, input_size, options, ceil_mode, count_include_pad, images)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..typing import Array, ArrayLike, IntOrPair, MaybeArray, Padding
 from .front_door import public
-from .pools import largest, mean, shared, to_largest
+from .options import WindowOptions
+from .pools import avg_pool, avg_pool_backward, max_pool, max_pool_backward
 
 
 @public
@@ -51,8 +52,8 @@ def max_pool1d(
     >>> max_pool1d(np.array([[3, 1, 4, 1]]), 2)
     array([[3, 4]])
     """
-    options = (kernel_size, stride, padding, dilation)
-    return largest("max_pool1d", 1, x, options, ceil_mode, return_indices)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
+    return max_pool("max_pool1d", 1, x, options, ceil_mode, return_indices)
 
 
 @public
@@ -94,8 +95,8 @@ def max_pool1d_backward(
     >>> max_pool1d_backward(np.ones((1, 2)), np.array([[3.0, 1.0, 1.0, 4.0]]), 2)
     array([[1., 0., 0., 1.]])
     """
-    options = (kernel_size, stride, padding, dilation)
-    return to_largest("max_pool1d_backward", 1, grad_output, x, options, ceil_mode, indices)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
+    return max_pool_backward("max_pool1d_backward", 1, grad_output, x, options, ceil_mode, indices)
 
 
 @public
@@ -136,8 +137,8 @@ def avg_pool1d(
     >>> avg_pool1d(np.array([[3, 1, 4, 1]]), 2)
     array([[2. , 2.5]])
     """
-    options = (kernel_size, stride, padding, dilation)
-    return mean("avg_pool1d", 1, x, options, ceil_mode, count_include_pad)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
+    return avg_pool("avg_pool1d", 1, x, options, ceil_mode, count_include_pad)
 
 
 @public
@@ -179,5 +180,5 @@ def avg_pool1d_backward(
     >>> avg_pool1d_backward(np.ones((1, 2)), 4, 2)
     array([[0.5, 0.5, 0.5, 0.5]])
     """
-    options = (kernel_size, stride, padding, dilation)
-    return shared("avg_pool1d_backward", 1, grad_output, input_size, options, ceil_mode, count_include_pad)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
+    return avg_pool_backward("avg_pool1d_backward", 1, grad_output, input_size, options, ceil_mode, count_include_pad)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..typing import Array, ArrayLike, IntOrPair, MaybeArray, Padding
 from .front_door import public
-from .pools import largest, mean, shared, to_largest
+from .options import WindowOptions
+from .pools import avg_pool, avg_pool_backward, max_pool, max_pool_backward
 
 
 @public
@@ -52,8 +53,8 @@ def max_pool3d(
     array([[[[5],
              [7]]]])
     """
-    options = (kernel_size, stride, padding, dilation)
-    return largest("max_pool3d", 3, x, options, ceil_mode, return_indices)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
+    return max_pool("max_pool3d", 3, x, options, ceil_mode, return_indices)
 
 
 @public
@@ -95,8 +96,8 @@ def max_pool3d_backward(
     >>> max_pool3d_backward(np.ones((1, 1, 1, 1)), np.array([[[[1.0, 3.0]], [[2.0, 0.0]]]]), (2, 1, 2)).ravel()
     array([0., 1., 0., 0.])
     """
-    options = (kernel_size, stride, padding, dilation)
-    return to_largest("max_pool3d_backward", 3, grad_output, x, options, ceil_mode, indices)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
+    return max_pool_backward("max_pool3d_backward", 3, grad_output, x, options, ceil_mode, indices)
 
 
 @public
@@ -137,8 +138,8 @@ def avg_pool3d(
     >>> avg_pool3d(np.arange(8).reshape(1, 2, 2, 2), 2)
     array([[[[3.5]]]])
     """
-    options = (kernel_size, stride, padding, dilation)
-    return mean("avg_pool3d", 3, x, options, ceil_mode, count_include_pad)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
+    return avg_pool("avg_pool3d", 3, x, options, ceil_mode, count_include_pad)
 
 
 @public
@@ -180,5 +181,5 @@ def avg_pool3d_backward(
     >>> avg_pool3d_backward(np.ones((1, 1, 1, 1)), (2, 1, 2), (2, 1, 2)).ravel()
     array([0.25, 0.25, 0.25, 0.25])
     """
-    options = (kernel_size, stride, padding, dilation)
-    return shared("avg_pool3d_backward", 3, grad_output, input_size, options, ceil_mode, count_include_pad)
+    options = WindowOptions(kernel_size, stride, padding, dilation)
+    return avg_pool_backward("avg_pool3d_backward", 3, grad_output, input_size, options, ceil_mode, count_include_pad)

@@ -21,16 +21,16 @@ from ..parsing import Sizes, are_plain, as_flag, as_image_size, as_padding, as_w
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array, ArrayLike, DType, MaybeArray
+from .options import WindowOptions
 
 
-def _geometry(function: str, x_shape: Sizes, options: tuple[Any, ...], ceil_mode: bool) -> Convolution:
-    """`options` are kernel size, stride (None: the kernel's), padding and dilation."""
+def _geometry(function: str, x_shape: Sizes, options: WindowOptions, ceil_mode: bool) -> Convolution:
     if type(ceil_mode) is bool and are_plain(options):
         return _kept_geometry(function, x_shape, options, ceil_mode)
     return _new_geometry(function, x_shape, options, ceil_mode)
 
 
-def _new_geometry(function: str, x_shape: Sizes, options: tuple[Any, ...], ceil_mode: bool) -> Convolution:
+def _new_geometry(function: str, x_shape: Sizes, options: WindowOptions, ceil_mode: bool) -> Convolution:
     kernel_size, stride, padding, dilation = options
     rank = len(x_shape) - 2
     window = as_window(function, kernel_size, kernel_size if stride is None else stride, dilation, rank)
@@ -85,8 +85,8 @@ def _max_pool(function: str, images: Array, g: Convolution, layout: Layout) -> t
     return converted(function, "the result", y, dtype), indices
 
 
-def largest(
-    name: str, rank: int, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool, return_indices: bool,
+def max_pool(
+    name: str, rank: int, x: ArrayLike, options: WindowOptions, ceil_mode: bool, return_indices: bool,
     layout: Layout = CHANNELS_FIRST,
 ) -> MaybeArray:  # fmt: skip
     """`max_pool2d`, in any number of dimensions."""
@@ -101,8 +101,8 @@ def largest(
     return (y, indices) if wanted else y
 
 
-def to_largest(
-    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool,
+def max_pool_backward(
+    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, options: WindowOptions, ceil_mode: bool,
     indices: ArrayLike | None, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`max_pool2d_backward`, in any number of dimensions."""
@@ -168,8 +168,8 @@ def _averaged_dtype(dtype: DType) -> DType:
     return dtype if dtype.kind in "fc" else np.dtype("float64")
 
 
-def mean(
-    name: str, rank: int, x: ArrayLike, options: tuple[Any, ...], ceil_mode: bool, include_pad: Any,
+def avg_pool(
+    name: str, rank: int, x: ArrayLike, options: WindowOptions, ceil_mode: bool, include_pad: Any,
     layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`avg_pool2d`, in any number of dimensions."""
@@ -189,8 +189,8 @@ def mean(
     return y if x is images else y[0]
 
 
-def shared(
-    name: str, rank: int, grad_output: ArrayLike, input_size: Any, options: tuple[Any, ...], ceil_mode: bool,
+def avg_pool_backward(
+    name: str, rank: int, grad_output: ArrayLike, input_size: Any, options: WindowOptions, ceil_mode: bool,
     include_pad: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`avg_pool2d_backward`, in any number of dimensions."""

@@ -19,6 +19,7 @@ from ..runtime.memory import allocate, check_fits
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from .columns import fold, unfold
 from .front_door import public
+from .options import WindowOptions
 
 
 @public
@@ -161,7 +162,7 @@ def image_to_column(
     if array.ndim != 4:
         raise ValueError(f"{name}: expected images of shape (N, C, H, W), got shape {array.shape}")
     window = _filter_window(name, filter_shape, stride)
-    columns = unfold(name, array, (window.kernel, stride, output_shape, 1))
+    columns = unfold(name, array, WindowOptions(window.kernel, stride, output_shape, 1))
     rows = columns.shape[1]
     result = allocate(name, "the columns", (rows, columns.shape[2], columns.shape[0]), columns.dtype)
     write(result, columns.transpose(1, 2, 0))
@@ -220,4 +221,4 @@ def column_to_image(
     check_fits(name, "a copy of cols", (rows, positions), array.dtype)
     batched = array.reshape(rows, positions, batch).transpose(2, 0, 1)
     exact = converted(name, "a copy of cols", batched, np.dtype("complex128" if array.dtype.kind == "c" else "float64"))
-    return fold(name, exact, (height, width), (window.kernel, stride, output_shape, 1))
+    return fold(name, exact, (height, width), WindowOptions(window.kernel, stride, output_shape, 1))

@@ -16,16 +16,16 @@ from ..typing import Array, ArrayLike, Gradients, IntOrPair, Padding
 from . import bilinear
 from .convolving import check_need
 from .front_door import public
+from .options import TransposeOptions
 
 
 def _geometry(
-    function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...], output_size: Any,
+    function: str, x_shape: Sizes, weight_shape: Sizes, options: TransposeOptions, output_size: Any,
     layout: Layout = CHANNELS_FIRST,
 ) -> Convolution:  # fmt: skip
     """The record of the convolution that this one transposes: its output is `x`, its input the result.
 
-    `options` are stride, padding, output_padding, groups and dilation; `x_shape` is (N, C, ...), which errors show in
-    `layout`.
+    `x_shape` is (N, C, ...), which errors show in `layout`.
     """
     stride, padding, output_padding, groups, dilation = options
     rank = len(x_shape) - 2
@@ -83,7 +83,7 @@ def _output_sizes(function: str, image: Sizes, window: Window, pads: Pads, extra
 
 
 def transpose(
-    name: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: tuple[Any, ...],
+    name: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: TransposeOptions,
     output_size: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv_transpose2d`, in any number of dimensions."""
@@ -107,7 +107,7 @@ def transpose(
 
 
 def transposed_gradients(
-    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: tuple[Any, ...],
+    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: TransposeOptions,
     output_size: Any, need: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Gradients:  # fmt: skip
     """`conv_transpose2d_backward`, in any number of dimensions."""
@@ -194,7 +194,7 @@ def conv_transpose2d(
     >>> conv_transpose2d(np.array([[[1.0, 2.0]]]), np.ones((1, 1, 1, 2)), stride=2)
     array([[[1., 1., 2., 2.]]])
     """
-    options = (stride, padding, output_padding, groups, dilation)
+    options = TransposeOptions(stride, padding, output_padding, groups, dilation)
     images = as_layout("conv_transpose2d", layout)
     return transpose("conv_transpose2d", 2, x, weight, bias, options, output_size, images)
 
@@ -246,14 +246,11 @@ def conv_transpose2d_backward(
     >>> [g.ravel().tolist() for g in gradients]
     [[2.0, 2.0], [3.0, 3.0], [3.0]]
     """
-    options = (stride, padding, output_padding, groups, dilation)
+    options = TransposeOptions(stride, padding, output_padding, groups, dilation)
     name, images = "conv_transpose2d_backward", as_layout("conv_transpose2d_backward", layout)
     return transposed_gradients(name, 2, grad_output, x, weight, options, output_size, need, images)
 
 
-def transposed_shape(function: str, x_shape: Sizes, weight_shape: Sizes, options: tuple[Any, ...]) -> Sizes:
-    """The shape of the result, (N, O, OH, OW), or an error that names what does not fit.
-
-    `options` are stride, padding, output_padding, groups and dilation.
-    """
+def transposed_shape(function: str, x_shape: Sizes, weight_shape: Sizes, options: TransposeOptions) -> Sizes:
+    """The shape of the result, (N, O, OH, OW), or an error that names what does not fit."""
     return _geometry(function, x_shape, weight_shape, options, None).x_shape

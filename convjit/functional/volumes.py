@@ -3,8 +3,8 @@
 Output slice `od` of volume n is a convolution in two dimensions, of an image whose channels `(c, kd)` are the planes
 that its taps in depth meet, with the weight seen as (O, C*KD, KH, KW): terms are those of the definition, in order.
 So everything that holds of images holds of volumes. Where such images would be convolved directly, volumes may be read
-as they lie, see `algorithms.direct_volumes`; else the planes are copied, one move of a value for every O*KH*KW
-multiplications of it. Knows geometries, dtypes and limits; does not know arrays.
+as they lie, see `algorithms.direct_volumes`; else the planes are copied, one move of a value for every
+O // groups * KH * KW multiplications of it. Knows geometries, dtypes and limits; does not know arrays.
 """
 
 from __future__ import annotations

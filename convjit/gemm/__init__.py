@@ -1,6 +1,6 @@
 """The sums under convolution: one order of summation, where pixels are met, register tiles, how work is cut.
 
-From bottom to top; files below know nothing of those above them.
+Lowest first: a file imports from its own line and those before it only.
 
 =====================================  =================================================================================
 `summation`                            the one order of every sum

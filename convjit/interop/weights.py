@@ -179,8 +179,10 @@ def save_weights(model: Model, path: str | os.PathLike[str]) -> None:
         with temporary.open("xb") as file:
             file.write(content)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is not None:
+            error.filename = str(target)
         raise
 
 

@@ -100,8 +100,8 @@ class Activation(Layer):
     Parameters
     ----------
     name : str
-        `"relu"`, `"leaky_relu"` (slope 0.2), `"sigmoid"`, `"tanh"`, `"softmax"` (over the last axis), `"elu"`, `"selu"`
-        or `"softplus"`.
+        `"relu"`, `"leaky_relu"` (slope 0.2), `"sigmoid"`, `"tanh"`, `"softmax"` (over the last axis), `"elu"`
+        (alpha 0.1, the original text's), `"selu"` or `"softplus"`.
 
     Raises
     ------

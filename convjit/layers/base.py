@@ -63,7 +63,7 @@ class Layer:
         return type(self).__name__
 
     def parameters(self) -> int:
-        """The number of trainable parameters; 0 before `initialize`."""
+        """The number of parameters that training could change; 0 before `initialize`."""
         return sum(int(np.size(getattr(self, name, ()))) for name in self.weight_names)
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
@@ -120,7 +120,16 @@ class Layer:
             raise AttributeError(
                 f"{type(self).__name__}: the layer is frozen, so {name} cannot be set; call unfreeze first"
             )
+        if name in self.weight_names:
+            value = self._as_weight(name, value)
         super().__setattr__(name, value)
+
+    def _as_weight(self, name: str, value: Any) -> Any:
+        """A weight as it is held: steps would be lost in integers."""
+        if value is None or (isinstance(value, np.ndarray) and value.dtype.kind in "fc"):
+            return value
+        array = as_array(type(self).__name__, name, value)
+        return array if array.dtype.kind == "c" else floating(array)
 
     def __setstate__(self, state: Any) -> None:
         # Copies and pickles of arrays can be written.
@@ -142,12 +151,7 @@ class Layer:
     def _start(self, optimizer: Updates | None, **weights: Array) -> None:
         """Set the first weights and give each a copy of the optimizer."""
         self._refuse_if_frozen("initialize", "its weights cannot be drawn")
-        usable = callable(getattr(optimizer, "update", None)) and not isinstance(optimizer, type)
-        if optimizer is not None and not usable:
-            raise TypeError(
-                f"{type(self).__name__}.initialize: optimizer must be an object with update(w, grad), got "
-                f"{describe(optimizer)}"
-            )
+        check_optimizer(f"{type(self).__name__}.initialize", optimizer)
         state: dict[str, Any] = dict(weights)
         state.update({f"{name}_opt": copy.copy(optimizer) for name in weights})
         self.__dict__.update(state)
@@ -184,6 +188,11 @@ class Layer:
         try:
             for name, optimizer in optimizers.items():
                 weight: Array = getattr(self, name)
+                if np.shape(weight) != gradients[name].shape:
+                    raise ValueError(
+                        f"{type(self).__name__}.backward_pass: {name} has shape {np.shape(weight)}, its gradient "
+                        f"{gradients[name].shape}"
+                    )
                 given = weight if type(optimizer) in PUBLISHED else weight.copy()
                 changed[name] = _checked(f"{where} {name}", optimizer.update(given, gradients[name]), weight)
         except BaseException:
@@ -191,6 +200,13 @@ class Layer:
             raise
         # Python looks for signals after calls and at the end of loops, so none comes between the last step and this.
         self.__dict__.update(changed)
+
+
+def check_optimizer(where: str, optimizer: Any) -> None:
+    """Refuse what is no optimizer; None is fine."""
+    usable = callable(getattr(optimizer, "update", None)) and not isinstance(optimizer, type)
+    if optimizer is not None and not usable:
+        raise TypeError(f"{where}: optimizer must be an object with update(w, grad), got {describe(optimizer)}")
 
 
 _HERE = f"{__package__}."
@@ -203,6 +219,8 @@ def undoing(holders: Iterable[Any]) -> Iterator[Any]:
         # Those known to rebind what they hold: a subclass of somebody else's may write into its arrays.
         own = type(holder) in PUBLISHED or (isinstance(holder, Layer) and type(holder).__module__.startswith(_HERE))
         state = dict(vars(holder)) if own else _copied_state(holder)
+        if own and isinstance(source := state.get("rng"), np.random.Generator):
+            operations.append((setattr, source.bit_generator, "state", source.bit_generator.state))
         if own or state.keys() == getattr(holder, "__dict__", {}).keys():
             operations += [(dict.clear, vars(holder)), (dict.update, vars(holder), state)]
         else:

@@ -13,9 +13,10 @@ from .base import floating
 
 def _both(loss: str, y: Any, predicted: Any) -> tuple[Array, Array]:
     """Targets in the predictions' shape, and predictions, floating; float16 is computed in float32."""
-    values = floating(as_array(loss, "predicted", predicted))
-    if values.ndim < 2 or values.dtype.kind != "f":
-        raise ValueError(f"{loss}: predicted must be real, of shape (N, ...), got {values.dtype} {values.shape}")
+    given = as_array(loss, "predicted", predicted)
+    if given.ndim < 2 or given.dtype.kind not in "biuf":
+        raise ValueError(f"{loss}: predicted must be real, of shape (N, ...), got {given.dtype} {given.shape}")
+    values = floating(given)
     if values.size == 0:
         raise ValueError(f"{loss}: predicted needs at least one row and one column, got shape {values.shape}")
     return _targets(loss, y, values.shape), values.astype(sums_dtype(values.dtype), copy=False)

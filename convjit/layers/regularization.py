@@ -134,6 +134,7 @@ class BatchNormalization(Layer):
             raise ValueError("BatchNormalization.initialize: input_shape must be (channels, ...), got ()")
         channels = shape[0]
         self._start(optimizer, gamma=np.ones(channels), beta=np.zeros(channels))
+        self.running_mean = self.running_var = None
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """`gamma * (X - mean) / sqrt(var + eps) + beta`, with the batch's or the running statistics."""
@@ -145,8 +146,15 @@ class BatchNormalization(Layer):
                 f"BatchNormalization.forward_pass: the layer has {self.gamma.size} channels, but X has {x.shape[1]}: "
                 f"X {x.shape}"
             )
+        for name in (*self.weight_names, *self.buffer_names):
+            held = getattr(self, name)
+            if held is not None and np.shape(held) != x.shape[1:2]:
+                raise ValueError(
+                    f"BatchNormalization.forward_pass: {name} must have shape {x.shape[1:2]}, a number a channel of X "
+                    f"{x.shape}, got {np.shape(held)}"
+                )
         use_batch = training and self.trainable and not self.frozen
-        if use_batch and x.shape[0] == 0:
+        if use_batch and (x.shape[0] == 0 or 0 in x.shape[2:]):
             raise ValueError("BatchNormalization.forward_pass: cannot train on an empty batch")
         batch = statistics(x) if use_batch else None
         running = self._running(batch)

@@ -18,7 +18,7 @@ from ..functional.front_door import public
 from ..parsing import as_positive, describe
 from ..progress import progress_bar
 from ..typing import AnyPath, Array, ArrayLike, Updates
-from .base import Layer, Shape, exhaust, undoing
+from .base import Layer, Shape, check_optimizer, exhaust, undoing
 from .initializers import as_rng
 from .losses import LOSSES, CrossEntropy, Loss
 from .optimizers import Adam
@@ -35,7 +35,8 @@ class Sequential:
     layers : iterable of Layer
         Added in order, as by `add`.
     optimizer : object with `update(w, grad)`, optional
-        Every weight gets a copy; `Adam()` if not given.
+        Every weight gets a copy, that of a layer's `W` is its `W_opt`: to change a learning rate in training, set
+        `layer.W_opt.learning_rate`. `Adam()` if not given.
     loss : {"cross_entropy", "square"} or Loss
 
     Raises
@@ -59,6 +60,7 @@ class Sequential:
     def __init__(
         self, layers: Iterable[Layer] = (), *, optimizer: Updates | None = None, loss: str | Loss = "cross_entropy"
     ) -> None:
+        check_optimizer("Sequential", optimizer)
         self.optimizer = Adam() if optimizer is None else optimizer
         self.loss = _as_loss(loss)
         self.layers: list[Layer] = []
@@ -71,13 +73,18 @@ class Sequential:
             raise TypeError(f"Sequential.add: layer must be a Layer, got {describe(layer)}")
         if any(layer is other for other in self.layers):
             raise ValueError(f"Sequential.add: {layer.layer_name()} is in the network already; it keeps one input only")
-        if self.layers:
-            layer.set_input_shape(self.layers[-1].output_shape())
-        if layer.input_shape is None:
-            raise ValueError(f"Sequential.add: the first layer, {layer.layer_name()}, needs an input_shape")
-        layer.output_shape()  # a layer that cannot follow is refused before it is added
-        if hasattr(layer, "initialize"):
-            layer.initialize(self.optimizer)
+        undo = undoing([layer])
+        try:
+            if self.layers:
+                layer.set_input_shape(self.layers[-1].output_shape())
+            if layer.input_shape is None:
+                raise ValueError(f"Sequential.add: the first layer, {layer.layer_name()}, needs an input_shape")
+            layer.output_shape()  # a layer that cannot follow is refused before it is added
+            if hasattr(layer, "initialize"):
+                layer.initialize(self.optimizer)
+        except BaseException:
+            exhaust(undo)
+            raise
         self.layers.append(layer)
 
     # --- passes -------------------------------------------------------------------------------------------------
@@ -194,7 +201,7 @@ class Sequential:
         Returns
         -------
         dict of lists
-            `loss` and `accuracy`, means over the batches of an epoch, and with validation data `val_loss` and
+            `loss` and `accuracy`, means over the rows of an epoch, and with validation data `val_loss` and
             `val_accuracy`.
 
         Raises
@@ -245,7 +252,7 @@ class Sequential:
     # --- looking and keeping ------------------------------------------------------------------------------------
 
     def parameters(self) -> int:
-        """The number of trainable parameters."""
+        """The number of parameters that training could change."""
         return sum(layer.parameters() for layer in self.layers)
 
     def output_shape(self) -> Shape:

@@ -55,8 +55,10 @@ def write_weights(path: Any, layers: Sequence[Layer]) -> None:
         with temporary.open("xb") as file:
             np.savez(file, **named_weights(layers))  # type: ignore[arg-type]  # the stubs take a flag's name for any
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is not None:
+            error.filename = str(target)
         raise
 
 
@@ -89,6 +91,8 @@ def read_weights(path: Any, layers: Sequence[Layer]) -> None:
             )
         if name in weights and name not in buffers:
             stored[name] = _held(f"{path} holds {name}", array, weights[name].dtype)
+        else:  # statistics are kept as they are, but not in float16 nor in another byte order
+            stored[name] = array.astype(np.result_type(array.dtype, np.float32), copy=False)
     changes: list[dict[str, Any]] = [
         {name: stored[f"{i}.{name}"] for name in _names(layer, "weight_names")}
         | {name: stored.get(f"{i}.{name}") for name in _names(layer, "buffer_names")}

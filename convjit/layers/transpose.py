@@ -19,6 +19,7 @@ from ..functional import (
     conv_transpose3d_backward,
 )
 from ..functional.front_door import public_as
+from ..functional.options import TransposeOptions
 from ..functional.transpose import transposed_shape
 from ..parsing import LARGE_IMAGE
 from ..typing import Array, DTypeLike, IntOrPair, Padding
@@ -72,7 +73,7 @@ class _ConvTranspose(Convolving):
 
     def _shape_of(self, function: str, shape: Shape) -> Shape:
         """The shape of one output for one input."""
-        options = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        options = TransposeOptions(self.stride, self.padding, self.output_padding, self.groups, self.dilation)
         return transposed_shape(function, (1, *shape), self._weight_shape(shape[0]), options)[1:]
 
     def _weight_shape(self, channels: int) -> Shape:

@@ -109,7 +109,7 @@ def _check_value(function: str, name: str, kind: Any, value: Value) -> Any:
         if known:
             value.check(function, name, constant)
         if not known or constant not in value.choices:
-            listed = "one of " + ", ".join(map(repr, value.choices)) if len(value.choices) < 8 else "three bools"
+            listed = value.listed or "one of " + ", ".join(map(repr, value.choices))
             raise (ValueError if known else TypeError)(
                 f"{function}: {name} must be {listed}, written as a literal in compiled code, got {_shown(kind)}"
             )

@@ -24,12 +24,12 @@ from .arguments import (
 from .geometry import CONSTANT, can_show, conv_geometry, pair, transposed_geometry, without_padding
 from .jobs import address_of, job_of
 from .record import (
+    CHECK,
     DIMENSIONS,
     FIRST,
     ITEM,
-    PHASE,
-    PLAN,
     RESULTS,
+    STAGE,
     fits,
     of_array,
     of_value,
@@ -164,7 +164,7 @@ def _conv2d(address: Any) -> Any:
             ok = ok and not outputs.overlap(r, 3, i, r[ITEM])
     if not ok:
         return refuse(r)
-    if r[PHASE] == PLAN:
+    if r[STAGE] == CHECK:
         return 0
     size = r[ITEM]
     of_x, of_weight, of_bias = room_for(r, 0, size), room_for(r, 1, size), room_for(r, 2, size)
@@ -190,7 +190,7 @@ def _conv2d_backward(address: Any) -> Any:
     ok = set_result(r, 1, n, c, h, w) and set_result(r, 2, 1, 1, 1, n) and ok
     if not (ok and _is_output(r, 0, g) and _alike(r, 0, 1)):
         return refuse(r)
-    if r[PHASE] == PLAN:
+    if r[STAGE] == CHECK:
         return 0
     size = r[ITEM]
     of_dy, of_x, of_weight = room_for(r, 0, size), room_for(r, 1, size), room_for(r, 2, size)
@@ -221,7 +221,7 @@ def _conv2d_input_grad(address: Any) -> Any:
     ok = set_result(r, 0, g.batch, g.in_channels, g.in_h, g.in_w) and ok and _shows(r, g, mode)
     if not (ok and _is_output(r, 0, g)):
         return refuse(r)
-    if r[PHASE] == PLAN:
+    if r[STAGE] == CHECK:
         return 0
     size = r[ITEM]
     of_dy, of_weight, room = room_for(r, 0, size), room_for(r, 1, size), room_for_padded(r, g, mode)
@@ -242,7 +242,7 @@ def _conv2d_weight_grad(address: Any) -> Any:
     ok = set_result(r, 0, out_channels, channels, kernel_h, kernel_w) and ok and _shows(r, g, mode)
     if not (ok and _is_output(r, 0, g) and _alike(r, 0, 1)):
         return refuse(r)
-    if r[PHASE] == PLAN:
+    if r[STAGE] == CHECK:
         return 0
     size = r[ITEM]
     of_dy, of_x, room = room_for(r, 0, size), room_for(r, 1, size), room_for_padded(r, g, mode)
@@ -262,7 +262,7 @@ def _conv_transpose2d(address: Any) -> Any:
         ok = ok and shape_of(r, 2)[3] == g.in_channels
     if not ok:
         return refuse(r)
-    if r[PHASE] == PLAN:
+    if r[STAGE] == CHECK:
         return 0
     size = r[ITEM]
     of_x, of_weight, of_bias = room_for(r, 0, size), room_for(r, 1, size), room_for(r, 2, size)
@@ -282,7 +282,7 @@ def _conv_transpose2d_backward(address: Any) -> Any:
     ok = set_result(r, 1, n, c, h, w) and set_result(r, 2, 1, 1, 1, g.in_channels) and ok
     if not (ok and _is_input(r, 0, g) and _alike(r, 0, 1)):
         return refuse(r)
-    if r[PHASE] == PLAN:
+    if r[STAGE] == CHECK:
         return 0
     size = r[ITEM]
     of_dy, of_x, of_weight = room_for(r, 0, size), room_for(r, 1, size), room_for(r, 2, size)

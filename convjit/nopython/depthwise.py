@@ -57,7 +57,7 @@ def takes(g: Geometry, size: Any, slot: Any) -> Any:
 
 @kernel
 def _tile(vertical: Axis, horizontal: Axis, extra_h: Any, extra_w: Any, channels: Any, size: Any) -> Any:
-    """As `depthwise_pixels._cut` for one worker."""
+    """As `depthwise_pixels._cut` for one worker, but for long tasks: nobody interrupts them here."""
     reach_h, reach_w = vertical.padded - vertical.grid + extra_h, horizontal.padded - horizontal.grid + extra_w
     room = _TILE_BYTES // (size * channels * vertical.phases * horizontal.phases)
     rows, cols = max(vertical.grid, 1), max(horizontal.grid, 1)

@@ -10,13 +10,14 @@ from typing import Any
 
 from ..algorithms.padding import PADDING_MODES
 from ..geometry import Geometry
-from ..parsing import LARGEST
+from ..parsing import LARGEST, PADDING_NAMES
 from ..runtime.options import kernel
 from .record import FIRST, FORM, MOST_BYTES, NAME, NONE, SECOND, of_value
 
 # Names are their places in `parsing.PADDING_NAMES` and `algorithms.padding.PADDING_MODES`.
 _VALID, _SAME, SAME_UPPER, SAME_LOWER, _FULL = range(5)
 CONSTANT, EDGE, REFLECT, SYMMETRIC, WRAP = range(5)
+assert PADDING_NAMES == ("valid", "same", "same_upper", "same_lower", "full")
 assert PADDING_MODES == ("constant", "edge", "reflect", "symmetric", "wrap"), "`moving` has a branch for each mode here"
 
 
@@ -29,7 +30,7 @@ def pair(r: Any, i: Any, least: Any) -> Any:
 
 @kernel
 def _axis_padding(r: Any, at: Any, axis: Any, reach: Any, size: Any, stride: Any, transposed: Any) -> Any:
-    """The padding before and after; `size` is that of the image, or `transposed` of the result."""
+    """The padding before and after; `size` is the image's, or where `transposed` how much there is to cut off."""
     if r[at + FORM] != NAME:
         return r[at + FIRST + 2 * axis], r[at + FIRST + 2 * axis + 1]
     name = r[at + FIRST]
@@ -40,7 +41,6 @@ def _axis_padding(r: Any, at: Any, axis: Any, reach: Any, size: Any, stride: Any
     if name == _SAME:
         return reach // 2, reach - reach // 2
     if transposed:
-        # `size` is then what is left over.
         total = max(0, size)
     else:
         total = max(0, ((size + stride - 1) // stride - 1) * stride + reach + 1 - size)

@@ -137,7 +137,7 @@ def _emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any], 
     kinds = dict(zip(call.names, signature.args, strict=True))
     values = dict(zip(call.names, arguments, strict=True))
     writer.write(record.FUNCTION, ROWS.index(row))
-    writer.write(record.PHASE, record.PLAN)
+    writer.write(record.STAGE, record.CHECK)
     writer.write(record.ITEM, call.dtype.itemsize)
     for i, name in enumerate(row.arrays):
         writer.array(i, kinds[name], values[name])
@@ -174,7 +174,7 @@ def _emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any], 
                     given = context.make_array(kind)(context, builder, builder.load(result))
                     writer.write(record.RESULTS + i, builder.ptrtoint(given.data, _INT64))
             with goes_well():
-                writer.write(record.PHASE, record.RUN)
+                writer.write(record.STAGE, record.RUN)
                 _ask(builder, writer, entry, status)
     # The caller raises then, which would leave them behind.
     with builder.if_then(builder.icmp_signed("!=", builder.load(status), ir.Constant(_INT64, 0)), likely=False):

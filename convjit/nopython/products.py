@@ -1,7 +1,8 @@
 """Entries that compute convolutions and their gradients, each on the calling thread.
 
-Runs the tasks of the algorithms' own drivers, always cut in the one way that serves every problem: panels are packed,
-images filled one at a time. Every algorithm gives the same bits, so this one does. Knows jobs; checks nothing.
+Runs the tasks of the algorithms' own drivers, cut in one way that serves every problem: panels are packed; outputs and
+input gradients take an image at a time, read in place where it needs no padding; weight gradients take many. Every
+algorithm gives the same bits, so this one does. Knows jobs; checks nothing.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A flat array of 64-bit integers:
 
 =============  =====================================================================================
 `FUNCTION`     which public function, an index of `rows.ROWS`
-`PHASE`        `PLAN`: check and fill in `SHAPES`; `RUN`: compute into `RESULTS`
+`STAGE`        `CHECK`: check and fill in `SHAPES`; `RUN`: compute into `RESULTS`
 `ITEM`         bytes an element
 `RESULTS`      addresses of the results, 0 for one that is not needed
 `SHAPES`       their shapes, four numbers each, the last axes last
@@ -24,8 +24,8 @@ from ..runtime.entries import array_at
 from ..runtime.options import kernel
 
 FUNCTION = 0
-PHASE = 1
-PLAN, RUN = 0, 1
+STAGE = 1
+CHECK, RUN = 0, 1
 ITEM = 2
 RESULTS = 3
 MOST_RESULTS = 3

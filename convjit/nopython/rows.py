@@ -46,6 +46,7 @@ class Value(NamedTuple):
 
     kind: str = ""
     choices: tuple[Any, ...] = ()
+    listed: str = ""  # how an error tells them, where not one by one
     optional: bool = False
     # Python's own check of a choice, of the function's name, the value's, and the value.
     check: Callable[[str, str, Any], object] = lambda function, name, value: None
@@ -92,7 +93,7 @@ _ALGORITHM = Value(choices=_SAME_BITS, check=_check_algorithm)
 _MODE = Value(choices=PADDING_MODES, check=check_mode)
 # In the order of their bits, the input's first.
 NEEDS = tuple((a, b, c) for c, b, a in itertools.product((False, True), repeat=3))
-_NEED = Value(choices=NEEDS, check=lambda function, name, given: check_need(function, given))
+_NEED = Value(choices=NEEDS, listed="three bools", check=lambda function, name, given: check_need(function, given))
 _PAIR, _SIZE = Value(PAIR), Value(PAIR, optional=True)
 
 _WINDOW = {"stride": _PAIR, "padding": Value(PADDING), "dilation": _PAIR}

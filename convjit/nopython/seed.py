@@ -15,15 +15,15 @@ from .geometry import SAME_LOWER, SAME_UPPER, pads_of, pair, window_geometry
 from .jobs import DTYPES, address_of, job_of
 from .record import (
     ADDRESS,
+    CHECK,
     FIRST,
     FORM,
     ITEM,
     MOST_VALUES,
     NAME,
-    PHASE,
-    PLAN,
     RESULTS,
     SECOND,
+    STAGE,
     STRIDES,
     fits,
     of_array,
@@ -73,7 +73,7 @@ def _determine_padding(address: Any) -> Any:
     ok, top, bottom, left, right = pads_of(r, 1, kernel_h, kernel_w, 1, 1, 1, 1, 0, 0, False)
     if not (set_result(r, 0, 1, 1, 2, 2) and ok):
         return refuse(r)
-    if r[PHASE] == PLAN:
+    if r[STAGE] == CHECK:
         return 0
     pads = array_at(r[RESULTS], (4,), 0)
     pads[0], pads[1], pads[2], pads[3] = top, bottom, left, right
@@ -92,7 +92,7 @@ def _get_im2col_indices(address: Any) -> Any:
     of_channels, of_rows = set_result(r, 0, 1, 1, rows, 1), set_result(r, 1, 1, 1, rows, positions)
     if not (set_result(r, 2, 1, 1, rows, positions) and of_channels and of_rows):
         return refuse(r)
-    if r[PHASE] == PLAN:
+    if r[STAGE] == CHECK:
         return 0
     k = array_at(r[RESULTS], (rows,), 0)
     i, j = array_at(r[RESULTS + 1], (rows, positions), 0), array_at(r[RESULTS + 2], (rows, positions), 0)
@@ -115,7 +115,7 @@ def _image_to_column(address: Any) -> Any:
     rows, positions = c * g.kernel_h * g.kernel_w, g.out_h * g.out_w
     if not (fits(n, rows, positions, 1, 8) and set_result(r, 0, 1, 1, rows, positions * n)):
         return refuse(r)
-    if r[PHASE] == PLAN or n * rows * positions == 0:
+    if r[STAGE] == CHECK or n * rows * positions == 0:
         return 0
     size = r[ITEM]
     room = room_for(r, 0, size)
@@ -142,7 +142,7 @@ def _column_to_image(address: Any) -> Any:
     ok = fits(n, rows, positions, 1, 8) and height == rows and width == positions * n
     if not (set_result(r, 0, n, c, h, w) and ok):
         return refuse(r)
-    if r[PHASE] == PLAN or n * c * h * w == 0:
+    if r[STAGE] == CHECK or n * c * h * w == 0:
         return 0
     size, at = r[ITEM], of_array(0)
     of_row, of_col = r[at + STRIDES + 2], r[at + STRIDES + 3]

@@ -16,13 +16,13 @@ from .geometry import CONSTANT, can_show, pair, window_geometry, with_ceil_mode
 from .jobs import address_of, job_of
 from .record import (
     ADDRESS,
+    CHECK,
     DIMENSIONS,
     FIRST,
     ITEM,
     MOST_BYTES,
-    PHASE,
-    PLAN,
     RESULTS,
+    STAGE,
     fits,
     of_array,
     of_value,
@@ -80,7 +80,7 @@ def _pad2d(address: Any) -> Any:
     ok = can_show(mode, height, width, top, bottom, left, right) and _tables_fit(g)
     if not (set_result(r, 0, batch, channels, height + top + bottom, width + left + right) and ok):
         return refuse(r)
-    if r[PHASE] == PLAN or batch * channels * (height + top + bottom) * (width + left + right) == 0:
+    if r[STAGE] == CHECK or batch * channels * (height + top + bottom) * (width + left + right) == 0:
         return 0
     size = r[ITEM]
     room = room_for(r, 0, size)
@@ -100,7 +100,7 @@ def _pad2d_backward(address: Any) -> Any:
     ok = can_show(mode, height, width, top, bottom, left, right) and _tables_fit(g)
     if not (set_result(r, 0, batch, channels, height, width) and ok):
         return refuse(r)
-    if r[PHASE] == PLAN or batch * channels * height * width == 0:
+    if r[STAGE] == CHECK or batch * channels * height * width == 0:
         return 0
     size, at = r[ITEM], of_array(0)
     if mode == CONSTANT:  # what lies inside
@@ -145,7 +145,7 @@ def _max_pool2d(address: Any) -> Any:
     ok = set_result(r, 0, batch, channels, g.out_h, g.out_w) and ok
     if not (set_result(r, 1, batch, channels, g.out_h, g.out_w) and ok):
         return refuse(r)
-    if r[PHASE] == PLAN or _outputs(g) == 0:
+    if r[STAGE] == CHECK or _outputs(g) == 0:
         return 0
     size = r[ITEM]
     room = room_for(r, 0, size)
@@ -171,7 +171,7 @@ def _max_pool2d_backward(address: Any) -> Any:
         ok = ok and r[of_array(2) + DIMENSIONS] == r[of_array(0) + DIMENSIONS] and _has_outputs(r, 2, g)
     if not (set_result(r, 0, batch, channels, height, width) and ok):
         return refuse(r)
-    if r[PHASE] == PLAN or size_of(r, 1) == 0:
+    if r[STAGE] == CHECK or size_of(r, 1) == 0:
         return 0
     size = r[ITEM]
     of_dy, of_x, of_indices = room_for(r, 0, size), room_for(r, 1, size), room_for(r, 2, 8)
@@ -202,7 +202,7 @@ def _avg_pool2d(address: Any) -> Any:
     ok, g = _pooling(r, 0, batch, channels, height, width)
     if not (set_result(r, 0, batch, channels, g.out_h, g.out_w) and ok):
         return refuse(r)
-    if r[PHASE] == PLAN or _outputs(g) == 0:
+    if r[STAGE] == CHECK or _outputs(g) == 0:
         return 0
     size = r[ITEM]
     room = room_for(r, 0, size)
@@ -220,7 +220,7 @@ def _avg_pool2d_backward(address: Any) -> Any:
     ok, g = _pooling(r, 1, batch, channels, height, width)
     if not (set_result(r, 0, batch, channels, height, width) and ok and _has_outputs(r, 0, g)):
         return refuse(r)
-    if r[PHASE] == PLAN or batch * channels * height * width == 0:
+    if r[STAGE] == CHECK or batch * channels * height * width == 0:
         return 0
     size = r[ITEM]
     room = room_for(r, 0, size)
@@ -254,7 +254,7 @@ def _im2col(address: Any) -> Any:
     rows = channels * g.kernel_h * g.kernel_w
     if not set_result(r, 0, 1, batch, rows, g.out_h * g.out_w):
         return refuse(r)
-    if r[PHASE] == PLAN or batch * rows * g.out_h * g.out_w == 0:
+    if r[STAGE] == CHECK or batch * rows * g.out_h * g.out_w == 0:
         return 0
     size = r[ITEM]
     room = room_for(r, 0, size)
@@ -275,7 +275,7 @@ def _col2im(address: Any) -> Any:
     ok = ok and float(g.out_h) * float(g.out_w) < MOST_BYTES and positions == g.out_h * g.out_w
     if not (set_result(r, 0, batch, channels, height, width) and ok):
         return refuse(r)
-    if r[PHASE] == PLAN or batch * channels * height * width == 0:
+    if r[STAGE] == CHECK or batch * channels * height * width == 0:
         return 0
     size = r[ITEM]
     room = room_for(r, 0, size)

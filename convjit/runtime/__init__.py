@@ -1,4 +1,4 @@
-"""The one place that knows Numba: compile policy, disk cache, threads, forks, interrupts, memory.
+"""Compile policy, disk cache, threads, forks, interrupts, memory: the one place beside overloads that knows Numba.
 
 Everything above writes what one task does (`driver`, `kernel`), runs it (`Launch`, `launch`), asks how many `workers`
 to use and where arrays come from (`allocate`), and never sees a Numba decorator. Each file guards against one kind of
@@ -16,6 +16,7 @@ hazard:
 `contention`  while another thread or process has the cores, calls take their own thread: no waiting for slices
 `threads`     how many threads a call may use; the pool's start beside BLAS; one parallel loop at a time under workqueue
 `forks`       forked children run serial twins; no fork finds a lock locked
+`ending`      the end of a process waits for a compile, and for a while nobody begins another one
 `containers`  the control group's CPU quota and memory limit
 `cache`       compiled code on disk: never stale, never an exception, one warning where the place is unusable
 `memory`      a result that cannot fit is a `MemoryError` before memory is touched

@@ -7,6 +7,7 @@ first call for a kind of arguments, as plain code where that takes them (`loops`
 
 from __future__ import annotations
 
+import atexit
 import inspect
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,7 +17,7 @@ from typing import Any, get_type_hints
 import numpy as np
 from numba.core.compiler_lock import global_compiler_lock
 
-from . import forks, loops
+from . import ending, forks, loops
 from .loops import Loop
 from .options import kernel
 from .turns import work_in_team
@@ -28,6 +29,7 @@ DRIVERS: list[Driver] = []
 
 # Two threads may want the same loop first.
 _making = forks.Lock()
+atexit.register(ending.wait_for_compiles)
 
 
 class Driver:

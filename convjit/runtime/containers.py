@@ -6,6 +6,7 @@ Source: the Linux kernel's documentation, "Control Group v2" (`cpu.max`, `memory
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,11 +15,16 @@ _ROOT = Path("/sys/fs/cgroup")
 UNLIMITED = 1 << 30
 
 
+def system_text(file: Path) -> str:
+    """What the system says in a file, decoded as names of files are: those of groups have letters of any locale."""
+    return os.fsdecode(file.read_bytes())
+
+
 def _groups(controller: str) -> Iterator[Path]:
     """The folders of the process's group and those above it; `controller` is empty for version 2."""
     top = _ROOT / controller
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = system_text(Path("/proc/self/cgroup")).splitlines()
     except OSError:
         lines = []
     for line in lines:
@@ -34,13 +40,13 @@ def _groups(controller: str) -> Iterator[Path]:
 def _quotas() -> Iterator[float]:
     for group in _groups(""):
         try:
-            quota, period = (group / "cpu.max").read_text().split()
+            quota, period = system_text(group / "cpu.max").split()
             yield int(quota) / int(period)
         except (OSError, ValueError):
             continue  # "max": no quota
     for group in _groups("cpu"):
         try:
-            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            quota, period = (system_text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
         except OSError:
             continue
         if int(quota) > 0:
@@ -62,8 +68,8 @@ def memory_left() -> int | None:
 
 def _left(group: Path, limit: str, used: str) -> int | None:
     try:
-        left = int((group / limit).read_text()) - int((group / used).read_text())
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        left = int(system_text(group / limit)) - int(system_text(group / used))
+        statistics = dict(line.split() for line in system_text(group / "memory.stat").splitlines())
     except (OSError, ValueError):
         return None  # no such group, or one without a limit
     # File pages that nobody uses are given back before memory runs out.

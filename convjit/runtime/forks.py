@@ -2,14 +2,12 @@
 
 A fork copies one thread. In the child OpenMP's pool is gone (libgomp kills the process that then starts a parallel
 loop), and a lock that another thread held at that moment stays locked for ever: Numba's compiler lock, if it was
-compiling. So children run serial twins, and a fork waits until the locks named here are free. So does the end of the
-process, which would take LLVM away from a daemon thread that compiles.
+compiling. So children run serial twins, and a fork waits until the locks named here are free.
 """
 
 from __future__ import annotations
 
 import _thread
-import atexit
 import ctypes
 import multiprocessing
 import operator
@@ -104,4 +102,3 @@ def _born_by_fork() -> bool:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
     _forked = _born_by_fork()
-atexit.register(global_compiler_lock.acquire)  # reentrant: what is called at exit may still compile

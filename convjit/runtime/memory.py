@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..typing import Array, DType
-from .containers import memory_left
+from .containers import memory_left, system_text
 
 # Below this nobody asks the system: `available_bytes` takes 25 us, which is nothing beside filling 64 MiB.
 _ASK_ABOVE = 64 << 20
@@ -33,7 +33,7 @@ def available_bytes() -> int:
 
 def _of_the_machine() -> int | None:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = system_text(Path("/proc/meminfo")).splitlines()
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("MemAvailable:", "SwapFree:")))
     except (OSError, ValueError):
         return None  # not Linux: the system refuses by itself

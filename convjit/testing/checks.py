@@ -122,7 +122,7 @@ most at (1,): got 1, wanted 0; x = np.array([1, 2, 3], 'int64'), y = np.array([1
     allowed = 0.0
     if tolerance:
         allowed = tolerance * (inner_product(abs(there), abs(y)) + inner_product(abs(x), abs(back)))
-    if not abs(left - right) <= allowed:
+    if not (abs(left - right) <= allowed and math.isfinite(allowed)):
         traced = _traced(forward, x, y, back, tolerance)
         raise AssertionError(
             f"not adjoint: <forward(x), y> = {left} but <x, adjoint(y)> = {right}{traced}; x = {described(x)}, "
@@ -203,10 +203,10 @@ def assert_within_rounding(got: npt.ArrayLike, exact: npt.ArrayLike, magnitude: 
     if got.shape != wanted.shape:
         raise AssertionError(f"got shape {got.shape}, wanted {wanted.shape}")
     error = abs(got.astype(wide) - wanted)
-    bad = ~(error <= units * unit * scale)
+    bad = (error != 0) & ~((error <= units * unit * scale) & np.isfinite(scale))  # of an infinity, nothing follows
     if bad.any():
         with np.errstate(divide="ignore", invalid="ignore"):
-            worst = np.where(bad, error / (unit * scale), -1)
+            worst = np.where(bad, np.where(np.isinf(scale), np.inf, error / (unit * scale)), -1)
         where = np.unravel_index(int(np.argmax(np.where(np.isnan(worst), np.inf, worst))), got.shape)
         entry = tuple(int(i) for i in where)
         raise AssertionError(

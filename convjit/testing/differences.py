@@ -41,7 +41,7 @@ def check_gradients(
         `function(*arrays)` returns one array.
     gradients : callable
         `gradients(grad_output, *arrays)` returns a gradient for each of `arrays`, None for those not to be checked.
-    arrays : sequence of ndarray
+    arrays : sequence of array_like
         Real. Integers make the default exact, stored as floats or in a dtype that holds them and the results;
         central differences need floating ones.
     grad_output : ndarray
@@ -49,7 +49,7 @@ def check_gradients(
     central : bool
         Step both ways.
     step : float, optional
-        1; with `central` a power of two near the cube root of the dtype's eps.
+        1; with `central` a power of two near the cube root of the dtype's eps, for an entry beyond 1 times its size.
     units : float, optional
         Rounding errors allowed in the function's values, in units of their dtype's u = eps / 2: an entry may differ
         by `units * u * sum(|grad_output| * (|y at one end| + |y at the other|)) / distance of the ends`. 0; with
@@ -81,10 +81,10 @@ grad_output np.array([1.0, 5.0], 'float64')
     >>> check_gradients(np.tanh, lambda dy, x: (dy / np.cosh(x) ** 2,), [x], np.ones(2), central=True)
     """
     __tracebackhide__ = True  # pytest then shows the line that called
-    inputs = (grad_output, *arrays)
+    grad_output, *arrays = inputs = [np.asarray(array) for array in (grad_output, *arrays)]
     before = [np.array(array) for array in inputs]
     given = [None if gradient is None else np.array(gradient) for gradient in gradients(*inputs)]
-    check_unchanged("gradients", [np.asarray(array) for array in inputs], before)
+    check_unchanged("gradients", inputs, before)
     if len(given) != len(arrays):
         raise AssertionError(f"{len(given)} gradients for {len(arrays)} arguments")
     here = called("function", function, *arrays)
@@ -129,9 +129,8 @@ def _quotients(
 ) -> tuple[Array, Array]:  # fmt: skip
     """The difference quotient of each entry of an argument, and how far a gradient may be from it."""
     array = arrays[argument]
-    if step is None:
-        # Where errors of rounding, eps / step, and of truncation, step ** 2, are alike.
-        step = 2.0 ** round(math.log2(np.finfo(array.dtype).eps) / 3) if central else 1.0
+    # Where errors of rounding, eps / step, and of truncation, step ** 2, are alike, for numbers of size 1.
+    near = 2.0 ** round(math.log2(np.finfo(array.dtype).eps) / 3) if central else 1.0
     units = (64.0 if central else 0.0) if units is None else units
 
     def quotient(entry: tuple[int, ...], step: float) -> tuple[Any, float]:
@@ -149,19 +148,26 @@ def _quotients(
             rounding = units * unit * sum(magnitudes) / distance
         return (inner_product(ahead, grad_output) - inner_product(behind, grad_output)) / distance, rounding
 
+    def finite(entry: tuple[int, ...], step: float) -> tuple[Any, float]:
+        found, rounding = quotient(entry, step)
+        if not math.isfinite(found) or not math.isfinite(rounding):
+            raise AssertionError(
+                f"the difference quotient of argument {argument} at {entry} is {found} with a step of {step}: the "
+                "function is not finite there; give a smaller step, or other arrays"
+            )
+        return found, rounding
+
     wanted, allowed = np.empty(array.shape, object), np.zeros(array.shape)
     for entry in np.ndindex(*array.shape):
-        wanted[entry], allowed[entry] = quotient(entry, step)
+        by = step
+        if by is None:
+            size = abs(float(array[entry]))
+            by = near * 2.0 ** math.ceil(math.log2(size)) if central and 1 < size < math.inf else near
+        wanted[entry], allowed[entry] = finite(entry, by) if central else quotient(entry, by)
         if truncation is not None:
             allowed[entry] += truncation
-        elif (
-            central
-        ):  # the error of twice the step is four times as large, so their difference is three times the error
-            further, rounding = quotient(entry, 2 * step)
-            if not math.isfinite(further) or not math.isfinite(rounding):
-                raise AssertionError(
-                    f"the difference quotient of argument {argument} at {entry} is {further} with a step of "
-                    f"{2 * step}: the function is not finite there; give a smaller step, or other arrays"
-                )
+        elif central:
+            # The error of twice the step is four times as large, so their difference is three times the error.
+            further, rounding = finite(entry, 2 * by)
             allowed[entry] += rounding + abs(further - wanted[entry])
     return wanted, allowed

@@ -44,15 +44,15 @@ AWKWARD = {
 # How blocks are cut, which decides bits, and tasks, which does not.
 BLOCKS = {
     "as they are": {},
-    "of three tiles": {"_MOST_TILES": 3, "_FEWEST_TILES": 3},
-    "of a chain and more": {"_MOST_TILES": 150, "_FEWEST_TILES": 150},
+    "of three tiles": {"_MOST_TILES": 3},
+    "of a chain and more": {"_MOST_TILES": 150},
 }
 TASKS = {
     "as they are": {},
     "of few channels": {"_TRANSFORMED": 1, "_SUMMED": 3},
     "of all channels": {"_TRANSFORMED": 1000, "_SUMMED": 1000},
 }
-SETTINGS = ("_MOST_TILES", "_FEWEST_TILES", "_TRANSFORMED", "_SUMMED")
+SETTINGS = ("_MOST_TILES", "_TRANSFORMED", "_SUMMED")
 DEFAULTS = {name: getattr(winograd_gradient, name) for name in SETTINGS}
 
 

@@ -28,7 +28,14 @@ def test_help_everywhere(command, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["nothing"], ["demo", "--epochs", "0"], ["demo", "--seed", "-1"], ["demo", "--seed", str(1 << 32)]],
+    [
+        [],
+        ["nothing"],
+        ["demo", "--epochs", "0"],
+        ["demo", "--epochs", "9" * 29],
+        ["demo", "--seed", "-1"],
+        ["demo", "--seed", str(1 << 32)],
+    ],
 )
 def test_what_is_not_understood(arguments, capsys):
     with pytest.raises(SystemExit) as end:

@@ -88,3 +88,10 @@ def test_names_that_are_kept_in_two_places_are_the_same():
     """`convjit.testing` imports nothing of the rest."""
     assert testing.PADDING_MODES == kernels.PADDING_MODES
     assert testing.PADDING_NAMES == parsing.PADDING_NAMES
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+def test_a_value_beyond_64_bits_is_a_number(dtype):
+    assert pad2d(np.zeros((1, 1, 1), dtype), 1, value=2**64)[0, 0, 0] == 2.0**64
+    with pytest.raises(ValueError, match=r"^pad2d: value 18446744073709551616 cannot be held in dtype int64$"):
+        pad2d(np.zeros((1, 1, 1), np.int64), 1, value=2**64)

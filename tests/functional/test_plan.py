@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import GENERAL
 
-from convjit import Conv2DPlan, algorithms, conv2d, conv2d_plan
+from convjit import Conv2DPlan, algorithms, conv1d_plan, conv2d, conv2d_plan, conv3d_plan
 from convjit.algorithms import ALGORITHMS, Operation, Packing, Space
 from convjit.functional.planning import _KEPT
 from convjit.testing import PADDING_MODES, conv2d_cases, real_arrays
@@ -93,10 +93,10 @@ def test_weights_are_read_only_for_good():
 def test_a_plan_on_one_line():
     plan = conv2d_plan(np.ones((4, 1, 3, 3), "f4"), np.ones(4), 2, "same", groups=2, algorithm="reference")
     assert repr(plan) == (
-        "<Conv2DPlan of a float32 weight (4, 1, 3, 3) and bias, stride (2, 2), padding 'same', groups 2, "
+        "<Conv2DPlan of weight float32 (4, 1, 3, 3) and bias, stride (2, 2), padding 'same', groups 2, "
         "algorithm 'reference'>"
     )
-    assert repr(conv2d_plan(np.ones((1, 1, 1, 1)))) == "<Conv2DPlan of a float64 weight (1, 1, 1, 1)>"
+    assert repr(conv2d_plan(np.ones((1, 1, 1, 1)))) == "<Conv2DPlan of weight float64 (1, 1, 1, 1)>"
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda plan: pickle.loads(pickle.dumps(plan))])
@@ -266,3 +266,18 @@ def test_copies_pack_anew_and_pickles_hold_no_packed_weight(packed):
     assert len(pickle.dumps(plan)) == before < 1.2 * weight.nbytes
     pickle.loads(pickle.dumps(plan))(np.ones((40, 4, 4), "f4"))
     assert packed.packed == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "weight", "options", "reason"),
+    [
+        (conv2d_plan, (2, 2, 5, 5), {"algorithm": "winograd"}, "3x3 kernels, not 5x5"),
+        (conv2d_plan, (2, 2, 3, 3), {"algorithm": "winograd", "stride": 2}, "stride 1, not 2x2"),
+        (conv2d_plan, (2, 2, 3, 3), {"algorithm": "depthwise"}, "2 input channels"),
+        (conv1d_plan, (2, 2, 3), {"algorithm": "winograd"}, "3x3 kernels, not 1x3"),
+        (conv3d_plan, (2, 2, 3, 3, 3), {"algorithm": "winograd", "stride": 2}, "stride 1, not 2x2"),
+    ],
+)
+def test_a_plan_is_refused_that_no_image_could_use(make, weight, options, reason):
+    with pytest.raises(ValueError, match=f"^{make.__name__}: algorithm .* cannot run here: .*{reason}"):
+        make(np.ones(weight), **options)

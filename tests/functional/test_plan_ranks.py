@@ -108,11 +108,11 @@ def test_copies_give_the_same_bits(again):
         wanted, copied = plan(x), again(plan)
         assert type(copied) is kind
         assert repr(copied) == repr(plan) == (
-            f"<{kind.__name__} of a float32 weight {plan.weight.shape} and bias, stride {(2,) * len(size)}, "
+            f"<{kind.__name__} of weight float32 {plan.weight.shape} and bias, stride {(2,) * len(size)}, "
             "padding 'same', groups 2, padding_mode 'edge'>"
         )  # fmt: skip
         assert_same(copied(x), wanted)
-    assert repr(conv1d_plan(np.ones((1, 1, 1)))) == "<Conv1DPlan of a float64 weight (1, 1, 1)>"
+    assert repr(conv1d_plan(np.ones((1, 1, 1)))) == "<Conv1DPlan of weight float64 (1, 1, 1)>"
 
 
 def test_many_threads_at_once():

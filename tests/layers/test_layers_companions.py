@@ -568,3 +568,29 @@ def test_empty_batches_have_no_loss():
     with pytest.raises(ValueError, match=r"^CrossEntropy: predicted needs at least one row .* got shape \(0, 3\)$"):
         CrossEntropy().loss(np.zeros(0, int), np.zeros((0, 3)))
     assert Activation("softmax").forward_pass(np.zeros((3, 0))).shape == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "weight", [np.array([[3], [5]]), [[3], [5]], np.ones((2, 1), bool)], ids=["ints", "list", "bools"]
+)
+def test_weights_that_are_given_are_floating(weight):
+    """Steps would be lost in integers."""
+    layer = Dense(1, input_shape=(2,), rng=0)
+    layer.initialize(SGD(0.1))
+    layer.W = weight
+    first = np.array(layer.W, float)
+    for _ in range(3):
+        layer.forward_pass(np.ones((1, 2)))
+        layer.backward_pass(np.full((1, 1), 0.01))
+    assert_allclose(layer.W, first - 0.003, rtol=1e-12)
+    with pytest.raises(TypeError, match=r"^Dense: W has dtype <U1, which is not supported"):
+        layer.W = np.array([["a"]])
+
+
+def test_a_weight_of_another_shape_is_named():
+    layer = Dense(3, input_shape=(2,), rng=0)
+    layer.initialize(SGD(0.1))
+    layer.w0 = np.zeros(3)
+    layer.forward_pass(np.ones((1, 2)))
+    with pytest.raises(ValueError, match=r"^Dense.backward_pass: w0 has shape \(3,\), its gradient \(1, 3\)$"):
+        layer.backward_pass(np.ones((1, 3)))

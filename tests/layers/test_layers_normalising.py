@@ -85,3 +85,42 @@ def test_float16_is_computed_in_float32():
     assert y.dtype == np.float16
     assert_array_equal(y, wanted.astype(np.float16))
     assert_array_equal(layer.running_var, wide.running_var)
+
+
+def started(channels=3):
+    layer = BatchNormalization(momentum=0.5)
+    layer.set_input_shape((channels,))
+    layer.initialize(SGD(0.1))
+    return layer
+
+
+@pytest.mark.parametrize("name", ["gamma", "beta", "running_mean", "running_var"])
+@pytest.mark.parametrize("shape", [(2,), (1,), (3, 1), (4,), ()])
+@pytest.mark.parametrize("pixels", [(), (2, 2), (8, 8)])
+def test_numbers_for_other_channels_are_refused(name, shape, pixels):
+    """Kernels read as many as there are channels."""
+    layer = started()
+    x = np.ones((2, 3, *pixels))
+    layer.forward_pass(x)
+    setattr(layer, name, np.ones(shape))
+    for training in (True, False):
+        with pytest.raises(ValueError, match=rf"^BatchNormalization.forward_pass: ({name} must|the layer has)"):
+            layer.forward_pass(x, training)
+
+
+def test_statistics_end_with_the_weights():
+    layer = started(2)
+    layer.forward_pass(np.full((4, 2, 8, 8), 5.0))
+    layer.set_input_shape((6,))
+    layer.initialize(SGD(0.1))
+    assert layer.running_mean is layer.running_var is None
+    assert layer.forward_pass(np.ones((1, 6, 8, 8)), training=False).shape == (1, 6, 8, 8)
+
+
+def test_images_without_pixels_train_nothing():
+    layer = started(2)
+    layer.forward_pass(np.full((8, 2, 4), 9.0))
+    with pytest.raises(ValueError, match="cannot train on an empty batch"):
+        layer.forward_pass(np.zeros((3, 2, 0)))
+    assert_array_equal(layer.running_mean, [9, 9])
+    assert layer.forward_pass(np.zeros((3, 2, 0)), training=False).shape == (3, 2, 0)

@@ -513,7 +513,7 @@ def test_a_loss_that_is_derived_trains_with_its_own_gradient(loss):
         (
             lambda: Sequential([Dense(3, input_shape=(2,))], optimizer="adam"),
             TypeError,
-            "Dense.initialize: optimizer must be an object with update(w, grad), got str 'adam'",
+            "Sequential: optimizer must be an object with update(w, grad), got str 'adam'",
         ),
         (
             lambda: Sequential([Conv2D(2, (3, 3), input_shape=(1, 6, 6)), Dense(3)]),
@@ -817,3 +817,49 @@ def test_networks_are_copied_and_pickled():
         twin = copy.deepcopy(model)
         assert other.fit(points, classes, 2, rng=0) == twin.fit(points, classes, 2, rng=0)
         assert_same_weights(other, weights_of(twin))
+
+
+def test_a_layer_that_is_refused_stays_as_it_is():
+    layer = Conv2D(2, (3, 3), input_shape=(1, 8, 8))
+    first = Sequential([layer])
+    first.freeze()
+    second = Sequential([Conv2D(1, (1, 1), input_shape=(7, 20, 20))])
+    with pytest.raises(RuntimeError, match="frozen"):
+        second.add(layer)
+    assert (layer.input_shape, first.output_shape()) == ((1, 8, 8), (2, 8, 8))
+
+
+def test_a_step_that_fails_draws_nothing():
+    model = Sequential([Dense(3, input_shape=(4,), rng=0), Dropout(0.5, rng=1), Activation("softmax")])
+    before = copy.deepcopy(model.layers[1].rng.bit_generator.state)
+    with pytest.raises(ValueError, match="classes must be"):
+        model.train_on_batch(np.ones((2, 4)), [0, 7])
+    assert model.layers[1].rng.bit_generator.state == before
+
+
+@pytest.mark.parametrize("loss", [SquareLoss(), CrossEntropy()])
+def test_losses_are_of_real_predictions(loss):
+    with pytest.raises(ValueError, match="predicted must be real"):
+        loss.loss([[1.0, 1.0]], np.array([[1 + 5j, 1]]))
+
+
+def test_statistics_of_another_dtype_are_widened(tmp_path):
+    layer = BatchNormalization()
+    layer.input_shape = (1,)
+    model = Sequential([layer])
+    layer.running_mean, layer.running_var = np.zeros(1), np.full(1, 1e-6)
+    model.save(tmp_path / "weights.npz")
+    stored = dict(np.load(tmp_path / "weights.npz"))
+    for kind in (np.float16, ">f8"):
+        np.savez(tmp_path / "weights.npz", **{name: array.astype(kind) for name, array in stored.items()})
+        model.load(tmp_path / "weights.npz")
+        assert layer.running_var.dtype in (np.dtype("float32"), np.dtype("float64"))
+        assert layer.running_var.dtype.isnative
+        assert_allclose(layer.running_var, 1e-6, rtol=0.05)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    path = tmp_path / "nowhere" / "weights.npz"
+    with pytest.raises(FileNotFoundError) as caught:
+        Sequential([Dense(2, input_shape=(3,))]).save(path)
+    assert caught.value.filename == str(path)

@@ -294,6 +294,51 @@ def test_a_process_ends_when_no_thread_compiles_any_more(tmp_path):
     assert (tmp_path / "compiled").exists()
 
 
+EXIT_HANDLER = """
+import atexit, queue, sys, threading
+jobs = queue.Queue()
+def work():
+    while (job := jobs.get()) is not None:
+        job()
+workers = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+for worker in workers:
+    worker.start()
+def flush():
+    for worker in workers:
+        jobs.put(None)
+    for worker in workers:
+        worker.join()
+atexit.register(flush)  # before convjit is there, so that it is called when convjit has done with the end
+import numpy as np
+import convjit
+for _ in range(2):
+    jobs.put(lambda: sys.stdout.write(f"{convjit.conv2d(np.ones((1, 1, 5, 5)), np.ones((1, 1, 3, 3))).sum()}\\n"))
+"""
+
+
+def test_an_exit_handler_may_wait_for_a_thread_that_compiles():
+    done = finish(EXIT_HANDLER)
+    assert (done.returncode, done.stdout.split()) == (0, ["81.0", "81.0"])
+
+
+def test_a_thread_that_wants_to_compile_at_the_end_does_not_begin():
+    """The end comes while it waits for its turn."""
+    code = """
+import sys, threading, time
+import convjit
+from convjit.runtime import ending
+from numba.core.compiler_lock import global_compiler_lock
+ending.wait_for_compiles()
+def compiles():
+    with global_compiler_lock:
+        print("begins")
+threading.Thread(target=compiles, daemon=True).start()
+time.sleep(0.1)
+"""
+    done = finish(code)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_the_harness_sees_a_killed_child():
     """Without the flag a forked child is killed by libgomp at its first parallel loop."""
     code = (

@@ -186,11 +186,25 @@ def test_the_quota_of_the_container(files, quota, tmp_path, monkeypatch):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    read_text = containers.Path.read_text
+    system_text = containers.system_text
     groups = "0::/app\n3:cpu,cpuacct:/app\n"
     monkeypatch.setattr(containers, "_ROOT", tmp_path)
-    monkeypatch.setattr(containers.Path, "read_text", lambda self: groups if self.name == "cgroup" else read_text(self))
+    monkeypatch.setattr(containers, "system_text", lambda file: groups if file.name == "cgroup" else system_text(file))
     assert containers.cpu_quota.__wrapped__() == quota
+
+
+def test_a_group_may_have_any_name_in_any_locale(tmp_path):
+    (tmp_path / "grüße").mkdir()
+    (tmp_path / "grüße/cpu.max").write_text("200000 100000\n")
+    (tmp_path / "cgroup").write_text("0::/grüße\n", "utf-8")
+    code = f"""
+        from pathlib import Path
+        from convjit.runtime import containers
+        containers._ROOT = Path({str(tmp_path)!a})
+        containers.Path = lambda name: Path(name.replace("/proc/self", {str(tmp_path)!a}))
+        print(containers.cpu_quota())
+    """
+    assert output(code, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0") == "2"
 
 
 LARGE_CALL = """

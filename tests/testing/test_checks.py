@@ -165,16 +165,45 @@ def test_a_function_may_return_the_same_buffer_each_time():
 
 
 @pytest.mark.parametrize(
-    ("function", "at", "told"),
+    ("function", "at", "options", "told"),
     [
-        (np.log, 2.0**-7, "the function is not finite there; give a smaller step"),
-        (np.exp, 88.715, "is wrong in 1"),
+        (np.log, 2.0**-7, {}, "the function is not finite there; give a smaller step"),
+        (np.exp, 88.715, {"step": 2.0**-8}, "is wrong in 1"),
+        (np.exp, 88.715, {}, "the function is not finite there; give a smaller step"),
+        # Infinite at the near ends, finite at the far ones.
+        (np.reciprocal, 0.5, {"step": 0.5}, "the function is not finite there"),
+        (np.reciprocal, 0.5, {"step": 0.5, "truncation": 0.0}, "the function is not finite there"),
     ],
 )
-def test_central_differences_near_the_end_of_what_is_finite(function, at, told):
+def test_central_differences_near_the_end_of_what_is_finite(function, at, options, told):
     x, dy = np.array([at], np.float32), np.ones(1, np.float32)
     with np.errstate(all="ignore"):
-        assert told in says(lambda: check_gradients(function, lambda dy, x: (1e6 * dy,), [x], dy, central=True))
+        said = says(lambda: check_gradients(function, lambda dy, x: (1e6 * dy,), [x], dy, central=True, **options))
+    assert told in said
+
+
+@pytest.mark.parametrize(
+    ("at", "dtype"), [(255.0, "float32"), (-4000.0, "float32"), (1e6, "float32"), (1e12, "float64")]
+)
+def test_steps_grow_with_the_numbers(at, dtype):
+    """Beside a small step large numbers round so much that any gradient would do."""
+    x, dy = np.array([at, 0.5], dtype), np.ones(2, dtype)
+    check_gradients(lambda x: 3 * x, lambda dy, x: (3 * dy,), [x], dy, central=True)
+    check_gradients(lambda x: x * x, lambda dy, x: (2 * x * dy,), [x], dy, central=True)
+    said = says(lambda: check_gradients(lambda x: 3 * x, lambda dy, x: (dy * [4, 3],), [x], dy, central=True))
+    assert "is wrong in 1 of 2 entries, most at (0,)" in said
+
+
+def test_infinities_allow_nothing():
+    x, y = np.array([1.0, 2.0]), np.array([3.0, 4.0])
+    with np.errstate(all="ignore"):
+        assert "not adjoint" in says(lambda: check_adjoint(lambda x: x * np.inf, lambda y: 3 * y, x, y, tolerance=1e-6))
+    assert "an error of inf units" in says(lambda: assert_within_rounding(np.array([1.0]), [1.5], [np.inf], 1))
+    assert_within_rounding(np.array([1.0]), [1.0], [np.inf], 1)
+
+
+def test_lists_are_arrays_for_gradients():
+    check_gradients(lambda x: 2 * np.asarray(x), lambda dy, x: (2 * np.asarray(dy),), [[1.0, 2.0]], [1.0, 1.0])
 
 
 @pytest.mark.parametrize("dtype", ["bool", "complex128"])

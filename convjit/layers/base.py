@@ -188,10 +188,10 @@ class Layer:
         try:
             for name, optimizer in optimizers.items():
                 weight: Array = getattr(self, name)
-                if np.shape(weight) != gradients[name].shape:
+                if np.shape(weight) != np.shape(gradients[name]):
                     raise ValueError(
                         f"{type(self).__name__}.backward_pass: {name} has shape {np.shape(weight)}, its gradient "
-                        f"{gradients[name].shape}"
+                        f"{np.shape(gradients[name])}"
                     )
                 given = weight if type(optimizer) in PUBLISHED else weight.copy()
                 changed[name] = _checked(f"{where} {name}", optimizer.update(given, gradients[name]), weight)

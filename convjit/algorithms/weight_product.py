@@ -66,7 +66,7 @@ class WeightProduct(NamedTuple):
         s, at_once = _plan(g, workers, dtype, self.channels_last)
         lanes = s.widest * isa.lanes(dtype)
         others = (
-            Space((at_once if at_once > 1 else 0, g.out_channels, _terms(g)), name="partial gradients"),
+            Space((at_once if at_once > 1 else 0, g.out_channels, _rows(g)), name="partial gradients"),
             Space((workers, s.chunk * lanes), name="totals"),
             Space((workers, TERM_BLOCK * lanes), name="packed gradient"),
             Space((workers, TERM_BLOCK), INDICES, "lists"),
@@ -82,7 +82,7 @@ class WeightProduct(NamedTuple):
         s, at_once = _plan(g, workers, dtype, self.channels_last)
         tasks = s.tasks * at_once
         sides = ("filters", "channels") if s.is_turned else ("(channel, tap)", "filters")
-        widest = min(s.rows, s.widest * isa.lanes(dtype))
+        widest = min(s.columns, s.widest * isa.lanes(dtype))
         how = f"in place, {TERM_BLOCK} pixels at a time, {s.chunk} {sides[0]} x up to {widest} {sides[1]}"
         filling = filling_cycles(
             1 if self.channels_last else g.in_channels, _axes(g, dtype, self.channels_last)[0], dtype
@@ -104,7 +104,7 @@ class WeightProduct(NamedTuple):
         s, tasks, at_once = job.sums, job.tasks, job.at_once
         if tasks == 0:
             return
-        matrix = dw.reshape(g.out_channels, job.terms)
+        matrix = dw.reshape(g.out_channels, job.rows)
         if s.is_turned:
             dy, x = x, dy
         if self.channels_last:
@@ -146,7 +146,7 @@ class _Job(NamedTuple):
     axes: tuple[Axis, Axis]
     pixel: Pixel
     planes: int  # elements of those of all images
-    terms: int
+    rows: int  # (channel, tap) of a filter
     nanoseconds: float
 
 
@@ -157,7 +157,7 @@ def _job(g: Geometry, workers: int, dtype: DType, channels_last: bool) -> _Job:
     positions = term_offsets(*axes, s.channels, 1 if channels_last else None)
     sum_up = Launch(_weight_grad, s.tasks, work_ns(g), s, s.tasks, kernels_of(dtype), positions)
     planes = WeightProduct(channels_last)._plane_elements(g, g.batch, dtype)
-    return _Job(s, s.tasks, at_once, sum_up, axes, pixel, planes, _terms(g), work_ns(g))
+    return _Job(s, s.tasks, at_once, sum_up, axes, pixel, planes, _rows(g), work_ns(g))
 
 
 def _axes(g: Geometry, dtype: DType, channels_last: bool) -> tuple[tuple[Axis, Axis], Pixel]:
@@ -166,17 +166,17 @@ def _axes(g: Geometry, dtype: DType, channels_last: bool) -> tuple[tuple[Axis, A
 
 def _plan(g: Geometry, workers: int, dtype: DType, channels_last: bool = False) -> tuple[PixelSums, int]:
     """How the gradient is cut, and how many totals are summed at once: as many as memory has room for."""
-    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    columns, channels = g.out_channels // g.groups, g.in_channels // g.groups
     totals = -(-g.batch * g.out_h * g.out_w // TERMS_A_TOTAL)
     axes, pixel = _axes(g, dtype, channels_last)
     room = workspace_limit(math.prod(g.x_shape), dtype) // 2 // max(math.prod(g.weight_shape) * dtype.itemsize, 1)
     return plan_sums(
-        axes, (g.stride_h, g.stride_w), g.groups, rows, channels, min(totals, room), workers, dtype,
+        axes, (g.stride_h, g.stride_w), g.groups, columns, channels, min(totals, room), workers, dtype,
         is_pointwise=g.is_pointwise, channels_last=channels_last, pixel=pixel,
     )  # fmt: skip
 
 
-def _terms(g: Geometry) -> int:
+def _rows(g: Geometry) -> int:
     """(channel, tap) of a filter."""
     return g.in_channels // g.groups * g.kernel_h * g.kernel_w
 

@@ -124,9 +124,9 @@ def weight_share(s: PixelSums, batch: int, filling: float, tasks: int, workers: 
         for width, count in widths(s.vectors, s.panels)
     )
     packed = pixels * s.vectors * lanes * _PACK_CYCLES
-    chunks = s.terms / max(s.chunk, 1)
+    chunks = s.rows / max(s.chunk, 1)
     cycles = s.groups * chunks * (sums + packed) + batch * filling
-    useful = s.groups * s.rows * s.terms * pixels / lanes / FMAS_A_CYCLE
+    useful = s.groups * s.rows * s.columns * pixels / lanes / FMAS_A_CYCLE
     return _dealt(useful, cycles, tasks, workers)
 
 

@@ -25,7 +25,7 @@ class PixelSums(NamedTuple):
     """A weight gradient, and how one of its totals is cut into tasks."""
 
     groups: int
-    rows: int  # output channels of a group
+    columns: int  # of the product: output channels of a group
     channels: int  # of the planes of a group
     taps: int
     grid_h: int  # output pixels
@@ -37,18 +37,18 @@ class PixelSums(NamedTuple):
     vectors: int  # of output channels of a group
     panels: int  # that they are cut into
     chunk: int  # (channel, tap) a task
-    is_turned: int  # 1 where input and output gradient have changed places: channels are outputs', rows inputs'
+    is_turned: int  # 1 where input and output gradient have changed places: channels are outputs', columns inputs'
     channels_last: int  # 1 where channels lie side by side, in planes and in the output gradient
 
     @property
-    def terms(self) -> int:
+    def rows(self) -> int:
         """Rows of the product: (channel, tap)."""
         return self.channels * self.taps
 
     @property
     def tasks(self) -> int:
         """Tasks a total."""
-        return self.groups * self.panels * -(-self.terms // max(self.chunk, 1))
+        return self.groups * self.panels * -(-self.rows // max(self.chunk, 1))
 
     @property
     def widest(self) -> int:
@@ -64,39 +64,39 @@ _TASKS_A_WORKER, _LEAST_ROWS = 4, 72
 
 
 def plan_sums(
-    axes: tuple[Axis, Axis], stride: tuple[int, int], groups: int, rows: int, channels: int, totals: int, workers: int,
-    dtype: DType, *, is_pointwise: bool, channels_last: bool, pixel: Pixel = AS_IN_IMAGE,
+    axes: tuple[Axis, Axis], stride: tuple[int, int], groups: int, columns: int, channels: int, totals: int,
+    workers: int, dtype: DType, *, is_pointwise: bool, channels_last: bool, pixel: Pixel = AS_IN_IMAGE,
 ) -> tuple[PixelSums, int]:  # fmt: skip
     """How a gradient is cut, and how many of its totals are summed at once.
 
     `axes` are `pixels.plane_axes`; where channels lie last, `axes` and `pixel` are `pixels.pixel_axes`.
     """
     # Each chunk packs what it shares with the others, so the less of that the better.
-    is_turned = is_pointwise and channels * -(-rows // _MOST_ROWS) <= rows * -(-channels // _MOST_ROWS)
+    is_turned = is_pointwise and channels * -(-columns // _MOST_ROWS) <= columns * -(-channels // _MOST_ROWS)
     if is_turned:
-        rows, channels = channels, rows
+        columns, channels = channels, columns
         if channels_last:  # the other images are as large, but for their channels
             axes = axes[0], axes[1]._replace(padded=axes[1].grid * groups * channels)
     vertical, horizontal = axes
     machine = isa.here()
-    vectors = -(-rows // isa.lanes(dtype))
+    vectors = -(-columns // isa.lanes(dtype))
     panels = max(1, -(-vectors // machine.channel_vectors))
     tile = most_rows(machine, max(1, -(-vectors // panels)))
-    terms = channels * vertical.taps * horizontal.taps
-    chunks, at_once = max(1, -(-terms // _MOST_ROWS)), 1
+    rows = channels * vertical.taps * horizontal.taps
+    chunks, at_once = max(1, -(-rows // _MOST_ROWS)), 1
     if workers > 1:
         wanted = _TASKS_A_WORKER * workers
         at_once = max(1, min(totals, -(-wanted // max(groups * panels * chunks, 1))))
         others = max(groups * panels * at_once, 1)
-        chunks = max(chunks, min(-(-workers // others), terms // tile), min(-(-wanted // others), terms // _LEAST_ROWS))
-    chunk = -(-terms // chunks)
+        chunks = max(chunks, min(-(-workers // others), rows // tile), min(-(-wanted // others), rows // _LEAST_ROWS))
+    chunk = -(-rows // chunks)
     chunk = -(-chunk // tile) * tile
     steps = plane_steps(axes, groups, channels, stride)
     if channels_last:
         steps = pixel_steps(axes, groups, channels, stride, pixel)
     sums = PixelSums(
-        groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, steps.row, steps.pixel,
-        steps.group, steps.image, vectors, panels, min(chunk, terms), int(is_turned), int(channels_last),
+        groups, columns, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, steps.row,
+        steps.pixel, steps.group, steps.image, vectors, panels, min(chunk, rows), int(is_turned), int(channels_last),
     )  # fmt: skip
     return sums, at_once
 
@@ -123,13 +123,13 @@ def sum_pixels(
     vector = first_vector(s, of_group)
     width = (first_vector(s, of_group + 1) - vector) * lanes
     first_lane = vector * lanes
-    channel, channels = group * s.rows + first_lane, min(s.rows - first_lane, width)
+    channel, channels = group * s.columns + first_lane, min(s.columns - first_lane, width)
     planes = source + group * s.group_step * size
     sums, pitch = totals.ctypes.data, width
     if s.is_turned == 1:
-        place = target.ctypes.data + ((group * rows + row) * s.rows + first_lane) * size
+        place = target.ctypes.data + ((group * rows + row) * s.columns + first_lane) * size
         if extend == 0 and channels == width:  # whole vectors are summed up where they belong
-            sums, pitch = place, s.rows
+            sums, pitch = place, s.columns
     else:
         place = target.ctypes.data + (channel * rows + row) * size
     for block in range(first, stop, TERM_BLOCK):
@@ -140,11 +140,11 @@ def sum_pixels(
             run = min(pixels - pixel, terms - t)
             at = panel + t * width * size
             if s.channels_last == 0:
-                begin = dy.ctypes.data + ((n * s.groups * s.rows + channel) * pixels + pixel) * size
+                begin = dy.ctypes.data + ((n * s.groups * s.columns + channel) * pixels + pixel) * size
                 pack_panel(kernels, begin, pixels, channels, run, at, width)
             else:
-                begin = dy.ctypes.data + ((n * pixels + pixel) * s.groups * s.rows + channel) * size
-                copy_panel(kernels, begin, s.groups * s.rows, channels, run, at, width, width - channels)
+                begin = dy.ctypes.data + ((n * pixels + pixel) * s.groups * s.columns + channel) * size
+                copy_panel(kernels, begin, s.groups * s.columns, channels, run, at, width, width - channels)
             _list_pixels(offsets, t, n * s.image_step, pixel, run, s)
             t += run
             n += 1
@@ -158,7 +158,7 @@ def sum_pixels(
     elif s.is_turned == 0:
         land(kernels, sums, width // lanes, here, channels, place, rows, 0)
     elif sums != place:
-        copy_panel(kernels, sums, width, channels, here, place, s.rows, 0)
+        copy_panel(kernels, sums, width, channels, here, place, s.columns, 0)
 
 
 @kernel
@@ -171,7 +171,7 @@ def _add(
             if s.is_turned == 1:
                 target[group * s.channels + row + r, first_lane + j] += totals[r * pitch + j]
             else:
-                target[group * s.rows + first_lane + j, row + r] += totals[r * pitch + j]
+                target[group * s.columns + first_lane + j, row + r] += totals[r * pitch + j]
 
 
 @kernel

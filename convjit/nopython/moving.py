@@ -123,7 +123,7 @@ def _pad_planes_backward(address: Any, zero: Any) -> Any:
     return 0
 
 
-def _unfold(address: Any, zero: Any) -> Any:
+def _im2col(address: Any, zero: Any) -> Any:
     """im2col."""
     job = job_at(address)
     g = geometry_of(job)
@@ -134,7 +134,7 @@ def _unfold(address: Any, zero: Any) -> Any:
     return 0
 
 
-def _fold(address: Any, zero: Any) -> Any:
+def _col2im(address: Any, zero: Any) -> Any:
     """col2im."""
     job = job_at(address)
     g = geometry_of(job)
@@ -145,7 +145,7 @@ def _fold(address: Any, zero: Any) -> Any:
     return 0
 
 
-def _largest(address: Any, zero: Any) -> Any:
+def _max_pool(address: Any, zero: Any) -> Any:
     """Maxima and their positions, `b`."""
     job = job_at(address)
     g = geometry_of(job)
@@ -158,7 +158,7 @@ def _largest(address: Any, zero: Any) -> Any:
     return 0
 
 
-def _largest_backward(address: Any, zero: Any) -> Any:
+def _max_pool_backward(address: Any, zero: Any) -> Any:
     """Gradients `a` go to positions `b`."""
     job = job_at(address)
     g = geometry_of(job)
@@ -169,7 +169,7 @@ def _largest_backward(address: Any, zero: Any) -> Any:
     return 0
 
 
-def _mean(address: Any, zero: Any) -> Any:
+def _avg_pool(address: Any, zero: Any) -> Any:
     """Averages; the option is whether padding counts."""
     job = job_at(address)
     g = geometry_of(job)
@@ -180,7 +180,7 @@ def _mean(address: Any, zero: Any) -> Any:
     return 0
 
 
-def _mean_backward(address: Any, zero: Any) -> Any:
+def _avg_pool_backward(address: Any, zero: Any) -> Any:
     """The adjoint of averages; the option is whether padding counts."""
     job = job_at(address)
     g = geometry_of(job)
@@ -218,10 +218,10 @@ COPY = _of_bits(_copy)
 WIDEN = _of_numbers(_widen)
 PAD = _of_bits(_pad_planes)
 PAD_BACKWARD = _of_numbers(_pad_planes_backward)
-IM2COL = _of_bits(_unfold)
-COL2IM = _of_numbers(_fold)
-MAX_POOL = _of_numbers(_largest)
-MAX_POOL_BACKWARD = _of_numbers(_largest_backward)
-AVG_POOL = _of_numbers(_mean)
-AVG_POOL_BACKWARD = _of_numbers(_mean_backward)
+IM2COL = _of_bits(_im2col)
+COL2IM = _of_numbers(_col2im)
+MAX_POOL = _of_numbers(_max_pool)
+MAX_POOL_BACKWARD = _of_numbers(_max_pool_backward)
+AVG_POOL = _of_numbers(_avg_pool)
+AVG_POOL_BACKWARD = _of_numbers(_avg_pool_backward)
 ADD_BIAS = _of_numbers(_add_bias)

@@ -284,3 +284,10 @@ def test_no_channels():
     """There is nothing to estimate: no panel has a vector."""
     for kernel in (1, 2):
         assert explain((1, 0, 2, 3), (2, 0, kernel, kernel)).weight_grad.share_of_peak in (0, None)
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+def test_a_gradient_that_was_left_to_auto_is_explained_as_that(algorithm):
+    found = explain((1, 64, 28, 28), (64, 64, 3, 3), padding=2, dilation=2, algorithm=algorithm).weight_grad
+    assert found.algorithm == "implicit"
+    assert found.others["reference"] == "slower"

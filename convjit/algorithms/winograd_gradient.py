@@ -190,12 +190,13 @@ def _job(g: Geometry, dtype: DType, workers: int) -> _Job:
 
 
 def _summed_together(channels: int, panels: int, workers: int) -> int:
-    """Channels a task: fewer than would be best alone, where several workers would else wait for the last task."""
+    """Channels a task, whole register tiles: fewer than would be best alone, where workers would else wait for one."""
     chunks = -(-channels // _SUMMED)
     if workers > 1:
         chunks = max(chunks, min(-(-_TASKS_A_WORKER * workers // max(panels, 1)), channels // _LEAST_SUMMED))
     each = -(-channels // max(chunks, 1))
-    return max(1, -(-each // _TRANSFORMED) * _TRANSFORMED)
+    tile = isa.here().rows
+    return max(1, min(channels, -(-each // tile) * tile))
 
 
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:

@@ -144,10 +144,13 @@ def _own(function: str, what: str, array: Array) -> Array:
 def _check_that_it_takes(
     name: str, algorithm: str, rank: int, images: Sizes, weight_shape: Sizes, options: ConvOptions
 ) -> None:
-    """Refuse an algorithm that takes this weight on no image: the smallest tells, in a dtype that every row takes."""
+    """Refuse an algorithm that was named, and takes this weight on no image: the smallest tells."""
+    if algorithm in ("auto", "fastest"):  # they always find one, which is not to be looked for before there is an image
+        return
     dilation = as_entries(name, "dilation", options.dilation, 1, rank)
     size = [(kernel - 1) * apart + 1 for kernel, apart in zip(weight_shape[2:], dilation, strict=True)]
     problem = new_problem(name, (*images, *size), weight_shape, options._replace(padding=0), "constant")
+    # In a dtype that every row takes: that of results is not known before there is an image.
     bilinear.decide_any(name, algorithm, problem.inner, np.dtype("float64"), "forward")
 
 

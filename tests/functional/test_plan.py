@@ -13,6 +13,7 @@ from rows import GENERAL
 
 from convjit import Conv2DPlan, algorithms, conv1d_plan, conv2d, conv2d_plan, conv3d_plan
 from convjit.algorithms import ALGORITHMS, Operation, Packing, Space
+from convjit.functional import bilinear
 from convjit.functional.planning import _KEPT
 from convjit.testing import PADDING_MODES, conv2d_cases, real_arrays
 
@@ -281,3 +282,11 @@ def test_copies_pack_anew_and_pickles_hold_no_packed_weight(packed):
 def test_a_plan_is_refused_that_no_image_could_use(make, weight, options, reason):
     with pytest.raises(ValueError, match=f"^{make.__name__}: algorithm .* cannot run here: .*{reason}"):
         make(np.ones(weight), **options)
+
+
+def test_nothing_is_chosen_before_there_is_an_image(monkeypatch):
+    """To weigh algorithms their kernels are compiled, for a second or two, and for the dtype of images that come."""
+    monkeypatch.setattr(bilinear, "decide_any", None)
+    for make, rank in ((conv1d_plan, 1), (conv2d_plan, 2), (conv3d_plan, 3)):
+        for algorithm in ("auto", "fastest"):
+            make(np.ones((2, 2, *(3,) * rank), np.float32), algorithm=algorithm)

@@ -145,8 +145,8 @@ def ready(function: str, name: str, array: Array, dtype: DType) -> Array:
 # --- passes over whole arrays ---------------------------------------------------------------------------------------
 
 
-def by_slices(operate: Callable[..., object], target: Array, *sources: Array) -> None:
-    """`operate(target, *sources)`, arrays of one shape, slice by slice where they are large.
+def by_slices(operate: Callable[..., object], target: Array, *sources: Any) -> None:
+    """`operate(target, *sources)`, slice by slice where they are large; sources are broadcast to the target's shape.
 
     So an interrupt does not wait for a pass over gigabytes. Like kernels, it signals no floating-point errors.
     """
@@ -157,9 +157,9 @@ def by_slices(operate: Callable[..., object], target: Array, *sources: Array) ->
             operate(target, *sources)
 
 
-def _cut(operate: Callable[..., object], target: Array, *sources: Array) -> None:
+def _cut(operate: Callable[..., object], target: Array, *sources: Any) -> None:
     axis = int(np.argmax(target.shape))
-    arrays, before = (target, *sources), (slice(None),) * axis
+    arrays, before = (target, *[np.broadcast_to(s, target.shape) for s in sources]), (slice(None),) * axis
     in_pieces(
         lambda first, stop: operate(*(array[(*before, slice(first, stop))] for array in arrays)),
         target.shape[axis],
@@ -172,13 +172,13 @@ def write(target: Array, source: Any) -> None:
 
     Integers wrap, as promised; a float64 that float32 cannot hold becomes an infinity, as NumPy's astype says.
     """
-    by_slices(_copy, target, np.broadcast_to(source, target.shape))
+    by_slices(_copy, target, source)
 
 
 def add(target: Array, source: Array) -> None:
     """`target += source`, which is broadcast and converted."""
     total: Any = partial(np.add, dtype=target.dtype, casting="unsafe")
-    by_slices(lambda t, s: total(t, s, out=t), target, np.broadcast_to(source, target.shape))
+    by_slices(lambda t, s: total(t, s, out=t), target, source)
 
 
 def converted(function: str, what: str, array: Array, dtype: DType) -> Array:

@@ -10,7 +10,7 @@ import copy
 import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from itertools import starmap
 from typing import Any, ClassVar
 
@@ -216,16 +216,25 @@ def undoing(holders: Iterable[Any]) -> Iterator[Any]:
     """Remember what the holders hold now; to `exhaust` what is returned puts it back."""
     operations: list[tuple[Any, ...]] = []
     for holder in holders:
-        # Those known to rebind what they hold: a subclass of somebody else's may write into its arrays.
-        own = type(holder) in PUBLISHED or (isinstance(holder, Layer) and type(holder).__module__.startswith(_HERE))
-        state = dict(vars(holder)) if own else _copied_state(holder)
-        if own and isinstance(source := state.get("rng"), np.random.Generator):
-            operations.append((setattr, source.bit_generator, "state", source.bit_generator.state))
-        if own or state.keys() == getattr(holder, "__dict__", {}).keys():
-            operations += [(dict.clear, vars(holder)), (dict.update, vars(holder), state)]
+        if _is_known_to_rebind(type(holder)):
+            attributes = vars(holder)
+            state = attributes.copy()
+            if isinstance(source := state.get("rng"), np.random.Generator):
+                operations.append((setattr, source.bit_generator, "state", source.bit_generator.state))
+            operations += (dict.clear, attributes), (dict.update, attributes, state)
+            continue
+        state = _copied_state(holder)
+        if state.keys() == getattr(holder, "__dict__", {}).keys():
+            operations += (dict.clear, vars(holder)), (dict.update, vars(holder), state)
         else:
             operations.append((_put_back, holder, state))
     return starmap(operator.call, operations)
+
+
+@lru_cache(maxsize=256)
+def _is_known_to_rebind(kind: type) -> bool:
+    """Whether such holders rebind what they hold: a subclass of somebody else's may write into its arrays."""
+    return kind in PUBLISHED or (issubclass(kind, Layer) and kind.__module__.startswith(_HERE))
 
 
 # One call of compiled code, in which Python looks for no signal: a second Ctrl-C cannot stop it halfway.

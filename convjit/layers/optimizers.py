@@ -18,7 +18,7 @@ from ..arrays import as_array, converted
 from ..functional.front_door import public
 from ..parsing import as_flag, describe
 from ..typing import Array
-from .passes import stepped
+from .passes import are_ready, step, stepped
 
 
 def _number(owner: str, name: str, value: Any, low: float, high: float = math.inf) -> float:
@@ -54,6 +54,8 @@ class Optimizer:
         self, update: Update, numbers: tuple[float, ...], w: Any, grad: Any, *states: Array | None
     ) -> tuple[Array, ...]:
         """A formula's step of weights, in their dtype; integers count as float64."""
+        if are_ready(w, grad, *states):
+            return step(update, numbers, w, grad, *states)
         where = f"{type(self).__name__}.update"
         w, grad = as_array(where, "w", w), as_array(where, "grad", grad)
         if grad.dtype.kind == "c" and w.dtype.kind != "c":

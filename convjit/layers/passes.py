@@ -25,41 +25,52 @@ _STEP_NS = 0.7
 
 def compiled(*arrays: Array) -> bool:
     """Whether a pass over these arrays has a kernel."""
-    first = arrays[0]
-    return all(type(a) is np.ndarray and a.dtype == first.dtype and a.shape == first.shape for a in arrays) and (
-        first.dtype in _COMPILED and first.size > 0
-    )
+    dtype, shape = arrays[0].dtype, arrays[0].shape
+    for array in arrays:
+        if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+            return False
+    return dtype in _COMPILED and arrays[0].size > 0
 
 
 def pointwise(function: str, driver: Driver, constants: tuple[float, ...], *arrays: Array) -> Array:
     """The result of a `forward` or `backward` driver, of the arrays' shape."""
     like = arrays[0]
     result = allocate(function, "the result", like.shape, like.dtype)
-    inputs = [ready(function, "an array", array, like.dtype).reshape(-1) for array in arrays]
+    inputs = [ready(function, "an array", array, like.dtype).ravel() for array in arrays]
     crew = workers(_ACTIVATION_NS * like.size)
     known = _numbers(constants, CONSTANTS, like.dtype)
-    everywhere(driver, crew, _ACTIVATION_NS, like.size, known, *inputs, result.reshape(-1))
+    everywhere(driver, crew, _ACTIVATION_NS, like.size, known, *inputs, result.ravel())
     return result
 
 
 def _numbers(numbers: tuple[float, ...], count: int, dtype: DType) -> Array:
     """So many numbers, zeros behind those that are given."""
-    known = np.zeros(count, dtype)
-    known[: len(numbers)] = numbers
-    return known
+    return np.array((*numbers, *[0] * (count - len(numbers))), dtype)
 
 
 def stepped(
     update: Update, numbers: tuple[float, ...], w: Array, grad: Array, *states: Array | None
 ) -> tuple[Array, ...]:
     """The new `w` and the new states, in new arrays; a state of None is zeros."""
-    arrays = [w, grad, *(np.zeros_like(w) if state is None else state for state in states)]
-    if not compiled(*arrays):
-        result: tuple[Array, ...] = update.formula(numbers, *arrays)
-        return result
-    new = [allocate("Optimizer.update", "the result", w.shape, w.dtype) for _ in range(1 + len(states))]
-    inputs = [ready("Optimizer.update", "an array", array, w.dtype).reshape(-1) for array in arrays]
-    known = _numbers(numbers, NUMBERS, w.dtype)
-    crew = workers(_STEP_NS * w.size)
-    everywhere(update.driver, crew, _STEP_NS, w.size, known, *inputs, *(array.reshape(-1) for array in new))
+    arrays = [w, grad, *[np.zeros_like(w) if state is None else state for state in states]]
+    if compiled(*arrays):
+        return step(update, numbers, *[ready("Optimizer.update", "an array", array, w.dtype) for array in arrays])
+    result: tuple[Array, ...] = update.formula(numbers, *arrays)
+    return result
+
+
+def step(update: Update, numbers: tuple[float, ...], *arrays: Array) -> tuple[Array, ...]:
+    """The same of `w`, `grad` and states that are compiled and ready."""
+    w = arrays[0]
+    new = [allocate("Optimizer.update", "the result", w.shape, w.dtype) for _ in arrays[1:]]
+    flat = [array.ravel() for array in (*arrays, *new)]
+    everywhere(update.driver, workers(_STEP_NS * w.size), _STEP_NS, w.size, _numbers(numbers, NUMBERS, w.dtype), *flat)
     return tuple(new)
+
+
+def are_ready(*arrays: Array | None) -> bool:
+    """Whether `step` takes these arrays: as most are."""
+    for array in arrays:
+        if type(array) is not np.ndarray or not array.flags.carray:
+            return False
+    return compiled(*arrays)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -127,9 +127,13 @@ class Sequential:
             raise
         return loss, accuracy
 
-    def _optimizers(self) -> Iterator[Any]:
-        for layer in self.layers:
-            yield from (value for name, value in vars(layer).items() if name.endswith("_opt") and value is not None)
+    def _optimizers(self) -> list[Any]:
+        return [
+            value
+            for layer in self.layers
+            for name, value in vars(layer).items()
+            if name.endswith("_opt") and value is not None
+        ]
 
     def freeze(self) -> None:
         """Freeze all layers, or none where one cannot be: `Layer.freeze` says what that means.

@@ -1,8 +1,9 @@
 """A driver's loop over tasks as plain code, see `plain`.
 
 Numba's compiler takes seconds for a driver and the kernels that it calls, plain code some tenths of one. A loop is an
-emitted function of integers, see `emitting`, `tasks(arguments, numbers, first, stop, worker)`: the calling thread runs
-all tasks by it, and the workers of a team those that they take, see `turns`.
+emitted function of integers, see `emitting`, `tasks(arguments, numbers, first, stop, worker)`: the workers of a team
+run those that they take by it, see `turns`, and the calling thread all of them by `alone(block)`, whose words are what
+`tasks` is given: ctypes takes 0.4 us for each argument.
 `arguments` is the address of the tuple of the driver's arguments: arrays are read from it, so that a call costs little,
 while `numbers` is that of those which are none, 64 bits each. Knows which arguments plain code takes; does not know
 what is computed.
@@ -40,6 +41,8 @@ DTYPES = {np.dtype(name).num: np.dtype(name) for name in _NAMES}
 _ITEMS = tuple.__basicsize__
 _DATA = object.__basicsize__
 _SHAPE, _STRIDES = _DATA + 16, _DATA + 24
+# Where the numbers of a block begin, behind three words.
+_NUMBERS_AT = 24
 
 
 class Kind(NamedTuple):
@@ -114,25 +117,25 @@ class Loop:
         self._body, self._records, self._kinds = body, records, kinds
         self._numbers = [i for i, kind in enumerate(kinds) if not kind.is_array]
         self.name = f"{body.__module__}.{body.__qualname__}.{'_'.join(map(str, kinds))}"
-        self._address = emitting.compiled(self.name, {"tasks": (5, self._emit_tasks)})["tasks"]
-        # `ctypes` calls it without the GIL; objects and bytes are passed as their addresses.
-        integers = [ctypes.c_int64] * 3
-        self._tasks = ctypes.CFUNCTYPE(None, ctypes.py_object, ctypes.c_char_p, *integers)(self._address)
-        self._pack = struct.Struct("".join("d" if kinds[i].is_real else "q" for i in self._numbers)).pack
+        made = emitting.compiled(self.name, {"tasks": (5, self._emit_tasks), "alone": (1, _emit_alone)})
+        self._address = made["tasks"]
+        self._alone = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(made["alone"])  # called without the GIL
+        self._pack = struct.Struct("qqq" + "".join("d" if kinds[i].is_real else "q" for i in self._numbers)).pack
 
     def run(self, workers: int, first: int, stop: int, arguments: tuple[Any, ...]) -> None:
         """Run tasks `first <= task < stop`, on this thread or on a team of so many."""
         if workers == 1:
-            self._tasks(arguments, self._numbers_of(arguments), first, stop, 0)
+            self._alone(self._block(first, stop, arguments))
         else:
             run_in_turn(workers, [self.step(first, stop, arguments)])
 
     def step(self, first: int, stop: int, arguments: tuple[Any, ...]) -> Step:
         """Tasks `first <= task < stop` as a team takes them in turn with others."""
-        return Step(self._address, first, stop, arguments, self._numbers_of(arguments))
+        return Step(self._address, first, stop, arguments, self._block(first, stop, arguments)[_NUMBERS_AT:])
 
-    def _numbers_of(self, arguments: tuple[Any, ...]) -> bytes:
-        return self._pack(*[arguments[i] for i in self._numbers]) if self._numbers else b""
+    def _block(self, first: int, stop: int, arguments: tuple[Any, ...]) -> bytes:
+        """What `alone` reads: the address of the arguments, which tasks, and the numbers among the arguments."""
+        return self._pack(id(arguments), first, stop, *[arguments[i] for i in self._numbers])
 
     def made(self) -> dict[str, bool]:
         """Its name, and whether it was compiled here, not loaded from disk."""
@@ -165,6 +168,16 @@ class Loop:
             return record(*_words(to, address, 0, len(record._fields)))
         apart = None if kind.is_contiguous else _words(to, strides, 0, kind.rank)
         return Array(address, _words(to, shape, 0, kind.rank), kind.type, apart)
+
+
+def _emit_alone(builder: Any, parameters: Any) -> None:
+    """Run tasks as worker 0."""
+    (block,) = parameters
+    to = Translation(builder)
+    arguments, first, stop = _words(to, block, 0, 3)
+    worker = ir.Constant(emitting.INTEGER, 0)
+    tasks = builder.module.get_global("tasks")
+    builder.call(tasks, (arguments, to.computed(ast.Add, block, _NUMBERS_AT), first, stop, worker))
 
 
 def _emit_number(to: Translation, kind: Kind, numbers: Any, at: int) -> Any:

@@ -11,7 +11,7 @@ from ..gemm.bands import band_count, band_rows
 from ..gemm.blocked import LIST_ENTRIES, PANEL_LANES, scratch_elements
 from ..gemm.estimate import filling_cycles, forward_share
 from ..gemm.landing import multiply_and_store
-from ..gemm.micro import ELEMENT
+from ..gemm.micro import ELEMENT, line_kernels
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import Axis, Planes
 from ..gemm.product import Product, multiply_tile, plan_product, task_count, task_of
@@ -120,7 +120,8 @@ def set_up(
         Space((workers, LIST_ENTRIES), INDICES, "lists"),
         bands.space,
     )
-    kernels, tasks = kernels_of(dtype), batch * p.bands if bands.by_band else batch * p.tasks
+    kernels = line_kernels(dtype, p.line) if p.line > 0 else kernels_of(dtype)
+    tasks = batch * p.bands if bands.by_band else batch * p.tasks
     if bands.by_band:
         multiply = Launch(_multiply_band, tasks, nanoseconds, p, bands.record, bands.inside, kernels)
     elif p.is_short:
@@ -134,6 +135,8 @@ def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 
     """How a product of so many taps is cut, in so many phases, after so many weights were transposed."""
     p, tasks = setup.product, setup.tasks * phases
     source = "in place" if p.in_place else "packed"
+    if p.line > 0:
+        source = "in place, rows of pixels share tiles"
     bands = f", bands of {p.grid_h} rows" if setup.by_band else ""
     each = f", {phases} phases" if phases > 1 else ""
     how = f"{source}, panels of {p.lanes} lanes, {p.chunk} rows at once{each}{bands}; tasks: {tasks}"

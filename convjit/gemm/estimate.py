@@ -19,10 +19,8 @@ from .pixel_sums import PixelSums
 from .planes import Axis, plane_elements
 from .product import RUN_CYCLES, VECTOR_CYCLES, Product
 from .summation import TERM_BLOCK
-from .tiles import FMAS_A_CYCLE, cover, term_cycles, widths
+from .tiles import FMAS_A_CYCLE, LINED_TILE_CYCLES, TILE_CYCLES, cover, cover_lines, term_cycles, widths
 
-# Of a register tile: the call, where its rows and lanes lie, and the results.
-_TILE_CYCLES = 60
 # Of filling planes: a load and a store a vector, much of it beyond the first-level cache; and where every second pixel
 # is taken, by masked loads and shuffles: 256-256 (56x56, stride 2, 32 groups) with AVX2.
 _FILL_CYCLES, _FILL_PARTED_CYCLES = 4, 16
@@ -52,6 +50,15 @@ def tiles_cycles(rows: int, vectors: int, terms: float) -> float:
     )
 
 
+def lines_cycles(rows: int, vectors: int, lines: int, terms: float) -> float:
+    """The same of so many lines of `vectors` each that share register tiles."""
+    speeds = isa.here().speeds
+    return sum(
+        count * _tile_cycles(terms, term_cycles(height, each * vectors, speeds), LINED_TILE_CYCLES)
+        for height, each, count in cover_lines(rows, vectors, lines)
+    )
+
+
 def _panel_cycles(rows: int, width: int, terms: float, heights: list[int], speeds: tuple[float, ...]) -> float:
     """Of a panel whose lanes are channels, covered with tiles of these heights."""
     return sum(
@@ -60,8 +67,8 @@ def _panel_cycles(rows: int, width: int, terms: float, heights: list[int], speed
     )
 
 
-def _tile_cycles(terms: float, of_term: float) -> float:
-    return terms * of_term + -(-terms // TERM_BLOCK) * _TILE_CYCLES
+def _tile_cycles(terms: float, of_term: float, around: int = TILE_CYCLES) -> float:
+    return terms * of_term + -(-terms // TERM_BLOCK) * around
 
 
 def filling_cycles(channels: int, axes: tuple[Axis, Axis], dtype: DType) -> float:
@@ -81,7 +88,9 @@ def forward_share(
     """
     lanes, terms = isa.lanes(dtype), p.channels * taps
     pieces = _pieces(p, p.lanes, lanes)
-    if p.in_place:
+    if p.line:
+        panel = lines_cycles(p.chunk, p.line, max(1, p.lanes // p.grid_w), terms)
+    elif p.in_place:
         panel = sum(tiles_cycles(p.chunk, piece, terms) for piece in pieces)
     else:
         packing = len(pieces) * RUN_CYCLES + sum(pieces) * VECTOR_CYCLES

@@ -18,7 +18,7 @@ from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
 from .filling import fill, fill_many
-from .tiles import tile_rows, tile_vectors
+from .tiles import tile_lines, tile_rows, tile_vectors
 
 # What compiled code is told of a dtype's kernels, an int64 array: numbers, then addresses.
 ELEMENT = 0  # bytes an element
@@ -27,6 +27,7 @@ MULTIPLY = 2
 PACK = 3
 FILL = 4
 FILL_MANY = 5
+MULTIPLY_LINES = 6  # of `line_kernels`
 
 # Whole vectors that are packed together where so many lie side by side.
 VECTORS_A_PIECE = 4
@@ -58,26 +59,55 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     }
 
 
+@cache
+def line_kernels(dtype: DType, vectors: int) -> Array:
+    """The same, and behind them the one that multiplies lines of so many vectors: they serve narrow images alone."""
+    row = isa.here()
+    name = f"{__name__}.lines_{vectors}.{dtype}.{row.name}"
+    multiply = emitting.compiled(name, line_functions(dtype, vectors), row.features)["multiply"]
+    return passed((*kernels(dtype).tolist(), multiply))
+
+
+def line_functions(dtype: DType, vectors: int) -> dict[str, tuple[int, emitting.Body]]:
+    """What is emitted for lines of so many vectors, by name."""
+    row = isa.here()
+    lanes = isa.lanes(dtype)
+    found = {
+        f"tile_{rows}_{lines}": (12, _tile(dtype, lanes, rows, vectors, lines))
+        for rows in tile_rows(row)
+        for lines in range(1, tile_lines(row, rows, vectors) + 1)
+    }
+    return found | {"multiply": (14, _multiply(dtype, lanes, row, vectors))}
+
+
 def hottest(row: isa.InstructionSet) -> tuple[str, ...]:
     """The symbol of the tile in which large products spend their time."""
     return (f"tile_{row.rows}_{row.vectors}",)
 
 
-def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
+def _tile(dtype: DType, lanes: int, rows: int, vectors: int, lines: int = 1) -> emitting.Body:
     """A register tile, called as `multiply` calls it.
 
     target[r*pitch + j] = sum over t of a[r*a_stride + t] * b[offsets[t] + j], r < rows, j < count, t in order, one fma
     a term; with `extend`, added to what the target was; with a `bias` that is not address 0, bias[r] is added last.
     `count` fills all vectors but the last one. Of `b` whole vectors are read, of the others what counts.
+
+    Several lines of so many vectors are called as `multiply_lines` calls them: those of `b` lie `b_step` apart, those
+    of a row of the target `line_step`.
     """
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        a, a_stride, b, offsets, terms, target, pitch, count, extend, bias = arguments
-        places = [v.offset(row, j * lanes) for row in _rows(v, target, pitch, rows) for j in range(vectors)]
+        a, a_stride, b, offsets, terms, target, pitch, count, extend, bias, *steps = arguments
+        b_step, line_step = steps or (index(0), index(0))
+        of_row = lines * vectors
+        starts = _rows(v, target, pitch, rows)
+        places = [place for start in starts for place in _places(v, start, vectors, lines, line_step)]
         for place in places:  # they arrive while the sums are taken
             v.prefetch(place)
-        chains = _chains(v, _rows(v, a, a_stride, rows), v.pointer(b), v.integers(offsets), terms, vectors)
+        chains = _chains(
+            v, _rows(v, a, a_stride, rows), v.pointer(b), v.integers(offsets), terms, vectors, lines, b_step
+        )
         left = builder.sub(count, index((vectors - 1) * lanes))
         mask = v.first(left)
         cut = v.flag("<", left, index(lanes))
@@ -95,7 +125,7 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
 
         def shifted(values: list[Any]) -> list[Any]:
             shifts = [v.splat(v.offset(v.pointer(bias), r)) for r in range(rows)]
-            return [v.add(value, shifts[i // vectors]) for i, value in enumerate(values)]
+            return [v.add(value, shifts[i // of_row]) for i, value in enumerate(values)]
 
         sums = v.either(extend, extended, lambda: chains)
         results = v.either(bias, lambda: shifted(sums), lambda: sums)
@@ -107,6 +137,14 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int) -> emitting.Body:
     return body
 
 
+def _places(v: Vectors, start: Any, vectors: int, lines: int, step: Any) -> list[Any]:
+    """Pointers to the vectors of lines which lie so many elements apart."""
+    starts = [start]
+    for _ in range(1, lines):
+        starts.append(v.offset(starts[-1], step))
+    return [v.offset(line, j * v.lanes) for line in starts for j in range(vectors)]
+
+
 def _rows(v: Vectors, address: Any, stride: Any, rows: int) -> list[Any]:
     """Pointers to so many rows."""
     pointers = [v.pointer(address)]
@@ -115,51 +153,59 @@ def _rows(v: Vectors, address: Any, stride: Any, rows: int) -> list[Any]:
     return pointers
 
 
-def _chains(v: Vectors, a: list[Any], b: Any, offsets: Any, terms: Any, vectors: int) -> list[Any]:
+def _chains(
+    v: Vectors, a: list[Any], b: Any, offsets: Any, terms: Any, vectors: int, lines: int, step: Any
+) -> list[Any]:
     """The sums of so many terms, row by row.
 
     Rows are counted from pointers that LLVM knows nothing of: else it derives one from the other, anew for each term,
     and takes execution ports from multiply-adds.
     """
-    rows = [v.opaque(pointer) for pointer in a]
+    rows, of_row = [v.opaque(pointer) for pointer in a], lines * vectors
 
     def add_term(t: Any, chains: list[Any]) -> list[Any]:
-        met = v.offset(b, v.element(v.offset(offsets, t)))
+        met = _places(v, v.offset(b, v.element(v.offset(offsets, t))), vectors, lines, step)
         extended = list(chains)
-        if vectors > len(rows):  # the fewer ones are held, the others pass by
+        if of_row > len(rows):  # the fewer ones are held, the others pass by
             weights = [v.splat(v.offset(row, t)) for row in rows]
-            for j in range(vectors):
-                lanes = v.load(v.offset(met, j * v.lanes))
+            for j, place in enumerate(met):
+                lanes = v.load(place)
                 for r, weight in enumerate(weights):
-                    extended[r * vectors + j] = v.fma(weight, lanes, chains[r * vectors + j])
+                    extended[r * of_row + j] = v.fma(weight, lanes, chains[r * of_row + j])
             return extended
-        panel = [v.load(v.offset(met, j * v.lanes)) for j in range(vectors)]
+        panel = [v.load(place) for place in met]
         for r, row in enumerate(rows):
             weight = v.splat(v.offset(row, t))
-            for j in range(vectors):
-                extended[r * vectors + j] = v.fma(weight, panel[j], chains[r * vectors + j])
+            for j, lanes in enumerate(panel):
+                extended[r * of_row + j] = v.fma(weight, lanes, chains[r * of_row + j])
         return extended
 
-    return v.counted_loop(terms, [v.zero] * (len(rows) * vectors), add_term)
+    return v.counted_loop(terms, [v.zero] * (len(rows) * of_row), add_term)
 
 
-def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
-    """Cover any number of rows and lanes with register tiles; the arguments are `multiply`'s.
+def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet, line: int = 0) -> emitting.Body:
+    """Cover any number of rows and lanes with register tiles; the arguments are `multiply`'s, or `multiply_lines`'.
 
     Rows are taken by the height of tiles, the tallest first, and lanes in panels that are as wide as tiles of that
-    height. Panels are of nearly equal width: four vectors are two and two, not three and one, whose tile has few
-    chains. A panel stays in the first-level cache while rows of `a` pass by.
+    height: of vectors, or of lines of so many vectors. Panels are of nearly equal width: four vectors are two and two,
+    not three and one, whose tile has few chains. A panel stays in the first-level cache while rows of `a` pass by.
     """
+
+    def widest_of(height: int) -> int:
+        return tile_lines(row, height, line) if line > 0 else tile_vectors(row, height)
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        a, a_stride, rows, b, offsets, terms, count, target, pitch, extend, bias = arguments
+        a, a_stride, rows, b, offsets, terms, count, target, pitch, extend, bias, *of_lines = arguments
         size = index(dtype.itemsize)
-        vectors = builder.sdiv(builder.add(count, index(lanes - 1)), index(lanes))
+        if line > 0:
+            units, *steps = of_lines
+        else:
+            units, steps = builder.sdiv(builder.add(count, index(lanes - 1)), index(lanes)), []
 
         def run_rows(height: int, times: Any, values: list[Any]) -> list[Any]:
             """All lanes of so many tiles one below the other, from where `values` say; where what is below them is."""
-            widest = tile_vectors(row, height)
+            widest = widest_of(height)
             from_a, to, shift = values
 
             def run_tiles(width: int, met: Any, to: Any, here: Any) -> None:
@@ -168,7 +214,8 @@ def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Bod
                 def run_tile(values: list[Any]) -> list[Any]:
                     from_a, to, shift = values
                     v.call(
-                        f"tile_{height}_{width}", from_a, a_stride, met, offsets, terms, to, pitch, here, extend, shift
+                        f"tile_{height}_{width}", from_a, a_stride, met, offsets, terms, to, pitch, here, extend, shift,
+                        *steps,
                     )  # fmt: skip
                     next_shift = builder.add(shift, builder.select(v.is_set(bias), down, index(0)))
                     next_a = builder.add(from_a, builder.mul(a_stride, down))
@@ -177,9 +224,9 @@ def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Bod
                 v.loop(times, [from_a, to, shift], run_tile)
 
             def run_panel(values: list[Any]) -> list[Any]:
-                met, to, vectors, panels, left = values
-                width = builder.sdiv(builder.add(vectors, builder.sub(panels, index(1))), panels)
-                here = v.least(builder.mul(width, index(lanes)), left)
+                met, to, units, panels, left = values
+                width = builder.sdiv(builder.add(units, builder.sub(panels, index(1))), panels)
+                here = count if line > 0 else v.least(builder.mul(width, index(lanes)), left)
                 for tile_width in range(1, widest + 1):
                     is_width = v.flag("==", width, index(tile_width))
 
@@ -188,14 +235,14 @@ def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Bod
                         return []
 
                     v.either(is_width, run, list)
-                along = builder.mul(here, size)
+                along = [builder.mul(width, step) for step in steps] or [here, here]
+                met, to = (builder.add(at, builder.mul(by, size)) for at, by in zip((met, to), along, strict=True))
                 return [
-                    builder.add(met, along), builder.add(to, along), builder.sub(vectors, width),
-                    builder.sub(panels, index(1)), builder.sub(left, here),
+                    met, to, builder.sub(units, width), builder.sub(panels, index(1)), builder.sub(left, here)
                 ]  # fmt: skip
 
-            panels = builder.sdiv(builder.add(vectors, index(widest - 1)), index(widest))
-            v.loop(panels, [b, to, vectors, panels, count], run_panel)
+            panels = builder.sdiv(builder.add(units, index(widest - 1)), index(widest))
+            v.loop(panels, [b, to, units, panels, count], run_panel)
             done = builder.mul(builder.mul(times, index(height)), size)
             next_shift = builder.add(shift, builder.select(v.is_set(bias), done, index(0)))
             return [
@@ -255,6 +302,7 @@ def _pack(dtype: DType, lanes: int) -> emitting.Body:
 
 
 _call_multiply = emitting.caller(11)
+_call_multiply_lines = emitting.caller(14)
 _call_pack = emitting.caller(7)
 _call_fill = emitting.caller(9)
 _call_fill_many = emitting.caller(12)
@@ -276,6 +324,18 @@ def multiply(
     `a`, `b`, `offsets`, `target`, `bias` are addresses; of `b`, whole vectors are read beyond `count`.
     """
     _call_multiply(kernels[MULTIPLY], a, a_stride, rows, b, offsets, terms, count, target, pitch, extend, bias)
+
+
+@kernel
+def multiply_lines(
+    kernels: Any, a: Any, a_stride: Any, rows: Any, b: Any, offsets: Any, terms: Any, count: Any, target: Any,
+    pitch: Any, extend: Any, bias: Any, lines: Any, b_step: Any, line_step: Any,
+) -> None:  # fmt: skip
+    """The same of so many lines of `count` lanes, with the kernels of `line_kernels`; see `_tile`."""
+    _call_multiply_lines(
+        kernels[MULTIPLY_LINES], a, a_stride, rows, b, offsets, terms, count, target, pitch, extend, bias, lines,
+        b_step, line_step,
+    )  # fmt: skip
 
 
 @kernel

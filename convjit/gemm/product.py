@@ -26,10 +26,10 @@ from .blocked import (
     tile_count,
     tile_lanes,
 )
-from .micro import ELEMENT, LANES, VECTORS_A_PIECE, multiply, pack
+from .micro import ELEMENT, LANES, VECTORS_A_PIECE, multiply, multiply_lines, pack
 from .planes import Axis, add_piece, list_pieces, plane_elements
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
-from .tiles import cover, term_cycles
+from .tiles import LINED_TILE_CYCLES, TILE_CYCLES, cover, cover_lines, term_cycles, tile_lines
 
 
 class Product(NamedTuple):
@@ -50,6 +50,7 @@ class Product(NamedTuple):
     tiles: int  # a band
     chunk: int  # rows a task
     in_place: int  # 1 where planes are read in place, row by row of the grid; 0 where panels are packed
+    line: int  # vectors of a row of the grid, several of which share register tiles in place; 0 where each is alone
 
     @property
     def tasks(self) -> int:
@@ -91,21 +92,38 @@ def plan_product(
     lanes = int(tile_lanes(extent, micro.kernels(dtype)[micro.LANES]))
     chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    in_place = extent > 0 and plane_elements(1, *axes) > 0 and _pays_in_place(axes, chunk, dtype)
+    in_place = extent > 0 and plane_elements(1, *axes) > 0 and _pays_in_place(axes, chunk, channels * taps, dtype)
+    line = (
+        _vectors_of_line(axes, chunk, channels * taps, dtype) if in_place and dense else 0
+    )  # phases have rows of several lengths
     lands_alone = dense and channels * taps <= TERMS_A_TOTAL  # in no scratch, whose rows are those of a panel
     if in_place and (lands_alone or horizontal.grid <= PANEL_LANES):  # whole rows of the grid
-        lanes = horizontal.grid * max(1, PANEL_LANES // horizontal.grid)
+        together = max(1, PANEL_LANES // horizontal.grid)
+        if line > 0:  # whole tiles of the tallest ones
+            largest = tile_lines(isa.here(), isa.here().rows, line)
+            together = max(together // largest * largest, min(together, largest))
+        lanes = horizontal.grid * together
         tiles = -(-extent // lanes)
     return Product(
         batch, groups, rows, channels, taps, vertical.grid, horizontal.grid, image_h or vertical.grid,
-        horizontal.padded, each, result, lanes, tiles, chunk, int(in_place),
+        horizontal.padded, each, result, lanes, tiles, chunk, int(in_place), line,
     )  # fmt: skip
 
 
-def _pays_in_place(axes: tuple[Axis, Axis], rows: int, dtype: DType) -> bool:
+# Vectors of a row of the grid up to which several rows share register tiles.
+_LONGEST_LINE = 2
+
+
+def _vectors_of_line(axes: tuple[Axis, Axis], rows: int, terms: int, dtype: DType) -> int:
+    """Vectors of a row of the grid, if it takes fewer cycles in tiles of several than in tiles of its own; 0 if not."""
+    vectors = -(-axes[1].grid // isa.lanes(dtype))
+    return vectors if _lined_cycles(axes, rows, terms, dtype) < _cycles(rows, vectors, terms) else 0
+
+
+def _pays_in_place(axes: tuple[Axis, Axis], rows: int, terms: int, dtype: DType) -> bool:
     """Whether a row of the grid takes fewer cycles a term with lanes that it leaves empty than packed."""
     vertical, horizontal = axes
-    lanes = int(micro.kernels(dtype)[micro.LANES])
+    lanes = isa.lanes(dtype)
     planes = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
     # Planes that lie a multiple of a few hundred bytes apart fall into few sets of the first-level cache. Rows of more
     # than a few panels would make long tasks.
@@ -114,13 +132,30 @@ def _pays_in_place(axes: tuple[Axis, Axis], rows: int, dtype: DType) -> bool:
         return False
     # Of a term, for a row of the grid; packed, a panel of many rows shares what its tiles cost.
     vectors, whole = -(-horizontal.grid // lanes), PANEL_LANES // lanes
-    packed = _term_cycles(rows, whole) * horizontal.grid / (whole * lanes) + RUN_CYCLES + VECTOR_CYCLES * vectors
-    return _term_cycles(rows, vectors) < packed
+    packed = _cycles(rows, whole, terms) * horizontal.grid / (whole * lanes) + RUN_CYCLES + VECTOR_CYCLES * vectors
+    return min(_cycles(rows, vectors, terms), _lined_cycles(axes, rows, terms, dtype)) < packed
 
 
-def _term_cycles(rows: int, vectors: int) -> float:
-    speeds = isa.here().speeds
-    return sum(count * term_cycles(height, width, speeds) for height, width, count in cover(rows, vectors))
+def _cycles(rows: int, vectors: int, terms: int) -> float:
+    """Cycles a term of so many rows and vectors, in tiles of their own."""
+    around, speeds = TILE_CYCLES / _of_block(terms), isa.here().speeds
+    return sum(count * (term_cycles(height, width, speeds) + around) for height, width, count in cover(rows, vectors))
+
+
+def _lined_cycles(axes: tuple[Axis, Axis], rows: int, terms: int, dtype: DType) -> float:
+    """The same of a row of the grid that shares tiles with others; infinite where it does not."""
+    vertical, horizontal = axes
+    vectors, lines = -(-horizontal.grid // isa.lanes(dtype)), vertical.grid
+    if vectors > _LONGEST_LINE or lines == 1:
+        return math.inf
+    around, speeds = LINED_TILE_CYCLES / _of_block(terms), isa.here().speeds
+    tiles = cover_lines(rows, vectors, lines)
+    return sum(count * (term_cycles(height, each * vectors, speeds) + around) for height, each, count in tiles) / lines
+
+
+def _of_block(terms: int) -> float:
+    """Terms of a block, on average."""
+    return max(terms, 1) / max(-(-terms // TERM_BLOCK), 1)
 
 
 @kernel
@@ -129,7 +164,7 @@ def of_phase(p: Product, vertical: Axis, horizontal: Axis) -> Any:
     taps = vertical.taps * horizontal.taps
     return Product(
         p.batch, p.groups, p.rows, p.channels, taps, vertical.grid, horizontal.grid, vertical.grid, p.padded_w, p.each,
-        p.result, p.lanes, p.tiles, p.chunk, p.in_place,
+        p.result, p.lanes, p.tiles, p.chunk, p.in_place, p.line,
     )  # fmt: skip
 
 
@@ -172,7 +207,12 @@ def multiply_tile(
         here = min(TERM_BLOCK, stop - term)
         met, extend = offsets + 8 * term, 1 if term > first else 0
         shift = bias if term + here >= stop else 0
-        if p.in_place == 1:
+        if p.line > 0:
+            multiply_lines(
+                kernels, a + term * size, terms, t.rows, planes + t.position // p.grid_w * p.padded_w * size, met, here,
+                p.grid_w, target, pitch, extend, shift, t.lanes // p.grid_w, p.padded_w, p.grid_w,
+            )  # fmt: skip
+        elif p.in_place == 1:
             for i in range(PIECES, PIECES + 3 * count, 3):
                 multiply(
                     kernels, a + term * size, terms, t.rows, planes + lists[i] * size, met, here, lists[i + 2],

@@ -8,6 +8,8 @@ from __future__ import annotations
 from ..simd import isa
 
 FMAS_A_CYCLE, _FMA_LATENCY = 2, 4
+# Of a register tile: the call, where its rows and lanes lie, and the results; of several lines, each result is cut.
+TILE_CYCLES, LINED_TILE_CYCLES = 60, 120
 # Chains that hide the latency of a multiply-add and, of few rows, leave loads half of the ports.
 _CHAINS, _MOST_VECTORS = 12, 8
 
@@ -27,6 +29,26 @@ def tile_vectors(row: isa.InstructionSet, rows: int) -> int:
     # Live beside the chains are an element of `a` for each row and one vector of `b`, or one element and all vectors.
     fits = max((row.registers - 1 - rows) // rows, (row.registers - 1) // (rows + 1))
     return min(fits, -(-_CHAINS // rows), _MOST_VECTORS)
+
+
+def tile_lines(row: isa.InstructionSet, rows: int, vectors: int) -> int:
+    """Lines of so many vectors each of the largest tile of so many rows, whose vectors need not lie side by side."""
+    if rows == row.rows:
+        return max(1, row.vectors // vectors)
+    fits = max((row.registers - 1 - rows) // rows, (row.registers - 1) // (rows + 1))
+    enough = -(-_CHAINS // (rows * vectors)) * vectors
+    return max(1, min(fits, enough, _MOST_VECTORS) // vectors)
+
+
+def cover_lines(rows: int, vectors: int, lines: int) -> list[tuple[int, int, int]]:
+    """The same for so many lines of `vectors` each: rows, lines, and how many tiles there are of such."""
+    row, found = isa.here(), []
+    for height in tile_rows(row):
+        times, rows = divmod(rows, height)
+        if times > 0:
+            panels = -(-lines // tile_lines(row, height, vectors))
+            found += [(height, each, times * count) for each, count in widths(lines, panels)]
+    return found
 
 
 def cover(rows: int, vectors: int) -> list[tuple[int, int, int]]:

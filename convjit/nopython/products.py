@@ -126,7 +126,7 @@ def _product(g: Geometry, rows: Any, channels: Any, vertical: Axis, horizontal: 
     return Product(
         1, g.groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, vertical.grid,
         horizontal.padded, _each(vertical, horizontal), result, tile_lanes(extent, step), tile_count(extent),
-        max(min(rows, _ROWS), 1), 0,
+        max(min(rows, _ROWS), 1), 0, 0,
     )  # fmt: skip
 
 

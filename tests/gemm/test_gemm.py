@@ -143,6 +143,42 @@ def test_register_tiles_are_a_chain_a_lane(dtype, rows, terms, extend):
 
 
 @compiled
+def _multiply_lines(kernels, a, rows, b, offsets, count, c, pitch, extend, bias, lines, b_step, line_step):
+    """Runs `micro.multiply_lines` on flat arrays, the result from element 1 on."""
+    terms = offsets.size
+    micro.multiply_lines(
+        kernels, a.ctypes.data, terms, rows, b.ctypes.data, offsets.ctypes.data, terms, count,
+        c.ctypes.data + c.itemsize, pitch, extend, bias.ctypes.data if bias.size > 0 else 0, lines, b_step, line_step,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("extend", [0, 1])
+@pytest.mark.parametrize("vectors", [1, 2])
+@pytest.mark.parametrize("lines", [1, 2, 3, 7, 10])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 21])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lines_share_tiles_and_keep_apart(dtype, rows, lines, vectors, extend):
+    kernels = micro.line_kernels(np.dtype(dtype), vectors)
+    lanes, terms = int(kernels[micro.LANES]), 19
+    for count in {(vectors - 1) * lanes + 1, vectors * lanes - 1, vectors * lanes} - {0}:
+        b_step, line_step = count + 3, count + 1
+        pitch = lines * line_step + 2
+        a, bias = numbers(rows * terms, dtype), numbers(rows * extend, dtype, 2)
+        plane = lines * b_step
+        b, offsets = numbers(terms * plane + vectors * lanes, dtype, 1), np.arange(terms)[::-1] * plane
+        result = np.full(1 + rows * pitch, dtype(77))
+        _multiply_lines(kernels, a, rows, b, offsets, count, result, pitch, extend, bias, lines, b_step, line_step)
+        for r, line, j in product({0, rows - 1}, range(lines), {0, count - 1}):
+            wanted = chain(a[r * terms :][:terms], b[line * b_step + j :][offsets], dtype)
+            wanted = dtype(77) + wanted + bias[r] if extend else wanted
+            assert_array_equal(result[1 + r * pitch + line * line_step + j], wanted)
+        grid = result[1:].reshape(rows, pitch)
+        assert (grid[:, : lines * line_step].reshape(rows, lines, line_step)[..., count:] == 77).all()
+        assert (grid[:, lines * line_step :] == 77).all()
+        assert result[0] == 77
+
+
+@compiled
 def _pack(kernels, source, offsets, pieces, count, panel, pitch):
     micro.pack(
         kernels, source.ctypes.data, offsets.ctypes.data, offsets.size, pieces.ctypes.data, count, panel.ctypes.data,

@@ -8,7 +8,9 @@ from numpy.testing import assert_array_equal
 from convjit import conv2d, conv2d_input_grad
 from convjit.algorithms import implicit
 from convjit.gemm import bands, product
+from convjit.geometry import conv2d_geometry
 from convjit.runtime import threads
+from convjit.simd import isa
 from convjit.testing import Problem
 
 PROBLEMS = {
@@ -55,8 +57,6 @@ def test_bands_of_any_height(name, cached, workers, anew, monkeypatch):
 
 def test_some_of_these_are_cut_into_bands(anew, monkeypatch):
     monkeypatch.setattr(bands, "_CACHED_BYTES", 5000)
-    from convjit.geometry import conv2d_geometry
-
     problem = PROBLEMS["3x3"]
     geometry = conv2d_geometry("test", problem.x_shape, problem.weight_shape, 1, 1, 1, 1)
     setup, _ = implicit._forward(geometry, 1, np.dtype("float32"))
@@ -71,6 +71,23 @@ def test_some_of_these_are_cut_into_bands(anew, monkeypatch):
 def test_in_place_or_packed(name, dtype, in_place, anew, monkeypatch):
     monkeypatch.setattr(product, "_pays_in_place", lambda *arguments: in_place)
     check(PROBLEMS[name], dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_rows_of_the_grid_that_share_tiles(name, dtype, anew, monkeypatch):
+    monkeypatch.setattr(product, "_pays_in_place", lambda *arguments: True)
+    monkeypatch.setattr(product, "TILE_CYCLES", 1 << 30)  # of a row alone
+    check(PROBLEMS[name], dtype)
+
+
+def test_rows_share_tiles_where_few_chains_would_wait_for_one_another(anew):
+    lanes = isa.lanes(np.dtype("float32"))
+    for width, rows, wanted in ((lanes - 2, 2, 1), (2 * lanes, 2, 2), (2 * lanes + 1, 2, 0), (9 * lanes, 2, 0)):
+        geometry = conv2d_geometry("test", (1, 4, 20, width), (rows, 4, 3, 3), 1, 1, 1, 1)
+        assert implicit._forward(geometry, 1, np.dtype("float32"))[0].product.line == wanted
+    one_row = conv2d_geometry("test", (1, 4, 1, lanes - 2), (2, 4, 1, 3), 1, (0, 1), 1, 1)
+    assert implicit._forward(one_row, 1, np.dtype("float32"))[0].product.line == 0
 
 
 @pytest.mark.parametrize("rows", [1, 24])

@@ -37,6 +37,9 @@ def test_tiles_fit_the_registers(row):
         vectors = tiles.tile_vectors(row, rows)
         assert rows * vectors + min(rows, vectors) + 1 <= row.registers
         assert rows * vectors >= 8
+        for line in (1, 2):
+            chains = line * tiles.tile_lines(row, rows, line)
+            assert rows * chains + min(rows, chains) + 1 <= row.registers
     assert row.vector_bytes // 4 <= planes.BEHIND  # elements that may be read behind the last plane
     assert 24 % row.rows == 0  # chunks of rows are multiples of 24
     for size in (4, 8):
@@ -56,6 +59,16 @@ def test_the_widest_tiles_of_pixels_keep_their_chains_in_registers(dtype):
         hold_in_registers(functions, row, rows, tiles.tile_vectors(row, rows), micro.hottest(row), dtype == "int64")
 
 
+@pytest.mark.parametrize("vectors", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_largest_tiles_of_lines_keep_their_chains_in_registers(dtype, vectors):
+    row = isa.here()
+    functions = micro.line_functions(np.dtype(dtype), vectors)
+    for rows in tiles.tile_rows(row):
+        lines = tiles.tile_lines(row, rows, vectors)
+        hold_in_registers(functions, row, rows, lines, (), chains=rows * lines * vectors)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_widest_tiles_of_channels_keep_their_chains_in_registers(dtype):
     row = isa.here()
@@ -68,9 +81,9 @@ def test_the_widest_tiles_of_channels_keep_their_chains_in_registers(dtype):
 STACK = {"x86_64": r"rsp.*[xyz]mm|[xyz]mm.*rsp", "aarch64": r"\bq\d+,.*\[sp", "arm64": r"\bq\d+,.*\[sp"}
 
 
-def hold_in_registers(functions, row, rows, vectors, hottest, is_integer=False):
+def hold_in_registers(functions, row, rows, vectors, hottest, is_integer=False, chains=None):
     """The innermost loop of a tile."""
-    symbol = f"tile_{rows}_{vectors}"
+    symbol, chains = f"tile_{rows}_{vectors}", chains or rows * vectors
     code = emitting.assembly({symbol: functions[symbol]}, row.features, hottest)
     if not re.search("vpmullq" if is_integer else "fma", code):
         pytest.skip("no instruction for it here: what stands in for a multiplication needs the stack")
@@ -83,5 +96,5 @@ def hold_in_registers(functions, row, rows, vectors, hottest, is_integer=False):
         if line.startswith(".L"):
             blocks.append([line])
     hottest = max(blocks, key=lambda block: sum("fma" in line or "mul" in line for line in block))
-    assert sum("fma" in line or "mul" in line for line in hottest) >= rows * vectors
+    assert sum("fma" in line or "mul" in line for line in hottest) >= chains
     assert not [line for line in hottest if re.search(stack, line)]

@@ -37,12 +37,13 @@ def _no_bias(dtype: DType) -> Array:
 
 
 def decide_any(
-    function: str, algorithm: str, geometry: AnyGeometry, compute: DType, name: str, layout: Layout = CHANNELS_FIRST
-) -> AnyCall:
+    function: str, algorithm: str, geometry: AnyGeometry, compute: DType, operation_name: str,
+    layout: Layout = CHANNELS_FIRST,
+) -> AnyCall:  # fmt: skip
     """Which call computes it; volumes have their channels first."""
     if isinstance(geometry, Geometry):
-        return decide(function, algorithm, geometry, compute, name, layout)
-    return decide_volume(function, algorithm, geometry, compute, name)
+        return decide(function, algorithm, geometry, compute, operation_name, layout)
+    return decide_volume(function, algorithm, geometry, compute, operation_name)
 
 
 def run_forward(
@@ -171,7 +172,7 @@ def _run_images(function: str, call: Call, inputs: tuple[Array, ...], result: Ar
 def _run_slice(function: str, call: Call, crew: int, images: Array, others: list[Array], result: Array) -> None:
     prepared = [arrays.ready(function, "an input", images, call.compute), *others]
     if call.is_pointwise:
-        if call.name == "weight_grad":
+        if call.operation_name == "weight_grad":
             prepared = [_one_row(call, array) for array in prepared]
         else:
             prepared[0], result = _one_row(call, prepared[0]), _one_row(call, result)

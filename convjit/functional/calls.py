@@ -22,9 +22,10 @@ class Call:
     """An operation (one of `algorithms.algorithm.OPERATIONS`) on a problem in a dtype, of images in a layout."""
 
     def __init__(
-        self, name: str, geometry: Geometry, operation: Operation, compute: DType, layout: Layout = CHANNELS_FIRST
-    ) -> None:
-        self.name = name
+        self, operation_name: str, geometry: Geometry, operation: Operation, compute: DType,
+        layout: Layout = CHANNELS_FIRST,
+    ) -> None:  # fmt: skip
+        self.operation_name = operation_name
         self.layout = layout
         self.geometry = geometry
         self.operation = operation
@@ -46,7 +47,7 @@ class Call:
         packing = self.operation.packing
         assert packing is not None
         operation = Operation(packing.run, packing.workspace)
-        return Call(self.name, self.geometry, operation, self.compute, self.layout)
+        return Call(self.operation_name, self.geometry, operation, self.compute, self.layout)
 
     def images(self, workers: int) -> int:
         """How many images so many workers compute together: all, or as many as stay within the limit."""
@@ -58,7 +59,7 @@ class Call:
         """The same for a slice of the batch, which the same operation runs."""
         if batch not in self._slices:
             geometry = self.geometry._replace(batch=batch)
-            self._slices[batch] = Call(self.name, geometry, self.operation, self.compute, self.layout)
+            self._slices[batch] = Call(self.operation_name, geometry, self.operation, self.compute, self.layout)
         return self._slices[batch]
 
     def spaces(self, workers: int) -> tuple[Space, ...]:
@@ -76,13 +77,13 @@ class Call:
 
     def limit(self) -> int:
         """Bytes that workspaces may take; one image may need more."""
-        shape = self.geometry.y_shape if self.name == "input_grad" else self.geometry.x_shape
+        shape = self.geometry.y_shape if self.operation_name == "input_grad" else self.geometry.x_shape
         return workspace_limit(math.prod(shape), self.compute)
 
     def _most_images(self, workers: int) -> int:
         """Slices of nearly equal size."""
         batch, limit, slices, images = self.geometry.batch, self.limit(), 1, self.geometry.batch
-        if self.name == "weight_grad":  # it sums over the batch in an order of its own, and cuts it for itself
+        if self.operation_name == "weight_grad":  # it sums over the batch in an order of its own, and cuts it itself
             return batch
         while images > 1:
             taken = counted_bytes(self.of_batch(images).spaces(workers))
@@ -106,12 +107,13 @@ def counted_bytes(spaces: tuple[Space, ...]) -> int:
 
 
 def _decide(
-    function: str, algorithm: str, geometry: Geometry, compute: DType, name: str, layout: Layout = CHANNELS_FIRST
-) -> Call:
+    function: str, algorithm: str, geometry: Geometry, compute: DType, operation_name: str,
+    layout: Layout = CHANNELS_FIRST,
+) -> Call:  # fmt: skip
     # A 1x1 kernel sees an image as one long row.
     geometry = geometry.as_one_row() if geometry.is_pointwise else geometry
-    operation = algorithms.choose(function, algorithm, geometry, compute, name, layout.channels_last)
-    return Call(name, geometry, operation, compute, layout)
+    operation = algorithms.choose(function, algorithm, geometry, compute, operation_name, layout.channels_last)
+    return Call(operation_name, geometry, operation, compute, layout)
 
 
 # A small convolution takes 10 us; deciding how would take as long again.

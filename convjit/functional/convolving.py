@@ -101,16 +101,16 @@ class _Decision(NamedTuple):
 
 
 def _decide(
-    name: str, x_shape: Sizes, weight_shape: Sizes, bias_shape: Sizes | None, dtypes: tuple[DType, ...],
+    function: str, x_shape: Sizes, weight_shape: Sizes, bias_shape: Sizes | None, dtypes: tuple[DType, ...],
     options: ConvOptions, mode: str, algorithm: str, layout: Layout,
 ) -> _Decision:  # fmt: skip
-    problem = new_problem(name, x_shape, weight_shape, options, mode, layout)
+    problem = new_problem(function, x_shape, weight_shape, options, mode, layout)
     if bias_shape is not None:
         needed = (problem.geometry.out_channels,)
-        check_same_shape(name, "bias", bias_shape, needed, "one value an output channel")
+        check_same_shape(function, "bias", bias_shape, needed, "one value an output channel")
     dtype = common_dtype(dtypes)
-    check_algorithm(name, algorithm)
-    call = bilinear.decide_any(name, algorithm, problem.inner, DTYPES[dtype].compute, "forward", layout)
+    check_algorithm(function, algorithm)
+    call = bilinear.decide_any(function, algorithm, problem.inner, DTYPES[dtype].compute, "forward", layout)
     return _Decision(problem, call, dtype)
 
 
@@ -118,26 +118,26 @@ _kept_decision = lru_cache(maxsize=512)(_decide)
 
 
 def convolve(
-    name: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: ConvOptions,
+    function: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: ConvOptions,
     padding_mode: str, algorithm: str, out: Array | None, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv2d`, in any number of dimensions."""
-    x, weight = as_array(name, "x", x), as_array(name, "weight", weight)
-    bias = None if bias is None else as_array(name, "bias", bias)
-    images = as_images(name, "x", x, rank, layout)
+    x, weight = as_array(function, "x", x), as_array(function, "weight", weight)
+    bias = None if bias is None else as_array(function, "bias", bias)
+    images = as_images(function, "x", x, rank, layout)
     decide = _kept_decision if are_plain((*options, padding_mode, algorithm)) else _decide
     dtypes = (x.dtype, weight.dtype) if bias is None else (x.dtype, weight.dtype, bias.dtype)
     problem, call, dtype = decide(
-        name, layout.told(images.shape), weight.shape, None if bias is None else bias.shape, dtypes, options,
+        function, layout.told(images.shape), weight.shape, None if bias is None else bias.shape, dtypes, options,
         padding_mode, algorithm, layout,
     )  # fmt: skip
     shape = problem.y_shape if x is images else problem.y_shape[1:]
     if out is not None:
-        as_out(name, out, shape, dtype, x=x, weight=weight, bias=bias)
-    padded = padded_images(name, problem, images)
-    weight = shaped(name, "weight", weight, problem.inner_weight_shape)
+        as_out(function, out, shape, dtype, x=x, weight=weight, bias=bias)
+    padded = padded_images(function, problem, images)
+    weight = shaped(function, "weight", weight, problem.inner_weight_shape)
     target = None if out is None else out.reshape(problem.inner_y_shape)
-    y = bilinear.run_forward(name, call, problem.inner_y_shape, padded, bilinear.parts(weight), bias, dtype, target)
+    y = bilinear.run_forward(function, call, problem.inner_y_shape, padded, bilinear.parts(weight), bias, dtype, target)
     return y.reshape(shape) if out is None else out
 
 
@@ -151,48 +151,48 @@ class _Gradients(NamedTuple):
 
 
 def _decide_gradients(
-    name: str, x_shape: Sizes, weight_shape: Sizes, dy_shape: Sizes, is_batch: bool, dtypes: tuple[DType, ...],
+    function: str, x_shape: Sizes, weight_shape: Sizes, dy_shape: Sizes, is_batch: bool, dtypes: tuple[DType, ...],
     options: ConvOptions, mode: str, algorithm: str, need: tuple[bool, bool, bool], layout: Layout,
 ) -> _Gradients:  # fmt: skip
-    problem = new_problem(name, x_shape, weight_shape, options, mode, layout)
-    _check_gradient(name, dy_shape, problem, is_batch)
+    problem = new_problem(function, x_shape, weight_shape, options, mode, layout)
+    _check_gradient(function, dy_shape, problem, is_batch)
     dtype = common_dtype(dtypes)
-    check_algorithm(name, algorithm)
-    of_input = _gradient_call(name, algorithm, problem, "input_grad", dtype) if need[0] else None
-    of_weight = _gradient_call(name, algorithm, problem, "weight_grad", dtype) if need[1] else None
+    check_algorithm(function, algorithm)
+    of_input = _gradient_call(function, algorithm, problem, "input_grad", dtype) if need[0] else None
+    of_weight = _gradient_call(function, algorithm, problem, "weight_grad", dtype) if need[1] else None
     return _Gradients(problem, of_input, of_weight, dtype)
 
 
 _kept_gradients = lru_cache(maxsize=512)(_decide_gradients)
 
 
-def _gradient_call(name: str, algorithm: str, problem: Problem, what: str, dtype: DType) -> bilinear.AnyCall:
-    return bilinear.decide_any(name, algorithm, problem.inner, DTYPES[dtype].compute, what, problem.layout)
+def _gradient_call(function: str, algorithm: str, problem: Problem, what: str, dtype: DType) -> bilinear.AnyCall:
+    return bilinear.decide_any(function, algorithm, problem.inner, DTYPES[dtype].compute, what, problem.layout)
 
 
 def gradients(
-    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: ConvOptions,
+    function: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: ConvOptions,
     padding_mode: str, algorithm: str, need: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Gradients:  # fmt: skip
     """`conv2d_backward`, in any number of dimensions."""
     dy, x, weight = (
-        as_array(name, "grad_output", grad_output), as_array(name, "x", x), as_array(name, "weight", weight)
+        as_array(function, "grad_output", grad_output), as_array(function, "x", x), as_array(function, "weight", weight)
     )  # fmt: skip
-    images = as_images(name, "x", x, rank, layout)
-    wanted = check_need(name, need)
+    images = as_images(function, "x", x, rank, layout)
+    wanted = check_need(function, need)
     decide = _kept_gradients if are_plain((*options, padding_mode, algorithm)) else _decide_gradients
     problem, of_input, of_weight, dtype = decide(
-        name, layout.told(images.shape), weight.shape, dy.shape, x is images, (dy.dtype, x.dtype, weight.dtype),
+        function, layout.told(images.shape), weight.shape, dy.shape, x is images, (dy.dtype, x.dtype, weight.dtype),
         options, padding_mode, algorithm, wanted, layout,
     )  # fmt: skip
-    dy = shaped(name, "grad_output", dy, problem.inner_y_shape)
+    dy = shaped(function, "grad_output", dy, problem.inner_y_shape)
     dx = dw = db = None
     if of_input is not None:
-        dx = _input_grad(name, problem, of_input, dy, weight, dtype).reshape(x.shape)
+        dx = _input_grad(function, problem, of_input, dy, weight, dtype).reshape(x.shape)
     if of_weight is not None:
-        dw = _weight_grad(name, problem, of_weight, dy, images, dtype)
+        dw = _weight_grad(function, problem, of_weight, dy, images, dtype)
     if wanted[2]:
-        db = bilinear.bias_grad(name, dy, dtype, layout)
+        db = bilinear.bias_grad(function, dy, dtype, layout)
     return dx, dw, db
 
 
@@ -235,20 +235,22 @@ def _weight_grad(function: str, problem: Problem, call: bilinear.AnyCall, dy: Ar
 
 
 def input_gradient(
-    name: str, rank: int, grad_output: ArrayLike, weight: ArrayLike, input_size: Any, options: ConvOptions,
+    function: str, rank: int, grad_output: ArrayLike, weight: ArrayLike, input_size: Any, options: ConvOptions,
     padding_mode: str, algorithm: str, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv2d_input_grad`, in any number of dimensions."""
-    dy, weight = as_array(name, "grad_output", grad_output), as_array(name, "weight", weight)
-    batch = as_images(name, "grad_output", dy, rank, layout)
-    image = as_image_size(name, "input_size", input_size, rank)
-    channels = input_channels(name, weight.shape, options.groups, rank)
-    problem = problem_of(name, (batch.shape[0], channels, *image), weight.shape, options, padding_mode, layout)
-    check_led_to(name, layout.told(batch.shape), problem.geometry, dy.shape)
+    dy, weight = as_array(function, "grad_output", grad_output), as_array(function, "weight", weight)
+    batch = as_images(function, "grad_output", dy, rank, layout)
+    image = as_image_size(function, "input_size", input_size, rank)
+    channels = input_channels(function, weight.shape, options.groups, rank)
+    problem = problem_of(function, (batch.shape[0], channels, *image), weight.shape, options, padding_mode, layout)
+    check_led_to(function, layout.told(batch.shape), problem.geometry, dy.shape)
     dtype = result_dtype(dy, weight)
-    check_algorithm(name, algorithm)
-    call = _gradient_call(name, algorithm, problem, "input_grad", dtype)
-    dx = _input_grad(name, problem, call, shaped(name, "grad_output", batch, problem.inner_y_shape), weight, dtype)
+    check_algorithm(function, algorithm)
+    call = _gradient_call(function, algorithm, problem, "input_grad", dtype)
+    dx = _input_grad(
+        function, problem, call, shaped(function, "grad_output", batch, problem.inner_y_shape), weight, dtype
+    )
     return dx if dy.ndim == rank + 2 else dx[0]
 
 
@@ -258,18 +260,20 @@ def input_channels(function: str, weight_shape: tuple[int, ...], groups: Any, ra
 
 
 def weight_gradient(
-    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, kernel_size: Any, options: ConvOptions,
+    function: str, rank: int, grad_output: ArrayLike, x: ArrayLike, kernel_size: Any, options: ConvOptions,
     padding_mode: str, algorithm: str, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv2d_weight_grad`, in any number of dimensions."""
-    dy, x = as_array(name, "grad_output", grad_output), as_array(name, "x", x)
-    images, batch = as_images(name, "x", x, rank, layout), as_images(name, "grad_output", dy, rank, layout)
-    kernel = as_entries(name, "kernel_size", kernel_size, 0, rank)
+    dy, x = as_array(function, "grad_output", grad_output), as_array(function, "x", x)
+    images, batch = as_images(function, "x", x, rank, layout), as_images(function, "grad_output", dy, rank, layout)
+    kernel = as_entries(function, "kernel_size", kernel_size, 0, rank)
     x_shape, filters = layout.told(images.shape), layout.told(batch.shape)[1]
-    channels = x_shape[1] // as_positive(name, "groups", options.groups)
-    problem = problem_of(name, x_shape, (filters, channels, *kernel), options, padding_mode, layout)
-    _check_gradient(name, dy.shape, problem, x is images)
+    channels = x_shape[1] // as_positive(function, "groups", options.groups)
+    problem = problem_of(function, x_shape, (filters, channels, *kernel), options, padding_mode, layout)
+    _check_gradient(function, dy.shape, problem, x is images)
     dtype = result_dtype(dy, x)
-    check_algorithm(name, algorithm)
-    call = _gradient_call(name, algorithm, problem, "weight_grad", dtype)
-    return _weight_grad(name, problem, call, shaped(name, "grad_output", batch, problem.inner_y_shape), images, dtype)
+    check_algorithm(function, algorithm)
+    call = _gradient_call(function, algorithm, problem, "weight_grad", dtype)
+    return _weight_grad(
+        function, problem, call, shaped(function, "grad_output", batch, problem.inner_y_shape), images, dtype
+    )

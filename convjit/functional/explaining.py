@@ -152,23 +152,23 @@ def explain(
     >>> print(found.problem)
     float32 x (1, 3, 32, 32), weight (16, 3, 3, 3) -> y (1, 16, 32, 32)
     """
-    name = "explain"
+    function = "explain"
     given = {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
-    fallback = as_dtype(name, "dtype", dtype)
-    arrays = {key: _stand_in(name, key, value, fallback) for key, value in given.items()}
+    fallback = as_dtype(function, "dtype", dtype)
+    arrays = {key: _stand_in(function, key, value, fallback) for key, value in given.items()}
     weights, rank = arrays["weight"], arrays["weight"].ndim - 2
     if rank not in AXES:
-        check_weight_rank(name, weights.shape, 2)
-    lying = as_layout(name, layout)
+        check_weight_rank(function, weights.shape, 2)
+    lying = as_layout(function, layout)
     if lying.channels_last and rank != 2:
-        raise ValueError(f"{name}: layout {layout!r} is for images, but weight is of shape {weights.shape}")
-    images = as_images(name, "x", arrays["x"], rank, lying)
+        raise ValueError(f"{function}: layout {layout!r} is for images, but weight is of shape {weights.shape}")
+    images = as_images(function, "x", arrays["x"], rank, lying)
     options = ConvOptions(stride, padding, dilation, groups)
-    problem = new_problem(name, lying.told(images.shape), weights.shape, options, padding_mode, lying)
+    problem = new_problem(function, lying.told(images.shape), weights.shape, options, padding_mode, lying)
     if bias is not None:
         channels = (problem.geometry.out_channels,)
-        check_same_shape(name, "bias", arrays["bias"].shape, channels, "one value an output channel")
-    check_algorithm(name, algorithm)
+        check_same_shape(function, "bias", arrays["bias"].shape, channels, "one value an output channel")
+    check_algorithm(function, algorithm)
     result = result_dtype(*arrays.values())
     compute, is_complex = DTYPES[result]
     products = 1
@@ -176,7 +176,7 @@ def explain(
         products = (2 if images.dtype.kind == "c" else 1) * (2 if weights.dtype.kind == "c" else 1)
     passes = []
     for operation in _PASSES:
-        call = decide_any(name, algorithm, problem.inner, compute, operation, lying)
+        call = decide_any(function, algorithm, problem.inner, compute, operation, lying)
         if isinstance(call, Call):
             passes.append(_explain_pass(call, algorithm, products))
         else:
@@ -195,7 +195,9 @@ def _explain_pass(call: Call, algorithm: str, products: int) -> Pass:
     cut = None if call.operation.cut is None else call.operation.cut(together.geometry, crew, call.compute)
     rows = {row.name: row for row in algorithms.ALGORITHMS}
     last = call.layout.channels_last
-    chosen = next(name for name, row in rows.items() if algorithms.operation_of(row, call.name, last) is call.operation)
+    chosen = next(
+        name for name, row in rows.items() if algorithms.operation_of(row, call.operation_name, last) is call.operation
+    )
     # A named row that cannot leaves it to "auto".
     asked = algorithm if algorithm in ("fastest", chosen) else "auto"
     return Pass(
@@ -209,7 +211,7 @@ def _explain_volumes(call: VolumeCall, algorithm: str, products: int) -> Pass:
     """Of whole volumes, or of the images that most of their slices are gathered into."""
     turn = call.main
     if turn is None or turn.call is None:  # there are no slices
-        none = decide("explain", algorithm, call.volume.plane, call.compute, call.name)
+        none = decide("explain", algorithm, call.volume.plane, call.compute, call.operation_name)
         return _explain_pass(none.of_batch(0), algorithm, products)
     here = turn.gathered
     assert here is not None
@@ -226,7 +228,7 @@ def _explain_volumes(call: VolumeCall, algorithm: str, products: int) -> Pass:
         for name, size in _workspace_of_slices(part).items() if part else ():
             workspace[name] = max(workspace.get(name, 0), size)
     g = here.geometry
-    channels = g.out_channels if here.name == "input_grad" else g.in_channels
+    channels = g.out_channels if here.operation_name == "input_grad" else g.in_channels
     cut = f"slices as images of {channels} channels" + (f", {found.cut}" if found.cut else "")
     return found._replace(images=g.batch, workspace=workspace, multiplications=multiplications, cut=cut)
 
@@ -234,8 +236,11 @@ def _explain_volumes(call: VolumeCall, algorithm: str, products: int) -> Pass:
 def _workspace_of_slices(call: Call) -> dict[str, int]:
     """Bytes for the planes that are gathered, what is made of them, and what that needs."""
     g, crew = call.geometry, workers_for(call.nanoseconds)
-    met, made = (g.y_shape, g.x_shape) if call.name == "input_grad" else (g.x_shape, g.y_shape)
-    copies = {"planes of slices": met, f"{'gradients' if call.name == 'weight_grad' else 'results'} of slices": made}
+    met, made = (g.y_shape, g.x_shape) if call.operation_name == "input_grad" else (g.x_shape, g.y_shape)
+    copies = {
+        "planes of slices": met,
+        f"{'gradients' if call.operation_name == 'weight_grad' else 'results'} of slices": made,
+    }
     together = call.of_batch(call.images(crew))
     return {name: math.prod(shape) * call.compute.itemsize for name, shape in copies.items()} | {
         space.name: space_bytes(space) for space in together.spaces(crew)
@@ -247,9 +252,9 @@ def _why_not(row: algorithms.Algorithm, call: Call, algorithm: str) -> str:
     reason = row.declines(call.geometry, call.compute)
     if reason is not None:
         return reason
-    operation = algorithms.operation_of(row, call.name, call.layout.channels_last)
+    operation = algorithms.operation_of(row, call.operation_name, call.layout.channels_last)
     if operation is None:
-        return f"it has no {_PASSES[call.name]}"
+        return f"it has no {_PASSES[call.operation_name]}"
     reason = operation.declines(call.geometry, call.compute)
     if reason is not None:
         return reason

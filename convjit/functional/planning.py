@@ -72,26 +72,26 @@ class Plan:
         self._forms: dict[Any, tuple[Array, ...]] = {}
 
     def _run(self, x: ArrayLike, out: Array | None) -> Array:
-        name = self.name
-        x = as_array(name, "x", x)
+        function = self.name
+        x = as_array(function, "x", x)
         problem, call, weights, bias, dtype, shape = self._decisions.get((x.shape, x.dtype)) or self._decide(x)
         if out is not None:
-            as_out(name, out, shape, dtype, x=x)
-        images = padded_images(name, problem, x if x.ndim == self.rank + 2 else x[None])
+            as_out(function, out, shape, dtype, x=x)
+        images = padded_images(function, problem, x if x.ndim == self.rank + 2 else x[None])
         target = None if out is None else out.reshape(problem.inner_y_shape)
-        y = bilinear.run_forward(name, call, problem.inner_y_shape, images, weights, bias, dtype, target)
+        y = bilinear.run_forward(function, call, problem.inner_y_shape, images, weights, bias, dtype, target)
         return y.reshape(shape) if out is None else out
 
     def _decide(self, x: Array) -> _Decision:
-        name, layout, options = self.name, self._layout, self._options
-        x_shape = layout.told(as_images(name, "x", x, self.rank, layout).shape)
-        problem = new_problem(name, x_shape, self.weight.shape, options.of_conv, options.padding_mode, layout)
+        function, layout, options = self.name, self._layout, self._options
+        x_shape = layout.told(as_images(function, "x", x, self.rank, layout).shape)
+        problem = new_problem(function, x_shape, self.weight.shape, options.of_conv, options.padding_mode, layout)
         arrays = (x, self.weight) if self.bias is None else (x, self.weight, self.bias)
         dtype = result_dtype(*arrays)
         compute, is_complex = DTYPES[dtype]
-        call = bilinear.decide_any(name, options.algorithm, problem.inner, compute, "forward", layout)
+        call = bilinear.decide_any(function, options.algorithm, problem.inner, compute, "forward", layout)
         weights = self._form(call, problem.inner)
-        bias = self.bias if self.bias is None or is_complex else ready(name, "bias", self.bias, compute)
+        bias = self.bias if self.bias is None or is_complex else ready(function, "bias", self.bias, compute)
         shape = problem.y_shape if x.ndim == self.rank + 2 else problem.y_shape[1:]
         call = call.packed() if call.packing else call
         decision = _Decision(problem, call, weights, bias, dtype, shape)
@@ -142,38 +142,38 @@ def _own(function: str, what: str, array: Array) -> Array:
 
 
 def _check_that_it_takes(
-    name: str, algorithm: str, rank: int, images: Sizes, weight_shape: Sizes, options: ConvOptions
+    function: str, algorithm: str, rank: int, images: Sizes, weight_shape: Sizes, options: ConvOptions
 ) -> None:
     """Refuse an algorithm that was named, and takes this weight on no image: the smallest tells."""
     if algorithm in ("auto", "fastest"):  # they always find one, which is not to be looked for before there is an image
         return
-    dilation = as_entries(name, "dilation", options.dilation, 1, rank)
+    dilation = as_entries(function, "dilation", options.dilation, 1, rank)
     size = [(kernel - 1) * apart + 1 for kernel, apart in zip(weight_shape[2:], dilation, strict=True)]
-    problem = new_problem(name, (*images, *size), weight_shape, options._replace(padding=0), "constant")
+    problem = new_problem(function, (*images, *size), weight_shape, options._replace(padding=0), "constant")
     # In a dtype that every row takes: that of results is not known before there is an image.
-    bilinear.decide_any(name, algorithm, problem.inner, np.dtype("float64"), "forward")
+    bilinear.decide_any(function, algorithm, problem.inner, np.dtype("float64"), "forward")
 
 
 def checked(
-    name: str, rank: int, weight: ArrayLike, bias: ArrayLike | None, options: ConvOptions, padding_mode: str,
+    function: str, rank: int, weight: ArrayLike, bias: ArrayLike | None, options: ConvOptions, padding_mode: str,
     algorithm: str, layout: str = "NCHW",
 ) -> tuple[Array, Array | None, Options]:  # fmt: skip
     """What a plan is made of."""
     stride, padding, dilation, groups = options
-    weight = as_array(name, "weight", weight)
-    bias = None if bias is None else as_array(name, "bias", bias)
-    channels = input_channels(name, weight.shape, groups, rank)
+    weight = as_array(function, "weight", weight)
+    bias = None if bias is None else as_array(function, "bias", bias)
+    channels = input_channels(function, weight.shape, groups, rank)
     # The largest image shows every error that does not depend on the image.
-    conv_geometry(name, (1, channels, *(LARGE_IMAGE,) * rank), weight.shape, stride, padding, dilation, groups)
-    check_mode(name, "padding_mode", padding_mode)
-    check_algorithm(name, algorithm)
-    _check_that_it_takes(name, algorithm, rank, (1, channels), weight.shape, options)
+    conv_geometry(function, (1, channels, *(LARGE_IMAGE,) * rank), weight.shape, stride, padding, dilation, groups)
+    check_mode(function, "padding_mode", padding_mode)
+    check_algorithm(function, algorithm)
+    _check_that_it_takes(function, algorithm, rank, (1, channels), weight.shape, options)
     if bias is not None:
-        check_same_shape(name, "bias", bias.shape, (weight.shape[0],), "one value an output channel")
-    as_layout(name, layout)
+        check_same_shape(function, "bias", bias.shape, (weight.shape[0],), "one value an output channel")
+    as_layout(function, layout)
     return weight, bias, Options(
-        as_entries(name, "stride", stride, 1, rank),
-        padding if isinstance(padding, str) else as_padding(name, padding, rank=rank),
-        as_entries(name, "dilation", dilation, 1, rank), as_positive(name, "groups", groups), padding_mode, algorithm,
-        layout,
+        as_entries(function, "stride", stride, 1, rank),
+        padding if isinstance(padding, str) else as_padding(function, padding, rank=rank),
+        as_entries(function, "dilation", dilation, 1, rank), as_positive(function, "groups", groups), padding_mode,
+        algorithm, layout,
     )  # fmt: skip

@@ -86,42 +86,42 @@ def _max_pool(function: str, images: Array, g: Convolution, layout: Layout) -> t
 
 
 def max_pool(
-    name: str, rank: int, x: ArrayLike, options: WindowOptions, ceil_mode: bool, return_indices: bool,
+    function: str, rank: int, x: ArrayLike, options: WindowOptions, ceil_mode: bool, return_indices: bool,
     layout: Layout = CHANNELS_FIRST,
 ) -> MaybeArray:  # fmt: skip
     """`max_pool2d`, in any number of dimensions."""
-    wanted = as_flag(name, "return_indices", return_indices)
-    x = as_array(name, "x", x)
-    images = as_images(name, "x", x, rank, layout)
-    _comparable(name, result_dtype(images))
-    g = _geometry(name, layout.told(images.shape), options, ceil_mode)
-    y, indices = _max_pool(name, images, g, layout)
+    wanted = as_flag(function, "return_indices", return_indices)
+    x = as_array(function, "x", x)
+    images = as_images(function, "x", x, rank, layout)
+    _comparable(function, result_dtype(images))
+    g = _geometry(function, layout.told(images.shape), options, ceil_mode)
+    y, indices = _max_pool(function, images, g, layout)
     if x is not images:
         y, indices = y[0], indices[0]
     return (y, indices) if wanted else y
 
 
 def max_pool_backward(
-    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, options: WindowOptions, ceil_mode: bool,
+    function: str, rank: int, grad_output: ArrayLike, x: ArrayLike, options: WindowOptions, ceil_mode: bool,
     indices: ArrayLike | None, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`max_pool2d_backward`, in any number of dimensions."""
-    dy, x = as_array(name, "grad_output", grad_output), as_array(name, "x", x)
-    images = as_images(name, "x", x, rank, layout)
-    _comparable(name, result_dtype(images))
-    g = _geometry(name, layout.told(images.shape), options, ceil_mode)
+    dy, x = as_array(function, "grad_output", grad_output), as_array(function, "x", x)
+    images = as_images(function, "x", x, rank, layout)
+    _comparable(function, result_dtype(images))
+    g = _geometry(function, layout.told(images.shape), options, ceil_mode)
     shape = layout.lying(g.y_shape)
     shape = shape if x is images else shape[1:]
-    check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
+    check_same_shape(function, "grad_output", dy.shape, shape, "the shape of the forward result")
     dtype = result_dtype(dy, x)
     if dtype.kind == "c":
-        raise TypeError(f"{name}: grad_output has dtype {dy.dtype}, but a maximum is taken of real numbers")
+        raise TypeError(f"{function}: grad_output has dtype {dy.dtype}, but a maximum is taken of real numbers")
     if indices is None:
-        where = _max_pool(name, images, g, layout)[1]
+        where = _max_pool(function, images, g, layout)[1]
     else:
-        where = _checked_indices(name, as_array(name, "indices", indices), shape, g)
+        where = _checked_indices(function, as_array(function, "indices", indices), shape, g)
     scatter = _scatter_to_pixels if layout.channels_last else scatter_to_maxima
-    return scatter(name, dy, where, images.shape, dtype).reshape(x.shape)
+    return scatter(function, dy, where, images.shape, dtype).reshape(x.shape)
 
 
 def _scatter_to_pixels(function: str, dy: Array, indices: Array, x_shape: Sizes, dtype: DType) -> Array:
@@ -169,46 +169,46 @@ def _averaged_dtype(dtype: DType) -> DType:
 
 
 def avg_pool(
-    name: str, rank: int, x: ArrayLike, options: WindowOptions, ceil_mode: bool, include_pad: Any,
+    function: str, rank: int, x: ArrayLike, options: WindowOptions, ceil_mode: bool, include_pad: Any,
     layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`avg_pool2d`, in any number of dimensions."""
-    include_pad = as_flag(name, "count_include_pad", include_pad)
-    x = as_array(name, "x", x)
-    images = as_images(name, "x", x, rank, layout)
-    g = _geometry(name, layout.told(images.shape), options, ceil_mode)
+    include_pad = as_flag(function, "count_include_pad", include_pad)
+    x = as_array(function, "x", x)
+    images = as_images(function, "x", x, rank, layout)
+    g = _geometry(function, layout.told(images.shape), options, ceil_mode)
     pool, of = _driven(g, "avg_pool", layout)
 
     def run(source: Array, target: Array) -> None:
         crew = workers(_work(g))
         shape = (crew, g.in_channels)
-        room = [allocate(name, "a workspace", shape, source.dtype)] if layout.channels_last else []
+        room = [allocate(function, "a workspace", shape, source.dtype)] if layout.channels_last else []
         pool(crew, of, _planes(source, layout), include_pad, _planes(target, layout), *room)
 
-    y = _by_parts(name, images, layout.lying(g.y_shape), run)
+    y = _by_parts(function, images, layout.lying(g.y_shape), run)
     return y if x is images else y[0]
 
 
 def avg_pool_backward(
-    name: str, rank: int, grad_output: ArrayLike, input_size: Any, options: WindowOptions, ceil_mode: bool,
+    function: str, rank: int, grad_output: ArrayLike, input_size: Any, options: WindowOptions, ceil_mode: bool,
     include_pad: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`avg_pool2d_backward`, in any number of dimensions."""
-    include_pad = as_flag(name, "count_include_pad", include_pad)
-    dy = as_array(name, "grad_output", grad_output)
-    gradients = as_images(name, "grad_output", dy, rank, layout)
-    size = as_image_size(name, "input_size", input_size, rank)
-    g = _geometry(name, (*layout.told(gradients.shape)[:2], *size), options, ceil_mode)
+    include_pad = as_flag(function, "count_include_pad", include_pad)
+    dy = as_array(function, "grad_output", grad_output)
+    gradients = as_images(function, "grad_output", dy, rank, layout)
+    size = as_image_size(function, "input_size", input_size, rank)
+    g = _geometry(function, (*layout.told(gradients.shape)[:2], *size), options, ceil_mode)
     needed = layout.lying(g.y_shape)
     needed = needed if dy is gradients else needed[1:]
-    check_same_shape(name, "grad_output", dy.shape, needed, f"the forward result of input_size {size}")
+    check_same_shape(function, "grad_output", dy.shape, needed, f"the forward result of input_size {size}")
     pool_backward, of = _driven(g, "avg_pool_backward", layout)
 
     def run(source: Array, target: Array) -> None:
-        part = _planes(allocate(name, "a workspace", source.shape, source.dtype), layout)
+        part = _planes(allocate(function, "a workspace", source.shape, source.dtype), layout)
         pool_backward(workers(_work(g)), of, _planes(source, layout), include_pad, part, _planes(target, layout))
 
-    dx = _by_parts(name, gradients, layout.lying(g.x_shape), run)
+    dx = _by_parts(function, gradients, layout.lying(g.x_shape), run)
     return dx if dy is gradients else dx[0]
 
 

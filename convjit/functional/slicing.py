@@ -30,7 +30,7 @@ def run_volumes(
     """Run an operation on volumes; the result has the dtype that it is computed in."""
     if call.whole is not None and _run_whole(function, call, call.whole, inputs, result):
         return
-    run_as = _run_weight_grad if call.name == "weight_grad" else _run_turns
+    run_as = _run_weight_grad if call.operation_name == "weight_grad" else _run_turns
     run_as(function, call, inputs, result, run_images)
 
 
@@ -80,20 +80,20 @@ def _run_turns(
             here = images_of.of_batch(min(turn.together, images_of.geometry.batch - first))
             images = _gathered(function, turn, first, here, volumes)
             results = allocate(function, "the results of slices", _result_shape(here), call.compute)
-            run_images(function, here, (images, part, *(bias if here.name == "forward" else [])), results)
+            run_images(function, here, (images, part, *(bias if here.operation_name == "forward" else [])), results)
             put_back(workers(float(results.size)), turn.landing, first, results, result)
 
 
 def _gathered(function: str, turn: Turn, first: int, call: Call, volumes: Array) -> Array:
     g = call.geometry
-    shape = g.y_shape if call.name == "input_grad" else g.x_shape
+    shape = g.y_shape if call.operation_name == "input_grad" else g.x_shape
     images = allocate(function, "the planes of slices", shape, call.compute)
     gather(workers(float(images.size)), turn.met, first, volumes, images)
     return images
 
 
 def _result_shape(call: Call) -> tuple[int, ...]:
-    return call.geometry.x_shape if call.name == "input_grad" else call.geometry.y_shape
+    return call.geometry.x_shape if call.operation_name == "input_grad" else call.geometry.y_shape
 
 
 def _turned(function: str, turn: Turn, groups: int, weight: Array) -> Array:
@@ -104,7 +104,7 @@ def _turned(function: str, turn: Turn, groups: int, weight: Array) -> Array:
         return weight.reshape(g.weight_shape)
     part = allocate(function, "the weight of a phase", g.weight_shape, weight.dtype)
     crew = workers(2.0 * part.size)
-    if turn.call.name == "forward":  # as a convolution of the gradient
+    if turn.call.operation_name == "forward":  # as a convolution of the gradient
         turn_weight(crew, turn.taps, groups, weight, part)
     else:
         of_taps = part.reshape(len(weight) * turn.taps.images, turn.taps.channels, *g.weight_shape[2:])

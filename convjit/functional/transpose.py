@@ -83,58 +83,61 @@ def _output_sizes(function: str, image: Sizes, window: Window, pads: Pads, extra
 
 
 def transpose(
-    name: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: TransposeOptions,
+    function: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: TransposeOptions,
     output_size: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv_transpose2d`, in any number of dimensions."""
-    x, weight = as_array(name, "x", x), as_array(name, "weight", weight)
-    bias = None if bias is None else as_array(name, "bias", bias)
-    images = as_images(name, "x", x, rank, layout)
-    g = _geometry(name, layout.told(images.shape), weight.shape, options, output_size, layout)
+    x, weight = as_array(function, "x", x), as_array(function, "weight", weight)
+    bias = None if bias is None else as_array(function, "bias", bias)
+    images = as_images(function, "x", x, rank, layout)
+    g = _geometry(function, layout.told(images.shape), weight.shape, options, output_size, layout)
     if bias is not None:
-        check_same_shape(name, "bias", bias.shape, (g.in_channels,), "one value an output channel")
+        check_same_shape(function, "bias", bias.shape, (g.in_channels,), "one value an output channel")
     dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
     sums, inner = sums_dtype(dtype), g.as_run()
-    weight = shaped(name, "weight", bilinear.conjugate(weight), inner.weight_shape)
-    dy = shaped(name, "x", images, layout.lying(inner.y_shape))
-    call = bilinear.decide_any(name, "auto", inner, DTYPES[sums].compute, "input_grad", layout)
-    y = bilinear.run_gradient(name, call, layout.lying(inner.x_shape), dy, weight, sums)
+    weight = shaped(function, "weight", bilinear.conjugate(weight), inner.weight_shape)
+    dy = shaped(function, "x", images, layout.lying(inner.y_shape))
+    call = bilinear.decide_any(function, "auto", inner, DTYPES[sums].compute, "input_grad", layout)
+    y = bilinear.run_gradient(function, call, layout.lying(inner.x_shape), dy, weight, sums)
     y = y.reshape(layout.lying(g.x_shape))
     if bias is not None:
         add(y, bilinear.as_channels(bias, rank + 2, layout))
-    y = converted(name, "the result", y, dtype)
+    y = converted(function, "the result", y, dtype)
     return y if x is images else y[0]
 
 
 def transposed_gradients(
-    name: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: TransposeOptions,
+    function: str, rank: int, grad_output: ArrayLike, x: ArrayLike, weight: ArrayLike, options: TransposeOptions,
     output_size: Any, need: Any, layout: Layout = CHANNELS_FIRST,
 ) -> Gradients:  # fmt: skip
     """`conv_transpose2d_backward`, in any number of dimensions."""
     dy, x, weight = (
-        as_array(name, "grad_output", grad_output), as_array(name, "x", x), as_array(name, "weight", weight)
+        as_array(function, "grad_output", grad_output), as_array(function, "x", x), as_array(function, "weight", weight)
     )  # fmt: skip
-    images = as_images(name, "x", x, rank, layout)
-    g = _geometry(name, layout.told(images.shape), weight.shape, options, output_size, layout)
+    images = as_images(function, "x", x, rank, layout)
+    g = _geometry(function, layout.told(images.shape), weight.shape, options, output_size, layout)
     shape = layout.lying(g.x_shape)
     shape = shape if x is images else shape[1:]
-    check_same_shape(name, "grad_output", dy.shape, shape, "the shape of the forward result")
-    wanted = check_need(name, need)
+    check_same_shape(function, "grad_output", dy.shape, shape, "the shape of the forward result")
+    wanted = check_need(function, need)
     dtype, inner = result_dtype(dy, x, weight), g.as_run()
     compute = DTYPES[dtype].compute
-    dy = shaped(name, "grad_output", dy, layout.lying(inner.x_shape))
+    dy = shaped(function, "grad_output", dy, layout.lying(inner.x_shape))
     dx = dw = db = None
     if wanted[0]:
-        transposed = shaped(name, "weight", bilinear.conjugate(weight), inner.weight_shape)
-        call, parts = bilinear.decide_any(name, "auto", inner, compute, "forward", layout), bilinear.parts(transposed)
-        dx = bilinear.run_forward(name, call, layout.lying(inner.y_shape), dy, parts, None, dtype).reshape(x.shape)
+        transposed = shaped(function, "weight", bilinear.conjugate(weight), inner.weight_shape)
+        call, parts = (
+            bilinear.decide_any(function, "auto", inner, compute, "forward", layout),
+            bilinear.parts(transposed),
+        )
+        dx = bilinear.run_forward(function, call, layout.lying(inner.y_shape), dy, parts, None, dtype).reshape(x.shape)
     if wanted[1]:
-        images = shaped(name, "x", bilinear.conjugate(images), layout.lying(inner.y_shape))
-        call = bilinear.decide_any(name, "auto", inner, compute, "weight_grad", layout)
-        dw = bilinear.run_gradient(name, call, inner.weight_shape, images, bilinear.conjugate(dy), dtype)
+        images = shaped(function, "x", bilinear.conjugate(images), layout.lying(inner.y_shape))
+        call = bilinear.decide_any(function, "auto", inner, compute, "weight_grad", layout)
+        dw = bilinear.run_gradient(function, call, inner.weight_shape, images, bilinear.conjugate(dy), dtype)
         dw = dw.reshape(weight.shape)
     if wanted[2]:
-        db = bilinear.bias_grad(name, dy, dtype, layout)
+        db = bilinear.bias_grad(function, dy, dtype, layout)
     return dx, dw, db
 
 
@@ -247,8 +250,8 @@ def conv_transpose2d_backward(
     [[2.0, 2.0], [3.0, 3.0], [3.0]]
     """
     options = TransposeOptions(stride, padding, output_padding, groups, dilation)
-    name, images = "conv_transpose2d_backward", as_layout("conv_transpose2d_backward", layout)
-    return transposed_gradients(name, 2, grad_output, x, weight, options, output_size, need, images)
+    function, images = "conv_transpose2d_backward", as_layout("conv_transpose2d_backward", layout)
+    return transposed_gradients(function, 2, grad_output, x, weight, options, output_size, need, images)
 
 
 def transposed_shape(function: str, x_shape: Sizes, weight_shape: Sizes, options: TransposeOptions) -> Sizes:

@@ -50,12 +50,14 @@ class VolumeCall:
     layout = CHANNELS_FIRST
     is_packed = False
 
-    def __init__(self, function: str, algorithm: str, volume: Volume, compute: DType, name: str) -> None:
-        self.name = name
+    def __init__(self, function: str, algorithm: str, volume: Volume, compute: DType, operation_name: str) -> None:
+        self.operation_name = operation_name
         self.volume = volume
         self.compute = compute
-        how = _Choice(function, algorithm, compute, name)
-        self.turns = tuple(_backward_turns(how, volume)) if name == "input_grad" else (_forward_turn(how, volume),)
+        how = _Choice(function, algorithm, compute, operation_name)
+        self.turns = (
+            tuple(_backward_turns(how, volume)) if operation_name == "input_grad" else (_forward_turn(how, volume),)
+        )
         self.whole = _as_whole(how, volume, self.turns)
 
     @property
@@ -88,13 +90,13 @@ class _Choice(NamedTuple):
     function: str
     algorithm: str
     compute: DType
-    name: str
+    operation_name: str
 
 
 def _as_whole(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> Job | None:
     """The operation on whole volumes, where images of slices would be convolved directly and that takes no less."""
     depth, plane = volume
-    is_gradient, row = how.name == "input_grad", direct.ALGORITHM
+    is_gradient, row = how.operation_name == "input_grad", direct.ALGORITHM
     call = turns[0].call if turns else None
     if call is None or call.operation not in (row.forward, row.input_grad):
         return None
@@ -112,7 +114,7 @@ def _forward_turn(how: _Choice, volume: Volume) -> Turn:
     g = plane._replace(batch=plane.batch * depth.out_size, in_channels=plane.in_channels * depth.kernel)
     met, landing = forward_slices(depth, plane.in_channels), output_slices(depth, plane.out_channels)
     g, met = _with_margin(g, met)
-    call = decide(how.function, how.algorithm, g, how.compute, how.name)
+    call = decide(how.function, how.algorithm, g, how.compute, how.operation_name)
     return Turn(call, met, landing, None, _together(call, _limit(volume.x_shape, how)))
 
 
@@ -182,7 +184,7 @@ def _together(call: Call, limit: int) -> int:
     are added up and input gradients bring the weight into another form each time, so those are as few as can be.
     """
     batch, slices, images = call.geometry.batch, 1, call.geometry.batch
-    if call.name == "forward":
+    if call.operation_name == "forward":
         limit = min(limit, _GATHERED_BYTES)
     while images > 1:
         part = call.of_batch(images)
@@ -197,8 +199,8 @@ def _together(call: Call, limit: int) -> int:
     return max(images, 1)
 
 
-def _decide(function: str, algorithm: str, volume: Volume, compute: DType, name: str) -> VolumeCall:
-    return VolumeCall(function, algorithm, volume, compute, name)
+def _decide(function: str, algorithm: str, volume: Volume, compute: DType, operation_name: str) -> VolumeCall:
+    return VolumeCall(function, algorithm, volume, compute, operation_name)
 
 
 decide_volume = lru_cache(maxsize=256)(_decide)

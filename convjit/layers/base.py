@@ -216,7 +216,7 @@ def undoing(holders: Iterable[Any]) -> Iterator[Any]:
     """Remember what the holders hold now; to `exhaust` what is returned puts it back."""
     operations: list[tuple[Any, ...]] = []
     for holder in holders:
-        if _is_known_to_rebind(type(holder)):
+        if _is_known_to_rebind(type(holder)):  # type: ignore[arg-type]  # a type can be hashed
             attributes = vars(holder)
             state = attributes.copy()
             if isinstance(source := state.get("rng"), np.random.Generator):

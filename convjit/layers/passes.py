@@ -6,6 +6,8 @@ one dtype; what else comes is NumPy's, with the same formula.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..algorithms.pointwise import CONSTANTS, NUMBERS, everywhere
@@ -23,7 +25,7 @@ _ACTIVATION_NS = 0.2
 _STEP_NS = 0.7
 
 
-def compiled(*arrays: Array) -> bool:
+def compiled(*arrays: Any) -> bool:
     """Whether a pass over these arrays has a kernel."""
     dtype, shape = arrays[0].dtype, arrays[0].shape
     for array in arrays:
@@ -59,7 +61,7 @@ def stepped(
     return result
 
 
-def step(update: Update, numbers: tuple[float, ...], *arrays: Array) -> tuple[Array, ...]:
+def step(update: Update, numbers: tuple[float, ...], *arrays: Any) -> tuple[Array, ...]:
     """The same of `w`, `grad` and states that are compiled and ready."""
     w = arrays[0]
     new = [allocate("Optimizer.update", "the result", w.shape, w.dtype) for _ in arrays[1:]]
@@ -68,7 +70,7 @@ def step(update: Update, numbers: tuple[float, ...], *arrays: Array) -> tuple[Ar
     return tuple(new)
 
 
-def are_ready(*arrays: Array | None) -> bool:
+def are_ready(*arrays: Any) -> bool:
     """Whether `step` takes these arrays: as most are."""
     for array in arrays:
         if type(array) is not np.ndarray or not array.flags.carray:

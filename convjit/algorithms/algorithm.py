@@ -61,6 +61,10 @@ def _never(geometry: Geometry, dtype: DType) -> str | None:
     return None
 
 
+def _no_bias(geometry: Geometry, dtype: DType) -> bool:
+    return False
+
+
 class Packing(NamedTuple):
     """How an operation runs on a weight that was brought into another form once, for a plan.
 
@@ -107,6 +111,8 @@ class Operation(NamedTuple):
     yields: Callable[[Geometry, DType], str | None] = _never
     # The same of images with channels last, where it reads and writes them as they lie; None where they are turned.
     channels_last: Operation | None = None
+    # Whether a weight gradient sums up that of the bias on the way, when its `run` is given `db=` (O,) for it.
+    sums_bias: Callable[[Geometry, DType], bool] = _no_bias
 
     def passes_over(self, geometry: Geometry, dtype: DType) -> str | None:
         """Why a row that is not named does not run it: it declines or yields."""

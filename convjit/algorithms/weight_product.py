@@ -29,14 +29,14 @@ from .filling import as_planes, filled
 @driver
 def _weight_grad(
     task: Any, worker: Any, s: PixelSums, tasks: Any, kernels: Any, positions: Any, first: Any, stop: Any, dy: Any,
-    source: Any, begin: Any, dw: Any, partial: Any, totals: Any, panels: Any, lists: Any,
+    source: Any, begin: Any, dw: Any, db: Any, partial: Any, totals: Any, panels: Any, lists: Any,
 ) -> None:  # fmt: skip
     """dw[o,c,kh,kw] = sum over n,oh,ow of x[n, c, oh*stride_h+kh*dilation_h-pad_top, ...] * dy[n,o,oh,ow]
 
     Of the terms (n, oh, ow), those `first <= term < stop`, whole totals of so many tasks each. The very first total is
     put into `dw` (O, rows); another one into its row of `partial` (totals, O, rows), or added where that has no rows.
     `dy` is (N * O, pixels), or (N * pixels, O); `source` are planes from element `begin` on of those of the whole
-    batch. Of a sum that is turned, the two have changed places.
+    batch. Of a sum that is turned, the two have changed places. `db` (O,) is the sum of `dy`, of one total; or empty.
     """
     total = task // tasks
     first_term = first + total * TERMS_A_TOTAL
@@ -48,7 +48,7 @@ def _weight_grad(
         target, extend = partial[total], 0
     sum_pixels(
         s, task % tasks, first_term, min(stop, first_term + TERMS_A_TOTAL), kernels, positions, dy, planes, target,
-        extend, totals[worker], panels[worker].ctypes.data, lists[worker],
+        extend, db, totals[worker], panels[worker].ctypes.data, lists[worker],
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ class WeightProduct(NamedTuple):
         others = (
             Space((at_once if at_once > 1 else 0, g.out_channels, _rows(g)), name="partial gradients"),
             Space((workers, s.chunk * lanes), name="totals"),
-            Space((workers, TERM_BLOCK * lanes), name="packed gradient"),
+            Space((workers, (TERM_BLOCK + 1) * lanes), name="packed gradient"),  # and sums of it
             Space((workers, TERM_BLOCK), INDICES, "lists"),
         )
         taken = sum(math.prod(space.shape) * (space.dtype or dtype).itemsize for space in others)
@@ -92,9 +92,9 @@ class WeightProduct(NamedTuple):
 
     def run(
         self, workers: int, g: Geometry, dy: Any, x: Any, dw: Any, planes: Any, partial: Any, totals: Any, panels: Any,
-        lists: Any,
+        lists: Any, db: Any = None,
     ) -> None:  # fmt: skip
-        """Launch the drivers, for as many images at a time as `planes` has room for."""
+        """Launch the drivers, for as many images at a time as `planes` has room for; `db` as of `sums_bias`."""
         pixels = g.out_h * g.out_w
         terms = g.batch * pixels
         if terms == 0:
@@ -105,6 +105,7 @@ class WeightProduct(NamedTuple):
         if tasks == 0:
             return
         matrix = dw.reshape(g.out_channels, job.rows)
+        db = dw.reshape(-1)[:0] if db is None else db
         if s.is_turned:
             dy, x = x, dy
         if self.channels_last:
@@ -126,14 +127,19 @@ class WeightProduct(NamedTuple):
                 count = -(-(stop - first) // TERMS_A_TOTAL)
                 share = job.nanoseconds * (stop - first) / terms
                 sums = job.sum_up.part(
-                    count * tasks, share, first, stop, gradients, source, image * s.image_step, matrix, partial, totals,
-                    panels, lists,
+                    count * tasks, share, first, stop, gradients, source, image * s.image_step, matrix, db, partial,
+                    totals, panels, lists,
                 )  # fmt: skip
                 run_in_turn(workers, *before, sums)
                 before = ()
                 for total in range(1 if first == 0 else 0, count if at_once > 1 else 0):
                     with np.errstate(all="ignore"):  # kernels do not look at it
                         matrix += partial[total]
+
+    def sums_bias(self, g: Geometry, dtype: DType) -> bool:
+        """Whether the output gradient is summed up on the way: where it is packed, for one total."""
+        terms = g.batch * g.out_h * g.out_w
+        return 0 < terms <= TERMS_A_TOTAL and _rows(g) > 0 and not _plan(g, 1, dtype, self.channels_last)[0].is_turned
 
 
 class _Job(NamedTuple):
@@ -187,7 +193,9 @@ def _least_images(g: Geometry) -> int:
 
 
 def _operation(product: WeightProduct, channels_last: Operation | None = None) -> Operation:
-    return Operation(product.run, product.workspace, cut=product.cut, channels_last=channels_last)
+    return Operation(
+        product.run, product.workspace, cut=product.cut, channels_last=channels_last, sums_bias=product.sums_bias
+    )
 
 
 OPERATION = _operation(WeightProduct(False), _operation(WeightProduct(True)))

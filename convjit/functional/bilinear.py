@@ -83,6 +83,19 @@ def run_gradient(function: str, call: AnyCall, shape: tuple[int, ...], dy: Array
     return _product(function, call, dy, others, None, shape, dtype)
 
 
+def run_weight_gradient(
+    function: str, call: AnyCall, shape: tuple[int, ...], dy: Array, x: Array, dtype: DType
+) -> tuple[Array, Array | None]:  # fmt: skip
+    """`grad_weight`; and `grad_bias`, where it is summed up on the way."""
+    compute, is_complex = DTYPES[dtype]
+    if is_complex or not isinstance(call, Call) or not call.sums_bias:
+        return run_gradient(function, call, shape, dy, x, dtype), None
+    dw = allocate(function, "the result", shape, compute)
+    db = allocate(function, "the result", (call.geometry.out_channels,), compute)
+    _run_images(function, call, (dy, x), dw, db)
+    return arrays.converted(function, "the result", dw, dtype), arrays.converted(function, "the result", db, dtype)
+
+
 def bias_grad(function: str, dy: Array, dtype: DType, layout: Layout = CHANNELS_FIRST) -> Array:
     """`grad_bias`, the sum of `dy` (N, O, ...) over images and pixels; it lies as `layout` says."""
     compute, is_complex = DTYPES[dtype]
@@ -152,8 +165,10 @@ def _run(function: str, call: AnyCall, inputs: tuple[Array, ...], result: Array)
         run_volumes(function, call, inputs, result, _run_images)
 
 
-def _run_images(function: str, call: Call, inputs: tuple[Array, ...], result: Array) -> None:
-    """Run it on images: inputs made ready, workers chosen, workspaces allocated.
+def _run_images(
+    function: str, call: Call, inputs: tuple[Array, ...], result: Array, db: Array | None = None
+) -> None:  # fmt: skip
+    """Run it on images: inputs made ready, workers chosen, workspaces allocated; `db` as of `Call.sums_bias`.
 
     A batch whose workspaces would be too large is cut: images do not see each other, so the bits are the same.
     """
@@ -161,7 +176,7 @@ def _run_images(function: str, call: Call, inputs: tuple[Array, ...], result: Ar
     crew, batch = workers(call.nanoseconds), call.geometry.batch
     together = call.images(crew)
     if together == batch:
-        _run_slice(function, call, crew, inputs[0], others, result)
+        _run_slice(function, call, crew, inputs[0], others, result, db)
         return
     for first in range(0, batch, together):
         here = slice(first, min(batch, first + together))
@@ -169,7 +184,9 @@ def _run_images(function: str, call: Call, inputs: tuple[Array, ...], result: Ar
         _run_slice(function, part, crew, inputs[0][here], others, result[here])
 
 
-def _run_slice(function: str, call: Call, crew: int, images: Array, others: list[Array], result: Array) -> None:
+def _run_slice(
+    function: str, call: Call, crew: int, images: Array, others: list[Array], result: Array, db: Array | None = None
+) -> None:
     prepared = [arrays.ready(function, "an input", images, call.compute), *others]
     if call.is_pointwise:
         if call.operation_name == "weight_grad":
@@ -178,7 +195,10 @@ def _run_slice(function: str, call: Call, crew: int, images: Array, others: list
             prepared[0], result = _one_row(call, prepared[0]), _one_row(call, result)
     left = kept.take(call, crew)
     workspaces = _new_workspaces(function, call, crew) if left is None else left
-    call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
+    if db is None:
+        call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
+    else:
+        call.operation.run(crew, call.geometry, *prepared, result, *workspaces, db=db)
     kept.put_back(call, crew, workspaces, are_new=left is None)
 
 

@@ -32,6 +32,7 @@ class Call:
         self.compute = compute
         self.nanoseconds = work_ns(geometry)
         self.is_pointwise = geometry.is_pointwise
+        self.sums_bias = operation_name == "weight_grad" and operation.sums_bias(geometry, compute)
         self._images: dict[int, int] = {}
         self._spaces: dict[int, tuple[Space, ...]] = {}
         self._bytes: dict[int, int] = {}

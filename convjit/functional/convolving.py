@@ -189,9 +189,13 @@ def gradients(
     dx = dw = db = None
     if of_input is not None:
         dx = _input_grad(function, problem, of_input, dy, weight, dtype).reshape(x.shape)
-    if of_weight is not None:
+    if of_weight is not None and wanted[2]:
+        padded, shape = padded_images(function, problem, images), problem.inner_weight_shape
+        dw, db = bilinear.run_weight_gradient(function, of_weight, shape, dy, padded, dtype)
+        dw = dw.reshape(problem.geometry.weight_shape)
+    elif of_weight is not None:
         dw = _weight_grad(function, problem, of_weight, dy, images, dtype)
-    if wanted[2]:
+    if wanted[2] and db is None:
         db = bilinear.bias_grad(function, dy, dtype, layout)
     return dx, dw, db
 

@@ -10,7 +10,7 @@ J. Zhang, F. Franchetti, T. Low, "High Performance Zero-Memory Overhead Direct C
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from ..runtime import emitting
@@ -29,6 +29,7 @@ LAND = 4
 PACK = 5
 FILL = 6
 LAY = 7
+ADD_ROWS = 8
 
 # Terms of a round of the loop in the hottest tiles: what is counted once a round is shared by more multiply-adds,
 # and a cache line is asked for once.
@@ -44,7 +45,7 @@ def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row))
-    entries = (addresses[name] for name in ("panel", "land", "pack", "fill", "lay"))
+    entries = (addresses[name] for name in ("panel", "land", "pack", "fill", "lay", "add_rows"))
     return passed((dtype.itemsize, isa.lanes(dtype), row.channel_vectors, *entries))
 
 
@@ -63,6 +64,7 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
         "pack": (6, _transpose(dtype, lanes, is_result=False)),
         "fill": (9, fill(dtype, lanes)),
         "lay": (7, _copy_rows(dtype, lanes)),
+        "add_rows": (5, _add_rows(dtype, lanes, row)),
     }
 
 
@@ -317,6 +319,33 @@ def _copy_rows(dtype: DType, lanes: int) -> emitting.Body:
     return body
 
 
+def _add_rows(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
+    """target[j] = sum over t of panel[t, j], t < rows in order, j in all vectors; with `extend`, added to what was."""
+
+    def body(builder: Any, arguments: Any) -> None:
+        v = Vectors(builder, dtype, lanes)
+        panel, rows, vectors, target, extend = arguments
+
+        def add(width: int) -> list[Any]:
+            def add_row(values: list[Any]) -> list[Any]:
+                at, *chains = values
+                added = [v.add(chain, v.load(v.offset(at, j * lanes))) for j, chain in enumerate(chains)]
+                return [v.offset(at, width * lanes), *added]
+
+            chains = v.loop(rows, [v.pointer(panel), *[v.zero] * width], add_row)[1:]
+            places = [v.offset(v.pointer(target), j * lanes) for j in range(width)]
+            extended = zip(places, chains, strict=True)
+            sums = v.either(extend, lambda: [v.add(v.load(at), chain) for at, chain in extended], lambda: chains)
+            for total, at in zip(sums, places, strict=True):
+                v.store(total, at)
+            return []
+
+        for width in range(1, row.channel_vectors + 1):
+            v.either(v.flag("==", vectors, index(width)), partial(add, width), list)
+
+    return body
+
+
 def _pointers(v: Vectors, first: Any, pitch: Any) -> list[Any]:
     """Pointers to as many rows as a vector has lanes."""
     found = [first]
@@ -330,6 +359,7 @@ _call_land = emitting.caller(7)
 _call_pack = emitting.caller(6)
 _call_fill = emitting.caller(9)
 _call_lay = emitting.caller(7)
+_call_add_rows = emitting.caller(5)
 
 
 @kernel
@@ -377,6 +407,12 @@ def pack_panel(
 ) -> None:
     """target[t*target_pitch + c] = weight[c*pitch + t], whole vectors of c: zero for channels that are not there."""
     _call_pack(kernels[PACK], weight, pitch, channels, terms, target, target_pitch)
+
+
+@kernel
+def add_rows(kernels: Any, panel: Any, rows: Any, vectors: Any, target: Any, extend: Any) -> None:
+    """target[j] (+)= sum over t of panel[t, j], for a panel of so many vectors, see `_add_rows`; both are addresses."""
+    _call_add_rows(kernels[ADD_ROWS], panel, rows, vectors, target, extend)
 
 
 @kernel

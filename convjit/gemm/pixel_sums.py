@@ -15,7 +15,7 @@ from ..runtime.compile import kernel
 from ..simd import isa
 from ..typing import DType
 from .direct import first_vector
-from .direct_kernels import ELEMENT, LANES, add_panel, copy_panel, land, most_rows, pack_panel
+from .direct_kernels import ELEMENT, LANES, add_panel, add_rows, copy_panel, land, most_rows, pack_panel
 from .pixels import pixel_steps, plane_steps
 from .planes import AS_IN_IMAGE, Axis, Pixel
 from .summation import TERM_BLOCK
@@ -104,7 +104,7 @@ def plan_sums(
 @kernel
 def sum_pixels(
     s: PixelSums, task: Any, first: Any, stop: Any, kernels: Any, positions: Any, dy: Any, source: Any, target: Any,
-    extend: Any, totals: Any, panel: Any, offsets: Any,
+    extend: Any, sums_of_dy: Any, totals: Any, panel: Any, offsets: Any,
 ) -> None:  # fmt: skip
     """target[o, c, tap] (+)= sum over pixels p of dy[o, p] * (what tap meets at p), for one task of one total.
 
@@ -113,6 +113,9 @@ def sum_pixels(
     channels lie last, `target` (O, (c, tap)), which is added to with `extend`, and `totals`; addresses are `source`, of
     the planes of image 0, and `panel`, of room for whole vectors; `offsets` is a list. Of a sum that is turned, `dy` is
     the input, `source` the output gradient.
+
+    Where `sums_of_dy` (O,) is not empty, sum over p of dy[o, p] is put there, by the tasks of the first chunk: `panel`
+    has room for a row more then, and this total is the only one, not turned.
     """
     size, lanes = kernels[ELEMENT], kernels[LANES]
     rows, pixels = s.channels * s.taps, s.grid_h * s.grid_w
@@ -132,6 +135,8 @@ def sum_pixels(
             sums, pitch = place, s.columns
     else:
         place = target.ctypes.data + (channel * rows + row) * size
+    of_dy = panel + TERM_BLOCK * width * size
+    sums_up = row == 0 and sums_of_dy.size > 0
     for block in range(first, stop, TERM_BLOCK):
         terms = min(TERM_BLOCK, stop - block)
         n, pixel = block // pixels, block % pixels
@@ -149,10 +154,14 @@ def sum_pixels(
             t += run
             n += 1
             pixel = 0
+        if sums_up:
+            add_rows(kernels, panel, terms, width // lanes, of_dy, 1 if block > first else 0)
         add_panel(
             kernels, planes, positions.ctypes.data + 8 * row, here, offsets.ctypes.data, terms, panel, width // lanes,
             sums, pitch, 1 if block > first else 0, panel, 0, 1,
         )  # fmt: skip
+    if sums_up:
+        copy_panel(kernels, of_dy, width, channels, 1, sums_of_dy.ctypes.data + channel * size, channels, 0)
     if extend == 1:
         _add(s, group, row, here, first_lane, channels, totals, width, target)
     elif s.is_turned == 0:

@@ -251,6 +251,7 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
     planes[planes.size - BEHIND :] = 0
     positions = np.empty(dw.shape[1], np.int64)
     partial, lists = np.empty((0, dw.shape[0], dw.shape[1]), dy.dtype), np.empty((1, TERM_BLOCK), np.int64)
+    no_bias = np.empty(0, dy.dtype)
     totals, panel = np.empty((1, chunk * widest), dy.dtype), np.empty((1, TERM_BLOCK * widest), dy.dtype)
     _list_forward_terms(positions, vertical, horizontal, channels)
     inside, how = _inside(vertical, horizontal), _planes(vertical, horizontal)
@@ -266,8 +267,8 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
         for total in range(first, stop, TERMS_A_TOTAL):
             run_tasks(
                 weight_product._weight_grad, tasks, sums, tasks, tiles, positions, total,
-                min(stop, total + TERMS_A_TOTAL), dy, planes, image * g.in_channels * each, dw, partial, totals, panel,
-                lists,
+                min(stop, total + TERMS_A_TOTAL), dy, planes, image * g.in_channels * each, dw, no_bias, partial,
+                totals, panel, lists,
             )  # fmt: skip
     return 0
 

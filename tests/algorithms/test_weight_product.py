@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from same_bits import REFERENCE
 
-from convjit import conv2d, conv2d_weight_grad
+from convjit import conv2d, conv2d_backward, conv2d_weight_grad
 from convjit.algorithms import weight_product
 from convjit.functional import bilinear
 from convjit.gemm import pixel_sums
@@ -67,6 +67,37 @@ def test_awkward_problems(name, dtype, monkeypatch):
         monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
         for layout in ("NCHW", "NHWC"):
             assert gradient(AWKWARD[name], dtype, "implicit", layout=layout).tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", *DTYPES])
+@pytest.mark.parametrize("name", AWKWARD)
+def test_the_bias_gradient_is_the_same_on_the_way(name, dtype, monkeypatch):
+    """With the weight's gradient, from what is packed for it, or alone."""
+    each, rng = AWKWARD[name], np.random.default_rng(2)
+    x, dy = ((9 * rng.standard_normal(shape)).astype(dtype) for shape in (each.x_shape, each.y_shape))
+    weight = np.zeros(each.weight_shape, dtype)
+    for crew, layout in ((1, "NCHW"), (3, "NCHW"), (3, "NHWC")):
+        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        options = {**each.options, "algorithm": "implicit", "layout": layout}
+        if layout == "NHWC":
+            dy, x = np.moveaxis(dy, -3, -1), np.moveaxis(x, -3, -1)
+        _, dw, db = conv2d_backward(dy, x, weight, **options)
+        _, _, alone = conv2d_backward(dy, x, weight, **options, need=(False, False, True))
+        assert db.dtype == dw.dtype == alone.dtype == dtype
+        assert db.tobytes() == alone.tobytes()
+        assert dw.tobytes() == conv2d_weight_grad(dy, x, each.weight_shape[2:], **options).tobytes()
+
+
+def test_most_bias_gradients_of_one_total_are_summed_on_the_way():
+    def sums(x_shape, weight_shape, **options):
+        g = conv2d_geometry("test", x_shape, weight_shape, 1, 0, 1, options.get("groups", 1))
+        return weight_product.OPERATION.sums_bias(g, np.dtype("float32"))
+
+    assert sums((4, 3, 66, 66), (8, 3, 3, 3))
+    assert not sums((5, 3, 66, 66), (8, 3, 3, 3))  # two totals
+    assert not sums((1, 64, 9, 9), (256, 64, 1, 1))  # the output gradient is not what is packed
+    assert sums((1, 256, 9, 9), (64, 256, 1, 1))
+    assert not sums((1, 0, 9, 9), (8, 0, 3, 3))
 
 
 @pytest.mark.parametrize("rows", [1, 7, 24])

@@ -48,7 +48,7 @@ def test_a_cut_batch_has_the_same_bits(name, dtype, monkeypatch):
     options, seen, run = {**CUT[name][2], "algorithm": "implicit"}, [], bilinear._run_slice
 
     def counted(function, call, *arguments):
-        seen.append((call.name, call.geometry.batch))
+        seen.append((call.operation_name, call.geometry.batch))
         run(function, call, *arguments)
 
     def results():

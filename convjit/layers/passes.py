@@ -6,6 +6,7 @@ one dtype; what else comes is NumPy's, with the same formula.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,12 @@ def pointwise(function: str, driver: Driver, constants: tuple[float, ...], *arra
     return result
 
 
+@lru_cache(maxsize=64)
 def _numbers(numbers: tuple[float, ...], count: int, dtype: DType) -> Array:
-    """So many numbers, zeros behind those that are given."""
-    return np.array((*numbers, *[0] * (count - len(numbers))), dtype)
+    """So many numbers, zeros behind those that are given: the same for all weights of a network in a step."""
+    known = np.array((*numbers, *[0] * (count - len(numbers))), dtype)
+    known.flags.writeable = False
+    return known
 
 
 def stepped(

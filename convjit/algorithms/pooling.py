@@ -175,22 +175,28 @@ def _max_pool_rows(
     plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
     image, size = x[plane], kernels[maxima.ELEMENT]
     first, stop = _whole_windows(g, before, behind)
-    for oh in range(above, below):
+    oh = above
+    while oh < below:
         top = oh * g.stride_h - g.pad_top
         low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
+        lines = 1
+        if high_h - low_h == g.kernel_h:  # and so of those below, down to the last one that reaches over no edge
+            reach = (g.kernel_h - 1) * g.dilation_h + 1
+            lines = min(below - oh, over(g.in_h - reach - top, g.stride_h) + 1)
         whole = stop if low_h < high_h else first
         if first < whole:
             number = (top + low_h * g.dilation_h) * g.in_w + first * g.stride_w - g.pad_left
             at = (plane * g.out_h + oh) * g.out_w + first
-            maxima.pool_row(
+            maxima.pool_lines(
                 kernels, g.stride_w, x.ctypes.data + (plane * g.in_h * g.in_w + number) * size, g.dilation_h * g.in_w,
                 high_h - low_h, g.dilation_w, g.kernel_w, whole - first, number, y.ctypes.data + at * size,
-                indices.ctypes.data + at * 8,
+                indices.ctypes.data + at * 8, lines, g.stride_h * g.in_w, g.out_w,
             )  # fmt: skip
-        if before < first:
-            _some_windows(g, image, top, low_h, high_h, lowest[0], before, first, y[plane, oh], indices[plane, oh])
-        if whole < behind:
-            _some_windows(g, image, top, low_h, high_h, lowest[0], whole, behind, y[plane, oh], indices[plane, oh])
+        for line in range(lines if before < first or whole < behind else 0):
+            row, largest, places = top + line * g.stride_h, y[plane, oh + line], indices[plane, oh + line]
+            _some_windows(g, image, row, low_h, high_h, lowest[0], before, first, largest, places)
+            _some_windows(g, image, row, low_h, high_h, lowest[0], whole, behind, largest, places)
+        oh += lines
 
 
 @kernel

@@ -35,8 +35,8 @@ def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
     lanes = isa.lanes(dtype)
-    functions = {f"pool_{stride}": (9, _pool(dtype, lanes, stride)) for stride in range(1, STRIDES + 1)}
-    functions["pairs"] = (9, _pool(dtype, lanes, 2, are_pairs=True))
+    functions = {f"pool_{stride}": (12, _pool(dtype, lanes, stride)) for stride in range(1, STRIDES + 1)}
+    functions["pairs"] = (12, _pool(dtype, lanes, 2, are_pairs=True))
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions, row.features)
     return passed((dtype.itemsize, *addresses.values()))
 
@@ -46,11 +46,11 @@ def _pool(dtype: DType, lanes: int, stride: int, *, are_pairs: bool = False) -> 
 
     Pixels are numbered on from `first`, that of the first window's first one. A NaN is larger than everything. What
     whole vectors of the `count` windows leave takes narrower ones: masked stores are slow. `are_pairs` where it is
-    known that windows are 2x2.
+    known that windows are 2x2. So for `lines` lines of windows, whose pixels lie `line_step` apart, results `pitch`.
     """
 
     def body(builder: Any, arguments: Any) -> None:
-        top, row_step, rows, col_step, cols, count, first, y, indices = arguments
+        top, row_step, rows, col_step, cols, count, first, y, indices, lines, line_step, pitch = arguments
 
         def of_pairs(v: Vectors, place: Any) -> list[Any]:
             """Without loops, and each pixel read once."""
@@ -93,13 +93,18 @@ def _pool(dtype: DType, lanes: int, stride: int, *, are_pairs: bool = False) -> 
             behind = builder.add(number, index(stride * width))
             return [v.offset(place, stride * width), behind, v.offset(to, width), v.offset(to_index, width)]
 
+        def line(begin: list[Any]) -> list[Any]:
+            values, times, width = begin, builder.sdiv(count, index(lanes)), lanes
+            while width > 0:
+                values = v.loop(times, values, partial(windows, width))
+                width //= 2
+                times = builder.zext(v.is_set(builder.and_(count, index(width))), times.type)
+            place, number, to, to_index = begin
+            behind = builder.add(number, line_step)
+            return [v.offset(place, line_step), behind, v.offset(to, pitch), v.offset(to_index, pitch)]
+
         v = Vectors(builder, dtype, lanes)
-        values = [v.pointer(top), first, v.pointer(y), v.integers(indices)]
-        times, width = builder.sdiv(count, index(lanes)), lanes
-        while width > 0:
-            values = v.loop(times, values, partial(windows, width))
-            width //= 2
-            times = builder.zext(v.is_set(builder.and_(count, index(width))), times.type)
+        v.loop(lines, [v.pointer(top), first, v.pointer(y), v.integers(indices)], line)
 
     return body
 
@@ -114,15 +119,15 @@ def _every(v: Vectors, place: Any, stride: int) -> Any:
     return v.shuffle(near, far, [2 * i if i < half else v.lanes + 2 * (i - half) + 1 for i in range(v.lanes)])
 
 
-_call_pool = emitting.caller(9)
+_call_pool = emitting.caller(12)
 
 
 @kernel
-def pool_row(
+def pool_lines(
     kernels: Any, stride: Any, top: Any, row_step: Any, rows: Any, col_step: Any, cols: Any, count: Any, first: Any,
-    y: Any, indices: Any,
+    y: Any, indices: Any, lines: Any, line_step: Any, pitch: Any,
 ) -> None:  # fmt: skip
-    """Maxima of a row of windows, see `_pool`; `top`, `y` and `indices` are addresses."""
+    """Maxima of some lines of windows, see `_pool`; `top`, `y` and `indices` are addresses."""
     are_pairs = stride == 2 and rows == 2 and cols == 2 and col_step == 1
     pool = kernels[PAIRS if are_pairs else POOL + stride - 1]
-    _call_pool(pool, top, row_step, rows, col_step, cols, count, first, y, indices)
+    _call_pool(pool, top, row_step, rows, col_step, cols, count, first, y, indices, lines, line_step, pitch)

@@ -84,11 +84,11 @@ def conv2d(
     Notes
     -----
     Callable in `@njit` code, for float32 and float64 arrays of one dtype, with the same bits; `padding`, if a name,
-    `padding_mode` and `algorithm` are literals there, pairs are tuples, and `layout` is left alone. Whatever
-    `algorithm` is named, sums are taken as with `"auto"`; `"winograd"` is refused. A call runs on the calling thread,
-    also in a `prange` and without the GIL. It raises the same errors, but Numba drops exceptions in a `prange`, and
-    what was not computed stays unwritten: check shapes before the loop. Where `groups` is not the constant 1, images of
-    one channel a group may take the depthwise kernels.
+    `padding_mode` and `algorithm` are literals there, pairs are tuples, and `layout` is left alone. What is given by
+    name alone in Python may be given by position, too. Whatever `algorithm` is named, sums are taken as with `"auto"`;
+    `"winograd"` is refused. A call runs on the calling thread, also in a `prange` and without the GIL. It raises the
+    same errors, but Numba drops exceptions in a `prange`, and what was not computed stays unwritten: check shapes
+    before the loop. Where `groups` is not the constant 1, images of one channel a group may take the depthwise kernels.
 
     Examples
     --------
@@ -145,7 +145,8 @@ def conv2d_backward(
 
     Notes
     -----
-    Callable in `@njit` code as `conv2d` is, with `need` as a tuple of literal bools.
+    Callable in `@njit` code as `conv2d` is, with `need` as a tuple of literal bools; in a `prange`, as a constant from
+    outside of the function.
 
     Examples
     --------

@@ -51,6 +51,8 @@ def determine_padding(filter_shape: IntOrPair, output_shape: str = "same") -> Pa
     window = _filter_window(name, filter_shape, 1)
     if not isinstance(output_shape, str):
         raise TypeError(f"{name}: output_shape must be a string, got {describe(output_shape)}")
+    if output_shape not in ("same", "valid", "full"):  # others depend on the image
+        raise ValueError(f"{name}: output_shape must be 'same', 'valid' or 'full', got {output_shape!r}")
     return as_padding(name, output_shape, window)
 
 

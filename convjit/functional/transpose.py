@@ -239,7 +239,8 @@ def conv_transpose2d_backward(
 
     Notes
     -----
-    Callable in `@njit` code as `conv2d` is, with `need` as a tuple of literal bools.
+    Callable in `@njit` code as `conv2d` is, with `need` as a tuple of literal bools; in a `prange`, as a constant from
+    outside of the function.
 
     Examples
     --------

@@ -185,6 +185,7 @@ def conv2d_backward(
     dilation: IntOrPair = 1,
     groups: int = 1,
     *,
+    padding_mode: str = "constant",
     need: tuple[bool, bool, bool] = (True, True, True),
 ) -> tuple[DaskArray | None, DaskArray | None, DaskArray | None]:
     """`convjit.conv2d_backward` of Dask arrays: weight and bias gradients of chunks, summed by tree reductions.
@@ -194,7 +195,9 @@ def conv2d_backward(
     grad_output : dask.array.Array, shape of `conv2d`'s result
         In any chunks; it is cut as that result is.
     x, weight, stride, padding, dilation, groups
-        As given to `conv2d`, with `padding_mode="constant"`.
+        As given to `conv2d`.
+    padding_mode : {"constant"}
+        Gradients of other modes reach from one side of the image to another: compute them of the whole.
     need : (bool, bool, bool)
         Which of the three gradients are wanted.
 
@@ -224,6 +227,8 @@ def conv2d_backward(
     _check_in_memory(name, weight=weight)
     if not isinstance(grad_output, da.Array):
         raise TypeError(f"{name}: grad_output must be a dask.array.Array, got {type(grad_output).__name__}")
+    if padding_mode != "constant":
+        raise ValueError(f"{name}: padding_mode must be 'constant' for gradients of Dask arrays, got {padding_mode!r}")
     options, w = _Options(stride, padding, dilation, groups), np.asarray(weight)
     cut = _cut(name, x, w, options, "constant")
     g = cut.geometry

@@ -121,8 +121,8 @@ def state_dict(model: Model) -> dict[str, Array]:
 
     Notes
     -----
-    What the two libraries do with the numbers differs in one place: in training, PyTorch keeps a running mean of
-    unbiased variances, convjit of the variances themselves. Inference is the same.
+    What the two libraries do with the numbers differs in the running statistics that training leaves, as
+    `BatchNormalization` says. Inference is the same.
 
     Examples
     --------

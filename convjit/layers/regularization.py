@@ -79,13 +79,14 @@ class BatchNormalization(Layer):
     A frozen one uses the running statistics, also in training. The original text's layer normalises every pixel by
     itself, with 0.01 added to the variance: its numbers are others.
 
-    Source: S. Ioffe, C. Szegedy, "Batch Normalization" (2015), algorithms 1 and 2.
+    Source: S. Ioffe, C. Szegedy, "Batch Normalization" (2015), algorithm 1.
 
     Parameters
     ----------
     momentum : float
-        Of the running mean and variance that inference uses: `running = momentum * running + (1 - momentum) * batch`,
-        from the first batch on.
+        Of the running mean and variance that inference uses: `running = momentum * running + (1 - momentum) * batch`.
+        They begin with those of the first batch, and variances are the batch's own; PyTorch's begin with 0 and 1, and
+        are of variances that are m / (m - 1) times as large, for m numbers a channel.
     eps : float
         Added to the variance.
 

@@ -64,7 +64,7 @@ def described(array: Array) -> str:
 def called(name: str, function: Callable[..., Any], *arguments: Array) -> Array:
     """A copy of what a function returns, which may be a buffer of its own; refused if it changes an argument."""
     before = [argument.copy() for argument in arguments]
-    result = np.array(function(*arguments))
+    result = np.array(np.asarray(function(*arguments)))  # a tensor of PyTorch's is not asked for a copy
     check_unchanged(name, arguments, before)
     return result
 
@@ -79,8 +79,8 @@ def check_unchanged(name: str, arguments: Sequence[Array], before: Sequence[Arra
 def check_adjoint(
     forward: Callable[[Array], npt.ArrayLike],
     adjoint: Callable[[Array], npt.ArrayLike],
-    x: Array,
-    y: Array,
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
     *,
     tolerance: float = 0.0,
 ) -> None:
@@ -90,7 +90,7 @@ def check_adjoint(
     ----------
     forward, adjoint : callable
         Linear functions of one array: leave a bias out.
-    x, y : ndarray
+    x, y : array_like
         Of the shapes of `forward`'s argument and result. Integers make the check exact, in a dtype that holds the
         results: a sum that wraps has no adjoint.
     tolerance : float
@@ -113,6 +113,7 @@ def check_adjoint(
 most at (1,): got 1, wanted 0; x = np.array([1, 2, 3], 'int64'), y = np.array([1, 0, 0], 'int64')
     """
     __tracebackhide__ = True  # pytest then shows the line that called
+    x, y = np.asarray(x), np.asarray(y)
     there, back = called("forward", forward, x), called("adjoint", adjoint, y)
     if there.shape != y.shape or back.shape != x.shape:
         raise AssertionError(

@@ -81,9 +81,14 @@ grad_output np.array([1.0, 5.0], 'float64')
     >>> check_gradients(np.tanh, lambda dy, x: (dy / np.cosh(x) ** 2,), [x], np.ones(2), central=True)
     """
     __tracebackhide__ = True  # pytest then shows the line that called
+    if isinstance(arrays, np.ndarray):
+        raise TypeError("check_gradients: arrays must be a list, with one array for each argument, got one array")
     grad_output, *arrays = inputs = [np.asarray(array) for array in (grad_output, *arrays)]
     before = [np.array(array) for array in inputs]
-    given = [None if gradient is None else np.array(gradient) for gradient in gradients(*inputs)]
+    returned = gradients(*inputs)
+    if isinstance(returned, np.ndarray) and len(returned) != len(arrays):
+        raise AssertionError(f"gradients returned one array, not a tuple of as many as arguments, {len(arrays)}")
+    given = [None if gradient is None else np.array(np.asarray(gradient)) for gradient in returned]
     check_unchanged("gradients", inputs, before)
     if len(given) != len(arrays):
         raise AssertionError(f"{len(given)} gradients for {len(arrays)} arguments")

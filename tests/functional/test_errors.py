@@ -133,7 +133,7 @@ REFUSED = [
     ("10 one side", lambda: conv2d(X, W, padding=((0, -1), (0, 0))), ValueError, ["padding", "-1"]),
     ("11 name", lambda: conv2d(X, W, padding="foo"), ValueError, ["conv2d", "padding", "'same'", "'valid'", "'foo'"]),
     ("11 case", lambda: conv2d(X, W, padding="SAME"), ValueError, ["padding", "'SAME'"]),
-    ("11 seed", lambda: determine_padding((3, 3), "foo"), ValueError, ["determine_padding", "'foo'"]),
+    ("11 seed", lambda: determine_padding((3, 3), "foo"), ValueError, ["determine_padding: output_shape", "'foo'"]),
     ("11 seed columns", lambda: image_to_column(X, (3, 3), 1, "foo"), ValueError, ["image_to_column", "'foo'"]),
     ("11 pad2d", lambda: pad2d(X, "same"), ValueError, ["pad2d", "padding", "'same'"]),
     ("13 zero", lambda: conv2d(X, W, dilation=0), ValueError, ["conv2d", "dilation must be >= 1, got 0"]),

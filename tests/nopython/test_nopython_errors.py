@@ -195,6 +195,29 @@ def test_names_must_be_literals():
         caller("conv2d", 2, ("padding",))(X, W, "same")
 
 
+def test_needs_in_a_prange_are_constants_from_outside():
+    """Numba moves a tuple that is written inside out of the loop, where it is no literal any more."""
+    need = (False, True, False)
+
+    def inside(dy, x, weight):
+        for i in numba.prange(len(x)):
+            convjit.conv2d_backward(dy[i], x[i], weight, need=(False, True, False))
+
+    def outside(dy, x, weight):
+        sums = np.zeros(len(x))
+        for i in numba.prange(len(x)):
+            sums[i] = convjit.conv2d_backward(dy[i], x[i], weight, need=need)[1].sum()
+        return sums
+
+    weight = np.ones((4, X.shape[1], 1, 1))
+    dy = convjit.conv2d(X, weight)
+    wanted = [convjit.conv2d_weight_grad(dy[i], X[i], 1).sum() for i in range(len(X))]
+    np.testing.assert_allclose(numba.njit(parallel=True)(outside)(dy, X, weight), wanted)
+    sentence = "^conv2d_backward: need must be three bools, .* in a prange, a constant of the module or of an enclosing"
+    with pytest.raises(TypeError, match=sentence):
+        numba.njit(parallel=True)(inside)(dy, X, weight)
+
+
 def test_an_error_whose_record_was_written_over_says_so():
     from convjit.nopython.refusals import Refused
 

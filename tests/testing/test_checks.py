@@ -204,6 +204,31 @@ def test_infinities_allow_nothing():
 
 def test_lists_are_arrays_for_gradients():
     check_gradients(lambda x: 2 * np.asarray(x), lambda dy, x: (2 * np.asarray(dy),), [[1.0, 2.0]], [1.0, 1.0])
+    check_adjoint(lambda x: 2 * x, lambda y: 2 * y, [1, 2], [3, 4])
+
+
+def test_one_array_is_no_list_of_arrays():
+    x = np.array([1.0, 2.0])
+    said = says(lambda: check_gradients(np.square, lambda dy, x: (2 * dy * x,), x, x, central=True), TypeError)
+    assert said == "check_gradients: arrays must be a list, with one array for each argument, got one array"
+    said = says(lambda: check_gradients(np.square, lambda dy, x: 2 * dy * x, [x], x, central=True))
+    assert said == "gradients returned one array, not a tuple of as many as arguments, 1"
+
+
+@pytest.mark.filterwarnings("error")
+def test_results_are_copied_as_arrays():
+    """NumPy warns where `__array__` takes no `copy`, as PyTorch's does not."""
+
+    class Tensor:
+        def __init__(self, values):
+            self.values = values
+
+        def __array__(self, dtype=None):
+            return self.values
+
+    x = np.array([1.0, 2.0])
+    check_gradients(lambda x: Tensor(2 * x), lambda dy, x: (Tensor(2 * dy),), [x], x)
+    check_adjoint(lambda x: Tensor(2 * x), lambda y: Tensor(2 * y), x, x)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "complex128"])

@@ -1,10 +1,13 @@
 """The oracle by hand and against NumPy's own functions, and what the strategies draw."""
 
+import functools
+import itertools
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import find, given, settings
+from hypothesis import Phase, find, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from numpy.testing import assert_array_equal
@@ -74,6 +77,29 @@ def test_pools_by_hand():
     assert_array_equal(reference_avg_pool2d(x, (1, 2), (1, 2), ((0, 0), (1, 0))), [[[[0.5, 3.5, 3.5]]]])
     excluded = reference_avg_pool2d(x, (1, 2), (1, 2), ((0, 0), (1, 0)), count_include_pad=False)
     assert_array_equal(excluded, [[[[1, 3.5, 3.5]]]])
+
+
+@functools.cache
+def drawn(start):
+    """A hundred problems, the default of Hypothesis."""
+    found = []
+
+    @seed(start)
+    @settings(max_examples=100, database=None, deadline=None, derandomize=False, phases=[Phase.generate])
+    @given(problem=conv2d_problems())
+    def draw(problem):
+        found.append(problem)
+
+    draw()
+    return found
+
+
+@pytest.mark.parametrize(("name", "other"), list(itertools.permutations(PADDING_NAMES[1:4], 2)))
+def test_a_hundred_problems_mostly_tell_names_of_padding_apart(name, other):
+    def differs(problem):
+        return problem.padding == name and problem.pads != replace(problem, padding=other).pads
+
+    assert sum(any(map(differs, drawn(start))) for start in range(10)) > 5
 
 
 @given(problem=conv2d_problems())

@@ -154,14 +154,14 @@ def as_pair(function: str, name: str, value: Any, least: int) -> Pair:
     return first, second
 
 
-def _check_entries(function: str, name: str, value: Any, rank: int) -> None:
+def _check_entries(function: str, name: str, value: Any, rank: int, hint: str = "") -> None:
     try:
         count = len(value)
     except OverflowError:  # a `range` beyond 2^63
         count = LARGEST
     if count not in (1, rank):
         raise ValueError(
-            f"{function}: {name} must have {'1 entry' if rank == 1 else f'1 or {rank} entries'}, got {count}"
+            f"{function}: {name} must have {'1 entry' if rank == 1 else f'1 or {rank} entries'}, got {count}{hint}"
         )
 
 
@@ -206,7 +206,7 @@ def as_padding(
     if isinstance(padding, str):
         return _named_padding(function, padding, window, image, rank)
     if is_sequence(padding):
-        _check_entries(function, "padding", padding, rank)
+        _check_entries(function, "padding", padding, rank, "; two sides are ((start, end),)" if rank == 1 else "")
     if is_sequence(padding) and any(map(is_sequence, padding)):
         sides = [as_pair(function, "padding", side, 0) for side in padding]
         return tuple(sides) * (rank if len(sides) == 1 else 1)

@@ -29,6 +29,8 @@ REFUSED = [
      "conv3d: stride must be an int or a triple of ints, got float 1.5"),
     (1, "conv2d", (X[1], W[1]), {"dilation": None}, TypeError, "conv1d: dilation must be an int, got NoneType"),
     (3, "conv2d", (X[3], W[3]), {"padding": (0, -1, 0)}, ValueError, "conv3d: padding must be >= 0, got (0, -1, 0)"),
+    (1, "conv2d", (X[1], W[1]), {"padding": (1, 3)}, ValueError,
+     "conv1d: padding must have 1 entry, got 2; two sides are ((start, end),)"),
     (1, "conv2d", (X[1], W[1]), {"padding": "sane"}, ValueError,
      "conv1d: padding must be 'valid', 'same', 'same_upper', 'same_lower', 'full', an int or ((start, end),), "
      "got 'sane'"),

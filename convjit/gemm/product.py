@@ -92,10 +92,12 @@ def plan_product(
     lanes = int(tile_lanes(extent, micro.kernels(dtype)[micro.LANES]))
     chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    in_place = extent > 0 and plane_elements(1, *axes) > 0 and _pays_in_place(axes, chunk, channels * taps, dtype)
-    line = (
-        _vectors_of_line(axes, chunk, channels * taps, dtype) if in_place and dense else 0
-    )  # phases have rows of several lengths
+    # Rows of several phases differ in length, and share no tiles.
+    lined = _lined_cycles(axes, chunk, channels * taps, dtype) if dense else math.inf
+    in_place = extent > 0 and plane_elements(1, *axes) > 0
+    in_place = in_place and _pays_in_place(axes, chunk, channels * taps, lined, dtype)
+    vectors = -(-horizontal.grid // isa.lanes(dtype))
+    line = vectors if in_place and lined < _cycles(chunk, vectors, channels * taps) else 0
     lands_alone = dense and channels * taps <= TERMS_A_TOTAL  # in no scratch, whose rows are those of a panel
     if in_place and (lands_alone or horizontal.grid <= PANEL_LANES):  # whole rows of the grid
         together = max(1, PANEL_LANES // horizontal.grid)
@@ -114,14 +116,11 @@ def plan_product(
 _LONGEST_LINE = 2
 
 
-def _vectors_of_line(axes: tuple[Axis, Axis], rows: int, terms: int, dtype: DType) -> int:
-    """Vectors of a row of the grid, if it takes fewer cycles in tiles of several than in tiles of its own; 0 if not."""
-    vectors = -(-axes[1].grid // isa.lanes(dtype))
-    return vectors if _lined_cycles(axes, rows, terms, dtype) < _cycles(rows, vectors, terms) else 0
+def _pays_in_place(axes: tuple[Axis, Axis], rows: int, terms: int, lined: float, dtype: DType) -> bool:
+    """Whether a row of the grid takes fewer cycles a term with lanes that it leaves empty than packed.
 
-
-def _pays_in_place(axes: tuple[Axis, Axis], rows: int, terms: int, dtype: DType) -> bool:
-    """Whether a row of the grid takes fewer cycles a term with lanes that it leaves empty than packed."""
+    It takes `lined` of them where it shares tiles with other rows.
+    """
     vertical, horizontal = axes
     lanes = isa.lanes(dtype)
     planes = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
@@ -133,7 +132,7 @@ def _pays_in_place(axes: tuple[Axis, Axis], rows: int, terms: int, dtype: DType)
     # Of a term, for a row of the grid; packed, a panel of many rows shares what its tiles cost.
     vectors, whole = -(-horizontal.grid // lanes), PANEL_LANES // lanes
     packed = _cycles(rows, whole, terms) * horizontal.grid / (whole * lanes) + RUN_CYCLES + VECTOR_CYCLES * vectors
-    return min(_cycles(rows, vectors, terms), _lined_cycles(axes, rows, terms, dtype)) < packed
+    return min(_cycles(rows, vectors, terms), lined) < packed
 
 
 def _cycles(rows: int, vectors: int, terms: int) -> float:

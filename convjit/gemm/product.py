@@ -145,7 +145,7 @@ def _lined_cycles(axes: tuple[Axis, Axis], rows: int, terms: int, dtype: DType) 
     """The same of a row of the grid that shares tiles with others; infinite where it does not."""
     vertical, horizontal = axes
     vectors, lines = -(-horizontal.grid // isa.lanes(dtype)), vertical.grid
-    if vectors > _LONGEST_LINE or lines == 1:
+    if not 0 < vectors <= _LONGEST_LINE or lines < 2:
         return math.inf
     around, speeds = LINED_TILE_CYCLES / _of_block(terms), isa.here().speeds
     tiles = cover_lines(rows, vectors, lines)

@@ -63,7 +63,7 @@ def test_a_cut_batch_has_the_same_bits(name, dtype, monkeypatch):
         wanted = results()
         with monkeypatch.context() as patch:
             patch.setattr(
-                calls.Call, "images", lambda call, _: call.geometry.batch if call.name == "weight_grad" else 3
+                calls.Call, "images", lambda call, _: call.geometry.batch if call.operation_name == "weight_grad" else 3
             )
             del seen[:]
             got = results()

@@ -62,15 +62,14 @@ def _no_memory(function: str, what: str, shape: tuple[int, ...], dtype: DType, s
 
 def allocate(function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Array:
     """An uninitialised C-contiguous array, or `MemoryError` with its size."""
+    dtype = np.dtype(dtype)
+    if math.prod(shape) * dtype.itemsize > _ASK_ABOVE:
+        check_fits(function, what, shape, dtype)
     try:
-        array = _new(shape, dtype)
+        return _new(shape, dtype)
     except (MemoryError, ValueError):  # the latter of an array that were too large if it had any elements
-        dtype = np.dtype(dtype)
         size = math.prod(n for n in shape if n != 0) * dtype.itemsize
         raise _no_memory(function, what, shape, dtype, size) from None
-    if array.nbytes > _ASK_ABOVE:  # no page of it has been touched yet
-        check_fits(function, what, shape, array.dtype)
-    return array
 
 
 # Workspaces of at least so many bytes begin with a cache line: else each vector of them lies in two, which costs

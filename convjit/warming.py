@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
+from . import arrays
 from .arrays import as_dtype
 from .functional import (
     avg_pool2d,
@@ -53,6 +54,7 @@ from .progress import progress_bar
 from .runtime import emitting
 from .runtime.compile import DRIVERS, made
 from .runtime.entries import entries
+from .simd import isa
 from .typing import Array, DType, DTypeLike
 
 DTYPES = ("float32", "float64")
@@ -70,8 +72,11 @@ Way = tuple[Array, Array, dict[str, Any]]
 def _ways(x: Array, weight: Array) -> list[Way]:
     """Small problems (x, weight, options) that take every way through the kernels that "auto" may pick."""
     many, long = np.ones((1, 5000, 4, 8), x.dtype), np.ones((1, 1 << 15, 1, 1), x.dtype)
+    lanes = isa.lanes(arrays.DTYPES[arrays.result_dtype(x)].compute)
+    wide = np.ones((1, 2, 2, 2 * lanes), x.dtype)
     return [
         *((x, weight, padded) for padded in _PADDED),
+        (wide, weight, {"padding": 1, "algorithm": "implicit"}),  # rows of two vectors that share tiles, not of one
         (x, weight[:, :, :1, :1], {}),  # read where it lies
         (x, weight, _SEVERAL_PRODUCTS),
         (many, np.ones((1, 5000, 3, 1), x.dtype), {}),  # planes too large for bands

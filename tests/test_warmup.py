@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from decisions import forget
 
 import convjit
 from convjit import functional, warming, warmup
+from convjit.algorithms import running
 from convjit.arrays import DTYPES
+from convjit.gemm import micro, product
 from convjit.layers.optimizers import PUBLISHED
 
 COMPILE_NOTHING = {"determine_padding", "explain", "get_im2col_indices"}
@@ -151,6 +154,21 @@ def test_after_a_warm_up_another_process_compiles_nothing():
     again = [0, len(warm)], dict.fromkeys(warm, False)
     assert run(WARM_UP, NUMBA_NUM_THREADS="2") == list(again)
     assert run(FIRST_CALLS, NUMBA_NUM_THREADS="2") == dict.fromkeys(warm, False)
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_backward", "conv2d_input_grad", "conv2d_plan"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "bool"])
+def test_rows_of_every_length_that_share_tiles_are_warm(name, dtype, monkeypatch):
+    made = set()
+
+    def kernels(dtype, vectors):
+        made.add(vectors)
+        return micro.line_kernels(dtype, vectors)
+
+    monkeypatch.setattr(running, "line_kernels", kernels)
+    forget()
+    warming._CALLS[name](np.ones((1, 2, 4, 4), dtype), np.ones((2, 2, 3, 3), dtype), np.ones(2, dtype))
+    assert made == set(range(1, product._LONGEST_LINE + 1))
 
 
 ONE_ALONE = """

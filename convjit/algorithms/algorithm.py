@@ -61,7 +61,7 @@ def _never(geometry: Geometry, dtype: DType) -> str | None:
     return None
 
 
-def _no_bias(geometry: Geometry, dtype: DType) -> bool:
+def _never_sums(geometry: Geometry, dtype: DType) -> bool:
     return False
 
 
@@ -112,7 +112,7 @@ class Operation(NamedTuple):
     # The same of images with channels last, where it reads and writes them as they lie; None where they are turned.
     channels_last: Operation | None = None
     # Whether a weight gradient sums up that of the bias on the way, when its `run` is given `db=` (O,) for it.
-    sums_bias: Callable[[Geometry, DType], bool] = _no_bias
+    sums_bias: Callable[[Geometry, DType], bool] = _never_sums
 
     def passes_over(self, geometry: Geometry, dtype: DType) -> str | None:
         """Why a row that is not named does not run it: it declines or yields."""

@@ -84,11 +84,11 @@ def run_gradient(function: str, call: AnyCall, shape: tuple[int, ...], dy: Array
 
 
 def run_weight_gradient(
-    function: str, call: AnyCall, shape: tuple[int, ...], dy: Array, x: Array, dtype: DType
+    function: str, call: AnyCall, shape: tuple[int, ...], dy: Array, x: Array, dtype: DType, *, with_bias: bool
 ) -> tuple[Array, Array | None]:  # fmt: skip
-    """`grad_weight`; and `grad_bias`, where it is summed up on the way."""
+    """`grad_weight`; and `with_bias`, `grad_bias`, where it can be summed up on the way."""
     compute, is_complex = DTYPES[dtype]
-    if is_complex or not isinstance(call, Call) or not call.sums_bias:
+    if not with_bias or is_complex or not isinstance(call, Call) or not call.sums_bias:
         return run_gradient(function, call, shape, dy, x, dtype), None
     dw = allocate(function, "the result", shape, compute)
     db = allocate(function, "the result", (call.geometry.out_channels,), compute)
@@ -195,10 +195,7 @@ def _run_slice(
             prepared[0], result = _one_row(call, prepared[0]), _one_row(call, result)
     left = kept.take(call, crew)
     workspaces = _new_workspaces(function, call, crew) if left is None else left
-    if db is None:
-        call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
-    else:
-        call.operation.run(crew, call.geometry, *prepared, result, *workspaces, db=db)
+    call.operation.run(crew, call.geometry, *prepared, result, *workspaces, **({} if db is None else {"db": db}))
     kept.put_back(call, crew, workspaces, are_new=left is None)
 
 

@@ -189,12 +189,8 @@ def gradients(
     dx = dw = db = None
     if of_input is not None:
         dx = _input_grad(function, problem, of_input, dy, weight, dtype).reshape(x.shape)
-    if of_weight is not None and wanted[2]:
-        padded, shape = padded_images(function, problem, images), problem.inner_weight_shape
-        dw, db = bilinear.run_weight_gradient(function, of_weight, shape, dy, padded, dtype)
-        dw = dw.reshape(problem.geometry.weight_shape)
-    elif of_weight is not None:
-        dw = _weight_grad(function, problem, of_weight, dy, images, dtype)
+    if of_weight is not None:
+        dw, db = _weight_grad(function, problem, of_weight, dy, images, dtype, with_bias=wanted[2])
     if wanted[2] and db is None:
         db = bilinear.bias_grad(function, dy, dtype, layout)
     return dx, dw, db
@@ -232,10 +228,13 @@ def _input_grad(function: str, problem: Problem, call: bilinear.AnyCall, dy: Arr
     return converted(function, "the gradient", dx, dtype)
 
 
-def _weight_grad(function: str, problem: Problem, call: bilinear.AnyCall, dy: Array, x: Array, dtype: Any) -> Array:
-    images = padded_images(function, problem, x)
-    dw = bilinear.run_gradient(function, call, problem.inner_weight_shape, dy, images, dtype)
-    return dw.reshape(problem.geometry.weight_shape)
+def _weight_grad(
+    function: str, problem: Problem, call: bilinear.AnyCall, dy: Array, x: Array, dtype: Any, *, with_bias: bool
+) -> tuple[Array, Array | None]:  # fmt: skip
+    """As `bilinear.run_weight_gradient`, of images without their padding."""
+    images, shape = padded_images(function, problem, x), problem.inner_weight_shape
+    dw, db = bilinear.run_weight_gradient(function, call, shape, dy, images, dtype, with_bias=with_bias)
+    return dw.reshape(problem.geometry.weight_shape), db
 
 
 def input_gradient(
@@ -278,6 +277,5 @@ def weight_gradient(
     dtype = result_dtype(dy, x)
     check_algorithm(function, algorithm)
     call = _gradient_call(function, algorithm, problem, "weight_grad", dtype)
-    return _weight_grad(
-        function, problem, call, shaped(function, "grad_output", batch, problem.inner_y_shape), images, dtype
-    )
+    dy = shaped(function, "grad_output", batch, problem.inner_y_shape)
+    return _weight_grad(function, problem, call, dy, images, dtype, with_bias=False)[0]

@@ -18,8 +18,7 @@ from .direct_kernels import tile_rows as channel_tile_rows
 from .pixel_sums import PixelSums
 from .planes import Axis, plane_elements
 from .product import RUN_CYCLES, VECTOR_CYCLES, Product
-from .summation import TERM_BLOCK
-from .tiles import FMAS_A_CYCLE, LINED_TILE_CYCLES, TILE_CYCLES, cover, cover_lines, term_cycles, widths
+from .tiles import FMAS_A_CYCLE, TILE_CYCLES, lines_cycles, term_cycles, tile_cycles, tiles_cycles, widths
 
 # Of filling planes: a load and a store a vector, much of it beyond the first-level cache; and where every second pixel
 # is taken, by masked loads and shuffles: 256-256 (56x56, stride 2, 32 groups) with AVX2.
@@ -42,33 +41,12 @@ _CHANNEL_TAP_CYCLES, _UNPACK_CYCLES, _PIXEL_CYCLES, _LONG_CYCLES = 1.3, 8, 11, 1
 _PIXEL_TAP_CYCLES, _CORRELATED_CYCLES = 0.8, 10
 
 
-def tiles_cycles(rows: int, vectors: int, terms: float) -> float:
-    """Cycles of so many rows, vectors and terms, covered with register tiles as `micro` covers them."""
-    speeds = isa.here().speeds
-    return sum(
-        count * _tile_cycles(terms, term_cycles(height, width, speeds)) for height, width, count in cover(rows, vectors)
-    )
-
-
-def lines_cycles(rows: int, vectors: int, lines: int, terms: float) -> float:
-    """The same of so many lines of `vectors` each that share register tiles."""
-    speeds = isa.here().speeds
-    return sum(
-        count * _tile_cycles(terms, term_cycles(height, each * vectors, speeds), LINED_TILE_CYCLES)
-        for height, each, count in cover_lines(rows, vectors, lines)
-    )
-
-
 def _panel_cycles(rows: int, width: int, terms: float, heights: list[int], speeds: tuple[float, ...]) -> float:
     """Of a panel whose lanes are channels, covered with tiles of these heights."""
     return sum(
-        times * _tile_cycles(terms, term_cycles(height, width, speeds))
+        times * tile_cycles(terms, term_cycles(height, width, speeds), TILE_CYCLES)
         for height, times in zip(heights, cover_rows(rows, heights), strict=True)
     )
-
-
-def _tile_cycles(terms: float, of_term: float, around: int = TILE_CYCLES) -> float:
-    return terms * of_term + -(-terms // TERM_BLOCK) * around
 
 
 def filling_cycles(channels: int, axes: tuple[Axis, Axis], dtype: DType) -> float:
@@ -89,7 +67,7 @@ def forward_share(
     lanes, terms = isa.lanes(dtype), p.channels * taps
     pieces = _pieces(p, p.lanes, lanes)
     if p.line:
-        panel = lines_cycles(p.chunk, p.line, max(1, p.lanes // p.grid_w), terms)
+        panel = lines_cycles(p.chunk, max(1, p.lanes // p.grid_w), p.line, terms)
     elif p.in_place:
         panel = sum(tiles_cycles(p.chunk, piece, terms) for piece in pieces)
     else:

@@ -192,7 +192,7 @@ def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet, line: int = 0) 
     """
 
     def widest_of(height: int) -> int:
-        return tile_lines(row, height, line) if line > 0 else tile_vectors(row, height)
+        return tile_lines(row, height, max(line, 1))
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)

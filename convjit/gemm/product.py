@@ -29,7 +29,7 @@ from .blocked import (
 from .micro import ELEMENT, LANES, VECTORS_A_PIECE, multiply, multiply_lines, pack
 from .planes import Axis, add_piece, list_pieces, plane_elements
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
-from .tiles import LINED_TILE_CYCLES, TILE_CYCLES, cover, cover_lines, term_cycles, tile_lines
+from .tiles import lines_cycles, tile_lines, tiles_cycles
 
 
 class Product(NamedTuple):
@@ -92,12 +92,13 @@ def plan_product(
     lanes = int(tile_lanes(extent, micro.kernels(dtype)[micro.LANES]))
     chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-    # Rows of several phases differ in length, and share no tiles.
-    lined = _lined_cycles(axes, chunk, channels * taps, dtype) if dense else math.inf
+    vectors, terms = -(-horizontal.grid // isa.lanes(dtype)), max(channels * taps, 1)
+    alone, lined = tiles_cycles(chunk, vectors, terms), math.inf  # of a row of the grid
+    if dense and vertical.grid > 1 and 0 < vectors <= _LONGEST_LINE:  # rows of several phases differ in length
+        lined = lines_cycles(chunk, vertical.grid, vectors, terms) / vertical.grid
     in_place = extent > 0 and plane_elements(1, *axes) > 0
-    in_place = in_place and _pays_in_place(axes, chunk, channels * taps, lined, dtype)
-    vectors = -(-horizontal.grid // isa.lanes(dtype))
-    line = vectors if in_place and lined < _cycles(chunk, vectors, channels * taps) else 0
+    in_place = in_place and _pays_in_place(axes, chunk, terms, min(alone, lined), dtype)
+    line = vectors if in_place and lined < alone else 0
     lands_alone = dense and channels * taps <= TERMS_A_TOTAL  # in no scratch, whose rows are those of a panel
     if in_place and (lands_alone or horizontal.grid <= PANEL_LANES):  # whole rows of the grid
         together = max(1, PANEL_LANES // horizontal.grid)
@@ -116,11 +117,8 @@ def plan_product(
 _LONGEST_LINE = 2
 
 
-def _pays_in_place(axes: tuple[Axis, Axis], rows: int, terms: int, lined: float, dtype: DType) -> bool:
-    """Whether a row of the grid takes fewer cycles a term with lanes that it leaves empty than packed.
-
-    It takes `lined` of them where it shares tiles with other rows.
-    """
+def _pays_in_place(axes: tuple[Axis, Axis], rows: int, terms: int, in_place: float, dtype: DType) -> bool:
+    """Whether a row of the grid takes fewer cycles in place, with lanes that it leaves empty, than packed."""
     vertical, horizontal = axes
     lanes = isa.lanes(dtype)
     planes = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
@@ -129,32 +127,10 @@ def _pays_in_place(axes: tuple[Axis, Axis], rows: int, terms: int, lined: float,
     set_stride = math.gcd(planes * dtype.itemsize, 4096)
     if set_stride > 256 * vertical.taps * horizontal.taps or horizontal.grid > 4 * PANEL_LANES:
         return False
-    # Of a term, for a row of the grid; packed, a panel of many rows shares what its tiles cost.
+    # Packed, a panel of many rows shares what its tiles cost.
     vectors, whole = -(-horizontal.grid // lanes), PANEL_LANES // lanes
-    packed = _cycles(rows, whole, terms) * horizontal.grid / (whole * lanes) + RUN_CYCLES + VECTOR_CYCLES * vectors
-    return min(_cycles(rows, vectors, terms), lined) < packed
-
-
-def _cycles(rows: int, vectors: int, terms: int) -> float:
-    """Cycles a term of so many rows and vectors, in tiles of their own."""
-    around, speeds = TILE_CYCLES / _of_block(terms), isa.here().speeds
-    return sum(count * (term_cycles(height, width, speeds) + around) for height, width, count in cover(rows, vectors))
-
-
-def _lined_cycles(axes: tuple[Axis, Axis], rows: int, terms: int, dtype: DType) -> float:
-    """The same of a row of the grid that shares tiles with others; infinite where it does not."""
-    vertical, horizontal = axes
-    vectors, lines = -(-horizontal.grid // isa.lanes(dtype)), vertical.grid
-    if not 0 < vectors <= _LONGEST_LINE or lines < 2:
-        return math.inf
-    around, speeds = LINED_TILE_CYCLES / _of_block(terms), isa.here().speeds
-    tiles = cover_lines(rows, vectors, lines)
-    return sum(count * (term_cycles(height, each * vectors, speeds) + around) for height, each, count in tiles) / lines
-
-
-def _of_block(terms: int) -> float:
-    """Terms of a block, on average."""
-    return max(terms, 1) / max(-(-terms // TERM_BLOCK), 1)
+    packing = terms * (RUN_CYCLES + VECTOR_CYCLES * vectors)
+    return in_place < tiles_cycles(rows, whole, terms) * horizontal.grid / (whole * lanes) + packing
 
 
 @kernel

@@ -28,11 +28,11 @@ _STEP_NS = 0.7
 
 def compiled(*arrays: Any) -> bool:
     """Whether a pass over these arrays has a kernel."""
-    dtype, shape = arrays[0].dtype, arrays[0].shape
+    first = arrays[0]
     for array in arrays:
-        if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+        if type(array) is not np.ndarray or array.dtype != first.dtype or array.shape != first.shape:
             return False
-    return dtype in _COMPILED and arrays[0].size > 0
+    return first.dtype in _COMPILED and first.size > 0
 
 
 def pointwise(function: str, driver: Driver, constants: tuple[float, ...], *arrays: Array) -> Array:
@@ -76,7 +76,4 @@ def step(update: Update, numbers: tuple[float, ...], *arrays: Any) -> tuple[Arra
 
 def are_ready(*arrays: Any) -> bool:
     """Whether `step` takes these arrays: as most are."""
-    for array in arrays:
-        if type(array) is not np.ndarray or not array.flags.carray:
-            return False
-    return compiled(*arrays)
+    return compiled(*arrays) and all(array.flags.carray for array in arrays)

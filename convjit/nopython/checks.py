@@ -100,10 +100,6 @@ def _is_int(kind: Any) -> bool:
     return isinstance(kind, types.Integer)
 
 
-def _is_tuple(kind: Any) -> bool:
-    return isinstance(kind, types.BaseTuple)
-
-
 def _check_value(function: str, name: str, kind: Any, value: Value) -> Any:
     """What is chosen, where there is a choice."""
     known, constant = constant_of(kind)
@@ -115,7 +111,8 @@ def _check_value(function: str, name: str, kind: Any, value: Value) -> Any:
         if not known or constant not in value.choices:
             listed = value.listed or "one of " + ", ".join(map(repr, value.choices))
             # Numba moves a tuple that is written inside of a prange out of it, where it is no literal any more.
-            moved = "; in a prange, a constant of the module or of an enclosing function" if _is_tuple(kind) else ""
+            is_tuple = isinstance(kind, types.BaseTuple)
+            moved = "; in a prange, a constant of the module or of an enclosing function" if is_tuple else ""
             raise (ValueError if known else TypeError)(
                 f"{function}: {name} must be {listed}, written as a literal in compiled code{moved}, got {_shown(kind)}"
             )

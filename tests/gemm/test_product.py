@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 
 from convjit import conv2d, conv2d_input_grad
 from convjit.algorithms import implicit
-from convjit.gemm import bands, product
+from convjit.gemm import bands, product, tiles
 from convjit.geometry import conv2d_geometry
 from convjit.runtime import threads
 from convjit.simd import isa
@@ -77,7 +77,7 @@ def test_in_place_or_packed(name, dtype, in_place, anew, monkeypatch):
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_rows_of_the_grid_that_share_tiles(name, dtype, anew, monkeypatch):
     monkeypatch.setattr(product, "_pays_in_place", lambda *arguments: True)
-    monkeypatch.setattr(product, "TILE_CYCLES", 1 << 30)  # of a row alone
+    monkeypatch.setattr(tiles, "TILE_CYCLES", 1 << 30)  # of a row alone
     check(PROBLEMS[name], dtype)
 
 

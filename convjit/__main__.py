@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 import time
@@ -12,10 +13,8 @@ from pathlib import Path
 
 import numba
 
-from . import __version__, environment, warming
+from . import __version__, environment, extras, warming
 from .runtime import cache
-
-EXTRA_MISSING = 'convjit demo needs {name}, which is not installed: pip install "convjit[demo]"'
 
 
 def _whole(text: str, least: int, behind: int) -> int:
@@ -130,11 +129,12 @@ def _writable(path: Path) -> bool:
 
 def _demo(options: argparse.Namespace) -> int:
     try:
-        from . import demo
-    except ImportError as error:
+        with extras.needed("convjit demo", '"convjit[demo]"'):
+            from . import demo
+    except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "convjit":
             raise
-        print(EXTRA_MISSING.format(name=error.name.partition(".")[0]), file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     if not _writable(options.output):
         print(f"convjit demo: cannot write {str(options.output)!r}; choose another --output", file=sys.stderr)
@@ -143,4 +143,6 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a folder may have letters that the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

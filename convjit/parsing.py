@@ -195,29 +195,36 @@ def as_image_size(function: str, name: str, value: Any, rank: int = 2) -> Sizes:
 
 
 def as_padding(
-    function: str, padding: Any, window: Window | None = None, image: Sizes | None = None, rank: int = 2
+    function: str,
+    padding: Any,
+    window: Window | None = None,
+    image: Sizes | None = None,
+    rank: int = 2,
+    argument: str = "padding",
 ) -> Pads:
     """Any form of padding as one `(before, after)` for each dimension, `((top, bottom), (left, right))`.
 
     Names need the window, which also says how many dimensions there are, `same_upper` and `same_lower` the image size
-    too. Where they are not given only counts are accepted.
+    too. Where they are not given only counts are accepted. `argument` is what the caller knows it by.
     """
     rank = rank if window is None else window.rank
     if isinstance(padding, str):
-        return _named_padding(function, padding, window, image, rank)
+        return _named_padding(function, argument, padding, window, image, rank)
     if is_sequence(padding):
-        _check_entries(function, "padding", padding, rank, "; two sides are ((start, end),)" if rank == 1 else "")
+        _check_entries(function, argument, padding, rank, "; two sides are ((start, end),)" if rank == 1 else "")
     if is_sequence(padding) and any(map(is_sequence, padding)):
-        sides = [as_pair(function, "padding", side, 0) for side in padding]
+        sides = [as_pair(function, argument, side, 0) for side in padding]
         return tuple(sides) * (rank if len(sides) == 1 else 1)
-    return tuple([(count, count) for count in as_entries(function, "padding", padding, 0, rank)])
+    return tuple([(count, count) for count in as_entries(function, argument, padding, 0, rank)])
 
 
-def _named_padding(function: str, name: str, window: Window | None, image: Sizes | None, rank: int) -> Pads:
+def _named_padding(
+    function: str, argument: str, name: str, window: Window | None, image: Sizes | None, rank: int
+) -> Pads:
     usable = PADDING_NAMES if image else tuple(n for n in PADDING_NAMES if n not in ("same_upper", "same_lower"))
     if window is None or name not in usable:
         names = ", ".join(repr(n) for n in usable) + ", " if window else ""
-        raise ValueError(f"{function}: padding must be {names}{_PADDINGS[rank]}, got {name!r}")
+        raise ValueError(f"{function}: {argument} must be {names}{_PADDINGS[rank]}, got {name!r}")
     return tuple([_axis_padding(name, axis, window, image) for axis in range(rank)])
 
 

@@ -16,7 +16,7 @@ from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.options import COMPILED
 from ..typing import DType
-from . import depthwise_channels, depthwise_pixels, depthwise_rows, depthwise_weight
+from . import depthwise_channels, depthwise_pixels, depthwise_rows, weight_channels
 from .algorithm import Algorithm, Cut, Operation, Space
 
 
@@ -90,7 +90,7 @@ def _tile_bytes(g: Geometry, dtype: DType) -> int:
     if g.batch * g.in_h * g.in_w * g.out_h * g.out_w == 0:
         return 0
     operations = (
-        depthwise_pixels.forward_workspace, depthwise_pixels.input_grad_workspace, depthwise_weight.workspace
+        depthwise_pixels.forward_workspace, depthwise_pixels.input_grad_workspace, weight_channels.workspace
     )  # fmt: skip
     spaces = (space for operation in operations for space in operation(g, 1, dtype) if space.dtype is None)
     return max(math.prod(space.shape) for space in spaces) * dtype.itemsize
@@ -101,5 +101,5 @@ ALGORITHM = Algorithm(
     _declines,
     Operation(_run_forward, _forward_workspace, cut=_forward_cut),
     Operation(_run_input_grad, _input_grad_workspace, cut=_input_grad_cut),
-    Operation(depthwise_weight.run, depthwise_weight.workspace, cut=depthwise_weight.cut),
+    Operation(weight_channels.run, weight_channels.workspace, cut=weight_channels.cut),
 )

@@ -13,7 +13,7 @@ from ..geometry import Geometry
 from ..runtime.launch import run_in_turn
 from ..runtime.options import COMPILED
 from ..typing import DType
-from . import input_product, weight_product
+from . import input_product, weight_gradient
 from .algorithm import Algorithm, Cut, Operation, Space, work_ns
 from .running import Setup, cut_of, product_runs, set_up
 
@@ -54,5 +54,5 @@ ALGORITHM = Algorithm(
     _declines,
     Operation(_run, _workspace, cut=forward_cut),
     Operation(input_product.run, input_product.workspace, cut=input_product.cut),
-    weight_product.OPERATION,
+    weight_gradient.OPERATION,
 )

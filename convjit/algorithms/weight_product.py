@@ -192,10 +192,6 @@ def _least_images(g: Geometry) -> int:
     return -(-TERMS_A_TOTAL // (g.out_h * g.out_w)) + 1
 
 
-def _operation(product: WeightProduct, channels_last: Operation | None = None) -> Operation:
-    return Operation(
-        product.run, product.workspace, cut=product.cut, channels_last=channels_last, sums_bias=product.sums_bias
-    )
-
-
-OPERATION = _operation(WeightProduct(False), _operation(WeightProduct(True)))
+_FIRST, _LAST = WeightProduct(False), WeightProduct(True)
+run, workspace, cut, sums_bias = _FIRST.run, _FIRST.workspace, _FIRST.cut, _FIRST.sums_bias
+CHANNELS_LAST = Operation(_LAST.run, _LAST.workspace, cut=_LAST.cut, sums_bias=_LAST.sums_bias)

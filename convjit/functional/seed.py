@@ -164,7 +164,8 @@ def image_to_column(
     if array.ndim != 4:
         raise ValueError(f"{name}: expected images of shape (N, C, H, W), got shape {array.shape}")
     window = _filter_window(name, filter_shape, stride)
-    columns = unfold(name, array, WindowOptions(window.kernel, stride, output_shape, 1))
+    pads = as_padding(name, output_shape, window, array.shape[2:], argument="output_shape")
+    columns = unfold(name, array, WindowOptions(window.kernel, stride, pads, 1))
     rows = columns.shape[1]
     result = allocate(name, "the columns", (rows, columns.shape[2], columns.shape[0]), columns.dtype)
     write(result, columns.transpose(1, 2, 0))
@@ -211,9 +212,8 @@ def column_to_image(
     array = as_array(name, "cols", cols)
     batch, channels, height, width = _images_shape(name, images_shape)
     window = _filter_window(name, filter_shape, stride)
-    g = pooling_geometry(
-        name, (batch, channels, height, width), window, as_padding(name, output_shape, window, (height, width))
-    )
+    pads = as_padding(name, output_shape, window, (height, width), argument="output_shape")
+    g = pooling_geometry(name, (batch, channels, height, width), window, pads)
     rows, positions = channels * window.kernel[0] * window.kernel[1], math.prod(g.out_size)
     if array.size != rows * positions * batch or array.ndim == 0 or array.shape[0] != rows:
         raise ValueError(
@@ -223,4 +223,4 @@ def column_to_image(
     check_fits(name, "a copy of cols", (rows, positions), array.dtype)
     batched = array.reshape(rows, positions, batch).transpose(2, 0, 1)
     exact = converted(name, "a copy of cols", batched, np.dtype("complex128" if array.dtype.kind == "c" else "float64"))
-    return fold(name, exact, (height, width), WindowOptions(window.kernel, stride, output_shape, 1))
+    return fold(name, exact, (height, width), WindowOptions(window.kernel, stride, pads, 1))

@@ -35,9 +35,10 @@ _LAND_CYCLES, _PACK_CYCLES = 1, 0.5
 # A result of a product that is stored alone, as its neighbours belong to other phases.
 _SPREAD_CYCLES = 6
 # Of depthwise operations, of a vector: a tap that is met, a result that is unpacked, a pixel that is packed, a product
-# of a long sum; with pixels as lanes, a tap and what is around a result's.
-# Fitted to ten layers of 3x3 to 7x7 taps, 7x7 to 112x112 pixels and strides of 1 and 2, in float32 with AVX-512.
-_CHANNEL_TAP_CYCLES, _UNPACK_CYCLES, _PIXEL_CYCLES, _LONG_CYCLES = 1.3, 8, 11, 1.1
+# of a long sum and a pixel of one; with pixels as lanes, a tap and what is around a result's.
+# Fitted to ten layers of 3x3 to 7x7 taps, 7x7 to 112x112 pixels and strides of 1 and 2, in float32 with AVX-512; those
+# of long sums to nineteen of 2 to 8 filters a group, which of two ways is faster for their weight gradients.
+_CHANNEL_TAP_CYCLES, _UNPACK_CYCLES, _PIXEL_CYCLES, _LONG_CYCLES, _LONG_PIXEL_CYCLES = 1.3, 8, 11, 1.1, 7
 _PIXEL_TAP_CYCLES, _CORRELATED_CYCLES = 0.8, 10
 
 
@@ -120,12 +121,12 @@ def weight_share(s: PixelSums, batch: int, filling: float, tasks: int, workers: 
 def channel_lanes_share(
     products: float, packed: float, unpacked: float, filled: float, tasks: int, workers: int, *, is_long: bool = False
 ) -> float:
-    """Of a depthwise operation with channels as lanes: of a vector of channels, `filled` of whose lanes count.
+    """Of an operation with channels as lanes: of a vector of channels, `filled` of whose lanes count.
 
     So many pixels are packed before the products and unpacked after them; sums are `is_long` over pixels, else taps.
     """
-    each = _LONG_CYCLES if is_long else _CHANNEL_TAP_CYCLES
-    cycles = products * each + unpacked * _UNPACK_CYCLES + packed * _PIXEL_CYCLES
+    each, pixel = (_LONG_CYCLES, _LONG_PIXEL_CYCLES) if is_long else (_CHANNEL_TAP_CYCLES, _PIXEL_CYCLES)
+    cycles = products * each + unpacked * _UNPACK_CYCLES + packed * pixel
     return _dealt(filled * products / FMAS_A_CYCLE, cycles, tasks, workers)
 
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import autograd.numpy as anp
 import numpy as np
-from autograd.extend import defjvp, defvjp, primitive
-from autograd.tracer import getval, isbox
 
 import convjit
 
+from ..extras import needed
 from ..typing import Array, IntOrPair, Padding
+
+with needed("convjit.interop.autograd"):
+    import autograd.numpy as anp
+    from autograd.extend import defjvp, defvjp, primitive
+    from autograd.tracer import getval, isbox
 
 __all__ = ["avg_pool2d", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d", "max_pool2d"]
 

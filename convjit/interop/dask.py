@@ -11,14 +11,17 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias
 
-import dask.array as da
 import numpy as np
-from dask.array.overlap import overlap
 
 import convjit
 
+from ..extras import needed
 from ..geometry import Geometry, conv2d_geometry
 from ..typing import Array, ArrayLike, IntOrPair, Padding
+
+with needed("convjit.interop.dask"):
+    import dask.array as da
+    from dask.array.overlap import overlap
 
 __all__ = ["conv2d", "conv2d_backward"]
 

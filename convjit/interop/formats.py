@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..extras import needed
 from ..typing import Array
 
 
@@ -28,14 +29,16 @@ def _from_npz(content: bytes) -> dict[str, Array]:
 
 
 def _to_safetensors(state: dict[str, Array]) -> bytes:
-    from safetensors.numpy import save
+    with needed("a .safetensors file"):
+        from safetensors.numpy import save
 
     content: bytes = save(state)
     return content
 
 
 def _from_safetensors(content: bytes) -> dict[str, Array]:
-    import safetensors
+    with needed("a .safetensors file"):
+        import safetensors
 
     read: Any = safetensors.deserialize  # its stub has no types
     return {name: _tensor(**tensor) for name, tensor in read(content)}

@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from onnx.reference.op_run import OpRun
-from onnx.reference.ops import op_average_pool, op_col2im, op_conv, op_conv_transpose, op_max_pool
 
 import convjit
 
+from ..extras import needed
 from ..typing import Array
+
+with needed("convjit.interop.onnx"):
+    from onnx.reference.op_run import OpRun
+    from onnx.reference.ops import op_average_pool, op_col2im, op_conv, op_conv_transpose, op_max_pool
 
 __all__ = ["OPERATORS", "AveragePool", "Col2Im", "Conv", "ConvTranspose", "MaxPool"]
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-import torch
-
 import convjit
 
+from ..extras import needed
 from ..typing import Array, IntOrPair, Padding
+
+with needed("convjit.interop.torch", "torch"):
+    import torch
 
 __all__ = ["conv2d", "conv_transpose2d"]
 

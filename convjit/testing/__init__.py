@@ -101,4 +101,10 @@ def __getattr__(name: str) -> Any:
     """The strategies, imported when one is asked for: what needs no Hypothesis works without it."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    try:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name != "hypothesis":
+            raise
+        sentence = f"convjit.testing.{name} needs hypothesis, which is not installed: pip install hypothesis"
+        raise ModuleNotFoundError(sentence, name=error.name) from None

@@ -7,7 +7,7 @@ Source: the step of central differences is that of W. Press et al., "Numerical R
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,8 +81,8 @@ grad_output np.array([1.0, 5.0], 'float64')
     >>> check_gradients(np.tanh, lambda dy, x: (dy / np.cosh(x) ** 2,), [x], np.ones(2), central=True)
     """
     __tracebackhide__ = True  # pytest then shows the line that called
-    if isinstance(arrays, np.ndarray):
-        raise TypeError("check_gradients: arrays must be a list, with one array for each argument, got one array")
+    if isinstance(arrays, np.ndarray) or not isinstance(arrays, Iterable):
+        raise TypeError("check_gradients: arrays must be a list, with one array for each argument, got one of them")
     grad_output, *arrays = inputs = [np.asarray(array) for array in (grad_output, *arrays)]
     before = [np.array(array) for array in inputs]
     returned = gradients(*inputs)

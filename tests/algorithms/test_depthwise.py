@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from same_bits import REFERENCE, assert_same_bits, results
 
 from convjit import conv2d
-from convjit.algorithms import depthwise, depthwise_channels, depthwise_pixels, depthwise_rows, depthwise_weight
+from convjit.algorithms import depthwise, depthwise_channels, depthwise_pixels, depthwise_rows, weight_channels
 from convjit.functional import bilinear
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
@@ -139,7 +139,7 @@ def test_tiles_of_any_size_give_the_same_bits(name, tile, monkeypatch):
     monkeypatch.setattr(depthwise_rows, "_TILE_BYTES", tile)
     monkeypatch.setattr(depthwise_rows, "_COLUMNS", 16)
     monkeypatch.setattr(depthwise_channels, "_PACKED_BYTES", tile)
-    monkeypatch.setattr(depthwise_weight, "_PACKED_BYTES", tile)
+    monkeypatch.setattr(weight_channels, "_PACKED_BYTES", tile)
     forget()
     try:
         assert_same_bits(problem, given_arrays, NAME, wanted)

@@ -91,7 +91,7 @@ def test_the_bias_gradient_is_the_same_on_the_way(name, dtype, monkeypatch):
 def test_most_bias_gradients_of_one_total_are_summed_on_the_way():
     def sums(x_shape, weight_shape):
         g = conv2d_geometry("test", x_shape, weight_shape, 1, 0, 1, 1)
-        return weight_product.OPERATION.sums_bias(g, np.dtype("float32"))
+        return weight_product.sums_bias(g, np.dtype("float32"))
 
     assert sums((4, 3, 66, 66), (8, 3, 3, 3))
     assert not sums((5, 3, 66, 66), (8, 3, 3, 3))  # two totals

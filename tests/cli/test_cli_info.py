@@ -123,13 +123,19 @@ def test_an_interrupt_is_status_130(monkeypatch, capsys):
         ({"NUMBA_NUM_THREADS": "2", "NUMBA_THREADING_LAYER": "workqueue"}, "parallel twin, 2 workers"),
         ({"NUMBA_NUM_THREADS": "1"}, "serial twin: Numba has one thread"),
         ({"NUMBA_DISABLE_JIT": "1"}, "serial twin: kernels are not compiled"),
-        ({"NUMBA_THREADING_LAYER": "carrier-pigeon"}, "none: the threading layer cannot be used"),
+        ({"NUMBA_NUM_THREADS": "2", "NUMBA_THREADING_LAYER": "pigeon"}, "none: the threading layer cannot be used"),
     ],
 )
 def test_info_says_which_twin_runs_and_why(variables, line):
     done = run("info", **variables)
     assert done.returncode == 0, done.stderr
     assert f"a large call {line}" in " ".join(done.stdout.split())
+
+
+def test_a_folder_that_the_terminal_cannot_show(tmp_path):
+    done = run("info", CONVJIT_CACHE_DIR=str(tmp_path / "caché"), PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert r"cach\xe9" in "".join(done.stdout.split())
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device here that is always full")

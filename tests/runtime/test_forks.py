@@ -213,7 +213,7 @@ def test_a_pool_that_numba_started_before_convjit_came():
 
 
 AT_ONCE = """
-import os, sys, threading
+import os, sys, threading, warnings
 import convjit
 sys.setswitchinterval(1e-5)
 def forking():
@@ -223,6 +223,7 @@ def forking():
             os._exit(0)
         os.waitpid(child, 0)
 threads = [threading.Thread(target=forking, daemon=True) for _ in range(8)]
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # that is the point
 [thread.start() for thread in threads]
 [thread.join(120) for thread in threads]
 print(sum(thread.is_alive() for thread in threads), flush=True)

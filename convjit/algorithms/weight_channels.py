@@ -1,7 +1,8 @@
-"""The weight gradient of a depthwise convolution: lanes are output channels, whose chains are independent.
+"""A weight gradient with output channels as lanes, whose chains are independent: depthwise, or of few filters a group.
 
-Knows how the pixels of a batch are walked in order, some rows or a part of a row at a time, and folds blocks as
-`gemm.summation` says; does not know how a run of pixels is summed.
+A lane sees a channel of its own group, so that lanes of several groups are summed at once; of groups of several
+channels, one after the other. Knows how the pixels of a batch are walked in order, some rows or a part of a row at a
+time, and folds blocks as `gemm.summation` says; does not know how a run of pixels is summed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ..gemm.channel_lanes import ELEMENT, LANES, extend_chains, pack, pack_row
 from ..gemm.estimate import channel_lanes_share
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
-from ..runtime.compile import driver
+from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
 from ..simd import isa
 from ..typing import DType
@@ -26,7 +27,7 @@ class Walk(NamedTuple):
 
     rows: int
     cols: int
-    chunk: int  # pieces of a filter's rows a task
+    chunk: int  # pieces of a task: of the rows of a filter's channels, one channel after the other
     chunks: int
     pixels_at: int  # where packed pixels, packed gradients, chains and totals begin in a worker's scratch
     gradients_at: int
@@ -46,13 +47,13 @@ _LINE = 64
 @lru_cache(maxsize=256)
 def _walk(g: Geometry, workers: int, dtype: DType) -> Walk:
     lanes, (pieces, _) = isa.lanes(dtype), channel_lanes.pieces(g.kernel_h, g.kernel_w)
-    groups = -(-g.out_channels // lanes)
+    vectors, all_pieces = -(-g.out_channels // lanes), g.in_channels // g.groups * pieces
     # A total of a task stays short, and there are tasks for all workers.
     longest = max(1, _TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * g.kernel_w) * pieces // g.kernel_h)
-    chunk = min(pieces, longest)
+    chunk = min(all_pieces, longest)
     if workers > 1:
-        chunk = min(chunk, max(1, groups * pieces // (2 * workers)))
-    chunks = -(-pieces // chunk)
+        chunk = min(chunk, max(1, vectors * all_pieces // (2 * workers)))
+    chunks = -(-all_pieces // chunk)
     kernel_rows = min(g.kernel_h, chunk * -(-g.kernel_h // pieces))
     room = _PACKED_BYTES // (dtype.itemsize * lanes)
     width = (g.out_w - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
@@ -68,7 +69,7 @@ def _walk(g: Geometry, workers: int, dtype: DType) -> Walk:
     # Behind each packed part a square of lanes is written.
     gradients_at = lanes * (((rows - 1) * g.stride_h + reach) * width + lanes)
     chains_at = gradients_at + lanes * (rows * cols + lanes)
-    taps = kernel_rows * g.kernel_w * lanes
+    taps = chunk * -(-g.kernel_h // pieces) * g.kernel_w * lanes
     elements = chains_at + 2 * taps + _LINE // dtype.itemsize
     return Walk(rows, cols, chunk, chunks, 0, gradients_at, chains_at, chains_at + taps, elements)
 
@@ -78,22 +79,21 @@ def _weight_grad(
     task: Any, worker: Any, g: Geometry, walk: Walk, kernels: Any, first: Any, stop: Any, dy: Any, x: Any, dw: Any,
     scratches: Any, lists: Any,
 ) -> None:  # fmt: skip
-    """dw[o,0,kh,kw] = sum over n,oh,ow of x[n, c, oh*stride_h+kh*dilation_h-pad_top, ...] * dy[n,o,oh,ow]
+    """dw[o,c,kh,kw] = sum over n,oh,ow of x[n, c, oh*stride_h+kh*dilation_h-pad_top, ...] * dy[n,o,oh,ow]
 
     Of the terms (n, oh, ow), those `first <= term < stop`, whole totals, which are added to `dw` if they are not the
-    first. Tasks are (vector of output channels, chunk of kernel rows).
+    first. Tasks are (vector of output channels, chunk of the rows of a filter's channels).
     """
     size, lanes, pieces = kernels[ELEMENT], kernels[LANES], kernels[channel_lanes.ROW_PIECES]
-    o, piece = task // walk.chunks * lanes, task % walk.chunks * walk.chunk
-    stop_piece = min(pieces, piece + walk.chunk)
-    kh, stop_kh = piece * g.kernel_h // pieces, stop_piece * g.kernel_h // pieces
-    taps = (stop_kh - kh) * g.kernel_w
+    each, channels, pixels = g.out_channels // g.groups, g.in_channels // g.groups, g.out_h * g.out_w
+    o, first_piece = task // walk.chunks * lanes, task % walk.chunks * walk.chunk
+    stop_piece = min(channels * pieces, first_piece + walk.chunk)
     scratch, sources = scratches[worker], lists[worker]
     base = -scratch.ctypes.data % _LINE // size
     here = scratch.ctypes.data + base * size
-    chains, totals = base + walk.chains_at, base + walk.totals_at
     met, gradients = sources.ctypes.data, sources.ctypes.data + 8 * lanes
-    each, pixels = g.out_channels // g.groups, g.out_h * g.out_w
+    # Rows that lie side by side, or those that one output row meets.
+    apart = g.dilation_h if walk.rows == 1 else 1
     term = first
     while term < stop:
         n, oh, ow = term // pixels, term // g.out_w % g.out_h, term % g.out_w
@@ -102,48 +102,76 @@ def _weight_grad(
             rows = min(walk.rows, g.out_h - oh, (stop - term) // g.out_w)
         for j in range(lanes):  # behind the last channel it is summed again
             channel = min(o + j, g.out_channels - 1)
-            sources[j] = x.ctypes.data + (n * g.in_channels + channel // each) * g.in_h * g.in_w * size
             sources[lanes + j] = dy.ctypes.data + (n * g.out_channels + channel) * pixels * size
         pack(kernels, gradients, oh * g.out_w + ow, rows * cols, here + walk.gradients_at * size)
-        # Rows that lie side by side, or those that one output row meets.
-        apart = g.dilation_h if walk.rows == 1 else 1
-        count = stop_kh - kh if walk.rows == 1 else (rows - 1) * g.stride_h + (stop_kh - kh - 1) * g.dilation_h + 1
         width = (cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
-        in_row, in_col = oh * g.stride_h + kh * g.dilation_h - g.pad_top, ow * g.stride_w - g.pad_left
-        for r in range(count):
-            pack_row(
-                kernels, met, scratch, base + walk.pixels_at + r * width * lanes, in_col, width, in_row + r * apart,
-                g.in_h, g.in_w,
-            )  # fmt: skip
-        x_row = width * lanes * (g.dilation_h // apart)
-        for r in range(rows):
-            q = 0
-            while q < cols:
-                run = min(cols - q, TERM_BLOCK - term % TERM_BLOCK)
-                extend_chains(
-                    kernels, g.kernel_h, g.kernel_w, piece, stop_piece,
-                    here + (walk.pixels_at + (r * g.stride_h * width + q * g.stride_w) * lanes) * size, x_row,
-                    g.dilation_w * lanes, g.stride_w * lanes,
-                    here + (walk.gradients_at + (r * cols + q) * lanes) * size, run,
-                    here + walk.chains_at * size, term % TERM_BLOCK,
+        in_col = ow * g.stride_w - g.pad_left
+        of_channel = 0  # chains of the channels before
+        for c in range(first_piece // pieces, (stop_piece + pieces - 1) // pieces):
+            piece, end = max(first_piece - c * pieces, 0), min(stop_piece - c * pieces, pieces)
+            kh, stop_kh = piece * g.kernel_h // pieces, end * g.kernel_h // pieces
+            for j in range(lanes):
+                channel = min(o + j, g.out_channels - 1) // each * channels + c
+                sources[j] = x.ctypes.data + (n * g.in_channels + channel) * g.in_h * g.in_w * size
+            count = stop_kh - kh
+            if walk.rows > 1:
+                count = (rows - 1) * g.stride_h + (stop_kh - kh - 1) * g.dilation_h + 1
+            in_row = oh * g.stride_h + kh * g.dilation_h - g.pad_top
+            for r in range(count):
+                pack_row(
+                    kernels, met, scratch, base + walk.pixels_at + r * width * lanes, in_col, width, in_row + r * apart,
+                    g.in_h, g.in_w,
                 )  # fmt: skip
-                q += run
-                term += run
-                if term % TERM_BLOCK != 0 and term != stop:
-                    continue
-                if (term - 1) % TERMS_A_TOTAL < TERM_BLOCK:
-                    for i in range(taps * lanes):
-                        scratch[totals + i] = scratch[chains + i]
-                else:
-                    for i in range(taps * lanes):
-                        scratch[totals + i] += scratch[chains + i]
-                if term % TERMS_A_TOTAL != 0 and term != stop:
-                    continue
-                for j in range(min(lanes, g.out_channels - o)):
-                    at = (o + j) * g.kernel_h * g.kernel_w + kh * g.kernel_w
-                    for t in range(taps):
-                        value = scratch[totals + t * lanes + j]
-                        dw[at + t] = value if term <= TERMS_A_TOTAL else dw[at + t] + value
+            taps = (stop_kh - kh) * g.kernel_w
+            chains, totals = base + walk.chains_at + of_channel, base + walk.totals_at + of_channel
+            _walk_band(
+                g, walk, kernels, piece, end, here, width, width * lanes * (g.dilation_h // apart), rows, cols, term,
+                stop, scratch, chains, totals, taps, dw, o, (c * g.kernel_h + kh) * g.kernel_w,
+            )  # fmt: skip
+            of_channel += taps * lanes
+        term += rows * cols
+
+
+@kernel
+def _walk_band(
+    g: Geometry, walk: Walk, kernels: Any, piece: Any, stop_piece: Any, here: Any, width: Any, x_row: Any, rows: Any,
+    cols: Any, first: Any, stop: Any, scratch: Any, chains: Any, totals: Any, taps: Any, dw: Any, o: Any, place: Any,
+) -> None:  # fmt: skip
+    """Extend the sums of `taps` taps of one channel by rows x cols packed terms, from `first` on.
+
+    `place` is where they are among the weights of a filter. Whole totals, and the last one, are put into `dw`.
+    """
+    size, lanes = kernels[ELEMENT], kernels[LANES]
+    of_filter = g.in_channels // g.groups * g.kernel_h * g.kernel_w
+    term = first
+    for r in range(rows):
+        q = 0
+        while q < cols:
+            run = min(cols - q, TERM_BLOCK - term % TERM_BLOCK)
+            extend_chains(
+                kernels, g.kernel_h, g.kernel_w, piece, stop_piece,
+                here + (walk.pixels_at + (r * g.stride_h * width + q * g.stride_w) * lanes) * size, x_row,
+                g.dilation_w * lanes, g.stride_w * lanes,
+                here + (walk.gradients_at + (r * cols + q) * lanes) * size, run,
+                scratch.ctypes.data + chains * size, term % TERM_BLOCK,
+            )  # fmt: skip
+            q += run
+            term += run
+            if term % TERM_BLOCK != 0 and term != stop:
+                continue
+            if (term - 1) % TERMS_A_TOTAL < TERM_BLOCK:
+                for i in range(taps * lanes):
+                    scratch[totals + i] = scratch[chains + i]
+            else:
+                for i in range(taps * lanes):
+                    scratch[totals + i] += scratch[chains + i]
+            if term % TERMS_A_TOTAL != 0 and term != stop:
+                continue
+            for j in range(min(lanes, g.out_channels - o)):
+                at = (o + j) * of_filter + place
+                for t in range(taps):
+                    value = scratch[totals + t * lanes + j]
+                    dw[at + t] = value if term <= TERMS_A_TOTAL else dw[at + t] + value
 
 
 def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
@@ -159,9 +187,11 @@ def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
     tasks = vectors * walk.chunks
     width = (walk.cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
     rows = (walk.rows - 1) * g.stride_h + (g.kernel_h - 1) * g.dilation_h + 1 if walk.rows > 1 else g.kernel_h
-    pixels = walk.chunks * results * rows * width / max(1, walk.rows * walk.cols)
+    channels = g.in_channels // g.groups
+    # Rows of a filter are packed for each of its chunks, those of a channel for each channel.
+    pixels = max(walk.chunks, channels) * results * rows * width / max(1, walk.rows * walk.cols)
     filled = g.out_channels / max(1, vectors * lanes)
-    products, packed = results * g.kernel_h * g.kernel_w, pixels + walk.chunks * results
+    products, packed = results * channels * g.kernel_h * g.kernel_w, pixels + walk.chunks * results
     share = channel_lanes_share(products, packed, 0, filled, tasks, workers, is_long=True)
     piece = f"{walk.rows} rows" if walk.rows > 1 else f"{walk.cols} pixels of a row"
     return Cut(f"channels as lanes, {piece} at once; tasks: {tasks}", share)
@@ -174,7 +204,7 @@ def _launch(g: Geometry, workers: int, dtype: DType) -> tuple[Launch, int, int]:
     lanes = isa.lanes(dtype)
     tasks = -(-g.out_channels // lanes) * walk.chunks
     # As many totals at once as keep a task short: totals follow one another, so each launch waits for the last one.
-    taps = -(-g.kernel_h // walk.chunks) * g.kernel_w
+    taps = -(-g.in_channels // g.groups * g.kernel_h // walk.chunks) * g.kernel_w
     together = TERMS_A_TOTAL * max(1, _TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * taps))
     return Launch(_weight_grad, tasks, work_ns(g), g, walk, kernels), tasks, together
 

@@ -1,0 +1,126 @@
+"""Weight gradients of groups with few filters: lanes of channels give the bits of the product, and are chosen."""
+
+import numpy as np
+import pytest
+from decisions import forget
+from hypothesis import given
+from hypothesis import strategies as st
+from same_bits import REFERENCE
+
+from convjit import conv2d, conv2d_backward, conv2d_weight_grad, explain
+from convjit.algorithms import weight_channels, weight_gradient
+from convjit.functional import bilinear
+from convjit.geometry import conv2d_geometry
+from convjit.testing import Problem
+
+DTYPES = ["float32", "float64", "int64"]
+
+
+def problem(batch, groups, channels, image, filters, kernel, **options):
+    shapes = (batch, channels * groups, *image), (filters * groups, channels, *kernel)
+    return Problem(*shapes, groups=groups, **options)
+
+
+AWKWARD = {
+    "one filter a group": problem(2, 5, 3, (6, 7), 1, (3, 3), padding=1),
+    "lanes of many groups": problem(2, 20, 2, (6, 7), 2, (3, 3), padding=1),
+    "lanes that cut a group": problem(1, 7, 2, (5, 6), 3, (3, 2), padding=1),
+    "more filters than lanes": problem(1, 2, 3, (5, 6), 20, (3, 3), padding=1),
+    "one group": problem(2, 1, 3, (5, 6), 4, (3, 3), padding=1),
+    "1x1": problem(2, 6, 4, (7, 9), 3, (1, 1)),
+    "stride of 2": problem(3, 4, 3, (11, 10), 4, (3, 3), stride=2, padding=1),
+    "dilation with a stride": problem(2, 3, 2, (25, 24), 5, (3, 2), stride=(2, 3), dilation=(3, 2), padding=3),
+    "filters of several pieces": problem(1, 3, 2, (14, 15), 4, (9, 10), padding=((3, 0), (1, 4))),
+    "rows wider than a band": problem(1, 2, 2, (5, 3000), 3, (3, 3), padding=1),
+    "one total": problem(4, 2, 2, (64, 64), 3, (1, 1)),
+    "one total and a pixel": problem(1, 2, 2, (5, 3277), 2, (1, 1)),
+    "totals that end in images": problem(5, 2, 2, (90, 91), 3, (3, 3), padding=1),
+}
+
+
+def gradient(each, dtype, algorithm, seed=0):
+    rng = np.random.default_rng(seed)
+    x = (9 * rng.standard_normal(each.x_shape)).astype(dtype)
+    shape = conv2d(x, np.zeros(each.weight_shape, dtype), **each.options).shape
+    dy = (9 * rng.standard_normal(shape)).astype(dtype)
+    return conv2d_weight_grad(dy, x, each.weight_shape[2:], **each.options, algorithm=algorithm)
+
+
+@pytest.fixture
+def channel_lanes(monkeypatch):
+    """Every gradient with channels as lanes, whatever is expected to be faster."""
+    monkeypatch.setattr(weight_gradient, "_has_channel_lanes", lambda g, dtype: True)
+    forget()
+    yield
+    forget()
+
+
+@pytest.mark.usefixtures("channel_lanes", "poisoned")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_problems(name, dtype, monkeypatch):
+    wanted = gradient(AWKWARD[name], dtype, REFERENCE)
+    for crew in (1, 2, 5, 40):
+        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        assert gradient(AWKWARD[name], dtype, "implicit").tobytes() == wanted.tobytes()
+
+
+@pytest.mark.usefixtures("channel_lanes", "poisoned")
+@pytest.mark.parametrize("tile", [1 << 8, 1 << 11])
+@pytest.mark.parametrize("name", ["lanes of many groups", "stride of 2", "dilation with a stride", "one total"])
+def test_bands_of_any_size_give_the_same_bits(name, tile, monkeypatch):
+    wanted = gradient(AWKWARD[name], "float32", REFERENCE)
+    monkeypatch.setattr(weight_channels, "_PACKED_BYTES", tile)
+    forget()
+    assert gradient(AWKWARD[name], "float32", "implicit").tobytes() == wanted.tobytes()
+
+
+@st.composite
+def problems(draw):
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride, dilation = (draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(2))
+    pads = draw(st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2))
+    least = [max(1, (k - 1) * d + 1 - sum(p)) for k, d, p in zip(kernel, dilation, pads, strict=True)]
+    image = draw(st.integers(0, 9)) + least[0], draw(st.integers(0, 20)) + least[1]
+    groups, channels, filters = draw(st.integers(1, 20)), draw(st.integers(1, 6)), draw(st.integers(1, 9))
+    options = {"stride": stride, "dilation": dilation, "padding": pads}
+    return problem(draw(st.integers(1, 4)), groups, channels, image, filters, kernel, **options)
+
+
+@pytest.mark.usefixtures("channel_lanes")
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(each=problems(), seed=st.integers(0, 1 << 20))
+def test_drawn_problems(each, seed, dtype):
+    assert gradient(each, dtype, "implicit", seed).tobytes() == gradient(each, dtype, REFERENCE, seed).tobytes()
+
+
+@pytest.mark.usefixtures("channel_lanes")
+def test_the_bias_gradient_is_a_pass_of_its_own():
+    each, rng = AWKWARD["lanes of many groups"], np.random.default_rng(1)
+    x, dy = (rng.integers(-9, 9, shape).astype("f4") for shape in (each.x_shape, each.y_shape))
+    _, dw, db = conv2d_backward(dy, x, np.zeros(each.weight_shape, "f4"), **each.options, algorithm="implicit")
+    assert (db == dy.sum(axis=(0, 2, 3))).all()
+    assert dw.tobytes() == conv2d_weight_grad(dy, x, 3, **each.options).tobytes()
+
+
+def chosen(x_shape, weight_shape, groups, dilation=1):
+    g = conv2d_geometry("test", x_shape, weight_shape, 1, 0, dilation, groups)
+    return weight_gradient._has_channel_lanes(g, np.dtype("float32"))
+
+
+def test_few_filters_a_group_are_chosen():
+    assert chosen((1, 128, 58, 58), (128, 2, 3, 3), 64)
+    assert not chosen((1, 128, 58, 58), (128, 16, 3, 3), 8)
+    assert not chosen((1, 2, 58, 58), (2, 2, 3, 3), 1)
+    assert not chosen((0, 128, 58, 58), (128, 2, 3, 3), 64)
+
+
+def test_taps_that_lie_far_apart_are_not():
+    """Whatever lies between them would be packed, too."""
+    assert chosen((1, 64, 9, 2100), (64, 2, 3, 3), 32, (1, 9))
+    assert not chosen((1, 64, 9, 40000), (64, 2, 3, 3), 32, (1, 19000))
+
+
+def test_explain_says_so():
+    assert "channels as lanes" in str(explain((1, 128, 58, 58), (128, 2, 3, 3), groups=64).weight_grad)
+    assert "channels as lanes" not in str(explain((1, 128, 58, 58), (128, 16, 3, 3), groups=8).weight_grad)

@@ -32,8 +32,9 @@ _CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 19, 1
 # Of direct convolution: a result that is transposed and put where it belongs, most of it in no near cache, which takes
 # 5 to 8 cycles a vector in float32 with AVX2 and 16 with AVX-512; and an element of the weights that is packed.
 _LAND_CYCLES, _PACK_CYCLES = 1, 0.5
-# A result of a product that is stored alone, as its neighbours belong to other phases.
-_SPREAD_CYCLES = 6
+# A result of a product that is stored alone, as its neighbours belong to other phases: of 18 input gradients with
+# strides of 2 and 3, with AVX-512 and with AVX2, none was left to the slower way by more than 2 %.
+_SPREAD_CYCLES = 3
 # Of depthwise operations, of a vector: a tap that is met, a result that is unpacked, a pixel that is packed, a product
 # of a long sum and a pixel of one; with pixels as lanes, a tap and what is around a result's.
 # Fitted to ten layers of 3x3 to 7x7 taps, 7x7 to 112x112 pixels and strides of 1 and 2, in float32 with AVX-512; those

@@ -11,13 +11,13 @@ from ..geometry import Geometry
 from ..parsing import describe
 from ..typing import DType
 from . import depthwise, direct, implicit, reference, winograd
-from .algorithm import Algorithm, Cut, Operation, Packing, Space
+from .algorithm import Algorithm, Explained, Operation, Packing, Space
 from .turning import turned
 
 __all__ = [
     "ALGORITHMS",
     "Algorithm",
-    "Cut",
+    "Explained",
     "Operation",
     "Packing",
     "Space",

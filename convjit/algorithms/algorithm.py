@@ -49,7 +49,7 @@ def work_ns(geometry: Geometry) -> float:
     return geometry.multiplications / each
 
 
-class Cut(NamedTuple):
+class Explained(NamedTuple):
     """How an operation cuts its work, for people to read."""
 
     how: str
@@ -103,7 +103,7 @@ class Operation(NamedTuple):
     # Of a forward operation that reads the weight in another form; None where there is nothing to pack.
     packing: Packing | None = None
     # How the work is cut for so many workers, and a problem of this dtype.
-    cut: Callable[[Geometry, int, DType], Cut] | None = None
+    cut: Callable[[Geometry, int, DType], Explained] | None = None
     # Why it cannot take a problem that its row takes: it is left to "auto" then, also where the row was named.
     declines: Callable[[Geometry, DType], str | None] = _never
     # Why it leaves a problem that it could take to the rows below, where those are expected to be faster; it is not

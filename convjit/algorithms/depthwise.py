@@ -17,7 +17,7 @@ from ..geometry import Geometry
 from ..runtime.options import COMPILED
 from ..typing import DType
 from . import depthwise_channels, depthwise_pixels, depthwise_rows, weight_channels
-from .algorithm import Algorithm, Cut, Operation, Space
+from .algorithm import Algorithm, Explained, Operation, Space
 
 
 def _by_forward(g: Geometry, dtype: DType) -> ModuleType:
@@ -50,13 +50,13 @@ def _run_input_grad(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *s
     _by_input_grad(g, dx.dtype).run_input_grad(workers, g, dy, weight, dx, *spaces)
 
 
-def _forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
-    cut: Cut = _by_forward(g, dtype).forward_cut(g, workers, dtype)
+def _forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+    cut: Explained = _by_forward(g, dtype).forward_cut(g, workers, dtype)
     return cut
 
 
-def _input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
-    cut: Cut = _by_input_grad(g, dtype).input_grad_cut(g, workers, dtype)
+def _input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+    cut: Explained = _by_input_grad(g, dtype).input_grad_cut(g, workers, dtype)
     return cut
 
 
@@ -101,5 +101,7 @@ ALGORITHM = Algorithm(
     _declines,
     Operation(_run_forward, _forward_workspace, cut=_forward_cut),
     Operation(_run_input_grad, _input_grad_workspace, cut=_input_grad_cut),
-    Operation(weight_channels.run, weight_channels.workspace, cut=weight_channels.cut),
+    Operation(
+        weight_channels.run, weight_channels.workspace, cut=weight_channels.cut, declines=weight_channels.declines
+    ),
 )

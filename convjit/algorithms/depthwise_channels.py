@@ -17,9 +17,10 @@ from ..gemm.summation import TERM_BLOCK
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
+from ..runtime.memory import CACHE_LINE
 from ..simd import isa
 from ..typing import DType
-from .algorithm import INDICES, Cut, Space, work_ns
+from .algorithm import INDICES, Explained, Space, work_ns
 
 
 class Bands(NamedTuple):
@@ -35,8 +36,6 @@ class Bands(NamedTuple):
 
 # Packed pixels and results stay in the second-level cache from packing to unpacking.
 _PACKED_BYTES = 1 << 19
-# Packed rows begin at cache lines, so that no vector lies in two of them.
-_LINE = 64
 
 
 @lru_cache(maxsize=256)
@@ -59,7 +58,7 @@ def _bands(
     weights_at = results_at + lanes * (here * results + lanes)
     bias_at = weights_at + lanes * (g.kernel_h * g.kernel_w + lanes)
     return Bands(
-        here, -(-rows // max(here, 1)), results_at, weights_at, bias_at, bias_at + lanes + _LINE // dtype.itemsize
+        here, -(-rows // max(here, 1)), results_at, weights_at, bias_at, bias_at + lanes + CACHE_LINE // dtype.itemsize
     )
 
 
@@ -70,7 +69,9 @@ def _space(g: Geometry, bands: Bands, workers: int, dtype: DType) -> tuple[Space
     return Space((workers, bands.elements), name="bands"), Space((workers, lists), INDICES, "lists")
 
 
-def _explained(bands: Bands, channels: int, g: Geometry, packed: int, unpacked: int, workers: int, dtype: DType) -> Cut:
+def _explained(
+    bands: Bands, channels: int, g: Geometry, packed: int, unpacked: int, workers: int, dtype: DType
+) -> Explained:
     """The cut of so many channels of images, of each of which so many pixels are packed and unpacked."""
     lanes = isa.lanes(dtype)
     vectors = -(-channels // lanes)
@@ -78,7 +79,7 @@ def _explained(bands: Bands, channels: int, g: Geometry, packed: int, unpacked: 
     filled = channels / max(1, vectors * lanes)
     products = g.kernel_h * g.kernel_w * g.out_h * g.out_w
     share = channel_lanes_share(products, packed, unpacked, filled, tasks, workers)
-    return Cut(f"channels as lanes, bands of {bands.rows} rows; tasks: {tasks}", share)
+    return Explained(f"channels as lanes, bands of {bands.rows} rows; tasks: {tasks}", share)
 
 
 # Rows of this many vectors and more are summed with pixels as lanes: nothing has to be packed and unpacked then. In
@@ -134,7 +135,7 @@ def _forward(
     oh = task % bands.bands * bands.rows
     rows, taps = min(bands.rows, g.out_h - oh), g.kernel_h * g.kernel_w
     scratch, places = scratches[worker], lists[worker]
-    base = -scratch.ctypes.data % _LINE // size
+    base = -scratch.ctypes.data % CACHE_LINE // size
     here, table = scratch.ctypes.data + base * size, places.ctypes.data
     each = g.out_channels // g.groups
     for j in range(lanes):  # behind the last channel it is computed again
@@ -180,7 +181,7 @@ def forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, .
     return _space(g, _forward_bands(g, workers, dtype), workers, dtype)
 
 
-def forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+def forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
     bands, (step, more) = _forward_bands(g, workers, dtype), _forward_rows(g)
     width = (g.out_w - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
@@ -232,7 +233,7 @@ def _input_grad(
     top = task % bands.bands * bands.rows
     taps = g.kernel_h * g.kernel_w
     scratch, places = scratches[worker], lists[worker]
-    base = -scratch.ctypes.data % _LINE // size
+    base = -scratch.ctypes.data % CACHE_LINE // size
     here, table = scratch.ctypes.data + base * size, places.ctypes.data
     for j in range(lanes):  # behind the last channel it is computed again
         places[j] = weight.ctypes.data + min(c + j, g.in_channels - 1) * taps * size
@@ -280,7 +281,7 @@ def input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space
     return _space(g, _input_grad_bands(g, workers, dtype), workers, dtype)
 
 
-def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
     bands, (_, more) = _input_grad_bands(g, workers, dtype), _input_grad_rows(g)
     vertical, horizontal = backward_axes(g)

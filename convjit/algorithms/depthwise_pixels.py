@@ -27,13 +27,12 @@ from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
 from ..simd import isa
 from ..typing import DType
-from .algorithm import INDICES, Space, work_ns
-from .algorithm import Cut as Explained
+from .algorithm import INDICES, Explained, Space, work_ns
 
 # --- tiles of grid points -------------------------------------------------------------------------------------------
 
 
-class Cut(NamedTuple):
+class Tiles(NamedTuple):
     """Tiles of `rows` x `cols` grid points, `down` x `across` of them, and how many pixels more a plane has."""
 
     rows: int
@@ -55,7 +54,7 @@ _COLUMNS = 64
 @lru_cache(maxsize=256)
 def _cut(
     axes: tuple[Axis, Axis], extra: tuple[int, int], channels: int, outputs: int, images: int, workers: int, size: int
-) -> Cut:
+) -> Tiles:
     """The tiles of `images` planes, each read with the planes of `channels`, for so many results a grid point.
 
     A tile fills at most about twice the pixels that it has grid points.
@@ -79,17 +78,17 @@ def _cut(
         bands = -(-4 * workers // (images * -(-horizontal.grid // cols)))
         rows = min(rows, max(least, -(-vertical.grid // bands)))
     down, across = -(-vertical.grid // rows), -(-horizontal.grid // cols)
-    return Cut(rows, cols, down, across, reach_h, reach_w)
+    return Tiles(rows, cols, down, across, reach_h, reach_w)
 
 
-def _planes(cut: Cut, axes: tuple[Axis, Axis], channels: int) -> int:
+def _planes(cut: Tiles, axes: tuple[Axis, Axis], channels: int) -> int:
     """Elements of the planes of a tile."""
     pixels = (cut.rows + cut.reach_h) * (cut.cols + cut.reach_w)
     return channels * axes[0].phases * axes[1].phases * pixels + BEHIND
 
 
 def _explained(
-    g: Geometry, cut: Cut, axes: tuple[Axis, Axis], planes: int, results: int, workers: int, dtype: DType
+    g: Geometry, cut: Tiles, axes: tuple[Axis, Axis], planes: int, results: int, workers: int, dtype: DType
 ) -> Explained:
     """The cut of images of which so many planes are filled, for so many results a grid point."""
     vertical, horizontal = axes
@@ -118,7 +117,7 @@ def window(axis: Axis, first: Any, count: Any, padded: Any) -> Any:
 
 @driver
 def _forward(
-    task: Any, worker: Any, g: Geometry, cut: Cut, down: Axis, along: Axis, kernels: Any, tiles: Any, weight: Any,
+    task: Any, worker: Any, g: Geometry, cut: Tiles, down: Axis, along: Axis, kernels: Any, tiles: Any, weight: Any,
     bias: Any, x: Any, y: Any, planes: Any, lists: Any,
 ) -> None:  # fmt: skip
     """y[n,o,oh,ow] = bias[o] + sum over kh,kw of weight[o,0,kh,kw] * x[n, c, oh*stride+kh*dilation-pad, ...]
@@ -143,27 +142,27 @@ def _forward(
         )  # fmt: skip
 
 
-def _forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+def _forward_tiles(g: Geometry, workers: int, dtype: DType) -> Tiles:
     images = g.batch * g.in_channels
     return _cut(forward_axes(g), (0, 0), 1, g.out_channels // g.groups, images, workers, dtype.itemsize)
 
 
 def forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Planes and lists."""
-    axes, cut = forward_axes(g), _forward_cut(g, workers, dtype)
+    axes, cut = forward_axes(g), _forward_tiles(g, workers, dtype)
     lists = correlation.list_entries(*axes, 1)
     return Space((workers, _planes(cut, axes, 1)), name="planes"), Space((workers, lists), INDICES, "lists")
 
 
 def forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
-    cut = _forward_cut(g, workers, dtype)
+    cut = _forward_tiles(g, workers, dtype)
     return _explained(g, cut, forward_axes(g), g.in_channels, g.out_channels, workers, dtype)
 
 
 @lru_cache(maxsize=256)
 def _forward_launch(g: Geometry, workers: int, dtype: DType) -> Launch:
-    cut = _forward_cut(g, workers, dtype)
+    cut = _forward_tiles(g, workers, dtype)
     tasks = g.batch * g.in_channels * cut.down * cut.across
     kernels = correlation.kernels(dtype), micro.kernels(dtype)
     return Launch(_forward, tasks, work_ns(g), g, cut, *forward_axes(g), *kernels)
@@ -206,7 +205,7 @@ def _interleave(kernels: Any, phased: Any, apart: Any, phases: Any, row: Any, fi
 
 @driver
 def _input_grad(
-    task: Any, worker: Any, g: Geometry, cut: Cut, kernels: Any, tiles: Any, weight: Any, dy: Any, dx: Any,
+    task: Any, worker: Any, g: Geometry, cut: Tiles, kernels: Any, tiles: Any, weight: Any, dy: Any, dx: Any,
     planes: Any, packed: Any, phased: Any, lists: Any,
 ) -> None:  # fmt: skip
     """dx[n,c,h,w] = sum over o,kh,kw of weight[o,0,kh,kw] * dy[n,o,oh,ow] where h = oh*stride_h+kh*dilation_h-pad_top.
@@ -251,7 +250,7 @@ def _input_grad(
                 )  # fmt: skip
 
 
-def _input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+def _input_grad_tiles(g: Geometry, workers: int, dtype: DType) -> Tiles:
     extra = (int(g.stride_h > 1), int(g.stride_w > 1))
     # A result of a grid point for each phase.
     outputs = g.out_channels // g.groups * min(g.stride_h, g.in_h) * min(g.stride_w, g.in_w)
@@ -261,7 +260,7 @@ def _input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
     )  # fmt: skip
 
 
-def _lines(g: Geometry, cut: Cut) -> int:
+def _lines(g: Geometry, cut: Tiles) -> int:
     """Elements of the results of a tile's rows before phases are put together."""
     phases = min(g.stride_w, g.in_w)
     return phases * cut.rows * cut.cols + BEHIND if phases > 1 else 0
@@ -269,7 +268,7 @@ def _lines(g: Geometry, cut: Cut) -> int:
 
 def input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Planes, packed weights, lines and lists."""
-    axes, cut, each = backward_axes(g), _input_grad_cut(g, workers, dtype), g.out_channels // g.groups
+    axes, cut, each = backward_axes(g), _input_grad_tiles(g, workers, dtype), g.out_channels // g.groups
     terms = each * g.kernel_h * g.kernel_w
     return (
         Space((workers, _planes(cut, axes, each)), name="planes"), Space((workers, terms), name="turned taps"),
@@ -280,13 +279,13 @@ def input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space
 
 def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
-    cut, phases = _input_grad_cut(g, workers, dtype), min(g.stride_h, g.in_h) * min(g.stride_w, g.in_w)
+    cut, phases = _input_grad_tiles(g, workers, dtype), min(g.stride_h, g.in_h) * min(g.stride_w, g.in_w)
     return _explained(g, cut, backward_axes(g), g.out_channels, g.in_channels * phases, workers, dtype)
 
 
 @lru_cache(maxsize=256)
 def _input_grad_launch(g: Geometry, workers: int, dtype: DType) -> Launch:
-    cut = _input_grad_cut(g, workers, dtype)
+    cut = _input_grad_tiles(g, workers, dtype)
     tasks = g.batch * g.in_channels * cut.down * cut.across
     return Launch(_input_grad, tasks, work_ns(g), g, cut, correlation.kernels(dtype), micro.kernels(dtype))
 

@@ -18,7 +18,7 @@ from ..geometry import Geometry
 from ..runtime.compile import driver
 from ..runtime.launch import Launch, run_in_turn
 from ..typing import DType
-from .algorithm import INDICES, Cut, Space, work_ns
+from .algorithm import INDICES, Explained, Space, work_ns
 from .depthwise_pixels import window
 
 
@@ -121,7 +121,7 @@ def input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space
     return _workspace(g, True, workers, dtype)
 
 
-def _cut(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> Cut:
+def _cut(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> Explained:
     s, along = _rows(g, is_gradient, workers, dtype)
     lanes, images = int(lines.kernels(dtype)[lines.LANES]), g.batch * g.in_channels
     tasks = g.batch * s.down * s.across
@@ -129,15 +129,15 @@ def _cut(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> Cut:
     filled = images * s.each * along.grid / max(1, vectors * lanes)
     filling = images * s.across * along.phases * (s.cols + s.reach) / lanes
     share = pixel_lanes_share(along.taps, filling, vectors, filled, tasks, workers)
-    return Cut(f"pixels as lanes, rows of {s.rows} channels, {s.cols} pixels of each; tasks: {tasks}", share)
+    return Explained(f"pixels as lanes, rows of {s.rows} channels, {s.cols} pixels of each; tasks: {tasks}", share)
 
 
-def forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+def forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
     return _cut(g, False, workers, dtype)
 
 
-def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
     return _cut(g, True, workers, dtype)
 

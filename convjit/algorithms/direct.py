@@ -39,7 +39,7 @@ from ..runtime.options import COMPILED
 from ..simd import isa
 from ..typing import Array, DType
 from . import implicit
-from .algorithm import INDICES, PACKED_WEIGHT, Algorithm, Cut, Operation, Packing, Space, work_ns
+from .algorithm import INDICES, PACKED_WEIGHT, Algorithm, Explained, Operation, Packing, Space, work_ns
 from .filling import as_planes, cut_into_bands, filled, source_of_band
 from .turning import turned
 
@@ -198,7 +198,7 @@ class _Way(NamedTuple):
         source, before = filled(s.axes, images, planes, s.pixel)
         return *before, s.multiply.on(weight, bias, source, results, totals, positions, space)
 
-    def cut(self, g: Geometry, workers: int, dtype: DType) -> Cut:
+    def cut(self, g: Geometry, workers: int, dtype: DType) -> Explained:
         """Panels of channels, grid points and bands."""
         s = self.set_up(g, workers, dtype, False)
         d = s.direct
@@ -211,7 +211,7 @@ class _Way(NamedTuple):
             panels = f"{d.abreast} {panels}"
         filling = filling_cycles(1 if self.channels_last else d.groups * d.channels, s.axes, dtype)
         share = direct_share(d, s.phases.before, filling, s.tasks, workers, dtype)
-        return Cut(f"in place, {panels}{bands}; tasks: {s.tasks}", share)
+        return Explained(f"in place, {panels}{bands}; tasks: {s.tasks}", share)
 
     def yields(self, g: Geometry, dtype: DType) -> str | None:
         """Why pixels in lanes are better, if they are."""

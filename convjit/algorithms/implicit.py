@@ -1,4 +1,4 @@
-"""Implicit matrix product: forward and input gradient are one product, the weight gradient is the same one turned.
+"""Implicit matrix product: outputs and input gradients are one product; its weight gradient is `weight_gradient`'s.
 
 Knows what rows, channels and planes of the forward pass are; does not know how a product is computed.
 """
@@ -14,7 +14,7 @@ from ..runtime.launch import run_in_turn
 from ..runtime.options import COMPILED
 from ..typing import DType
 from . import input_product, weight_gradient
-from .algorithm import Algorithm, Cut, Operation, Space, work_ns
+from .algorithm import Algorithm, Explained, Operation, Space, work_ns
 from .running import Setup, cut_of, product_runs, set_up
 
 
@@ -38,7 +38,7 @@ def _run(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *wor
     run_in_turn(workers, *product_runs(setup, x, weight, offsets, bias, y, *workspaces))
 
 
-def forward_cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+def forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How the forward product is cut."""
     return cut_of(_forward(g, workers, dtype)[0], g.kernel_h * g.kernel_w, workers, dtype)
 

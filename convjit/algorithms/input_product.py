@@ -26,7 +26,7 @@ from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
 from ..typing import Array, DType
-from .algorithm import INDICES, PACKED_WEIGHT, Cut, Space, work_ns
+from .algorithm import INDICES, PACKED_WEIGHT, Explained, Space, work_ns
 from .filling import filled
 from .running import Setup, cut_of, product_runs, set_up
 
@@ -115,7 +115,7 @@ def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     return packed, Space((terms,), INDICES, "offsets"), *_input_grad(g, workers, dtype).spaces
 
 
-def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+def cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     """That of the first phase, with as many taps as a phase has on average."""
     taps = g.kernel_h * g.kernel_w / max(_phases(g), 1)
     transposed = g.in_channels * g.out_channels // g.groups * g.kernel_h * g.kernel_w

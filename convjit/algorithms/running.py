@@ -19,7 +19,7 @@ from ..gemm.summation import TERMS_A_TOTAL
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, Run
 from ..typing import Array, DType
-from .algorithm import INDICES, Cut, Space
+from .algorithm import INDICES, Explained, Space
 from .filling import cut_into_bands, filled, source_of_band
 
 Axes = tuple[Axis, Axis]
@@ -131,7 +131,7 @@ def set_up(
     return Setup(p, bands.axes, kernels, bands.by_band, tasks, spaces, multiply)
 
 
-def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 1, transposed: int = 0) -> Cut:
+def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 1, transposed: int = 0) -> Explained:
     """How a product of so many taps is cut, in so many phases, after so many weights were transposed."""
     p, tasks = setup.product, setup.tasks * phases
     source = "in place" if p.in_place else "packed"
@@ -144,7 +144,7 @@ def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 
     share = forward_share(
         p, taps, filling, tasks, workers, dtype, transposed // max(phases, 1), is_spread=phases > 1
     )  # fmt: skip
-    return Cut(how, share)
+    return Explained(how, share)
 
 
 def product_runs(

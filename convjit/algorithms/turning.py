@@ -20,7 +20,7 @@ from ..runtime.compile import driver
 from ..runtime.launch import launch
 from ..runtime.options import COMPILED
 from ..typing import Array, DType
-from .algorithm import Cut, Operation, Space, workspace_limit
+from .algorithm import Explained, Operation, Space, workspace_limit
 
 # A task takes some microseconds: a tile of so many rows and columns, both of whole cache lines.
 _ROWS, _COLUMNS = 256, 64
@@ -100,11 +100,11 @@ def turned(name: str, operation: Operation) -> Operation:
     """The operation of this name (one of `OPERATIONS`) on images with channels last."""
     work = _turned_weight_grad(operation) if name == "weight_grad" else _turned_images(name, operation)
 
-    def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+    def cut(g: Geometry, workers: int, dtype: DType) -> Explained:
         assert operation.cut is not None
         found = operation.cut(g, workers, dtype)
         share = with_turning(found.share_of_peak, g.multiplications, math.prod(g.x_shape) + math.prod(g.y_shape), dtype)
-        return Cut(f"{found.how}; images turned", share)
+        return Explained(f"{found.how}; images turned", share)
 
     return work._replace(cut=operation.cut and cut)
 

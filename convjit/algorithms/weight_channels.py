@@ -17,9 +17,10 @@ from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
+from ..runtime.memory import CACHE_LINE
 from ..simd import isa
 from ..typing import DType
-from .algorithm import INDICES, Cut, Space, work_ns
+from .algorithm import INDICES, Explained, Space, work_ns
 
 
 class Walk(NamedTuple):
@@ -29,7 +30,7 @@ class Walk(NamedTuple):
     cols: int
     chunk: int  # pieces of a task: of the rows of a filter's channels, one channel after the other
     chunks: int
-    pixels_at: int  # where packed pixels, packed gradients, chains and totals begin in a worker's scratch
+    # Where packed gradients, chains and totals begin in a worker's scratch, behind the packed pixels.
     gradients_at: int
     chains_at: int
     totals_at: int
@@ -38,10 +39,14 @@ class Walk(NamedTuple):
 
 # Packed pixels and gradients stay in the second-level cache between packing and reading.
 _PACKED_BYTES = 1 << 19
-# A task takes 10 ms at most: at 13 multiplications a nanosecond, what float64 reaches.
-_TASK_MULTIPLICATIONS = 1 << 27
-# Packed rows begin at cache lines, so that no vector lies in two of them.
-_LINE = 64
+# A task takes 10 ms: at 13 multiplications a nanosecond, what float64 reaches; of long rows up to so many times that.
+_TASK_MULTIPLICATIONS, _LONGEST_TASKS = 1 << 27, 8
+
+
+def declines(g: Geometry, dtype: DType) -> str | None:
+    """Why a filter's rows are too long: a task has whole rows of a total, and may take a few times 10 ms at most."""
+    taps = _LONGEST_TASKS * _TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * isa.lanes(dtype))
+    return f"rows of filters have {g.kernel_w} taps, it takes {taps} at most" if g.kernel_w > taps else None
 
 
 @lru_cache(maxsize=256)
@@ -70,8 +75,8 @@ def _walk(g: Geometry, workers: int, dtype: DType) -> Walk:
     gradients_at = lanes * (((rows - 1) * g.stride_h + reach) * width + lanes)
     chains_at = gradients_at + lanes * (rows * cols + lanes)
     taps = chunk * -(-g.kernel_h // pieces) * g.kernel_w * lanes
-    elements = chains_at + 2 * taps + _LINE // dtype.itemsize
-    return Walk(rows, cols, chunk, chunks, 0, gradients_at, chains_at, chains_at + taps, elements)
+    elements = chains_at + 2 * taps + CACHE_LINE // dtype.itemsize
+    return Walk(rows, cols, chunk, chunks, gradients_at, chains_at, chains_at + taps, elements)
 
 
 @driver
@@ -89,7 +94,7 @@ def _weight_grad(
     o, first_piece = task // walk.chunks * lanes, task % walk.chunks * walk.chunk
     stop_piece = min(channels * pieces, first_piece + walk.chunk)
     scratch, sources = scratches[worker], lists[worker]
-    base = -scratch.ctypes.data % _LINE // size
+    base = -scratch.ctypes.data % CACHE_LINE // size
     here = scratch.ctypes.data + base * size
     met, gradients = sources.ctypes.data, sources.ctypes.data + 8 * lanes
     # Rows that lie side by side, or those that one output row meets.
@@ -119,7 +124,7 @@ def _weight_grad(
             in_row = oh * g.stride_h + kh * g.dilation_h - g.pad_top
             for r in range(count):
                 pack_row(
-                    kernels, met, scratch, base + walk.pixels_at + r * width * lanes, in_col, width, in_row + r * apart,
+                    kernels, met, scratch, base + r * width * lanes, in_col, width, in_row + r * apart,
                     g.in_h, g.in_w,
                 )  # fmt: skip
             taps = (stop_kh - kh) * g.kernel_w
@@ -150,7 +155,7 @@ def _walk_band(
             run = min(cols - q, TERM_BLOCK - term % TERM_BLOCK)
             extend_chains(
                 kernels, g.kernel_h, g.kernel_w, piece, stop_piece,
-                here + (walk.pixels_at + (r * g.stride_h * width + q * g.stride_w) * lanes) * size, x_row,
+                here + (r * g.stride_h * width + q * g.stride_w) * lanes * size, x_row,
                 g.dilation_w * lanes, g.stride_w * lanes,
                 here + (walk.gradients_at + (r * cols + q) * lanes) * size, run,
                 scratch.ctypes.data + chains * size, term % TERM_BLOCK,
@@ -180,21 +185,22 @@ def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     return Space((workers, _walk(g, workers, dtype).elements), name="bands"), Space((workers, lists), INDICES, "lists")
 
 
-def cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+def cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
     walk, lanes = _walk(g, workers, dtype), isa.lanes(dtype)
     vectors, results = -(-g.out_channels // lanes), g.batch * g.out_h * g.out_w
     tasks = vectors * walk.chunks
     width = (walk.cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
-    rows = (walk.rows - 1) * g.stride_h + (g.kernel_h - 1) * g.dilation_h + 1 if walk.rows > 1 else g.kernel_h
     channels = g.in_channels // g.groups
-    # Rows of a filter are packed for each of its chunks, those of a channel for each channel.
+    # Of each channel, and of each chunk of one, the rows that its taps meet.
+    reach = min(g.kernel_h, walk.chunk * -(-g.kernel_h // channel_lanes.pieces(g.kernel_h, g.kernel_w)[0]))
+    rows = (walk.rows - 1) * g.stride_h + (reach - 1) * g.dilation_h + 1 if walk.rows > 1 else reach
     pixels = max(walk.chunks, channels) * results * rows * width / max(1, walk.rows * walk.cols)
     filled = g.out_channels / max(1, vectors * lanes)
     products, packed = results * channels * g.kernel_h * g.kernel_w, pixels + walk.chunks * results
     share = channel_lanes_share(products, packed, 0, filled, tasks, workers, is_long=True)
     piece = f"{walk.rows} rows" if walk.rows > 1 else f"{walk.cols} pixels of a row"
-    return Cut(f"channels as lanes, {piece} at once; tasks: {tasks}", share)
+    return Explained(f"channels as lanes, {piece} at once; tasks: {tasks}", share)
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""The weight gradient beside `direct` and `implicit`: a matrix product, or output channels as lanes.
+"""The weight gradient of `implicit`, also where `direct` does the rest: a matrix product, or channels as lanes.
 
 Knows which of the two is expected to be faster; does not know how either computes. Both give the same bits.
 """
@@ -12,13 +12,15 @@ from typing import Any
 from ..geometry import Geometry
 from ..typing import DType
 from . import weight_channels, weight_product
-from .algorithm import Cut, Operation, Space
+from .algorithm import Explained, Operation, Space
 
 
 @lru_cache(maxsize=256)
 def _has_channel_lanes(g: Geometry, dtype: DType) -> bool:
     """Whether lanes of several groups are summed at once: a product's lanes are filters of one group alone."""
     if g.groups == 1 or math.prod(g.x_shape) * math.prod(g.y_shape) * math.prod(g.weight_shape) == 0:
+        return False
+    if weight_channels.declines(g, dtype) is not None:
         return False
     channels, product = weight_channels.cut(g, 1, dtype), weight_product.cut(g, 1, dtype)
     return channels.share_of_peak > product.share_of_peak
@@ -37,8 +39,8 @@ def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     return spaces
 
 
-def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:
-    cut: Cut = _way(g, dtype).cut(g, workers, dtype)
+def _cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+    cut: Explained = _way(g, dtype).cut(g, workers, dtype)
     return cut
 
 

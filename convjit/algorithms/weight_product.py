@@ -9,8 +9,6 @@ import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..gemm.direct_kernels import kernels as kernels_of
 from ..gemm.estimate import filling_cycles, weight_share
 from ..gemm.pixel_sums import PixelSums, plan_sums, sum_pixels
@@ -18,38 +16,51 @@ from ..gemm.pixels import pixel_axes, plane_axes
 from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, plane_elements, term_offsets
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
-from ..runtime.compile import driver
-from ..runtime.launch import Launch, run_in_turn
+from ..runtime.compile import driver, kernel
+from ..runtime.launch import Launch, Run, run_in_turn
 from ..simd import isa
 from ..typing import DType
-from .algorithm import INDICES, Cut, Operation, Space, work_ns, workspace_limit
+from .algorithm import INDICES, Explained, Operation, Space, work_ns, workspace_limit
 from .filling import as_planes, filled
 
 
 @driver
 def _weight_grad(
-    task: Any, worker: Any, s: PixelSums, tasks: Any, kernels: Any, positions: Any, first: Any, stop: Any, dy: Any,
-    source: Any, begin: Any, dw: Any, db: Any, partial: Any, totals: Any, panels: Any, lists: Any,
+    task: Any, worker: Any, s: PixelSums, tasks: Any, kernels: Any, positions: Any, adds_up: Any, first: Any,
+    stop: Any, dy: Any, source: Any, begin: Any, dw: Any, db: Any, partial: Any, totals: Any, packed: Any, lists: Any,
 ) -> None:  # fmt: skip
     """dw[o,c,kh,kw] = sum over n,oh,ow of x[n, c, oh*stride_h+kh*dilation_h-pad_top, ...] * dy[n,o,oh,ow]
 
     Of the terms (n, oh, ow), those `first <= term < stop`, whole totals of so many tasks each. The very first total is
     put into `dw` (O, rows); another one into its row of `partial` (totals, O, rows), or added where that has no rows.
     `dy` is (N * O, pixels), or (N * pixels, O); `source` are planes from element `begin` on of those of the whole
-    batch. Of a sum that is turned, the two have changed places. `db` (O,) is the sum of `dy`, of one total; or empty.
+    batch. Of a sum that is swapped, the two have changed places. `db` (O,) is the sum of `dy`, of one total; or empty.
+
+    With `adds_up`, a task adds rows `first <= total < stop` of `partial` to a filter's gradient, when they are there.
     """
-    total = task // tasks
-    first_term = first + total * TERMS_A_TOTAL
-    planes = source.ctypes.data - begin * source.itemsize
-    target, extend = dw, 1
-    if first_term == 0:
-        extend = 0
-    elif partial.shape[0] > 0:
-        target, extend = partial[total], 0
-    sum_pixels(
-        s, task % tasks, first_term, min(stop, first_term + TERMS_A_TOTAL), kernels, positions, dy, planes, target,
-        extend, db, totals[worker], panels[worker].ctypes.data, lists[worker],
-    )  # fmt: skip
+    if adds_up == 1:
+        _add_partial(task, first, stop, partial, dw)
+    else:
+        total = task // tasks
+        first_term = first + total * TERMS_A_TOTAL
+        planes = source.ctypes.data - begin * source.itemsize
+        target, extend = dw, 1
+        if first_term == 0:
+            extend = 0
+        elif partial.shape[0] > 0:
+            target, extend = partial[total], 0
+        sum_pixels(
+            s, task % tasks, first_term, min(stop, first_term + TERMS_A_TOTAL), kernels, positions, dy, planes, target,
+            extend, db, totals[worker], packed[worker].ctypes.data, lists[worker],
+        )  # fmt: skip
+
+
+@kernel
+def _add_partial(o: Any, first: Any, stop: Any, partial: Any, dw: Any) -> None:
+    """dw[o] += partial[total, o], total after total."""
+    for total in range(first, stop):
+        for i in range(dw.shape[1]):
+            dw[o, i] += partial[total, o, i]
 
 
 class WeightProduct(NamedTuple):
@@ -77,21 +88,21 @@ class WeightProduct(NamedTuple):
         together = min(g.batch, max(left // max(planes, 1), _least_images(g)))
         return Space((self._plane_elements(g, together, dtype),), name="planes"), *others
 
-    def cut(self, g: Geometry, workers: int, dtype: DType) -> Cut:
+    def cut(self, g: Geometry, workers: int, dtype: DType) -> Explained:
         """Chunks of (channel, tap), panels of output channels, and totals."""
         s, at_once = _plan(g, workers, dtype, self.channels_last)
         tasks = s.tasks * at_once
-        sides = ("filters", "channels") if s.is_turned else ("(channel, tap)", "filters")
+        sides = ("filters", "channels") if s.is_swapped else ("(channel, tap)", "filters")
         widest = min(s.columns, s.widest * isa.lanes(dtype))
         how = f"in place, {TERM_BLOCK} pixels at a time, {s.chunk} {sides[0]} x up to {widest} {sides[1]}"
         filling = filling_cycles(
             1 if self.channels_last else g.in_channels, _axes(g, dtype, self.channels_last)[0], dtype
         )
         share = weight_share(s, g.batch, filling, tasks, workers, dtype)
-        return Cut(f"{how}, {at_once} totals at once; tasks: {tasks}", share)
+        return Explained(f"{how}, {at_once} totals at once; tasks: {tasks}", share)
 
     def run(
-        self, workers: int, g: Geometry, dy: Any, x: Any, dw: Any, planes: Any, partial: Any, totals: Any, panels: Any,
+        self, workers: int, g: Geometry, dy: Any, x: Any, dw: Any, planes: Any, partial: Any, totals: Any, packed: Any,
         lists: Any, db: Any = None,
     ) -> None:  # fmt: skip
         """Launch the drivers, for as many images at a time as `planes` has room for; `db` as of `sums_bias`."""
@@ -106,7 +117,7 @@ class WeightProduct(NamedTuple):
             return
         matrix = dw.reshape(g.out_channels, job.rows)
         db = dw.reshape(-1)[:0] if db is None else db
-        if s.is_turned:
+        if s.is_swapped:
             dy, x = x, dy
         if self.channels_last:
             gradients, x = dy.reshape(dy.shape[0] * pixels, dy.shape[3]), as_planes(x)
@@ -126,20 +137,22 @@ class WeightProduct(NamedTuple):
                 stop = min(end, first + at_once * TERMS_A_TOTAL)
                 count = -(-(stop - first) // TERMS_A_TOTAL)
                 share = job.nanoseconds * (stop - first) / terms
-                sums = job.sum_up.part(
-                    count * tasks, share, first, stop, gradients, source, image * s.image_step, matrix, db, partial,
-                    totals, panels, lists,
+                arrays = (
+                    gradients, source, image * s.image_step, matrix, db, partial, totals, packed, lists
                 )  # fmt: skip
-                run_in_turn(workers, *before, sums)
+                sums = job.sum_up.part(count * tasks, share, 0, first, stop, *arrays)
+                whole = 1 if first == 0 else 0  # totals that were put where they belong
+                others: tuple[Run, ...] = ()
+                if at_once > 1 and count > whole:
+                    added = (count - whole) * matrix.size / 4
+                    others = (job.sum_up.part(len(matrix), added, 1, whole, count, *arrays),)
+                run_in_turn(workers, *before, sums, *others)
                 before = ()
-                for total in range(1 if first == 0 else 0, count if at_once > 1 else 0):
-                    with np.errstate(all="ignore"):  # kernels do not look at it
-                        matrix += partial[total]
 
     def sums_bias(self, g: Geometry, dtype: DType) -> bool:
         """Whether the output gradient is summed up on the way: where it is packed, for one total."""
         terms = g.batch * g.out_h * g.out_w
-        return 0 < terms <= TERMS_A_TOTAL and _rows(g) > 0 and not _plan(g, 1, dtype, self.channels_last)[0].is_turned
+        return 0 < terms <= TERMS_A_TOTAL and _rows(g) > 0 and not _plan(g, 1, dtype, self.channels_last)[0].is_swapped
 
 
 class _Job(NamedTuple):

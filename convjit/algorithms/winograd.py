@@ -22,8 +22,7 @@ from ..runtime.launch import Launch, Run, run_in_turn
 from ..runtime.options import COMPILED
 from ..typing import DType
 from . import winograd_gradient
-from .algorithm import Algorithm, Operation, Packing, Space, work_ns
-from .algorithm import Cut as Explained
+from .algorithm import Algorithm, Explained, Operation, Packing, Space, work_ns
 from .winograd_blocks import some_panels
 from .winograd_cut import (
     MULTIPLICATIONS_A_CYCLE,

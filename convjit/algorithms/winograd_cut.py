@@ -13,14 +13,12 @@ import numpy as np
 
 from ..gemm import winograd
 from ..gemm.winograd import LANES, PRODUCTS, STEP, VECTORS, WINDOW
+from ..runtime.memory import CACHE_LINE
 from ..typing import DType
-from .algorithm import INDICES, Space
-from .algorithm import Cut as Explained
+from .algorithm import INDICES, Explained, Space
 from .winograd_blocks import list_entries, sums_elements
 from .winograd_tiles import Blocks, Problem, grid, phases
 from .winograd_weights import CHANNEL_BLOCK, lasting_bytes, lasting_space, panels, passing_space, taps_space
-
-_CACHE_LINE = 64
 
 # --- cycles -----------------------------------------------------------------------------------------------------------
 
@@ -82,7 +80,7 @@ def image_cycles(p: Problem, of_weights: float = 1.0) -> float:
     high, wide = phases(p)
     rows, tiles = high * wide * down, high * wide * down * across
     found = cycles_of(p, min(across, _MOST_TILES))
-    visits = min(wide, _CACHE_LINE // _FLOAT32.itemsize)
+    visits = min(wide, CACHE_LINE // _FLOAT32.itemsize)
     pixels = p.channels * p.in_h * p.in_w + p.filters * p.out_h * p.out_w
     moved = visits * pixels * _FLOAT32.itemsize / _MOVED_BYTES
     data = min(tiles, _MOST_TILES) * PRODUCTS * p.channels * _FLOAT32.itemsize
@@ -158,7 +156,7 @@ def _together(blocks: Blocks, channels: int, panels_of_share: int, workers: int,
 def blocks_of(p: Problem, tiles: int, dtype: DType) -> Blocks:
     """Blocks of so many tiles at most, of nearly equal size."""
     kernels = winograd.kernels(dtype)
-    lanes, line = int(kernels[LANES]), _CACHE_LINE // dtype.itemsize
+    lanes, line = int(kernels[LANES]), CACHE_LINE // dtype.itemsize
     high, wide = phases(p)
     down, across = grid(p)
     down *= p.batch * high * wide
@@ -230,7 +228,7 @@ def spaces(p: Problem, workers: int, dtype: DType) -> tuple[Space, ...]:
 def inputs_spaces(p: Problem, workers: int, dtype: DType, packed: bool = False) -> tuple[Space, ...]:
     """Lines, data, sums and lists of places; floats have room for their beginning to be aligned."""
     cut, kernels = cut_of(p, workers, dtype, packed), winograd.kernels(dtype)
-    blocks, line = cut.blocks, _CACHE_LINE // dtype.itemsize
+    blocks, line = cut.blocks, CACHE_LINE // dtype.itemsize
     sums = cut.together * int(sums_elements(kernels, blocks.tile_rows * blocks.tile_cols))
     return (
         Space((workers, WINDOW * blocks.line_pitch + line), name="lines"),

@@ -23,7 +23,7 @@ from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
 from ..simd import isa
 from ..typing import Array, DType
-from .algorithm import INDICES, Cut, Operation, Space, work_ns, workspace_limit
+from .algorithm import INDICES, Explained, Operation, Space, work_ns, workspace_limit
 from .winograd_blocks import ROW_ENTRIES, list_entries, list_rows, transform_inputs
 from .winograd_cut import (
     MULTIPLICATIONS_A_CYCLE,
@@ -230,12 +230,12 @@ def _run(
         run_in_turn(workers, transformed, sum_up.on(block, data, pixels, sums, totals, dw))
 
 
-def _cut(g: Geometry, workers: int, dtype: DType) -> Cut:
+def _cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     p, blocks, plan, *_ = _job(g, dtype, workers)
     tasks = blocks.number * plan.panels * plan.chunks
     how = f"{blocks.number} blocks of {blocks.tile_rows}x{blocks.tile_cols} tiles; tasks: {tasks}"
     useful = PRODUCTS * p.channels * p.filters * g.batch * p.out_h * p.out_w / STEP**2 / MULTIPLICATIONS_A_CYCLE
-    return Cut(how, useful / max(_expected_cycles(g), 1))
+    return Explained(how, useful / max(_expected_cycles(g), 1))
 
 
 # --- whether it pays --------------------------------------------------------------------------------------------------

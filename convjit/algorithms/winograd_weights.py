@@ -15,6 +15,7 @@ from ..gemm import winograd
 from ..gemm.winograd import ELEMENT, LANES, PRODUCTS, TAPS, VECTORS
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, Run
+from ..runtime.memory import CACHE_LINE
 from ..typing import DType
 from .algorithm import PACKED_WEIGHT, Space
 from .winograd_tiles import Problem
@@ -22,20 +23,19 @@ from .winograd_tiles import Problem
 # Channels summed in one chain. Weights of a block for two vectors of output channels take 590 KB, part of a second-
 # level cache of 1 or 2 MB; those of one product, 16 KB, stay in the first level while tiles pass by.
 CHANNEL_BLOCK = 128
-_CACHE_LINE = 64
 _NINE = TAPS * TAPS
 
 
 @kernel
 def aligned(address: Any) -> Any:
     """The first cache line that begins at an address or behind it: vectors across two lines are slow."""
-    return (address + _CACHE_LINE - 1) // _CACHE_LINE * _CACHE_LINE
+    return (address + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
 
 
 @kernel
 def line_of(kernels: Any) -> Any:
     """Elements of a cache line."""
-    return _CACHE_LINE // kernels[ELEMENT]
+    return CACHE_LINE // kernels[ELEMENT]
 
 
 @kernel
@@ -115,14 +115,14 @@ def taps_space(p: Problem, workers: int, dtype: DType) -> Space:
     """Scratch of `transform_weights`, with room for its beginning to be aligned."""
     kernels = winograd.kernels(dtype)
     lanes = int(kernels[LANES])
-    line = _CACHE_LINE // dtype.itemsize
+    line = CACHE_LINE // dtype.itemsize
     return Space((workers, (min(CHANNEL_BLOCK, p.channels) * _NINE + lanes) * lanes + line), name="taps")
 
 
 def lasting_space(p: Problem, dtype: DType) -> Space:
     """All transformed weights, with room for their beginning to be aligned."""
     kernels = winograd.kernels(dtype)
-    width, line = int(kernels[VECTORS] * kernels[LANES]), _CACHE_LINE // dtype.itemsize
+    width, line = int(kernels[VECTORS] * kernels[LANES]), CACHE_LINE // dtype.itemsize
     of_panel = p.channels * width + line * -(-p.channels // CHANNEL_BLOCK)
     elements = int(panels(p, kernels)) * PRODUCTS * of_panel
     return Space((1, elements + line), name=PACKED_WEIGHT)
@@ -130,7 +130,7 @@ def lasting_space(p: Problem, dtype: DType) -> Space:
 
 def passing_space(p: Problem, workers: int, dtype: DType) -> Space:
     """Transformed weights of a panel and a block of channels, for each worker."""
-    kernels, line = winograd.kernels(dtype), _CACHE_LINE // dtype.itemsize
+    kernels, line = winograd.kernels(dtype), CACHE_LINE // dtype.itemsize
     width = int(kernels[VECTORS] * kernels[LANES])
     return Space((workers, PRODUCTS * (min(CHANNEL_BLOCK, p.channels) * width + line) + line), name=PACKED_WEIGHT)
 

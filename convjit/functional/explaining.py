@@ -138,10 +138,10 @@ def explain(
 
     Workspaces are what kernels need beside input, weights and output. They stay within twice the input or 32 MiB: a
     batch that would need more is computed some images at a time. One image may still need more, such as a small one in
-    a wide padding, and so may a weight gradient of few pixels an image, which sums 16384 pixels at once; weights in
-    another form and scratch for dozens of workers do not count. Beside workspaces, an array that is not C-contiguous or
-    not of the dtype that is computed in is copied, and a `padding_mode` other than `"constant"` makes a padded image.
-    Complex arrays are computed by parts, one after the other.
+    a wide padding or one that dozens of workers share, each with scratch of its own, and so may a weight gradient of
+    few pixels an image, which sums 16384 pixels at once; weights in another form do not count. Beside workspaces, an
+    array that is not C-contiguous or not of the dtype that is computed in is copied, and a `padding_mode` other than
+    `"constant"` makes a padded image. Complex arrays are computed by parts, one after the other.
 
     Examples
     --------
@@ -258,7 +258,7 @@ def _why_not(row: algorithms.Algorithm, call: Call, algorithm: str) -> str:
     reason = operation.declines(call.geometry, call.compute)
     if reason is not None:
         return reason
-    if algorithm not in ("auto", "fastest", row.name):
+    if algorithm not in ("auto", "fastest"):
         return f"algorithm={algorithm!r} was asked for"
     if not row.keeps_promises and algorithm != "fastest":
         return "breaks promises: only with algorithm='fastest', or by name"

@@ -1,4 +1,4 @@
-"""Sums over pixels with channels as lanes: a lane's chain is one channel's, for one tap.
+"""Channels as lanes: sums over pixels, a chain for each tap, and sums over taps, a chain for each grid point.
 
 Knows how images of several channels are packed, all channels of a pixel side by side, and register tiles of taps; does
 not know which pixels are summed, or in what blocks.
@@ -253,9 +253,9 @@ def sum_row(
 ) -> None:  # fmt: skip
     """A row of `count` grid points, see `_points`; addresses and steps in elements."""
     size = kernels[ELEMENT]
-    pieces = (count + _POINTS - 1) // _POINTS
-    for piece in range(pieces):
-        first, stop = piece * count // pieces, (piece + 1) * count // pieces
+    runs = (count + _POINTS - 1) // _POINTS
+    for run in range(runs):
+        first, stop = run * count // runs, (run + 1) * count // runs
         _call_points(
             kernels[POINTS + stop - first - 1], x + first * x_step * size, x_step, places, taps, weight,
             target + first * target_step * size, target_step, bias,

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..runtime import emitting
 from ..runtime.compile import kernel, passed
+from ..runtime.memory import CACHE_LINE
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
@@ -34,7 +35,6 @@ ADD_ROWS = 8
 # Terms of a round of the loop in the hottest tiles: what is counted once a round is shared by more multiply-adds,
 # and a cache line is asked for once.
 _TERMS_A_ROUND = 4
-_CACHE_LINE = 64
 
 # A pointer for each row, and four that a loop needs: more rows would not leave the sixteen general registers.
 _MOST_ROWS = 8
@@ -128,11 +128,11 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int, row: isa.Instructio
         def add_terms(count: int, values: list[Any]) -> list[Any]:
             offset, met, soon, *chains = values
             for t in range(count):
-                if asks and t * lanes * dtype.itemsize % _CACHE_LINE == 0:
+                if asks and t * lanes * dtype.itemsize % CACHE_LINE == 0:
                     v.prefetch_ahead(v.offset(soon, t * lanes))
                 at = v.element(v.offset(offset, t))
                 if asks:
-                    v.prefetch_ahead(v.offset(pixels[-1], builder.add(at, index(_CACHE_LINE // dtype.itemsize))))
+                    v.prefetch_ahead(v.offset(pixels[-1], builder.add(at, index(CACHE_LINE // dtype.itemsize))))
                 of_term = [v.load(v.offset(met, (t * vectors + j) * lanes)) for j in range(vectors)]
                 for r, pixel in enumerate(pixels):
                     value = v.splat(v.offset(pixel, at))

@@ -25,7 +25,7 @@ class PixelSums(NamedTuple):
     """A weight gradient, and how one of its totals is cut into tasks."""
 
     groups: int
-    columns: int  # of the product: output channels of a group
+    columns: int  # of the product: channels of a group that are lanes, output channels but where swapped
     channels: int  # of the planes of a group
     taps: int
     grid_h: int  # output pixels
@@ -34,10 +34,10 @@ class PixelSums(NamedTuple):
     pixel_step: int  # and the one to its right
     group_step: int  # from the planes of a group to those of the next
     image_step: int
-    vectors: int  # of output channels of a group
+    vectors: int  # of columns
     panels: int  # that they are cut into
     chunk: int  # (channel, tap) a task
-    is_turned: int  # 1 where input and output gradient have changed places: channels are outputs', columns inputs'
+    is_swapped: int  # 1 where input and output gradient have changed places: channels are outputs', columns inputs'
     channels_last: int  # 1 where channels lie side by side, in planes and in the output gradient
 
     @property
@@ -72,8 +72,8 @@ def plan_sums(
     `axes` are `pixels.plane_axes`; where channels lie last, `axes` and `pixel` are `pixels.pixel_axes`.
     """
     # Each chunk packs what it shares with the others, so the less of that the better.
-    is_turned = is_pointwise and channels * -(-columns // _MOST_ROWS) <= columns * -(-channels // _MOST_ROWS)
-    if is_turned:
+    is_swapped = is_pointwise and channels * -(-columns // _MOST_ROWS) <= columns * -(-channels // _MOST_ROWS)
+    if is_swapped:
         columns, channels = channels, columns
         if channels_last:  # the other images are as large, but for their channels
             axes = axes[0], axes[1]._replace(padded=axes[1].grid * groups * channels)
@@ -96,7 +96,7 @@ def plan_sums(
         steps = pixel_steps(axes, groups, channels, stride, pixel)
     sums = PixelSums(
         groups, columns, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, steps.row,
-        steps.pixel, steps.group, steps.image, vectors, panels, min(chunk, rows), int(is_turned), int(channels_last),
+        steps.pixel, steps.group, steps.image, vectors, panels, min(chunk, rows), int(is_swapped), int(channels_last),
     )  # fmt: skip
     return sums, at_once
 
@@ -111,11 +111,11 @@ def sum_pixels(
     Pixels are counted through the batch, `first <= p < stop`. Tasks are (group, panel, chunk), the last one fastest.
     `positions` lists where each (channel, tap) meets pixel 0. Arrays are `dy` (N * O, pixels), or (N * pixels, O) where
     channels lie last, `target` (O, (c, tap)), which is added to with `extend`, and `totals`; addresses are `source`, of
-    the planes of image 0, and `panel`, of room for whole vectors; `offsets` is a list. Of a sum that is turned, `dy` is
+    the planes of image 0, and `panel`, of room for whole vectors; `offsets` is a list. Of a sum that is swapped `dy` is
     the input, `source` the output gradient.
 
     Where `sums_of_dy` (O,) is not empty, sum over p of dy[o, p] is put there, by the tasks of the first chunk: `panel`
-    has room for a row more then, and this total is the only one, not turned.
+    has room for a row more then, and this total is the only one, not swapped.
     """
     size, lanes = kernels[ELEMENT], kernels[LANES]
     rows, pixels = s.channels * s.taps, s.grid_h * s.grid_w
@@ -129,7 +129,7 @@ def sum_pixels(
     channel, channels = group * s.columns + first_lane, min(s.columns - first_lane, width)
     planes = source + group * s.group_step * size
     sums, pitch = totals.ctypes.data, width
-    if s.is_turned == 1:
+    if s.is_swapped == 1:
         place = target.ctypes.data + ((group * rows + row) * s.columns + first_lane) * size
         if extend == 0 and channels == width:  # whole vectors are summed up where they belong
             sums, pitch = place, s.columns
@@ -164,7 +164,7 @@ def sum_pixels(
         copy_panel(kernels, of_dy, width, channels, 1, sums_of_dy.ctypes.data + channel * size, channels, 0)
     if extend == 1:
         _add(s, group, row, here, first_lane, channels, totals, width, target)
-    elif s.is_turned == 0:
+    elif s.is_swapped == 0:
         land(kernels, sums, width // lanes, here, channels, place, rows, 0)
     elif sums != place:
         copy_panel(kernels, sums, width, channels, here, place, s.columns, 0)
@@ -177,7 +177,7 @@ def _add(
     """Add so many totals, from `row` and `first_lane` of a group on, to the gradient."""
     for r in range(rows):
         for j in range(lanes):
-            if s.is_turned == 1:
+            if s.is_swapped == 1:
                 target[group * s.channels + row + r, first_lane + j] += totals[r * pitch + j]
             else:
                 target[group * s.columns + first_lane + j, row + r] += totals[r * pitch + j]

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..geometry import Geometry
+from ..runtime.memory import CACHE_LINE
 from .planes import AS_IN_IMAGE, Axis, Pixel, backward_axis, forward_axes, grid_phases, plane_elements
 
 
@@ -53,7 +54,7 @@ def _dense_axis(out_size: int, kernel_size: int, stride: int, dilation: int, pad
 # Pixels that lie multiples of so many bytes apart meet in few places of the first-level cache, and push one another
 # out: those that a few taps meet are then read from the second level for each channel. In planes they are moved apart
 # by a cache line. 512-512 (7x7) took 1.96 times as long as with channels first before, on one thread.
-_ALIASED, _LINE = 256, 64
+_ALIASED = 256
 
 
 @lru_cache(maxsize=64)
@@ -80,7 +81,7 @@ def pixel_axes(g: Geometry, itemsize: int, is_gradient: bool = False) -> tuple[t
     channels = g.out_channels if is_gradient else g.in_channels
     pixel, is_copied = AS_IN_IMAGE, plane_elements(1, vertical, horizontal) > 0
     if is_copied and channels > 0 and channels * itemsize % _ALIASED == 0:
-        pixel = Pixel(channels, channels + _LINE // itemsize)
+        pixel = Pixel(channels, channels + CACHE_LINE // itemsize)
     pitch = pixel.pitch or channels
     return (
         vertical,

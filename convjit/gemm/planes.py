@@ -30,7 +30,8 @@ class Axis(NamedTuple):
     """One axis: how planes are filled, how they are read, and where results land.
 
     Pixel `r` of plane `p` shows source pixel `r*step + (p*phase_step) % step + first`, zero outside. Grid point `i`
-    meets tap `t` in plane `t % phases`, pixel `i + (shift + t*tap_step) // step`.
+    meets tap `t` in plane `t % phases`, pixel `i + (shift + t*tap_step) // step`. Axes that `pixels` makes skip pixels
+    between grid points, too; where channels lie last, all but `grid` and `taps` count elements there.
     """
 
     size: int  # pixels of the source

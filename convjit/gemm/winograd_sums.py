@@ -57,12 +57,12 @@ def register_tile(dtype: DType, lanes: int, tile: Tile, rows: int, vectors: int)
 
 
 def results(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
-    """y[o][i][4*tile + j] = bias[o] + sum over r, s of AT[i][r] * AT[j][s] * M[tile][window*r + s], tiles in a row.
+    """y[o][i][m*tile + j] = bias[o] + sum over r, s of AT[i][r] * AT[j][s] * M[tile][window*r + s], tiles in a row.
 
-    `target` is the address of the first tile's first pixel in the first channel; planes lie `plane` apart, rows
-    `row_pitch`, columns `col_step`. `rows` and `cols` say how many pixels are written from there on, `channels` how
-    many lanes count. `bias` may be address 0. The sums are overwritten, and may be read up to a vector of pixels behind
-    the last tile.
+    Here m is `tile.outputs`. `target` is the address of the first tile's first pixel in the first channel; planes lie
+    `plane` apart, rows `row_pitch`, columns `col_step`. `rows` and `cols` say how many pixels are written from there
+    on, `channels` how many lanes count. `bias` may be address 0. The sums are overwritten, and may be read up to a
+    vector of pixels behind the last tile.
     """
     at, window, step = matrices(tile)[0], tile.window, tile.outputs
 

@@ -25,10 +25,14 @@ def _number(owner: str, name: str, value: Any, low: float, high: float = math.in
     """A hyperparameter in `low <= value < high`."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{owner}: {name} must be a number, got {describe(value)}")
-    if not low <= value < high:
-        upper = "" if high == math.inf else f" and < {high}"
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond the largest float
+        number = value = math.inf
+    if not low <= number < high:
+        upper = f" and < {high}" if high < math.inf else " and finite" if number == math.inf else ""
         raise ValueError(f"{owner}: {name} must be >= {low}{upper}, got {value}")
-    return float(value)
+    return number
 
 
 class Optimizer:
@@ -112,11 +116,11 @@ class SGD(Optimizer):
 
     @public
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False) -> None:
-        self.learning_rate = _number("SGD", "learning_rate", learning_rate, 0)
-        self.momentum = _number("SGD", "momentum", momentum, 0, 1)
-        self.nesterov = as_flag("SGD", "nesterov", nesterov)
+        self.learning_rate = _number(type(self).__name__, "learning_rate", learning_rate, 0)
+        self.momentum = _number(type(self).__name__, "momentum", momentum, 0, 1)
+        self.nesterov = as_flag(type(self).__name__, "nesterov", nesterov)
         if self.nesterov and self.momentum == 0:
-            raise ValueError("SGD: nesterov needs a momentum above 0, got 0")
+            raise ValueError(f"{type(self).__name__}: nesterov needs a momentum above 0, got 0")
         self._velocity: Array | None = None
 
     def update(self, w: Array, grad: Array) -> Array:
@@ -156,8 +160,8 @@ class Adagrad(Optimizer):
 
     @public
     def __init__(self, learning_rate: float = 0.01, eps: float = 1e-10) -> None:
-        self.learning_rate = _number("Adagrad", "learning_rate", learning_rate, 0)
-        self.eps = _number("Adagrad", "eps", eps, 0)
+        self.learning_rate = _number(type(self).__name__, "learning_rate", learning_rate, 0)
+        self.eps = _number(type(self).__name__, "eps", eps, 0)
         self._squares: Array | None = None
 
     def update(self, w: Array, grad: Array) -> Array:
@@ -195,9 +199,9 @@ class Adadelta(Optimizer):
 
     @public
     def __init__(self, rho: float = 0.95, eps: float = 1e-6, learning_rate: float = 1.0) -> None:
-        self.learning_rate = _number("Adadelta", "learning_rate", learning_rate, 0)
-        self.rho = _number("Adadelta", "rho", rho, 0, 1)
-        self.eps = _number("Adadelta", "eps", eps, 0)
+        self.learning_rate = _number(type(self).__name__, "learning_rate", learning_rate, 0)
+        self.rho = _number(type(self).__name__, "rho", rho, 0, 1)
+        self.eps = _number(type(self).__name__, "eps", eps, 0)
         self._squares: Array | None = None
         self._steps: Array | None = None
 
@@ -237,9 +241,9 @@ class RMSprop(Optimizer):
 
     @public
     def __init__(self, learning_rate: float = 0.01, rho: float = 0.9, eps: float = 1e-8) -> None:
-        self.learning_rate = _number("RMSprop", "learning_rate", learning_rate, 0)
-        self.rho = _number("RMSprop", "rho", rho, 0, 1)
-        self.eps = _number("RMSprop", "eps", eps, 0)
+        self.learning_rate = _number(type(self).__name__, "learning_rate", learning_rate, 0)
+        self.rho = _number(type(self).__name__, "rho", rho, 0, 1)
+        self.eps = _number(type(self).__name__, "eps", eps, 0)
         self._squares: Array | None = None
 
     def update(self, w: Array, grad: Array) -> Array:
@@ -340,7 +344,7 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(learning_rate, b1, b2, eps)
-        self.weight_decay = _number("AdamW", "weight_decay", weight_decay, 0)
+        self.weight_decay = _number(type(self).__name__, "weight_decay", weight_decay, 0)
 
     def update(self, w: Array, grad: Array) -> Array:
         return self._step(w, grad, 1 - self.learning_rate * self.weight_decay)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..algorithms import depthwise, depthwise_pixels
-from ..algorithms.depthwise_pixels import Cut
+from ..algorithms.depthwise_pixels import Tiles
 from ..gemm import correlation
 from ..gemm.planes import BEHIND, Axis, grid_phases, horizontal_phase, vertical_phase
 from ..gemm.summation import TERMS_A_TOTAL
@@ -66,11 +66,11 @@ def _tile(vertical: Axis, horizontal: Axis, extra_h: Any, extra_w: Any, channels
         wide = max(room // (rows + reach_h) - reach_w, reach_w) // _COLUMNS * _COLUMNS
         cols = min(cols, max(_COLUMNS, wide))
     down, across = (vertical.grid + rows - 1) // rows, (horizontal.grid + cols - 1) // cols
-    return Cut(rows, cols, down, across, reach_h, reach_w)
+    return Tiles(rows, cols, down, across, reach_h, reach_w)
 
 
 @kernel
-def _planes_of(cut: Cut, vertical: Axis, horizontal: Axis, channels: Any) -> Any:
+def _planes_of(cut: Tiles, vertical: Axis, horizontal: Axis, channels: Any) -> Any:
     """Elements of the planes of a tile."""
     return channels * vertical.phases * horizontal.phases * (cut.rows + cut.reach_h) * (cut.cols + cut.reach_w) + BEHIND
 

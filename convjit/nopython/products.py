@@ -266,7 +266,7 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
         )  # fmt: skip
         for total in range(first, stop, TERMS_A_TOTAL):
             run_tasks(
-                weight_product._weight_grad, tasks, sums, tasks, tiles, positions, total,
+                weight_product._weight_grad, tasks, sums, tasks, tiles, positions, 0, total,
                 min(stop, total + TERMS_A_TOTAL), dy, planes, image * g.in_channels * each, dw, no_bias, partial,
                 totals, panel, lists,
             )  # fmt: skip

@@ -75,7 +75,8 @@ def allocate(function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Ar
 # Workspaces of at least so many bytes begin with a cache line: else each vector of them lies in two, which costs
 # products 5 to 10 % in float32 with AVX-512. Below, finding such a place would cost more than it gains.
 ALIGNED_FROM = 1 << 14
-_LINE = 64
+# Of the processors that there are rows for; a vector that lies in two of them is slow.
+CACHE_LINE = 64
 
 
 def aligned(allocate: Callable[..., Array], function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -83,6 +84,6 @@ def aligned(allocate: Callable[..., Array], function: str, what: str, shape: tup
     elements, dtype = math.prod(shape), np.dtype(dtype)
     if elements * dtype.itemsize < ALIGNED_FROM:
         return allocate(function, what, shape, dtype)
-    flat = allocate(function, what, (elements + _LINE // dtype.itemsize,), dtype)
-    first = -flat.__array_interface__["data"][0] % _LINE // dtype.itemsize
+    flat = allocate(function, what, (elements + CACHE_LINE // dtype.itemsize,), dtype)
+    first = -flat.__array_interface__["data"][0] % CACHE_LINE // dtype.itemsize
     return flat[first : first + elements].reshape(shape)

@@ -121,6 +121,14 @@ def test_taps_that_lie_far_apart_are_not():
     assert not chosen((1, 64, 9, 40000), (64, 2, 3, 3), 32, (1, 19000))
 
 
+def test_rows_of_taps_that_make_tasks_long_are_not():
+    """A Ctrl-C would wait for them; the product cuts them."""
+    assert chosen((1, 64, 1, 2100), (64, 2, 1, 1000), 32)
+    assert not chosen((1, 64, 1, 9100), (64, 2, 1, 8200), 32)
+    for taps, algorithm in ((1000, "depthwise"), (8200, "implicit")):
+        assert explain((1, 64, 1, taps + 1000), (64, 1, 1, taps), groups=64).weight_grad.algorithm == algorithm
+
+
 def test_explain_says_so():
     assert "channels as lanes" in str(explain((1, 128, 58, 58), (128, 2, 3, 3), groups=64).weight_grad)
     assert "channels as lanes" not in str(explain((1, 128, 58, 58), (128, 16, 3, 3), groups=8).weight_grad)

@@ -183,6 +183,8 @@ def test_a_quadratic_goes_down(optimizer):
     ("call", "error", "said"),
     [
         (lambda: SGD(-0.1), ValueError, "SGD: learning_rate must be >= 0, got -0.1"),
+        (lambda: SGD(float("inf")), ValueError, "SGD: learning_rate must be >= 0 and finite, got inf"),
+        (lambda: SGD(10**400), ValueError, "SGD: learning_rate must be >= 0 and finite, got inf"),
         (lambda: SGD(float("nan")), ValueError, "SGD: learning_rate must be >= 0, got nan"),
         (lambda: SGD("fast"), TypeError, "SGD: learning_rate must be a number, got str 'fast'"),
         (lambda: SGD(True), TypeError, "SGD: learning_rate must be a number, got bool True"),

@@ -7,11 +7,6 @@ Knows parameters and optimizers. Does not know what a layer computes. Source of 
 from __future__ import annotations
 
 import copy
-import operator
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
-from itertools import starmap
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +15,7 @@ from ..arrays import as_array
 from ..parsing import describe
 from ..typing import Array, Updates
 from .optimizers import PUBLISHED
+from .undo import exhaust, undoing
 
 Shape = tuple[int, ...]
 
@@ -207,67 +203,6 @@ def check_optimizer(where: str, optimizer: Any) -> None:
     usable = callable(getattr(optimizer, "update", None)) and not isinstance(optimizer, type)
     if optimizer is not None and not usable:
         raise TypeError(f"{where}: optimizer must be an object with update(w, grad), got {describe(optimizer)}")
-
-
-_HERE = f"{__package__}."
-
-
-def undoing(holders: Iterable[Any]) -> Iterator[Any]:
-    """Remember what the holders hold now; to `exhaust` what is returned puts it back."""
-    operations: list[tuple[Any, ...]] = []
-    for holder in holders:
-        if _is_known_to_rebind(type(holder)):  # type: ignore[arg-type]  # a type can be hashed
-            attributes = vars(holder)
-            state = attributes.copy()
-            if isinstance(source := state.get("rng"), np.random.Generator):
-                operations.append((setattr, source.bit_generator, "state", source.bit_generator.state))
-            operations += (dict.clear, attributes), (dict.update, attributes, state)
-            continue
-        state = _copied_state(holder)
-        if state.keys() == getattr(holder, "__dict__", {}).keys():
-            operations += (dict.clear, vars(holder)), (dict.update, vars(holder), state)
-        else:
-            operations.append((_put_back, holder, state))
-    return starmap(operator.call, operations)
-
-
-@lru_cache(maxsize=256)
-def _is_known_to_rebind(kind: type) -> bool:
-    """Whether such holders rebind what they hold: a subclass of somebody else's may write into its arrays."""
-    return kind in PUBLISHED or (issubclass(kind, Layer) and kind.__module__.startswith(_HERE))
-
-
-# One call of compiled code, in which Python looks for no signal: a second Ctrl-C cannot stop it halfway.
-exhaust: Callable[[Iterator[Any]], object] = partial(deque, maxlen=0)
-
-
-def _attributes(thing: Any) -> Iterator[str]:
-    """The names of what an object holds, in its dictionary or in slots."""
-    yield from getattr(thing, "__dict__", ())
-    for kind in type(thing).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(thing, name):
-                yield name
-
-
-def _copied_state(optimizer: Any) -> dict[str, Any]:
-    """A copy of what the optimizer holds, as deep as it can be made."""
-    memo: dict[int, Any] = {}
-    state = {name: getattr(optimizer, name) for name in _attributes(optimizer)}
-    for name, value in state.items():
-        try:
-            state[name] = copy.deepcopy(value, memo)
-        except Exception:  # it cannot be copied, such as a lock
-            state[name] = value
-    return state
-
-
-def _put_back(optimizer: Any, state: dict[str, Any]) -> None:
-    for name in set(_attributes(optimizer)) - set(state):
-        delattr(optimizer, name)
-    for name, value in state.items():
-        setattr(optimizer, name, value)
 
 
 def _checked(where: str, updated: Any, weight: Array) -> Array:

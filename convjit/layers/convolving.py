@@ -95,6 +95,8 @@ class Convolving(Layer):
         name = f"{type(self).__name__}.forward_pass"
         self._initialized("forward_pass")
         images = as_batch(name, X, self.rank + 2)
+        if self.W.ndim != self.rank + 2:
+            raise ValueError(f"{name}: W must have {self.rank + 2} dimensions, got shape {self.W.shape}")
         channels = self._weight_channels()
         if images.shape[1] != channels:
             raise ValueError(

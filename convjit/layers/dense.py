@@ -89,11 +89,16 @@ class Dense(Layer):
         self._initialized("forward_pass")
         x = as_batch("Dense.forward_pass", X, 2)
         weight = self.W
+        if weight.ndim != 2:
+            raise ValueError(f"Dense.forward_pass: W must have shape (features, units), got {weight.shape}")
         if x.shape[1] != weight.shape[0]:
             raise ValueError(
                 f"Dense.forward_pass: the layer has weights for {weight.shape[0]} features, but X has {x.shape[1]}"
             )
-        y = product(x, weight, self.w0)
+        bias = self.w0
+        if bias.shape[-1:] != weight.shape[1:] or bias.size != weight.shape[1]:
+            raise ValueError(f"Dense.forward_pass: w0 must have shape {(1, weight.shape[1])}, got {bias.shape}")
+        y = product(x, weight, bias)
         self.__dict__.update(layer_input=x if training else None, _weight_used=weight if training else None)
         return y
 
@@ -151,6 +156,8 @@ class Flatten(Layer):
         if not isinstance(shape, Iterable) or isinstance(shape, str):
             raise TypeError(f"Flatten: input_shape must be a tuple of ints, got {describe(shape)}")
         self.input_shape = tuple(as_index("Flatten", "input_shape", size, "a tuple of ints") for size in shape)
+        if min(self.input_shape, default=0) < 0:
+            raise ValueError(f"Flatten: input_shape must be ints >= 0, got {shown(shape)}")
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """`X` (N, ...) as (N, features)."""

@@ -9,7 +9,7 @@ Knows hyperparameters and state; the formulas are `algorithms.updates`'.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,8 +20,12 @@ from ..parsing import as_flag, describe
 from ..typing import Array
 from .passes import are_ready, step, stepped
 
+# The least number that a hyperparameter may be, and the first that is too large.
+Range = tuple[float, float]
+_ANY, _SHARE = (0.0, math.inf), (0.0, 1.0)
 
-def _number(owner: str, name: str, value: Any, low: float, high: float = math.inf) -> float:
+
+def hyperparameter(owner: str, name: str, value: Any, low: float, high: float = math.inf) -> float:
     """A hyperparameter in `low <= value < high`."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{owner}: {name} must be a number, got {describe(value)}")
@@ -30,8 +34,8 @@ def _number(owner: str, name: str, value: Any, low: float, high: float = math.in
     except OverflowError:  # an int beyond the largest float
         number = value = math.inf
     if not low <= number < high:
-        upper = f" and < {high}" if high < math.inf else " and finite" if number == math.inf else ""
-        raise ValueError(f"{owner}: {name} must be >= {low}{upper}, got {value}")
+        upper = f" and < {high:g}" if high < math.inf else " and finite" if number == math.inf else ""
+        raise ValueError(f"{owner}: {name} must be >= {low:g}{upper}, got {value}")
     return number
 
 
@@ -49,6 +53,14 @@ class Optimizer:
     """
 
     learning_rate: float
+
+    # Of hyperparameters, which are checked whenever one is set.
+    _ranges: ClassVar[dict[str, Range]] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._ranges:
+            value = hyperparameter(type(self).__name__, name, value, *self._ranges[name])
+        super().__setattr__(name, value)
 
     def update(self, w: Array, grad: Array) -> Array:
         """The new weights after one step against the gradient."""
@@ -114,10 +126,12 @@ class SGD(Optimizer):
     array([0.9])
     """
 
+    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": _ANY, "momentum": _SHARE}
+
     @public
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False) -> None:
-        self.learning_rate = _number(type(self).__name__, "learning_rate", learning_rate, 0)
-        self.momentum = _number(type(self).__name__, "momentum", momentum, 0, 1)
+        self.learning_rate = learning_rate
+        self.momentum = momentum
         self.nesterov = as_flag(type(self).__name__, "nesterov", nesterov)
         if self.nesterov and self.momentum == 0:
             raise ValueError(f"{type(self).__name__}: nesterov needs a momentum above 0, got 0")
@@ -158,10 +172,12 @@ class Adagrad(Optimizer):
     array([0.5])
     """
 
+    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": _ANY, "eps": _ANY}
+
     @public
     def __init__(self, learning_rate: float = 0.01, eps: float = 1e-10) -> None:
-        self.learning_rate = _number(type(self).__name__, "learning_rate", learning_rate, 0)
-        self.eps = _number(type(self).__name__, "eps", eps, 0)
+        self.learning_rate = learning_rate
+        self.eps = eps
         self._squares: Array | None = None
 
     def update(self, w: Array, grad: Array) -> Array:
@@ -197,11 +213,13 @@ class Adadelta(Optimizer):
     array([0.9955])
     """
 
+    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": _ANY, "rho": _SHARE, "eps": _ANY}
+
     @public
     def __init__(self, rho: float = 0.95, eps: float = 1e-6, learning_rate: float = 1.0) -> None:
-        self.learning_rate = _number(type(self).__name__, "learning_rate", learning_rate, 0)
-        self.rho = _number(type(self).__name__, "rho", rho, 0, 1)
-        self.eps = _number(type(self).__name__, "eps", eps, 0)
+        self.learning_rate = learning_rate
+        self.rho = rho
+        self.eps = eps
         self._squares: Array | None = None
         self._steps: Array | None = None
 
@@ -239,11 +257,13 @@ class RMSprop(Optimizer):
     array([0.8])
     """
 
+    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": _ANY, "rho": _SHARE, "eps": _ANY}
+
     @public
     def __init__(self, learning_rate: float = 0.01, rho: float = 0.9, eps: float = 1e-8) -> None:
-        self.learning_rate = _number(type(self).__name__, "learning_rate", learning_rate, 0)
-        self.rho = _number(type(self).__name__, "rho", rho, 0, 1)
-        self.eps = _number(type(self).__name__, "eps", eps, 0)
+        self.learning_rate = learning_rate
+        self.rho = rho
+        self.eps = eps
         self._squares: Array | None = None
 
     def update(self, w: Array, grad: Array) -> Array:
@@ -279,13 +299,14 @@ class Adam(Optimizer):
     array([0.9])
     """
 
+    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": _ANY, "b1": _SHARE, "b2": _SHARE, "eps": _ANY}
+
     @public
     def __init__(self, learning_rate: float = 0.001, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> None:
-        owner = type(self).__name__
-        self.learning_rate = _number(owner, "learning_rate", learning_rate, 0)
-        self.b1 = _number(owner, "b1", b1, 0, 1)
-        self.b2 = _number(owner, "b2", b2, 0, 1)
-        self.eps = _number(owner, "eps", eps, 0)
+        self.learning_rate = learning_rate
+        self.b1 = b1
+        self.b2 = b2
+        self.eps = eps
         self._steps = 0
         self._mean: Array | None = None
         self._squares: Array | None = None
@@ -334,6 +355,8 @@ class AdamW(Adam):
     array([0.85])
     """
 
+    _ranges: ClassVar[dict[str, Range]] = {**Adam._ranges, "weight_decay": _ANY}
+
     @public
     def __init__(
         self,
@@ -344,7 +367,7 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(learning_rate, b1, b2, eps)
-        self.weight_decay = _number(type(self).__name__, "weight_decay", weight_decay, 0)
+        self.weight_decay = weight_decay
 
     def update(self, w: Array, grad: Array) -> Array:
         return self._step(w, grad, 1 - self.learning_rate * self.weight_decay)

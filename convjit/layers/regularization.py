@@ -12,7 +12,7 @@ from ..typing import Array, Updates
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import as_rng
 from .normalising import input_gradient, normalised, product_sums, scaled, statistics, sums
-from .optimizers import _number
+from .optimizers import hyperparameter
 from .slices import in_slices
 
 
@@ -44,7 +44,7 @@ class Dropout(Layer):
 
     @public
     def __init__(self, p: float = 0.2, *, rng: np.random.Generator | int | None = None) -> None:
-        self.p = _number("Dropout", "p", p, 0, 1)
+        self.p = hyperparameter("Dropout", "p", p, 0, 1)
         self.rng = as_rng("Dropout", rng)
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
@@ -122,8 +122,8 @@ class BatchNormalization(Layer):
 
     @public
     def __init__(self, momentum: float = 0.99, *, eps: float = 1e-5) -> None:
-        self.momentum = _number("BatchNormalization", "momentum", momentum, 0, 1)
-        self.eps = _number("BatchNormalization", "eps", eps, 0)
+        self.momentum = hyperparameter("BatchNormalization", "momentum", momentum, 0, 1)
+        self.eps = hyperparameter("BatchNormalization", "eps", eps, 0)
         self.running_mean: Array | None = None
         self.running_var: Array | None = None
         self.trainable = True

@@ -18,11 +18,12 @@ from ..functional.front_door import public
 from ..parsing import as_positive, describe
 from ..progress import progress_bar
 from ..typing import AnyPath, Array, ArrayLike, Updates
-from .base import Layer, Shape, check_optimizer, exhaust, undoing
+from .base import Layer, Shape, check_optimizer
 from .initializers import as_rng
 from .losses import LOSSES, CrossEntropy, Loss
 from .optimizers import Adam
 from .storage import read_weights, write_weights
+from .undo import exhaust, undoing
 
 History = dict[str, list[float]]
 
@@ -64,6 +65,8 @@ class Sequential:
         self.optimizer = Adam() if optimizer is None else optimizer
         self.loss = _as_loss(loss)
         self.layers: list[Layer] = []
+        if not isinstance(layers, Iterable):
+            raise TypeError(f"Sequential: layers must be a list of layers, got {describe(layers)}")
         for layer in layers:
             self.add(layer)
 
@@ -120,12 +123,20 @@ class Sequential:
         undo = undoing([*self.layers, *self._optimizers()])
         try:
             predicted = self._forward(inputs, training=True)
-            loss, accuracy = self.loss.loss(y, predicted), self.loss.accuracy(y, predicted)
+            loss, accuracy = self._scores(y, predicted)
             self._backward(y, predicted)
         except BaseException:
             exhaust(undo)
             raise
         return loss, accuracy
+
+    def _scores(self, y: ArrayLike, predicted: Array) -> tuple[float, float]:
+        """Loss and accuracy, numbers also where the loss is somebody else's."""
+        kind = type(self.loss).__name__
+        return (
+            _as_score(f"{kind}.loss", self.loss.loss(y, predicted)),
+            _as_score(f"{kind}.accuracy", self.loss.accuracy(y, predicted)),
+        )
 
     def _optimizers(self) -> list[Any]:
         return [
@@ -167,8 +178,7 @@ class Sequential:
     def test_on_batch(self, X: ArrayLike, y: ArrayLike) -> tuple[float, float]:
         """The loss and accuracy of one batch."""
         inputs, y = _data("Sequential.test_on_batch", X, y)
-        predicted = self._forward(inputs, training=False)
-        return self.loss.loss(y, predicted), self.loss.accuracy(y, predicted)
+        return self._scores(y, self._forward(inputs, training=False))
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -250,8 +260,8 @@ class Sequential:
     def evaluate(self, X: ArrayLike, y: ArrayLike, batch_size: int = 256) -> tuple[float, float]:
         """The mean loss and accuracy over `X` (N, ...)."""
         inputs, targets = _data("Sequential.evaluate", X, y)
-        predicted = self.predict(inputs, batch_size)
-        return self.loss.loss(targets, predicted), self.loss.accuracy(targets, predicted)
+        size = as_positive("Sequential.evaluate", "batch_size", batch_size)
+        return self._scores(targets, self.predict(inputs, size))
 
     # --- looking and keeping ------------------------------------------------------------------------------------
 
@@ -290,6 +300,14 @@ class Sequential:
 def _takes_need_input(backward_pass: Any) -> bool:
     """Whether a method can be told that nobody needs the gradient with respect to the input."""
     return backward_pass is not None and "need_input" in inspect.signature(backward_pass).parameters
+
+
+def _as_score(function: str, value: Any) -> float:
+    if type(value) is float:
+        return value
+    if np.ndim(value) > 0 or np.asarray(value).dtype.kind not in "biuf":
+        raise TypeError(f"{function} must return a number, got {describe(value)}")
+    return float(value)
 
 
 def _as_loss(loss: Any) -> Loss:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..parsing import describe
 from ..typing import Array
 from .base import Layer
 
@@ -49,7 +50,7 @@ def named_weights(layers: Sequence[Layer]) -> dict[str, Array]:
 
 def write_weights(path: Any, layers: Sequence[Layer]) -> None:
     """Write the file aside and rename it, so that a full disk or an interrupt leaves the old one whole."""
-    target = Path(path)
+    target = _as_path("Sequential.save", path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -65,7 +66,7 @@ def write_weights(path: Any, layers: Sequence[Layer]) -> None:
 def read_weights(path: Any, layers: Sequence[Layer]) -> None:
     """Check everything, then set everything."""
     _check_names("Sequential.load", layers)
-    stored = _arrays(path)
+    stored = _arrays(_as_path("Sequential.load", path))
     weights = {
         f"{i}.{name}": getattr(layer, name) for i, layer in enumerate(layers) for name in _names(layer, "weight_names")
     }
@@ -111,10 +112,20 @@ def _held(sentence: str, array: Array, dtype: Any) -> Array:
     return held
 
 
-def _arrays(path: Any) -> dict[str, Array]:
+def _as_path(function: str, path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise TypeError(f"{function}: path must be a string or a path, got {describe(path)}") from None
+
+
+def _arrays(path: Path) -> dict[str, Array]:
     with open(path, "rb") as file:  # what cannot be opened is the system's to name
         try:
-            with np.load(file, allow_pickle=False) as archive:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it holds one array without a name")
+            with archive:
                 return {name: archive[name] for name in archive.files}
         except _BROKEN as error:
             raise ValueError(f"Sequential.load: {path} is not a file of weights: {error}") from None

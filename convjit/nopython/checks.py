@@ -121,7 +121,7 @@ def _check_value(function: str, name: str, kind: Any, value: Value) -> Any:
         if constant not in PADDING_NAMES:
             names = ", ".join(map(repr, PADDING_NAMES))
             raise ValueError(
-                f"{function}: padding must be {names}, an int, a pair, or ((top, bottom), (left, right)), "
+                f"{function}: {name} must be {names}, an int, a pair, or ((top, bottom), (left, right)), "
                 f"got {constant!r}"
             )
     elif value.kind == FLAG:

@@ -82,7 +82,8 @@ grad_output np.array([1.0, 5.0], 'float64')
     """
     __tracebackhide__ = True  # pytest then shows the line that called
     if isinstance(arrays, np.ndarray) or not isinstance(arrays, Iterable):
-        raise TypeError("check_gradients: arrays must be a list, with one array for each argument, got one of them")
+        got = "one array" if isinstance(arrays, np.ndarray) else type(arrays).__name__
+        raise TypeError(f"check_gradients: arrays must be a list, with one array for each argument, got {got}")
     grad_output, *arrays = inputs = [np.asarray(array) for array in (grad_output, *arrays)]
     before = [np.array(array) for array in inputs]
     returned = gradients(*inputs)

@@ -211,6 +211,24 @@ def test_hyperparameters_out_of_range(call, error, said):
         call()
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "name", "value", "error", "said"),
+    [
+        (SGD(), "learning_rate", None, TypeError, "SGD: learning_rate must be a number, got NoneType"),
+        (SGD(), "momentum", 1.0, ValueError, "SGD: momentum must be >= 0 and < 1, got 1.0"),
+        (Adam(), "b1", 1, ValueError, "Adam: b1 must be >= 0 and < 1, got 1"),
+        (Adam(), "learning_rate", np.array(0.1), TypeError, "Adam: learning_rate must be a number, got ndarray"),
+        (AdamW(), "weight_decay", -1, ValueError, "AdamW: weight_decay must be >= 0, got -1"),
+        (AdamW(), "learning_rate", float("nan"), ValueError, "AdamW: learning_rate must be >= 0, got nan"),
+    ],
+)
+def test_hyperparameters_that_are_set_later(optimizer, name, value, error, said):
+    before = getattr(optimizer, name)
+    with pytest.raises(error, match=f"^{re.escape(said)}$"):
+        setattr(optimizer, name, value)
+    assert getattr(optimizer, name) == before
+
+
 def test_numpy_numbers_are_hyperparameters():
     assert type(SGD(np.float32(0.5)).learning_rate) is float
     assert type(Adam(np.int64(1)).learning_rate) is float

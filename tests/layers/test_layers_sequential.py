@@ -569,6 +569,89 @@ def test_what_a_network_refuses(call, error, said):
         call()
 
 
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda p: (p - 1) ** 2, "ndarray"), (lambda p: None, "NoneType"), (lambda p: np.array([1.0]), "ndarray"),
+        (lambda p: 1j, "complex 1j"), (lambda p: "low", "str 'low'"),
+    ],
+    ids=["values", "None", "an array of one", "complex", "a word"],
+)  # fmt: skip
+def test_a_loss_that_is_no_number_changes_nothing(returned, said):
+    class Own(SquareLoss):
+        def loss(self, y, predicted):
+            return returned(predicted)
+
+    model = Sequential([Dense(2, input_shape=(3,), rng=0)], loss=Own())
+    before = model.layers[0].W
+    with pytest.raises(TypeError, match=rf"^Own\.loss must return a number, got {re.escape(said)}$"):
+        model.train_on_batch(np.eye(3), np.ones((3, 2)))
+    assert model.layers[0].W is before
+
+
+def test_a_loss_may_return_a_number_of_numpys():
+    class Own(SquareLoss):
+        def loss(self, y, predicted):
+            return np.array(super().loss(y, predicted), np.float32)
+
+    model = Sequential([Dense(2, input_shape=(3,), rng=0)], loss=Own())
+    loss, _ = model.train_on_batch(np.eye(3), np.ones((3, 2)))
+    assert type(loss) is float
+
+
+WEIGHTS = {
+    "Conv2D W": (
+        lambda: Conv2D(2, (3, 3), input_shape=(1, 8, 8)), "W", np.ones(4),
+        "Conv2D.forward_pass: W must have 4 dimensions, got shape (4,)",
+    ),
+    "Dense W": (
+        lambda: Dense(2, input_shape=(3,)), "W", 5.0,
+        "Dense.forward_pass: W must have shape (features, units), got ()",
+    ),
+    "Dense w0": (
+        lambda: Dense(2, input_shape=(3,)), "w0", np.ones((8, 2)),
+        "Dense.forward_pass: w0 must have shape (1, 2), got (8, 2)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_of_another_shape(name):
+    make, attribute, value, said = WEIGHTS[name]
+    layer = make()
+    layer.initialize(None)
+    setattr(layer, attribute, value)
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        layer.forward_pass(np.ones((8, *layer.input_shape)))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda model: model.save(None), "Sequential.save: path must be a string or a path, got NoneType"),
+        (lambda model: model.load(5), "Sequential.load: path must be a string or a path, got int 5"),
+        (lambda model: Sequential(model.layers[0]), "Sequential: layers must be a list of layers, got Dense"),
+        (lambda model: Sequential(None), "Sequential: layers must be a list of layers, got NoneType"),
+    ],
+)
+def test_what_is_of_another_kind(call, said):
+    with pytest.raises(TypeError, match=f"^{re.escape(said)}"):
+        call(Sequential([Dense(2, input_shape=(3,), rng=0)]))
+
+
+def test_a_file_of_one_array(tmp_path):
+    np.save(tmp_path / "one.npy", np.ones(3))
+    model = Sequential([Dense(2, input_shape=(3,), rng=0)])
+    with pytest.raises(ValueError, match=r"one\.npy is not a file of weights: it holds one array without a name$"):
+        model.load(tmp_path / "one.npy")
+
+
+def test_evaluation_names_its_own_argument():
+    model = Sequential([Dense(2, input_shape=(3,), rng=0)])
+    with pytest.raises(ValueError, match=r"^Sequential\.evaluate: batch_size must be"):
+        model.evaluate(np.eye(3), np.ones((3, 2)), batch_size=0)
+
+
 def test_a_layer_is_in_a_network_once():
     layer = Dense(2, input_shape=(2,))
     model = Sequential([layer])

@@ -125,6 +125,18 @@ def test_pythons_own_sentences(name, arrays, options):
     assert str(got.value) == str(wanted.value)
 
 
+@pytest.mark.parametrize("name", ["image_to_column", "column_to_image"])
+def test_names_that_are_not_known_are_of_output_shape(name):
+    arrays, options = {
+        "image_to_column": ((np.ones(SHAPE),), {"filter_shape": 2, "stride": 1, "output_shape": "samee"}),
+        "column_to_image": (
+            (COLS,), {"images_shape": SHAPE, "filter_shape": 2, "stride": 1, "output_shape": "samee"}
+        ),
+    }[name]  # fmt: skip
+    with pytest.raises(Exception, match=rf"{name}: output_shape must be 'valid', .*, got 'samee'"):
+        called(name, *arrays, **options)
+
+
 @pytest.mark.parametrize("shape", [4, (1, 2, 3), (1.0, 1, 4, 4)], ids=str)
 def test_the_shape_of_images_is_four_ints(shape):
     with pytest.raises(

@@ -210,9 +210,9 @@ def test_lists_are_arrays_for_gradients():
 def test_one_array_is_no_list_of_arrays():
     x = np.array([1.0, 2.0])
     said = says(lambda: check_gradients(np.square, lambda dy, x: (2 * dy * x,), x, x, central=True), TypeError)
-    assert said == "check_gradients: arrays must be a list, with one array for each argument, got one of them"
+    assert said == "check_gradients: arrays must be a list, with one array for each argument, got one array"
     said = says(lambda: check_gradients(np.square, lambda dy, x: (2 * dy * x,), 3.0, 1.0, central=True), TypeError)
-    assert said == "check_gradients: arrays must be a list, with one array for each argument, got one of them"
+    assert said == "check_gradients: arrays must be a list, with one array for each argument, got float"
     said = says(lambda: check_gradients(np.square, lambda dy, x: 2 * dy * x, [x], x, central=True))
     assert said == "gradients returned one array, not a tuple of as many as arguments, 1"
 

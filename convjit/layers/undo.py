@@ -1,0 +1,124 @@
+"""Putting layers and optimizers back, in place, where a step fails or is interrupted.
+
+They stay the same objects, and so does what they hold: whoever shares something with one, as tied weights, a schedule
+or a log, still does after a failed step. Knows how objects keep attributes, and which containers can be refilled; does
+not know what a step is.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import starmap
+from typing import Any
+
+import numpy as np
+
+_HERE = f"{__package__}."
+_METHODS = ("forward_pass", "update")
+_Operations = list[tuple[Any, ...]]
+
+
+def undoing(holders: Iterable[Any]) -> Iterator[Any]:
+    """Remember what layers and optimizers hold now; to `exhaust` what is returned puts it back.
+
+    Of somebody else's, arrays, lists, dicts, sets, deques and generators are refilled, and layers and optimizers that
+    they hold put back with them; other objects are left as they are.
+    """
+    operations: _Operations = []
+    seen: set[int] = set()
+    for holder in holders:
+        if _is_known_to_rebind(type(holder)):
+            _remember_attributes(holder, operations)
+        else:
+            _remember(holder, operations, seen)
+    return starmap(operator.call, operations)
+
+
+# One call of compiled code, in which Python looks for no signal: a second Ctrl-C cannot stop it halfway.
+exhaust: Callable[[Iterator[Any]], object] = partial(deque, maxlen=0)
+
+
+def _is_known_to_rebind(kind: Any) -> bool:
+    """Whether such holders rebind what they hold, and write into nothing: convjit's own."""
+    return str(kind.__module__).startswith(_HERE)
+
+
+def _remember_attributes(holder: Any, operations: _Operations) -> None:
+    attributes = vars(holder)
+    state = attributes.copy()
+    if isinstance(source := state.get("rng"), np.random.Generator):
+        operations.append((setattr, source.bit_generator, "state", source.bit_generator.state))
+    operations += (dict.clear, attributes), (dict.update, attributes, state)
+
+
+def _remember(holder: Any, operations: _Operations, seen: set[int]) -> None:
+    """The attributes of somebody else's layer or optimizer, and what they hold."""
+    seen.add(id(holder))
+    state = {name: getattr(holder, name) for name in _attributes(holder)}
+    if state.keys() == getattr(holder, "__dict__", {}).keys():
+        operations += (dict.clear, vars(holder)), (dict.update, vars(holder), state)
+    else:
+        operations.append((_put_back, holder, state))
+    for value in state.values():
+        _remember_value(value, operations, seen)
+
+
+def _remember_value(value: Any, operations: _Operations, seen: set[int]) -> None:
+    if id(value) in seen:  # what is in it lives as long as `operations`
+        return
+    if isinstance(value, np.ndarray):
+        if value.flags.writeable:
+            seen.add(id(value))
+            operations.append((np.copyto, value, value.copy()))
+    elif isinstance(value, np.random.Generator):
+        operations.append((setattr, value.bit_generator, "state", value.bit_generator.state))
+    elif isinstance(value, np.random.RandomState):
+        operations.append((value.set_state, value.get_state()))
+    elif isinstance(value, list | dict | set | deque):
+        seen.add(id(value))
+        held: Any = value.copy()
+        operations += (value.clear,), (value.extend if isinstance(value, list | deque) else value.update, held)
+        for entry in held.values() if isinstance(held, dict) else held:
+            _remember_value(entry, operations, seen)
+    elif isinstance(value, tuple):
+        for entry in value:
+            _remember_value(entry, operations, seen)
+    elif _is_holder(value):
+        _remember_holder(value, operations, seen)
+
+
+def _remember_holder(value: Any, operations: _Operations, seen: set[int]) -> None:
+    """A layer or an optimizer that another one holds."""
+    if not _is_known_to_rebind(type(value)):
+        _remember(value, operations, seen)
+        return
+    seen.add(id(value))
+    _remember_attributes(value, operations)
+    for each in vars(value).values():
+        if id(each) not in seen and _is_holder(each):  # an optimizer of its weights
+            _remember_holder(each, operations, seen)
+
+
+def _is_holder(value: Any) -> bool:
+    """Whether it is a layer or an optimizer, not a class of them."""
+    return not isinstance(value, type) and any(callable(getattr(value, name, None)) for name in _METHODS)
+
+
+def _attributes(thing: Any) -> Iterator[str]:
+    """The names of what an object holds, in its dictionary or in slots."""
+    yield from getattr(thing, "__dict__", ())
+    for kind in type(thing).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(thing, name):
+                yield name
+
+
+def _put_back(holder: Any, state: dict[str, Any]) -> None:
+    for name in set(_attributes(holder)) - set(state):
+        delattr(holder, name)
+    for name, value in state.items():
+        setattr(holder, name, value)

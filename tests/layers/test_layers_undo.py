@@ -1,0 +1,195 @@
+"""A step that fails leaves somebody else's layers and optimizers as they were: the same objects, the same content."""
+
+import numpy as np
+import pytest
+
+from convjit import SGD, Activation, Conv2D, Dense, Dropout, Flatten, Layer, Sequential
+
+X = np.random.default_rng(0).normal(size=(8, 4))
+CLASSES = np.arange(8) % 3
+
+
+class Tied(Layer):
+    """A dense layer's weights, transposed."""
+
+    def __init__(self, other):
+        self.other = other
+
+    def output_shape(self):
+        return (4,)
+
+    def forward_pass(self, X, training=True):
+        return X @ self.other.W.T
+
+    def backward_pass(self, accum_grad):
+        return accum_grad @ self.other.W
+
+
+class MyDense(Dense):
+    pass
+
+
+class MyConv(Conv2D):
+    pass
+
+
+def classifier(first):
+    return Sequential([first, Dense(3, rng=1), Activation("softmax")], optimizer=SGD(0.1))
+
+
+def fails(network, X=X):
+    with pytest.raises(ValueError, match=r"classes must be 0\.\.2"):
+        network.train_on_batch(X, np.full(len(X), 9))
+
+
+def test_tied_weights_stay_tied():
+    def build():
+        dense = Dense(3, input_shape=(4,), rng=0)
+        return Sequential([dense, Tied(dense)], loss="square")
+
+    smooth, rough = build(), build()
+    with pytest.raises(ValueError, match="y must have shape"):
+        rough.train_on_batch(X, X[:, :2])
+    assert rough.layers[1].other is rough.layers[0]
+    assert [smooth.train_on_batch(X, X) for _ in range(3)] == [rough.train_on_batch(X, X) for _ in range(3)]
+
+
+def test_an_optimizer_of_a_subclass_stays_the_same():
+    network = classifier(MyDense(5, input_shape=(4,), rng=0))
+    optimizer, weights = network.layers[0].W_opt, network.layers[0].W
+    fails(network)
+    assert network.layers[0].W_opt is optimizer
+    assert network.layers[0].W is weights
+    optimizer.learning_rate = 0.0
+    network.train_on_batch(X, CLASSES)
+    assert (weights == network.layers[0].W).all()
+
+
+def test_a_frozen_layer_of_a_subclass_stays_read_only():
+    images = np.random.default_rng(0).normal(size=(4, 2, 5, 5))
+    first = MyConv(2, (3, 3), input_shape=(2, 5, 5), groups=2, rng=0)
+    network = Sequential([first, Flatten(), Dense(3), Activation("softmax")])
+    first.trainable = False
+    first.freeze()
+    fails(network, images)
+    assert not first.W.flags.writeable
+
+
+class Busy(Layer):
+    """Everything that a layer may hold, changed in every pass."""
+
+    def __init__(self, log):
+        self.log, self.rng, self.old_rng = log, np.random.default_rng(0), np.random.RandomState(0)
+        self.counts, self.names, self.sums = {"passes": 0}, set(), (np.zeros(2),)
+        self.inner = Dropout(0.5, rng=0)
+
+    def output_shape(self):
+        return (4,)
+
+    def forward_pass(self, X, training=True):
+        self.log.append(len(self.log))
+        self.counts["passes"] += 1
+        self.names.add(str(len(self.log)))
+        self.sums[0][:] += 1
+        self.rng.normal(), self.old_rng.normal()
+        self.extra = self.inner.forward_pass(X)
+        return X
+
+    def backward_pass(self, accum_grad):
+        return accum_grad
+
+    def state(self):
+        drawn = (self.rng.bit_generator.state, self.inner.rng.bit_generator.state, str(self.old_rng.get_state()))
+        return [*self.log], {**self.counts}, {*self.names}, self.sums[0].tolist(), drawn, hasattr(self, "extra")
+
+
+def test_what_a_layer_holds_is_refilled():
+    log = []
+    busy = Busy(log)
+    busy.set_input_shape((4,))
+    network = classifier(busy)
+    before, held = busy.state(), {**vars(busy)}
+    fails(network)
+    assert busy.state() == before
+    assert busy.log is log
+    assert all(vars(busy)[name] is value for name, value in held.items())
+    network.train_on_batch(X, CLASSES)
+    assert (log, busy.counts, busy.sums[0][0]) == ([0], {"passes": 1}, 1)
+
+
+class Block(Layer):
+    """A layer made of convjit's own."""
+
+    def __init__(self):
+        self.parts = [Dense(4, input_shape=(4,), rng=2), Activation("tanh")]
+        self.parts[0].initialize(SGD(0.1, 0.9))
+
+    def output_shape(self):
+        return (4,)
+
+    def forward_pass(self, X, training=True):
+        for part in self.parts:
+            X = part.forward_pass(X, training)
+        return X
+
+    def backward_pass(self, accum_grad):
+        for part in reversed(self.parts):
+            accum_grad = part.backward_pass(accum_grad)
+        return accum_grad
+
+
+class Refusing(Layer):
+    """Fails when all layers behind it have made their step."""
+
+    fails = False
+
+    def output_shape(self):
+        return (4,)
+
+    def forward_pass(self, X, training=True):
+        return X
+
+    def backward_pass(self, accum_grad):
+        if self.fails:
+            raise ArithmeticError
+        return accum_grad
+
+
+def test_layers_within_a_layer_are_put_back():
+    def build():
+        first = Refusing()
+        first.set_input_shape((4,))
+        return Sequential([first, Block(), Dense(3, rng=1), Activation("softmax")], optimizer=SGD(0.1))
+
+    smooth, rough = build(), build()
+    for network in (smooth, rough):
+        network.train_on_batch(X, CLASSES)
+    rough.layers[0].fails = True
+    with pytest.raises(ArithmeticError):
+        rough.train_on_batch(X, CLASSES)
+    rough.layers[0].fails = False
+    assert [smooth.train_on_batch(X, CLASSES) for _ in range(3)] == [rough.train_on_batch(X, CLASSES) for _ in range(3)]
+
+
+class Scheduled:
+    """Gradient descent whose copies share a schedule."""
+
+    def __init__(self, schedule):
+        self.schedule = schedule
+
+    def update(self, w, grad):
+        return w - self.schedule.rate * grad
+
+
+def test_copies_of_an_optimizer_share_a_schedule_after_a_failed_step():
+    class Schedule:
+        rate = 0.1
+
+    schedule = Schedule()
+    layer = Dense(3, input_shape=(4,), rng=0)
+    layer.initialize(Scheduled(schedule))
+    layer.forward_pass(X)
+    layer.w0_opt.schedule = None
+    with pytest.raises(AttributeError):
+        layer.backward_pass(np.ones((8, 3)))
+    assert layer.W_opt.schedule is schedule

@@ -150,7 +150,7 @@ def _forward(
     width = (g.out_w - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
     for r in range((rows - 1) * g.stride_h + (g.kernel_h - 1) * g.dilation_h + 1):
         pack_row(
-            kernels, table, scratch, base + r * width * lanes, -g.pad_left, width,
+            kernels, table, 0, scratch, base + r * width * lanes, -g.pad_left, width,
             oh * g.stride_h - g.pad_top + r, g.in_h, g.in_w,
         )  # fmt: skip
     at = 2 * lanes
@@ -246,8 +246,8 @@ def _input_grad(
     rows, width = min(bands.rows, first_h.grid - top), first_w.padded
     for r in range(min(rows + first_h.padded - first_h.grid + 1, first_h.padded - top)):
         pack_row(
-            kernels, table, scratch, base + r * width * lanes, first_w.first, width, first_h.first + top + r, g.out_h,
-            g.out_w,
+            kernels, table, 0, scratch, base + r * width * lanes, first_w.first, width, first_h.first + top + r,
+            g.out_h, g.out_w,
         )  # fmt: skip
     for p in range(grid_phases(g.stride_h, g.in_h)):
         vertical = vertical_phase(g, p)

@@ -7,7 +7,7 @@ Source: the transposition is the perfect shuffle of H. Stone, "Parallel Processi
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from ..runtime import emitting
@@ -22,7 +22,8 @@ LANES = 1  # lanes a vector: channels that are done at once
 ROW_PIECES = 2  # pieces that a filter's rows are cut into
 COL_PIECES = 3
 PACK = 4
-TILES = 5  # for each height, the lesser first, and each width of a piece
+REPEAT = 5
+TILES = 6  # for each height, the lesser first, and each width of a piece
 
 # Columns of a piece at most: as many offsets from one address are kept in registers.
 _PIECE_COLS = 8
@@ -42,14 +43,14 @@ def kernels(dtype: DType, kernel_h: int, kernel_w: int) -> Array:
     """The kernels for filters of one size, compiled or loaded on the first call."""
     row, lanes = isa.here(), isa.lanes(dtype)
     row_pieces, col_pieces = pieces(kernel_h, kernel_w)
-    functions = {"pack": (4, _pack(dtype, lanes))}
-    tiles = []
+    functions = {"pack": (4, _pack(dtype, lanes)), "repeat": (5, _repeat(dtype, lanes))}
+    tiles: list[str] = []
     for rows in (kernel_h // row_pieces, -(-kernel_h // row_pieces)):
         for cols in (kernel_w // col_pieces, -(-kernel_w // col_pieces)):
             tiles.append(f"tile_{rows}_{cols}")
             functions[tiles[-1]] = (9, _tile(dtype, lanes, rows, cols))
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions, row.features)
-    found = [addresses[name] for name in ("pack", *tiles)]
+    found = [addresses[name] for name in ("pack", "repeat", *tiles)]
     return passed((dtype.itemsize, lanes, row_pieces, col_pieces, *found))
 
 
@@ -103,6 +104,50 @@ def _pack(dtype: DType, lanes: int) -> emitting.Body:
             return []
 
         v.either(rest, cut, list)
+
+    return body
+
+
+# Images of which a vector repeats pixels, at most: each is a load, where a transposition takes four shuffles for a
+# vector of sixteen lanes.
+MOST_REPEATED = 4
+
+
+@kernel
+def most_repeated(lanes: Any) -> Any:
+    """Images of which a vector of so many lanes is better filled by repeating than by transposing."""
+    return min(MOST_REPEATED, max(lanes // 4, 1))
+
+
+def _repeat(dtype: DType, lanes: int) -> emitting.Body:
+    """target[q*lanes + j] = (what lies at address table[i])[first + q] for q < count, where lane j is of image i.
+
+    Of image i < `images` are the lanes from table[MOST_REPEATED + i] on, up to those of the next one.
+    """
+
+    def body(builder: Any, arguments: Any) -> None:
+        v = Vectors(builder, dtype, lanes)
+        table, images, first, count, target = arguments
+        entries = v.integers(table)
+
+        def repeat(number: int) -> list[Any]:
+            begins = [v.offset(v.pointer(v.element(v.offset(entries, i))), first) for i in range(number)]
+            lane = [v.element(v.offset(entries, MOST_REPEATED + i)) for i in range(1, number)]
+            masks = [v.between(each, index(lanes)) for each in lane]
+
+            def pixel(values: list[Any]) -> list[Any]:
+                to, *places = values
+                pixels = v.splat(places[0])
+                for place, mask in zip(places[1:], masks, strict=True):
+                    pixels = v.chosen(mask, v.splat(place), pixels)
+                v.store(pixels, to)
+                return [v.offset(to, lanes), *(v.offset(place, 1) for place in places)]
+
+            v.loop(count, [v.pointer(target), *begins], pixel)
+            return []
+
+        for number in range(1, most_repeated(lanes) + 1):
+            v.either(v.flag("==", images, index(number)), partial(repeat, number), list)
 
     return body
 
@@ -210,6 +255,7 @@ def _points(dtype: DType, lanes: int, points: int) -> emitting.Body:
 _call_points = emitting.caller(8)
 _call_pack = emitting.caller(4)
 _call_tile = emitting.caller(9)
+_call_repeat = emitting.caller(5)
 
 
 @kernel
@@ -226,11 +272,13 @@ def unpack(kernels: Any, targets: Any, first: Any, count: Any, source: Any) -> N
 
 @kernel
 def pack_row(
-    kernels: Any, sources: Any, scratch: Any, at: Any, first: Any, width: Any, in_row: Any, in_h: Any, in_w: Any
-) -> None:
+    kernels: Any, sources: Any, repeated: Any, scratch: Any, at: Any, first: Any, width: Any, in_row: Any, in_h: Any,
+    in_w: Any,
+) -> None:  # fmt: skip
     """Pixels `first .. first + width` of a row of images in_h x in_w, zeros outside of it, to `scratch` from `at` on.
 
-    A square of lanes may be written behind them.
+    A square of lanes may be written behind them. `sources` is the table of `_repeat` for so many `repeated` images, or
+    that of `_pack` where there are none.
     """
     lanes = kernels[LANES]
     left, right = min(max(0, -first), width), min(max(0, in_w - first), width)
@@ -238,10 +286,11 @@ def pack_row(
         left = right = width
     for i in range(at, at + left * lanes):
         scratch[i] = 0
-    pack(
-        kernels, sources, in_row * in_w + first + left, right - left,
-        scratch.ctypes.data + (at + left * lanes) * kernels[ELEMENT],
-    )  # fmt: skip
+    begin, target = in_row * in_w + first + left, scratch.ctypes.data + (at + left * lanes) * kernels[ELEMENT]
+    if repeated > 0:
+        _call_repeat(kernels[REPEAT], sources, repeated, begin, right - left, target)
+    else:
+        pack(kernels, sources, begin, right - left, target)
     for i in range(at + right * lanes, at + width * lanes):
         scratch[i] = 0
 

@@ -38,8 +38,10 @@ _SPREAD_CYCLES = 3
 # Of depthwise operations, of a vector: a tap that is met, a result that is unpacked, a pixel that is packed, a product
 # of a long sum and a pixel of one; with pixels as lanes, a tap and what is around a result's.
 # Fitted to ten layers of 3x3 to 7x7 taps, 7x7 to 112x112 pixels and strides of 1 and 2, in float32 with AVX-512; those
-# of long sums to nineteen of 2 to 8 filters a group, which of two ways is faster for their weight gradients.
-_CHANNEL_TAP_CYCLES, _UNPACK_CYCLES, _PIXEL_CYCLES, _LONG_CYCLES, _LONG_PIXEL_CYCLES = 1.3, 8, 11, 1.1, 7
+# of long sums to nineteen of 2 to 8 filters a group, which of two ways is faster for their weight gradients; a pixel
+# that lanes share is loaded, not transposed.
+_CHANNEL_TAP_CYCLES, _UNPACK_CYCLES, _PIXEL_CYCLES = 1.3, 8, 11
+_LONG_CYCLES, _LONG_PIXEL_CYCLES, _SHARED_PIXEL_CYCLES = 1.1, 7, 2
 _PIXEL_TAP_CYCLES, _CORRELATED_CYCLES = 0.8, 10
 
 
@@ -120,14 +122,16 @@ def weight_share(s: PixelSums, batch: int, filling: float, tasks: int, workers: 
 
 
 def channel_lanes_share(
-    products: float, packed: float, unpacked: float, filled: float, tasks: int, workers: int, *, is_long: bool = False
-) -> float:
+    products: float, packed: float, unpacked: float, filled: float, tasks: int, workers: int, *, is_long: bool = False,
+    shared: float = 0,
+) -> float:  # fmt: skip
     """Of an operation with channels as lanes: of a vector of channels, `filled` of whose lanes count.
 
-    So many pixels are packed before the products and unpacked after them; sums are `is_long` over pixels, else taps.
+    So many pixels are packed before the products and unpacked after them; sums are `is_long` over pixels, else taps,
+    and then some of the pixels may be `shared` by lanes.
     """
     each, pixel = (_LONG_CYCLES, _LONG_PIXEL_CYCLES) if is_long else (_CHANNEL_TAP_CYCLES, _PIXEL_CYCLES)
-    cycles = products * each + unpacked * _UNPACK_CYCLES + packed * pixel
+    cycles = products * each + unpacked * _UNPACK_CYCLES + packed * pixel + shared * _SHARED_PIXEL_CYCLES
     return _dealt(filled * products / FMAS_A_CYCLE, cycles, tasks, workers)
 
 

@@ -26,6 +26,11 @@ AWKWARD = {
     "lanes of many groups": problem(2, 20, 2, (6, 7), 2, (3, 3), padding=1),
     "lanes that cut a group": problem(1, 7, 2, (5, 6), 3, (3, 2), padding=1),
     "more filters than lanes": problem(1, 2, 3, (5, 6), 20, (3, 3), padding=1),
+    "lanes of two groups": problem(2, 5, 3, (6, 7), 8, (3, 3), padding=1),
+    "lanes of four groups": problem(2, 9, 2, (9, 7), 4, (3, 3), padding=1),
+    "lanes of up to four groups": problem(1, 8, 2, (9, 7), 5, (3, 3), padding=((1, 0), (0, 2))),
+    "shared pixels with a stride": problem(3, 4, 3, (11, 10), 8, (3, 3), stride=2, padding=1),
+    "shared pixels, several totals": problem(5, 2, 2, (90, 91), 8, (3, 3), padding=1),
     "one group": problem(2, 1, 3, (5, 6), 4, (3, 3), padding=1),
     "1x1": problem(2, 6, 4, (7, 9), 3, (1, 1)),
     "stride of 2": problem(3, 4, 3, (11, 10), 4, (3, 3), stride=2, padding=1),
@@ -67,10 +72,17 @@ def test_awkward_problems(name, dtype, monkeypatch):
 
 @pytest.mark.usefixtures("channel_lanes", "poisoned")
 @pytest.mark.parametrize("tile", [1 << 8, 1 << 11])
-@pytest.mark.parametrize("name", ["lanes of many groups", "stride of 2", "dilation with a stride", "one total"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lanes of many groups", "stride of 2", "dilation with a stride", "one total", "shared pixels with a stride",
+        "lanes of up to four groups",
+    ],
+)  # fmt: skip
 def test_bands_of_any_size_give_the_same_bits(name, tile, monkeypatch):
     wanted = gradient(AWKWARD[name], "float32", REFERENCE)
     monkeypatch.setattr(weight_channels, "_PACKED_BYTES", tile)
+    monkeypatch.setattr(weight_channels, "_NEAR_BYTES", tile)
     forget()
     assert gradient(AWKWARD[name], "float32", "implicit").tobytes() == wanted.tobytes()
 

@@ -28,6 +28,10 @@ from .undo import exhaust, undoing
 History = dict[str, list[float]]
 
 
+# What a network calls of a layer, of somebody else's, too.
+_METHODS = ("set_input_shape", "forward_pass", "backward_pass", "output_shape")
+
+
 class Sequential:
     """Layers one after another.
 
@@ -74,6 +78,9 @@ class Sequential:
         """Append a layer: its input is the last one's output, and its weights are drawn now."""
         if isinstance(layer, type) or not callable(getattr(layer, "forward_pass", None)):
             raise TypeError(f"Sequential.add: layer must be a Layer, got {describe(layer)}")
+        lacking = [name for name in _METHODS if not callable(getattr(layer, name, None))]
+        if lacking:
+            raise TypeError(f"Sequential.add: layer {type(layer).__name__} needs the method {lacking[0]}, as of Layer")
         if any(layer is other for other in self.layers):
             raise ValueError(f"Sequential.add: {layer.layer_name()} is in the network already; it keeps one input only")
         undo = undoing([layer])
@@ -95,8 +102,10 @@ class Sequential:
     def _forward(self, X: Array, training: bool) -> Array:
         if not self.layers:
             raise RuntimeError("Sequential: there are no layers; add some first")
-        for layer in self.layers:
+        for i, layer in enumerate(self.layers):
             X = layer.forward_pass(X, training)
+            if X is None:
+                raise TypeError(f"Sequential: forward_pass of layer {i}, {type(layer).__name__}, returned None")
         return X
 
     def _backward(self, y: ArrayLike, predicted: Array) -> None:

@@ -103,8 +103,8 @@ def _remember_holder(value: Any, operations: _Operations, seen: set[int]) -> Non
 
 
 def _is_holder(value: Any) -> bool:
-    """Whether it is a layer or an optimizer, not a class of them."""
-    return not isinstance(value, type) and any(callable(getattr(value, name, None)) for name in _METHODS)
+    """Whether it is a layer or an optimizer, by its class: an instance may claim to have any attribute."""
+    return any(callable(getattr(type(value), name, None)) for name in _METHODS)
 
 
 def _attributes(thing: Any) -> Iterator[str]:

@@ -639,6 +639,26 @@ def test_what_is_of_another_kind(call, said):
         call(Sequential([Dense(2, input_shape=(3,), rng=0)]))
 
 
+def test_layers_that_lack_a_method():
+    class Half:
+        input_shape = (3,)
+        forward_pass = backward_pass = staticmethod(lambda X, training=True: X)
+
+    with pytest.raises(TypeError, match=r"^Sequential\.add: layer Half needs the method set_input_shape, as of Layer$"):
+        Sequential([Half()])
+
+
+def test_a_layer_that_returns_nothing_is_named():
+    class Forgetful(Flatten):
+        def forward_pass(self, X, training=True):
+            super().forward_pass(X, training)
+
+    model = Sequential([Forgetful(input_shape=(3,)), Dense(2, rng=0)])
+    for call in (model.predict, lambda X: model.train_on_batch(X, np.ones((3, 2)))):
+        with pytest.raises(TypeError, match=r"^Sequential: forward_pass of layer 0, Forgetful, returned None$"):
+            call(np.eye(3))
+
+
 def test_a_file_of_one_array(tmp_path):
     np.save(tmp_path / "one.npy", np.ones(3))
     model = Sequential([Dense(2, input_shape=(3,), rng=0)])

@@ -1,5 +1,7 @@
 """A step that fails leaves somebody else's layers and optimizers as they were: the same objects, the same content."""
 
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
 
@@ -169,6 +171,33 @@ def test_layers_within_a_layer_are_put_back():
         rough.train_on_batch(X, CLASSES)
     rough.layers[0].fails = False
     assert [smooth.train_on_batch(X, CLASSES) for _ in range(3)] == [rough.train_on_batch(X, CLASSES) for _ in range(3)]
+
+
+class Watched(Layer):
+    """Holds what answers every question, and a number of classes."""
+
+    def __init__(self):
+        self.watcher, self.kinds = MagicMock(), [Dense, Scheduled]
+
+    def output_shape(self):
+        return (4,)
+
+    def forward_pass(self, X, training=True):
+        self.watcher.saw(X.shape)
+        return X
+
+    def backward_pass(self, accum_grad):
+        return accum_grad
+
+
+def test_what_claims_to_be_everything_is_left_alone():
+    watched = Watched()
+    watched.set_input_shape((4,))
+    network = classifier(watched)
+    watcher = watched.watcher
+    fails(network)
+    assert watched.watcher is watcher
+    watcher.saw.assert_called_once_with((8, 4))
 
 
 class Scheduled:

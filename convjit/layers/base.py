@@ -122,10 +122,12 @@ class Layer:
 
     def _as_weight(self, name: str, value: Any) -> Any:
         """A weight as it is held: steps would be lost in integers."""
-        if value is None or (isinstance(value, np.ndarray) and value.dtype.kind in "fc"):
+        if value is None or (isinstance(value, np.ndarray) and value.dtype.kind == "f"):
             return value
         array = as_array(type(self).__name__, name, value)
-        return array if array.dtype.kind == "c" else floating(array)
+        if array.dtype.kind == "c":
+            raise TypeError(f"{type(self).__name__}: {name} must be real, as inputs are, got dtype {array.dtype}")
+        return floating(array)
 
     def __setstate__(self, state: Any) -> None:
         # Copies and pickles of arrays can be written.

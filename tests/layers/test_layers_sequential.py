@@ -615,6 +615,17 @@ WEIGHTS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", [np.complex64, np.complex128])
+def test_complex_weights_are_refused(kind):
+    layer = Conv2D(2, (3, 3), input_shape=(1, 8, 8), rng=0)
+    layer.initialize(None)
+    before = layer.W
+    said = rf"^Conv2D: W must be real, as inputs are, got dtype {np.dtype(kind)}$"
+    with pytest.raises(TypeError, match=said):
+        layer.W = before.astype(kind)
+    assert layer.W is before
+
+
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_of_another_shape(name):
     make, attribute, value, said = WEIGHTS[name]

@@ -155,9 +155,10 @@ class Flatten(Layer):
         """Set the shape of one input."""
         if not isinstance(shape, Iterable) or isinstance(shape, str):
             raise TypeError(f"Flatten: input_shape must be a tuple of ints, got {describe(shape)}")
-        self.input_shape = tuple(as_index("Flatten", "input_shape", size, "a tuple of ints") for size in shape)
-        if min(self.input_shape, default=0) < 0:
+        sizes = tuple(as_index("Flatten", "input_shape", size, "a tuple of ints") for size in shape)
+        if min(sizes, default=0) < 0:
             raise ValueError(f"Flatten: input_shape must be ints >= 0, got {shown(shape)}")
+        self.input_shape = sizes
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """`X` (N, ...) as (N, features)."""

@@ -314,9 +314,13 @@ def _takes_need_input(backward_pass: Any) -> bool:
 def _as_score(function: str, value: Any) -> float:
     if type(value) is float:
         return value
-    if np.ndim(value) > 0 or np.asarray(value).dtype.kind not in "biuf":
+    try:
+        number = np.asarray(value)
+    except ValueError:  # lists of several lengths
+        number = None
+    if number is None or number.ndim > 0 or number.dtype.kind not in "biuf":
         raise TypeError(f"{function} must return a number, got {describe(value)}")
-    return float(value)
+    return float(number)
 
 
 def _as_loss(loss: Any) -> Loss:

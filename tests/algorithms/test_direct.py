@@ -5,7 +5,7 @@ import pytest
 from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
-from same_bits import REFERENCE
+from same_bits import REFERENCE, windows
 
 from convjit import conv2d, conv2d_input_grad, conv2d_plan
 from convjit.algorithms import ALGORITHMS, choose, direct
@@ -133,14 +133,9 @@ def test_awkward_input_gradients(name, dtype, monkeypatch):
 @st.composite
 def problems(draw):
     """Any window, and channels around a vector and a panel."""
-    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    stride, dilation = (draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(2))
-    pads = draw(st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2))
-    least = [max(1, (k - 1) * d + 1 - sum(p)) for k, d, p in zip(kernel, dilation, pads, strict=True)]
-    image = draw(st.integers(0, 9)) + least[0], draw(st.integers(0, 20)) + least[1]
+    kernel, image, options = draw(windows(5))
     groups = draw(st.sampled_from((1, 1, 2, 3)))
     channels, filters = draw(st.integers(1, 12)), draw(st.integers(1, 20) | st.integers(30, 70))
-    options = {"stride": stride, "dilation": dilation, "padding": pads}
     return problem(draw(st.integers(1, 3)), channels * groups, image, filters * groups, kernel, groups, **options)
 
 

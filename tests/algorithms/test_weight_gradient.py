@@ -5,9 +5,10 @@ import pytest
 from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
-from same_bits import REFERENCE
+from same_bits import REFERENCE, windows
+from same_bits import weight_gradient as gradient
 
-from convjit import conv2d, conv2d_backward, conv2d_weight_grad, explain
+from convjit import conv2d_backward, conv2d_weight_grad, explain
 from convjit.algorithms import weight_channels, weight_gradient
 from convjit.functional import bilinear
 from convjit.geometry import conv2d_geometry
@@ -41,14 +42,6 @@ AWKWARD = {
     "one total and a pixel": problem(1, 2, 2, (5, 3277), 2, (1, 1)),
     "totals that end in images": problem(5, 2, 2, (90, 91), 3, (3, 3), padding=1),
 }
-
-
-def gradient(each, dtype, algorithm, seed=0):
-    rng = np.random.default_rng(seed)
-    x = (9 * rng.standard_normal(each.x_shape)).astype(dtype)
-    shape = conv2d(x, np.zeros(each.weight_shape, dtype), **each.options).shape
-    dy = (9 * rng.standard_normal(shape)).astype(dtype)
-    return conv2d_weight_grad(dy, x, each.weight_shape[2:], **each.options, algorithm=algorithm)
 
 
 @pytest.fixture
@@ -89,13 +82,8 @@ def test_bands_of_any_size_give_the_same_bits(name, tile, monkeypatch):
 
 @st.composite
 def problems(draw):
-    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    stride, dilation = (draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(2))
-    pads = draw(st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2))
-    least = [max(1, (k - 1) * d + 1 - sum(p)) for k, d, p in zip(kernel, dilation, pads, strict=True)]
-    image = draw(st.integers(0, 9)) + least[0], draw(st.integers(0, 20)) + least[1]
+    kernel, image, options = draw(windows())
     groups, channels, filters = draw(st.integers(1, 20)), draw(st.integers(1, 6)), draw(st.integers(1, 9))
-    options = {"stride": stride, "dilation": dilation, "padding": pads}
     return problem(draw(st.integers(1, 4)), groups, channels, image, filters, kernel, **options)
 
 

@@ -5,9 +5,10 @@ import pytest
 from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
-from same_bits import REFERENCE
+from same_bits import REFERENCE, windows
+from same_bits import weight_gradient as gradient
 
-from convjit import conv2d, conv2d_backward, conv2d_weight_grad
+from convjit import conv2d_backward, conv2d_weight_grad
 from convjit.algorithms import weight_product
 from convjit.functional import bilinear
 from convjit.gemm import pixel_sums
@@ -47,16 +48,6 @@ AWKWARD = {
     "groups": problem(3, 12, (9, 10), 60, (3, 3), groups=3, padding=1),
     "groups and totals": problem(3, 4, (90, 91), 6, (3, 3), groups=2, padding=1),
 }
-
-
-def gradient(each, dtype, algorithm, seed=0, layout="NCHW"):
-    rng = np.random.default_rng(seed)
-    x = (9 * rng.standard_normal(each.x_shape)).astype(dtype)
-    shape = conv2d(x, np.zeros(each.weight_shape, dtype), **each.options).shape
-    dy = (9 * rng.standard_normal(shape)).astype(dtype)
-    if layout == "NHWC":
-        dy, x = np.moveaxis(dy, -3, -1), np.moveaxis(x, -3, -1)
-    return conv2d_weight_grad(dy, x, each.weight_shape[2:], **each.options, algorithm=algorithm, layout=layout)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -114,13 +105,8 @@ def test_chunks_of_any_size_give_the_same_bits(name, rows, monkeypatch):
 
 @st.composite
 def problems(draw):
-    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    stride, dilation = (draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(2))
-    pads = draw(st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2))
-    least = [max(1, (k - 1) * d + 1 - sum(p)) for k, d, p in zip(kernel, dilation, pads, strict=True)]
-    image = draw(st.integers(0, 9)) + least[0], draw(st.integers(0, 20)) + least[1]
+    kernel, image, options = draw(windows())
     groups, channels, filters = draw(st.integers(1, 3)), draw(st.integers(1, 20)), draw(st.integers(1, 70))
-    options = {"stride": stride, "dilation": dilation, "padding": pads}
     return problem(draw(st.integers(1, 5)), channels * groups, image, filters * groups, kernel, groups, **options)
 
 

@@ -573,9 +573,9 @@ def test_what_a_network_refuses(call, error, said):
     ("returned", "said"),
     [
         (lambda p: (p - 1) ** 2, "ndarray"), (lambda p: None, "NoneType"), (lambda p: np.array([1.0]), "ndarray"),
-        (lambda p: 1j, "complex 1j"), (lambda p: "low", "str 'low'"),
+        (lambda p: 1j, "complex 1j"), (lambda p: "low", "str 'low'"), (lambda p: [[1], [1, 2]], "list [[1], [1, 2]]"),
     ],
-    ids=["values", "None", "an array of one", "complex", "a word"],
+    ids=["values", "None", "an array of one", "complex", "a word", "lists"],
 )  # fmt: skip
 def test_a_loss_that_is_no_number_changes_nothing(returned, said):
     class Own(SquareLoss):

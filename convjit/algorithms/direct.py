@@ -13,7 +13,7 @@ import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..gemm.bands import band_count, band_rows
+from ..gemm.bands import FILLED_BEFORE, band_count, band_size
 from ..gemm.direct import (
     MOST_POINTS,
     Direct,
@@ -40,7 +40,7 @@ from ..simd import isa
 from ..typing import Array, DType
 from . import implicit
 from .algorithm import INDICES, PACKED_WEIGHT, Algorithm, Explained, Operation, Packing, Space, work_ns
-from .filling import as_planes, cut_into_bands, filled, source_of_band
+from .filling import as_planes, cut_into_bands, filled, in_parts, of_groups, source_of_band
 from .turning import turned
 
 
@@ -67,7 +67,7 @@ def _multiply_band(
     task: Any, worker: Any, d: Direct, f: Planes, inside: Any, fills: Any, kernels: Any, offsets: Any, before: Any,
     weight: Any, bias: Any, images: Any, results: Any, totals: Any, positions: Any, space: Any, planes: Any,
 ) -> None:  # fmt: skip
-    """The same for a band of rows of an image, whose planes are the worker's."""
+    """The same for a band of rows of a part of an image, whose planes are the worker's."""
     bands, tasks = band_count(d), task_count(d)
     n, origin = task // bands, task % bands * d.grid_h
     source = source_of_band(n, origin * d.origin_step, fills, f, inside, images, planes[worker])
@@ -106,17 +106,18 @@ def _set_up(
         (axes, pixel), planes = pixel_axes(g, dtype.itemsize, is_gradient), 1
     of_group, step = channels // g.groups, stride[0] // axes[0].step
     terms = of_group * g.kernel_h * g.kernel_w
-    each = 0  # where pixels are few: workers share the weights, of which each packs and reads its own part
+    band = FILLED_BEFORE  # where pixels are few: workers share the weights, of which each packs and reads its own part
     if workers == 1 or g.batch * phases.height * phases.width > MOST_POINTS:
-        each = band_rows(axes, planes, g.batch, rows, terms, workers, dtype.itemsize, step=step)
-    bands = cut_into_bands(axes, each, g.batch, planes, workers, step, pixel)
+        groups = 1 if channels_last else g.groups
+        band = band_size(axes, planes, g.batch, rows, terms, workers, dtype.itemsize, step=step, groups=groups)
+    bands = cut_into_bands(axes, band, g.batch, planes, workers, step, pixel)
     steps = plane_steps(bands.axes, g.groups, of_group, stride)
     if channels_last:
         steps = pixel_steps(bands.axes, g.groups, of_group, stride, pixel)
     d = plan_direct(
         bands.axes, steps, g.batch, g.groups, rows // g.groups, of_group,
         0 if channels_last else phases.height * phases.width, bands.crew, dtype, axes[0].grid, phases,
-        is_packed=is_packed, is_gradient=is_gradient,
+        is_packed=is_packed, is_gradient=is_gradient, parts=band.parts,
     )  # fmt: skip
     widest = d.widest * isa.lanes(dtype)
     spaces = (
@@ -125,7 +126,7 @@ def _set_up(
         Space((workers, packing_terms(d) * widest), name="packed panel"),
         bands.space,
     )
-    tasks = g.batch * (d.bands if bands.by_band else d.tasks)
+    tasks = g.batch * d.parts * (d.bands if bands.by_band else d.tasks)
     offsets = term_offsets(*bands.axes, of_group, steps.channel)
     if d.is_parted:
         offsets = phase_offsets(phase_axes(g), bands.axes, of_group, steps.channel, steps.pixel)
@@ -194,7 +195,8 @@ class _Way(NamedTuple):
         if self.channels_last:
             images = as_planes(images)
         if s.by_band:
-            return (s.multiply.on(weight, bias, images, results, totals, positions, space, planes),)
+            parts = in_parts(images, s.direct.parts)
+            return (s.multiply.on(weight, bias, parts, results, totals, positions, space, planes),)
         source, before = filled(s.axes, images, planes, s.pixel)
         return *before, s.multiply.on(weight, bias, source, results, totals, positions, space)
 
@@ -202,7 +204,7 @@ class _Way(NamedTuple):
         """Panels of channels, grid points and bands."""
         s = self.set_up(g, workers, dtype, False)
         d = s.direct
-        bands = f", bands of {d.grid_h} rows" if s.by_band else ""
+        bands = f", bands of {d.grid_h} rows{of_groups(d.groups, d.parts)}" if s.by_band else ""
         if d.phases_h * d.phases_w > 1:
             bands = f", {d.phases_h * d.phases_w} phases{bands}"
         widest = d.widest * isa.lanes(dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ..gemm.bands import FILLED_BEFORE, BandSize
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, Planes, fill_planes, fill_tile, filling, plane_elements
 from ..runtime.compile import driver, kernel
@@ -29,20 +30,21 @@ class Bands(NamedTuple):
 
 
 def cut_into_bands(
-    axes: tuple[Axis, Axis], rows: int, batch: int, channels: int, workers: int, step: int = 1,
+    axes: tuple[Axis, Axis], band: BandSize, batch: int, channels: int, workers: int, step: int = 1,
     pixel: Pixel = AS_IN_IMAGE,
 ) -> Bands:  # fmt: skip
-    """Bands of so many rows of the grid, none of them for 0; `channels` are those of all groups.
+    """Bands of this size; `channels` are those of all groups.
 
     Rows of the grid lie `step` rows of a plane apart.
     """
     vertical, horizontal = axes
     record, inside = filling(axes, pixel)  # what lies inside the image is counted in its own rows
-    if rows == 0:
+    if band == FILLED_BEFORE:
         planes = Space((plane_elements(batch * channels, *axes),), name="planes")
         return Bands(axes, False, record, inside, planes, workers)
-    axes = vertical._replace(grid=rows, padded=vertical.padded - (vertical.grid - rows) * step), horizontal
-    planes = Space((workers, plane_elements(channels, *axes)), name="planes")
+    padded = vertical.padded - (vertical.grid - band.rows) * step
+    axes = vertical._replace(grid=band.rows, padded=padded), horizontal
+    planes = Space((workers, plane_elements(channels // band.parts, *axes)), name="planes")
     return Bands(axes, True, filling(axes, pixel)[0], inside, planes, 1)
 
 
@@ -52,9 +54,20 @@ def as_planes(images: Array) -> Array:
     return images.reshape(n, 1, h, w * c)
 
 
+def in_parts(images: Array, parts: int) -> Array:
+    """Images (N, C, H, W) as (N * parts, C / parts, H, W)."""
+    n, c, h, w = images.shape
+    return images.reshape(n * parts, c // parts, h, w)
+
+
+def of_groups(groups: int, parts: int) -> str:
+    """How groups are cut into parts, for people to read."""
+    return f" of {groups // parts} groups" if parts > 1 else ""
+
+
 @kernel
 def source_of_band(n: Any, origin: Any, kernels: Any, p: Planes, inside: Any, images: Any, planes: Any) -> Any:
-    """Fill a band of the planes of image n, from row `origin` on; return the address at which image 0 would be."""
+    """Fill a band of the planes of part n, from row `origin` on; return the address at which part 0 would be."""
     channels, size = images.shape[1], images.itemsize
     each, image = p.phases_h * p.phases_w * p.padded_h * p.padded_w * size, p.image_h * p.image_w * size
     fill_planes(

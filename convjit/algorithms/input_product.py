@@ -7,12 +7,14 @@ it; does not know how a product is computed.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..gemm.landing import multiply_and_store
+from ..gemm.landing import multiply_totals, store_pair, store_phase
 from ..gemm.micro import ELEMENT
 from ..gemm.planes import (
+    Axis,
     backward_axes,
     grid_phases,
     horizontal_phase,
@@ -21,7 +23,7 @@ from ..gemm.planes import (
     term_offsets,
     vertical_phase,
 )
-from ..gemm.product import Product, of_phase, task_of
+from ..gemm.product import PhaseTile, Product, Task, of_phase, phase_tile, task_of
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
@@ -73,38 +75,80 @@ def _pack_transposed(
                         at += 1
 
 
-@driver
+@kernel
 def _multiply_phase(
-    task: Any, worker: Any, g: Geometry, of_phase_0: Product, tasks: Any, above: Any, before: Any, kernels: Any,
-    packed: Any, offsets: Any, source: Any, dx: Any, scratch: Any, lists: Any,
-) -> None:  # fmt: skip
-    """A task of the products of all phases; `dx` is (N * C, H, W)."""
-    across = grid_phases(g.stride_w, g.in_w)
-    phase_h, phase_w = task // tasks // across, task // tasks % across
-    vertical, horizontal = vertical_phase(g, phase_h), horizontal_phase(g, phase_w)
-    p = of_phase(of_phase_0, vertical, horizontal)
-    t = task_of(p, task % tasks, p.grid_h)
-    if t.lanes == 0:
-        return
-    taps_before, row = _taps_before(phase_h, phase_w, above, before), t.image % p.groups * p.rows + t.row
+    g: Geometry, of_phase_0: Product, t: Task, tile: PhaseTile, vertical: Axis, horizontal: Axis, taps_before: Any,
+    kernels: Any, packed: Any, offsets: Any, source: Any, scratch: Any, lists: Any,
+) -> Any:  # fmt: skip
+    """A task's results of one phase: how many a row of the grid has, and where they begin in the scratch."""
+    width = max(0, min(tile.stop, horizontal.grid) - tile.col)
+    if width == 0:
+        return 0, 0
+    p, row = of_phase(of_phase_0, vertical, horizontal), t.image % of_phase_0.groups * of_phase_0.rows + t.row
     base = (taps_before * g.in_channels + row * p.taps) * p.channels
-    multiply_and_store(
-        p, t, vertical, horizontal, kernels, packed.ctypes.data + base * kernels[ELEMENT],
-        offsets.ctypes.data + taps_before * p.channels * 8, source.ctypes.data, dx, packed[:0], scratch[worker],
-        lists[worker],
+    return width, multiply_totals(
+        p, Task(t.image, t.row, t.rows, tile.row * horizontal.grid + tile.col, tile.height * width), kernels,
+        packed.ctypes.data + base * kernels[ELEMENT], offsets.ctypes.data + taps_before * p.channels * 8,
+        source.ctypes.data, scratch, lists,
     )  # fmt: skip
 
 
-def _phases(g: Geometry) -> int:
-    return min(g.stride_h, g.in_h) * min(g.stride_w, g.in_w)
+@driver
+def _multiply_phases(
+    task: Any, worker: Any, g: Geometry, of_phase_0: Product, above: Any, before: Any, kernels: Any, packed: Any,
+    offsets: Any, source: Any, dx: Any, scratch: Any, lists: Any,
+) -> None:  # fmt: skip
+    """A task of the products of a row phase and a pair of column phases; `dx` is (N * C, H, W).
+
+    Tasks are those of a phase, for each of them the row phases, for each of these the pairs: what they write lies
+    together. Of a stride of 2, results of the pair are neighbours, and stored together.
+    """
+    across = grid_phases(g.stride_w, g.in_w)
+    pairs, down = (across + 1) // 2, grid_phases(g.stride_h, g.in_h)
+    phase_w, phase_h, of_phase = task % pairs * 2, task // pairs % down, task // (pairs * down)
+    vertical, horizontal = vertical_phase(g, phase_h), horizontal_phase(g, phase_w)
+    tile, t = phase_tile(of_phase_0, of_phase, vertical.grid), task_of(of_phase_0, of_phase, of_phase_0.grid_h)
+    if tile.height == 0:
+        return
+    plane, room = t.image * of_phase_0.rows + t.row, scratch.shape[1] // 2
+    width, at = _multiply_phase(
+        g, of_phase_0, t, tile, vertical, horizontal, _taps_before(phase_h, phase_w, above, before), kernels, packed,
+        offsets, source, scratch[worker], lists[worker],
+    )  # fmt: skip
+    if across != 2:
+        store_phase(dx, plane, scratch[worker], at, t.rows, vertical, horizontal, tile, width)
+    if phase_w + 1 == across:
+        return
+    horizontal = horizontal_phase(g, phase_w + 1)
+    second_width, second = _multiply_phase(
+        g, of_phase_0, t, tile, vertical, horizontal, _taps_before(phase_h, phase_w + 1, above, before), kernels,
+        packed, offsets, source, scratch[worker, room:], lists[worker],
+    )  # fmt: skip
+    if across == 2:
+        store_pair(
+            dx, plane, kernels, scratch[worker], t.rows, vertical, tile, width, at, second_width, room + second
+        )  # fmt: skip
+    else:
+        store_phase(dx, plane, scratch[worker, room:], second, t.rows, vertical, horizontal, tile, second_width)
+
+
+def _phases(g: Geometry) -> tuple[int, int]:
+    """Down and across."""
+    return min(g.stride_h, g.in_h), min(g.stride_w, g.in_w)
+
+
+def _tasks_together(g: Geometry) -> int:
+    """Tasks for each one of the first phase: row phases, and pairs of column phases."""
+    down, across = _phases(g)
+    return down * -(-across // 2)
 
 
 def _input_grad(g: Geometry, workers: int, dtype: DType) -> Setup:
     axes, rows, channels = backward_axes(g), g.in_channels // g.groups, g.out_channels // g.groups
     terms, dense = channels * g.kernel_h * g.kernel_w, g.stride_h == g.stride_w == 1
     return set_up(
-        axes, g.batch, g.groups, rows, channels, g.in_h * g.in_w, workers, dtype, work_ns(g), terms, _phases(g),
-        dense=dense,
+        axes, g.batch, g.groups, rows, channels, g.in_h * g.in_w, workers, dtype, work_ns(g), terms,
+        _tasks_together(g), dense=dense,
     )  # fmt: skip
 
 
@@ -117,7 +161,7 @@ def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
 
 def cut(g: Geometry, workers: int, dtype: DType) -> Explained:
     """That of the first phase, with as many taps as a phase has on average."""
-    taps = g.kernel_h * g.kernel_w / max(_phases(g), 1)
+    taps = g.kernel_h * g.kernel_w / max(math.prod(_phases(g)), 1)
     transposed = g.in_channels * g.out_channels // g.groups * g.kernel_h * g.kernel_w
     return cut_of(_input_grad(g, workers, dtype), taps, workers, dtype, _phases(g), transposed)
 
@@ -133,20 +177,13 @@ class _Job(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _job(g: Geometry, workers: int, dtype: DType) -> _Job:
-    setup, phases, channels, tables = (
-        _input_grad(g, workers, dtype),
-        _phases(g),
-        g.out_channels // g.groups,
-        phase_tables(g),
-    )
-    packings = phases * g.groups * -(-(g.in_channels // g.groups) // _ROWS_TOGETHER)
+    setup, channels, tables = _input_grad(g, workers, dtype), g.out_channels // g.groups, phase_tables(g)
+    packings = math.prod(_phases(g)) * g.groups * -(-(g.in_channels // g.groups) // _ROWS_TOGETHER)
     pack = Launch(_pack_transposed, packings, g.in_channels * channels * g.kernel_h * g.kernel_w, g, *tables)
     if g.stride_h == g.stride_w == 1:
         return _Job(setup, pack, term_offsets(*setup.axes, channels), None)
-    tasks = g.batch * setup.product.tasks
-    multiply = Launch(
-        _multiply_phase, phases * tasks, work_ns(g), g, setup.product, tasks, *tables, setup.kernels
-    )  # fmt: skip
+    tasks = _tasks_together(g) * g.batch * setup.product.tasks
+    multiply = Launch(_multiply_phases, tasks, work_ns(g), g, setup.product, *tables, setup.kernels)
     return _Job(setup, pack, None, multiply)
 
 

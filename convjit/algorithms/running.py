@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..gemm.bands import band_count, band_rows
+from ..gemm.bands import FILLED_BEFORE, band_count, band_size
 from ..gemm.blocked import LIST_ENTRIES, PANEL_LANES, scratch_elements
 from ..gemm.estimate import filling_cycles, forward_share
 from ..gemm.landing import multiply_and_store
@@ -20,7 +20,7 @@ from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, Run
 from ..typing import Array, DType
 from .algorithm import INDICES, Explained, Space
-from .filling import cut_into_bands, filled, source_of_band
+from .filling import cut_into_bands, filled, in_parts, of_groups, source_of_band
 
 Axes = tuple[Axis, Axis]
 
@@ -60,7 +60,7 @@ def _multiply_band(
     task: Any, worker: Any, p: Product, f: Planes, inside: Any, kernels: Any, a: Any, offsets: Any, bias: Any,
     images: Any, results: Any, scratch: Any, lists: Any, planes: Any,
 ) -> None:  # fmt: skip
-    """The same for a band of rows of an image, whose planes are the worker's."""
+    """The same for a band of rows of a part of an image, whose planes are the worker's."""
     bands, tasks = band_count(p), task_count(p)
     n, origin = task // bands, task % bands * p.grid_h
     source = source_of_band(n, origin, kernels, f, inside, images, planes[worker])
@@ -106,22 +106,27 @@ def set_up(
     """
     vertical, horizontal = axes
     planes, of_group = groups * channels, channels * vertical.taps * horizontal.taps
-    each = 0
+    band = FILLED_BEFORE
     if dense and of_group <= TERMS_A_TOTAL:
-        each = band_rows(axes, planes, batch, groups * rows, of_group, workers, dtype.itemsize, PANEL_LANES)
-    bands = cut_into_bands(axes, each, batch, planes, workers)
+        band = band_size(
+            axes, planes, batch, groups * rows, of_group, workers, dtype.itemsize, PANEL_LANES, groups=groups
+        )  # fmt: skip
+    bands = cut_into_bands(axes, band, batch, planes, workers)
     p = plan_product(
-        bands.axes, batch, groups, rows, channels, result, phases, bands.crew, dtype, vertical.grid, dense=dense
-    )
+        bands.axes, batch, groups, rows, channels, result, phases, bands.crew, dtype, vertical.grid, dense=dense,
+        parts=band.parts,
+    )  # fmt: skip
     terms = of_group if terms is None else terms
-    in_scratch = not (dense and p.in_place and p.is_short)  # a panel, or totals
+    scratch = scratch_elements(p.chunk, terms) * (1 if dense else 2)  # of two phases at once
+    if dense and p.in_place and p.is_short:
+        scratch = 0  # no panel, no totals
     spaces = (
-        Space((workers, scratch_elements(p.chunk, terms) if in_scratch else 0), name="scratch"),
+        Space((workers, scratch), name="scratch"),
         Space((workers, LIST_ENTRIES), INDICES, "lists"),
         bands.space,
     )
     kernels = line_kernels(dtype, p.line) if p.line > 0 else kernels_of(dtype)
-    tasks = batch * p.bands if bands.by_band else batch * p.tasks
+    tasks = batch * p.parts * (p.bands if bands.by_band else p.tasks)
     if bands.by_band:
         multiply = Launch(_multiply_band, tasks, nanoseconds, p, bands.record, bands.inside, kernels)
     elif p.is_short:
@@ -131,19 +136,22 @@ def set_up(
     return Setup(p, bands.axes, kernels, bands.by_band, tasks, spaces, multiply)
 
 
-def cut_of(setup: Setup, taps: float, workers: int, dtype: DType, phases: int = 1, transposed: int = 0) -> Explained:
-    """How a product of so many taps is cut, in so many phases, after so many weights were transposed."""
-    p, tasks = setup.product, setup.tasks * phases
+def cut_of(
+    setup: Setup, taps: float, workers: int, dtype: DType, phases: tuple[int, int] = (1, 1), transposed: int = 0
+) -> Explained:
+    """How a product of so many taps is cut, in phases down and across, after so many weights were transposed."""
+    p, count = setup.product, phases[0] * phases[1]
+    tasks = setup.tasks * phases[0] * -(-phases[1] // 2)
     source = "in place" if p.in_place else "packed"
     if p.line > 0:
         source = "in place, rows of pixels share tiles"
-    bands = f", bands of {p.grid_h} rows" if setup.by_band else ""
-    each = f", {phases} phases" if phases > 1 else ""
+    bands = f", bands of {p.grid_h} rows{of_groups(p.groups, p.parts)}" if setup.by_band else ""
+    each = f", {count} phases" if count > 1 else ""
     how = f"{source}, panels of {p.lanes} lanes, {p.chunk} rows at once{each}{bands}; tasks: {tasks}"
-    filling = filling_cycles(p.groups * p.channels, setup.axes, dtype) / max(phases, 1)
+    filling = filling_cycles(p.groups * p.channels, setup.axes, dtype) / max(count, 1)
     share = forward_share(
-        p, taps, filling, tasks, workers, dtype, transposed // max(phases, 1), is_spread=phases > 1
-    )  # fmt: skip
+        p, taps, filling, tasks, workers, dtype, transposed // max(count, 1), columns=phases[1] if count > 1 else 0
+    )
     return Explained(how, share)
 
 
@@ -154,7 +162,7 @@ def product_runs(
     """What is run in turn for a product; `images` and `results` are four-dimensional, `bias` may be empty."""
     multiply, ours = setup.multiply, (a.reshape(-1), offsets, bias)
     if setup.by_band:
-        return (multiply.on(*ours, images, results, scratch, lists, planes),)
+        return (multiply.on(*ours, in_parts(images, setup.product.parts), results, scratch, lists, planes),)
     source, before = filled(setup.axes, images, planes)
     if not setup.product.is_short:
         n, c, height, width = results.shape

@@ -1,11 +1,12 @@
-"""Bands: how many rows of the grid a worker fills and reads at a time, so that their planes stay in its cache.
+"""Bands: how many rows of the grid, of how many groups, a worker fills and reads at a time: they stay in its cache.
 
 Knows sizes and numbers of workers; does not know what is computed of a band.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from ..runtime.compile import kernel
 from .planes import Axis, plane_elements
@@ -30,37 +31,53 @@ _MOST_OF_SHARE = 1.2
 
 @kernel
 def band_count(p: Any) -> Any:
-    """Bands an image, of a product or a direct convolution."""
+    """Bands a part of an image, of a product or a direct convolution."""
     return (p.image_h + p.grid_h - 1) // max(p.grid_h, 1)
 
 
-def band_rows(
+class BandSize(NamedTuple):
+    """Rows of the grid in a band, and parts that the groups are cut into, each of which has bands of its own."""
+
+    rows: int
+    parts: int = 1
+
+
+FILLED_BEFORE = BandSize(0)
+
+
+def band_size(
     axes: tuple[Axis, Axis], planes: int, batch: int, rows: int, terms: int, workers: int, size: int, least: int = 1,
-    step: int = 1,
-) -> int:  # fmt: skip
-    """Rows of the grid in a band, whose planes stay in a worker's cache; 0 where all planes are better filled first.
+    step: int = 1, groups: int = 1,
+) -> BandSize:  # fmt: skip
+    """Bands whose planes stay in a worker's cache; `FILLED_BEFORE` where all planes are better filled first.
 
     That is where images are read in place, and where bands would be uneven, have less than `least` grid points, or
-    consist of what they share. `rows` of results, and `size` bytes an element; rows of the grid lie `step` rows of a
-    plane apart.
+    consist of what they share. `planes` and `rows` of results are those of all `groups`, each has `size` bytes an
+    element; rows of the grid lie `step` rows of a plane apart.
     """
     vertical, horizontal = axes
     grid, shared = vertical.grid, -(-vertical.padded // step) - vertical.grid
     if plane_elements(1, *axes) == 0 or batch * grid == 0:
-        return 0
+        return FILLED_BEFORE
     line = planes * vertical.phases * horizontal.phases * horizontal.padded * step * size
-    most = min(_CACHED_BYTES // max(line, 1) - shared, _BAND_MULTIPLICATIONS // max(rows * terms * horizontal.grid, 1))
-    if most < 1:
-        return 0
+    row = rows * terms * horizontal.grid
 
-    def cost(each: int) -> int:
-        of_band = (_MULTIPLYING * each + shared) * horizontal.grid + _MULTIPLYING * _READING_POINTS
-        return -(-batch * -(-grid // each) // workers) * of_band
+    def cost(band: BandSize) -> float:
+        of_band = (_MULTIPLYING * band.rows + shared) * horizontal.grid + _MULTIPLYING * _READING_POINTS
+        return -(-batch * band.parts * -(-grid // band.rows) // workers) * of_band / band.parts
 
-    fewest = -(-grid // most)
-    counts = range(fewest, max(fewest, -(-_BANDS_A_WORKER * workers // batch) if workers > 1 else 1) + 1)
-    each = min((-(-grid // count) for count in counts), key=cost)
-    if each < grid and each * horizontal.grid < least:
-        return 0
+    def bands_of(parts: int) -> Iterator[BandSize]:
+        most = min(_CACHED_BYTES * parts // max(line, 1) - shared, _BAND_MULTIPLICATIONS * parts // max(row, 1))
+        if most < 1:
+            return
+        fewest = -(-grid // most)
+        enough = -(-_BANDS_A_WORKER * workers // (batch * parts)) if workers > 1 else 1
+        for count in range(fewest, max(fewest, enough) + 1):
+            yield BandSize(-(-grid // count), parts)
+
+    all_parts = (parts for parts in range(1, groups + 1) if groups % parts == 0)
+    band = min((band for parts in all_parts for band in bands_of(parts)), key=cost, default=FILLED_BEFORE)
+    if band.rows == 0 or (band.rows < grid and band.rows * horizontal.grid < least):
+        return FILLED_BEFORE
     of_share = batch * (_MULTIPLYING * grid * horizontal.grid + _MULTIPLYING * _READING_POINTS) / workers
-    return each if cost(each) <= _MOST_OF_SHARE * of_share else 0
+    return band if cost(band) <= _MOST_OF_SHARE * of_share else FILLED_BEFORE

@@ -54,15 +54,16 @@ class Direct(NamedTuple):
     is_gradient: int  # 1 where results are an input gradient: weights lie by term and tap, taps backwards
     slice_h: int  # rows of the grid that lie in one slice of a volume: all of an image's
     slice_pitch: int  # elements from what a row meets to what the same row of the next slice meets
+    parts: int  # that the groups are cut into, each of which has bands of its own
 
     @property
     def bands(self) -> int:
-        """Bands of rows of the grid, each filled and multiplied by one worker; one if planes are filled first."""
+        """Bands of each part, which one worker fills and multiplies; one if planes are filled first."""
         return int(band_count(self))
 
     @property
     def tasks(self) -> int:
-        """Tasks a band of an image."""
+        """Tasks a band."""
         return int(task_count(self))
 
     @property
@@ -73,8 +74,8 @@ class Direct(NamedTuple):
 
 @kernel
 def task_count(d: Direct) -> Any:
-    """Tasks a band of an image: of each group, set of panels, row phase and chunk of grid points."""
-    return d.groups * panel_sets(d) * d.phases_h * d.chunks
+    """Tasks a band: of each of its groups, set of panels, row phase and chunk of grid points."""
+    return d.groups // d.parts * panel_sets(d) * d.phases_h * d.chunks
 
 
 @kernel
@@ -108,12 +109,12 @@ _LEAST_TASKS_A_WORKER = 2
 
 def plan_direct(
     axes: tuple[Axis, Axis], steps: Steps, batch: int, groups: int, rows: int, channels: int, result: int, workers: int,
-    dtype: DType, image_h: int, phases: Phases, *, is_packed: bool, is_gradient: bool,
+    dtype: DType, image_h: int, phases: Phases, *, is_packed: bool, is_gradient: bool, parts: int = 1,
 ) -> Direct:  # fmt: skip
     """How a band of `axes` is cut; `rows` and `channels` are those of a group, the grid has `image_h` rows in all.
 
     A plane of the results has `result` elements, 0 where channels lie side by side. With `is_packed`, weights are
-    packed before in any case; with `is_gradient` they are those of an input gradient.
+    packed before in any case; with `is_gradient` they are those of an input gradient. Groups are cut into `parts`.
     """
     vertical, horizontal = axes
     machine = isa.here()
@@ -142,7 +143,7 @@ def plan_direct(
         batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,
         steps.row, steps.pixel, steps.group, steps.image, steps.rows, result, phases.height, phases.width, phases.rows,
         phases.columns, int(is_parted), vectors, panels, abreast, each, chunks,
-        min(_TERMS_TOGETHER, terms) if is_by_task else 0, reach, int(is_gradient), image_h, 0,
+        min(_TERMS_TOGETHER, terms) if is_by_task else 0, reach, int(is_gradient), image_h, 0, parts,
     )  # fmt: skip
 
 

@@ -32,9 +32,9 @@ _CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 19, 1
 # Of direct convolution: a result that is transposed and put where it belongs, most of it in no near cache, which takes
 # 5 to 8 cycles a vector in float32 with AVX2 and 16 with AVX-512; and an element of the weights that is packed.
 _LAND_CYCLES, _PACK_CYCLES = 1, 0.5
-# A result of a product that is stored alone, as its neighbours belong to other phases: of 18 input gradients with
-# strides of 2 and 3, with AVX-512 and with AVX2, none was left to the slower way by more than 2 %.
-_SPREAD_CYCLES = 3
+# A result of a product that is stored alone, as its neighbours belong to other phases, or with that of one other phase:
+# of 22 input gradients with strides of 2 and 3 (AVX-512), none was left to the slower way by more than 7 %.
+_SPREAD_CYCLES, _WOVEN_CYCLES = 3, 0.5
 # Of depthwise operations, of a vector: a tap that is met, a result that is unpacked, a pixel that is packed, a product
 # of a long sum and a pixel of one; with pixels as lanes, a tap and what is around a result's.
 # Fitted to ten layers of 3x3 to 7x7 taps, 7x7 to 112x112 pixels and strides of 1 and 2, in float32 with AVX-512; those
@@ -61,12 +61,12 @@ def filling_cycles(channels: int, axes: tuple[Axis, Axis], dtype: DType) -> floa
 
 def forward_share(
     p: Product, taps: float, filling: float, tasks: int, workers: int, dtype: DType, transposed: int = 0, *,
-    is_spread: bool = False,
+    columns: int = 0,
 ) -> float:  # fmt: skip
     """Of a forward product or an input gradient: sums of `taps` terms a channel.
 
-    `filling` cycles a band, and `transposed` elements of the weight in all; with `is_spread`, neighbouring results are
-    no neighbours in memory.
+    `filling` cycles a band, and `transposed` elements of the weight in all. Of several phases, neighbouring results
+    belong to so many `columns` of them; 0 where there is one phase.
     """
     lanes, terms = isa.lanes(dtype), p.channels * taps
     pieces = _pieces(p, p.lanes, lanes)
@@ -82,7 +82,8 @@ def forward_share(
     weights = p.groups * p.rows * terms
     far = _FAR_WEIGHT_CYCLES * weights if weights * dtype.itemsize > _CACHED_WEIGHTS else 0
     once = far + transposed * _TRANSPOSE_CYCLES / max(p.batch * p.bands, 1)
-    spread = _SPREAD_CYCLES * p.groups * p.rows * p.grid_h * p.grid_w if is_spread else 0
+    each = 0 if columns == 0 else _WOVEN_CYCLES if columns <= 2 else _SPREAD_CYCLES
+    spread = each * p.groups * p.rows * p.grid_h * p.grid_w
     cycles = p.groups * chunks * panels * panel + filling + once + spread
     useful = p.groups * p.rows * terms * p.grid_h * p.grid_w / lanes / FMAS_A_CYCLE
     return _dealt(useful, cycles, tasks, workers)

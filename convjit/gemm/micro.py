@@ -19,6 +19,7 @@ from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
 from .filling import fill, fill_many
 from .tiles import tile_lines, tile_rows, tile_vectors
+from .weaving import weave
 
 # What compiled code is told of a dtype's kernels, an int64 array: numbers, then addresses.
 ELEMENT = 0  # bytes an element
@@ -27,7 +28,8 @@ MULTIPLY = 2
 PACK = 3
 FILL = 4
 FILL_MANY = 5
-MULTIPLY_LINES = 6  # of `line_kernels`
+WEAVE = 6
+MULTIPLY_LINES = 7  # of `line_kernels`
 
 # Whole vectors that are packed together where so many lie side by side.
 VECTORS_A_PIECE = 4
@@ -38,7 +40,7 @@ def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row))
-    entries = (addresses[name] for name in ("multiply", "pack", "fill", "fill_many"))
+    entries = (addresses[name] for name in ("multiply", "pack", "fill", "fill_many", "weave"))
     return passed((dtype.itemsize, isa.lanes(dtype), *entries))
 
 
@@ -56,6 +58,7 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
         "pack": (7, _pack(dtype, lanes)),
         "fill": (9, fill(dtype, lanes)),
         "fill_many": (12, fill_many(dtype, lanes)),
+        "weave": (7, weave(dtype, lanes)),
     }
 
 
@@ -306,6 +309,7 @@ _call_multiply_lines = emitting.caller(14)
 _call_pack = emitting.caller(7)
 _call_fill = emitting.caller(9)
 _call_fill_many = emitting.caller(12)
+_call_weave = emitting.caller(7)
 
 
 @kernel
@@ -356,3 +360,11 @@ def fill_many_planes(
     _call_fill_many(
         kernels[FILL_MANY], target, each, source, image, planes, top, rows, before, count, width, source_pitch, bottom
     )  # fmt: skip
+
+
+@kernel
+def weave_rows(
+    kernels: Any, source: Any, source_pitch: Any, apart: Any, rows: Any, count: Any, target: Any, pitch: Any
+) -> None:
+    """Put results of two phases beside one another, see `gemm.weaving`; `source` and `target` are addresses."""
+    _call_weave(kernels[WEAVE], source, source_pitch, apart, rows, count, target, pitch)

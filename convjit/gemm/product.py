@@ -51,15 +51,16 @@ class Product(NamedTuple):
     chunk: int  # rows a task
     in_place: int  # 1 where planes are read in place, row by row of the grid; 0 where panels are packed
     line: int  # vectors of a row of the grid, several of which share register tiles in place; 0 where each is alone
+    parts: int  # that the groups are cut into, each of which has bands of its own
 
     @property
     def tasks(self) -> int:
-        """Tasks a band: of each group, chunk of rows and tile."""
+        """Tasks a band: of each of its groups, chunk of rows and tile."""
         return int(task_count(self))
 
     @property
     def bands(self) -> int:
-        """Bands of rows of the grid, each filled and multiplied by one worker; one if planes are filled first."""
+        """Bands of each part, which one worker fills and multiplies; one if planes are filled first."""
         return int(band_count(self))
 
     @property
@@ -70,8 +71,8 @@ class Product(NamedTuple):
 
 @kernel
 def task_count(p: Product) -> Any:
-    """Tasks a band: of each group, chunk of rows and tile."""
-    return p.groups * ((p.rows + p.chunk - 1) // max(p.chunk, 1)) * p.tiles
+    """Tasks a band: of each of its groups, chunk of rows and tile."""
+    return p.groups // p.parts * ((p.rows + p.chunk - 1) // max(p.chunk, 1)) * p.tiles
 
 
 # Cycles on AVX-512 that packing takes for a run of neighbouring pixels, and for each of its vectors.
@@ -80,11 +81,12 @@ RUN_CYCLES, VECTOR_CYCLES = 6, 3
 
 def plan_product(
     axes: tuple[Axis, Axis], batch: int, groups: int, rows: int, channels: int, result: int, phases: int, workers: int,
-    dtype: DType, image_h: int | None = None, *, dense: bool = True,
+    dtype: DType, image_h: int | None = None, *, dense: bool = True, parts: int = 1,
 ) -> Product:  # fmt: skip
     """The product of a phase, one of so many; `rows` and `channels` are those of a group.
 
-    Where `axes` are those of a band, the grid has `image_h` rows in all. `dense` as in `set_up`.
+    Where `axes` are those of a band, the grid has `image_h` rows in all, and groups are cut into so many `parts`.
+    `dense` as in `set_up`.
     """
     vertical, horizontal = axes
     taps, extent = vertical.taps * horizontal.taps, vertical.grid * horizontal.grid
@@ -100,7 +102,9 @@ def plan_product(
     in_place = in_place and _pays_in_place(axes, chunk, terms, min(alone, lined), dtype)
     line = vectors if in_place and lined < alone else 0
     lands_alone = dense and channels * taps <= TERMS_A_TOTAL  # in no scratch, whose rows are those of a panel
-    if in_place and (lands_alone or horizontal.grid <= PANEL_LANES):  # whole rows of the grid
+    if not dense:
+        lanes, tiles = (int(size) for size in phase_tiles(vertical.grid, horizontal.grid))
+    elif in_place and (lands_alone or horizontal.grid <= PANEL_LANES):  # whole rows of the grid
         together = max(1, PANEL_LANES // horizontal.grid)
         if line > 0:  # whole tiles of the tallest ones
             largest = tile_lines(isa.here(), isa.here().rows, line)
@@ -109,8 +113,41 @@ def plan_product(
         tiles = -(-extent // lanes)
     return Product(
         batch, groups, rows, channels, taps, vertical.grid, horizontal.grid, image_h or vertical.grid,
-        horizontal.padded, each, result, lanes, tiles, chunk, int(in_place), line,
+        horizontal.padded, each, result, lanes, tiles, chunk, int(in_place), line, parts,
     )  # fmt: skip
+
+
+@kernel
+def _phase_tile_size(height: Any, width: Any) -> Any:
+    """Rows and columns of the grid in a tile that phases share, where the first one, the largest, has so many."""
+    most = max(PANEL_LANES // max(width, 1), 1)
+    down, across = max((height + most - 1) // most, 1), max((width + PANEL_LANES - 1) // PANEL_LANES, 1)
+    return (height + down - 1) // down, (width + across - 1) // across
+
+
+@kernel
+def phase_tiles(height: Any, width: Any) -> Any:
+    """Lanes of such a tile, and how many tiles there are."""
+    rows, cols = _phase_tile_size(height, width)
+    return rows * cols, ((height + rows - 1) // max(rows, 1)) * ((width + cols - 1) // max(cols, 1))
+
+
+class PhaseTile(NamedTuple):
+    """Grid points of a phase: `height` rows from `row` on, and columns `col .. stop` as far as there are."""
+
+    row: int
+    height: int
+    col: int
+    stop: int
+
+
+@kernel
+def phase_tile(p: Product, task: Any, grid_h: Any) -> Any:
+    """Those of a task of `task_of`, in phases of `grid_h` rows; `p` is the product of the first phase."""
+    rows, cols = _phase_tile_size(p.grid_h, p.grid_w)
+    tile, across = task % p.tiles, (p.grid_w + cols - 1) // cols
+    row, col = tile // across * rows, tile % across * cols
+    return PhaseTile(row, max(0, min(rows, grid_h - row)), col, col + cols)
 
 
 # Vectors of a row of the grid up to which several rows share register tiles.
@@ -139,7 +176,7 @@ def of_phase(p: Product, vertical: Axis, horizontal: Axis) -> Any:
     taps = vertical.taps * horizontal.taps
     return Product(
         p.batch, p.groups, p.rows, p.channels, taps, vertical.grid, horizontal.grid, vertical.grid, p.padded_w, p.each,
-        p.result, p.lanes, p.tiles, p.chunk, p.in_place, p.line,
+        p.result, p.lanes, p.tiles, p.chunk, p.in_place, p.line, p.parts,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ _KERNELS_32, _KERNELS_64 = (_KERNELS[dtype] for dtype in DTYPES)
 _CHANNEL_KERNELS = {dtype: new_slot() for dtype in DTYPES}
 _CHANNEL_KERNELS_32, _CHANNEL_KERNELS_64 = (_CHANNEL_KERNELS[dtype] for dtype in DTYPES)
 # How many numbers a dtype's kernels are told by.
-_NUMBERS, _CHANNEL_NUMBERS = micro.FILL_MANY + 1, direct_kernels.ADD_ROWS + 1
+_NUMBERS, _CHANNEL_NUMBERS = micro.WEAVE + 1, direct_kernels.ADD_ROWS + 1
 
 
 def kernels_row(dtype: DType) -> Any:

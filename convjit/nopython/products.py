@@ -29,7 +29,7 @@ from ..gemm.planes import (
     shows_image,
     vertical_phase,
 )
-from ..gemm.product import Product, task_count
+from ..gemm.product import Product, phase_tiles, task_count
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.entries import Entry, array_at, run_tasks
@@ -120,13 +120,14 @@ def _inside(vertical: Axis, horizontal: Axis) -> Any:
 
 
 @kernel
-def _product(g: Geometry, rows: Any, channels: Any, vertical: Axis, horizontal: Axis, step: Any) -> Any:
-    """The product for one image, on a grid; `rows` and `channels` are those of a group."""
-    extent, result = vertical.grid * horizontal.grid, g.out_h * g.out_w
+def _product(
+    g: Geometry, rows: Any, channels: Any, vertical: Axis, horizontal: Axis, lanes: Any, tiles: Any
+) -> Any:  # fmt: skip
+    """The product for one image, on a grid in so many tiles; `rows` and `channels` are those of a group."""
     return Product(
         1, g.groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, vertical.grid,
-        horizontal.padded, _each(vertical, horizontal), result, tile_lanes(extent, step), tile_count(extent),
-        max(min(rows, _ROWS), 1), 0, 0,
+        horizontal.padded, _each(vertical, horizontal), g.out_h * g.out_w, lanes, tiles, max(min(rows, _ROWS), 1), 0,
+        0, 1,
     )  # fmt: skip
 
 
@@ -140,7 +141,9 @@ def _forward(address: Any, zero: Any) -> Any:
     vertical, horizontal = _axes(g)
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     weight = array_at(job[B], (g.out_channels * channels * g.kernel_h * g.kernel_w,), zero)
-    p = _product(g, rows, channels, vertical, horizontal, kernels[LANES])
+    extent = vertical.grid * horizontal.grid
+    lanes, tiles = tile_lanes(extent, kernels[LANES]), tile_count(extent)
+    p = _product(g, rows, channels, vertical, horizontal, lanes, tiles)
     in_place = shows_image(vertical) and shows_image(horizontal)
     planes = np.empty(0 if in_place else g.in_channels * p.each + BEHIND, bias.dtype)
     planes[max(planes.size - BEHIND, 0) :] = 0
@@ -189,18 +192,19 @@ def _input_grad(address: Any, zero: Any) -> Any:
     down, along = grid_phases(g.stride_h, g.in_h), grid_phases(g.stride_w, g.in_w)
     above, before = _tap_table(down, True, g), _tap_table(along, False, g)
     vertical, horizontal = vertical_phase(g, 0), horizontal_phase(g, 0)
-    p = _product(g, rows, channels, vertical, horizontal, kernels[LANES])
+    lanes, tiles = phase_tiles(vertical.grid, horizontal.grid)
+    p = _product(g, rows, channels, vertical, horizontal, lanes, tiles)
     packed, offsets = np.empty(weight.size, weight.dtype), np.empty(terms, np.int64)
     planes = np.empty(g.out_channels * p.each + BEHIND, weight.dtype)
     planes[planes.size - BEHIND :] = 0
-    scratch = np.empty((1, PANEL_LANES * (TOTALS + 2 * p.chunk)), weight.dtype)
+    scratch = np.empty((1, 2 * PANEL_LANES * (TOTALS + 2 * p.chunk)), weight.dtype)  # of two phases
     lists = np.empty((1, LIST_ENTRIES), np.int64)
     shares = down * along * g.groups * ((rows + _ROWS_TOGETHER - 1) // _ROWS_TOGETHER)
     run_tasks(input_product._pack_transposed, shares, g, above, before, weight, packed, offsets)
     if g.stride_h * g.stride_w == 1:  # which are not listed there
         list_phase_terms(offsets, 0, vertical, horizontal, channels)
     inside, how = _inside(vertical, horizontal), _planes(vertical, horizontal)
-    tasks = task_count(p)
+    tasks = down * ((along + 1) // 2) * task_count(p)
     for n in range(g.batch):
         begin = job[A] + n * g.out_channels * pixels_out * size
         gradients = array_at(begin, (1, g.out_channels, g.out_h, g.out_w), zero)
@@ -210,8 +214,8 @@ def _input_grad(address: Any, zero: Any) -> Any:
             inside, gradients, planes,
         )  # fmt: skip
         run_tasks(
-            input_product._multiply_phase, down * along * tasks, g, p, tasks, above, before, kernels, packed, offsets,
-            planes, dx, scratch, lists,
+            input_product._multiply_phases, tasks, g, p, above, before, kernels, packed, offsets, planes, dx, scratch,
+            lists,
         )  # fmt: skip
     return 0
 

@@ -18,7 +18,7 @@ def axes_of(size, kernel, stride=1, dilation=1):
 
 def rows_of(axes, workers, batch=1, channels=16, least=1):
     terms = channels * axes[0].taps * axes[1].taps
-    return bands.band_rows(axes, channels, batch, 64, terms, workers, 4, least)
+    return bands.band_size(axes, channels, batch, 64, terms, workers, 4, least).rows
 
 
 def share_of(axes, each, workers, batch):
@@ -60,6 +60,20 @@ def test_planes_of_a_band_stay_in_the_cache(size, channels):
     assert 4 * plane_elements(channels, *of_band) <= bands._CACHED_BYTES + 4096
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 6, 32])
+def test_parts_are_of_whole_groups_whose_planes_stay_in_the_cache(groups, workers):
+    axes, channels = axes_of(56, 3, stride=2), 240 // groups * groups
+    band = bands.band_size(axes, channels, 1, channels, 9 * channels // groups, workers, 4, groups=groups)
+    if groups == 1:
+        assert band == bands.FILLED_BEFORE
+        return
+    assert band.parts > 1
+    assert groups % band.parts == 0
+    of_band = axes[0]._replace(grid=band.rows, padded=band.rows + axes[0].padded - axes[0].grid), axes[1]
+    assert 4 * plane_elements(channels // band.parts, *of_band) <= bands._CACHED_BYTES + 4096
+
+
 def test_nothing_is_cut_where_images_are_read_in_place():
     assert rows_of(axes_of(56, 1), 2) == 0
 
@@ -83,4 +97,4 @@ def test_nothing_is_cut_of_a_gradient_without_rows():
     g = conv2d_geometry("test", (1, 9, 0, 5), (9, 9, 3, 3), 1, ((3, 3), (2, 1)), 1, 1)
     axes = backward_axes(g)
     assert axes[0].grid == 0
-    assert bands.band_rows(axes, 9, 1, 9, 81, 1, 8) == 0
+    assert bands.band_size(axes, 9, 1, 9, 81, 1, 8) == bands.FILLED_BEFORE

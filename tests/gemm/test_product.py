@@ -6,7 +6,7 @@ from decisions import forget
 from numpy.testing import assert_array_equal
 
 from convjit import conv2d, conv2d_input_grad
-from convjit.algorithms import implicit
+from convjit.algorithms import direct, implicit
 from convjit.gemm import bands, product, tiles
 from convjit.geometry import conv2d_geometry
 from convjit.runtime import threads
@@ -18,6 +18,8 @@ PROBLEMS = {
     "7x7, stride 2": Problem((1, 3, 40, 45), (9, 3, 7, 7), stride=2, padding=3),
     "dilated": Problem((2, 2, 30, 31), (3, 2, 3, 3), dilation=3, padding=3),
     "grouped": Problem((3, 6, 21, 50), (4, 3, 3, 5), groups=2, padding=2),
+    "many groups": Problem((2, 24, 21, 20), (16, 3, 3, 3), groups=8, padding=1),
+    "groups, stride 2": Problem((1, 18, 41, 24), (12, 3, 3, 3), groups=6, stride=2, padding=1),
     "one side": Problem((1, 3, 25, 17), (2, 3, 2, 2), padding=((0, 3), (2, 0))),
     "1x1, stride 3": Problem((4, 5, 29, 31), (7, 5, 1, 1), stride=3),
     "one row": Problem((1, 2, 1, 300), (3, 2, 1, 3), padding=(0, 1)),
@@ -32,27 +34,28 @@ def anew():
     forget()
 
 
-def check(problem, dtype="float32"):
+def check(problem, dtype="float32", algorithm="auto"):
     rng = np.random.default_rng(0)
     x, weight = (rng.standard_normal(shape).astype(dtype) for shape in (problem.x_shape, problem.weight_shape))
     bias = rng.standard_normal(len(weight)).astype(dtype)
     dy = rng.standard_normal(problem.y_shape).astype(dtype)
     options = problem.options
-    y = conv2d(x, weight, bias, **options)
+    y = conv2d(x, weight, bias, **options, algorithm=algorithm)
     assert_array_equal(y, conv2d(x, weight, bias, **options, algorithm="reference"))
     size = problem.x_shape[2:]
-    dx = conv2d_input_grad(dy, weight, size, **options)
+    dx = conv2d_input_grad(dy, weight, size, **options, algorithm=algorithm)
     assert_array_equal(dx, conv2d_input_grad(dy, weight, size, **options, algorithm="reference"))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("cached", [1000, 5000, 20000])
+@pytest.mark.parametrize("algorithm", ["implicit", "direct"])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_bands_of_any_height(name, cached, workers, anew, monkeypatch):
+def test_bands_of_any_height(name, algorithm, cached, workers, anew, monkeypatch):
     monkeypatch.setattr(bands, "_CACHED_BYTES", cached)
     monkeypatch.setattr(threads, "SERIAL_BELOW_NS", 0)
     monkeypatch.setattr(threads, "available", lambda: workers)
-    check(PROBLEMS[name])
+    check(PROBLEMS[name], algorithm=algorithm)
 
 
 def test_some_of_these_are_cut_into_bands(anew, monkeypatch):
@@ -63,6 +66,16 @@ def test_some_of_these_are_cut_into_bands(anew, monkeypatch):
     assert setup.by_band
     assert setup.product.bands > 2
     assert setup.tasks == 2 * setup.product.bands
+
+
+def test_some_are_cut_into_parts_of_their_groups(anew, monkeypatch):
+    """Whole images of some groups, whose bands share no rows."""
+    monkeypatch.setattr(bands, "_CACHED_BYTES", 20000)
+    problem, dtype = PROBLEMS["many groups"], np.dtype("float32")
+    geometry = conv2d_geometry("test", problem.x_shape, problem.weight_shape, 1, 1, 1, 8)
+    for p in (implicit._forward(geometry, 1, dtype)[0].product, direct._set_up(geometry, 1, dtype, False).direct):
+        assert (p.parts, p.bands) == (4, 1)
+    assert "bands of 21 rows of 2 groups; tasks: 8" in implicit.forward_cut(geometry, 1, dtype).how
 
 
 @pytest.mark.parametrize("in_place", [False, True])

@@ -38,7 +38,12 @@ class Entry(NamedTuple):
 
     attribute: str
     there: Callable[[Array], Array]
-    is_buffer: bool = False
+    initially: float | None = None  # in PyTorch, of a buffer that is None before training
+
+    @property
+    def is_buffer(self) -> bool:
+        """Whether training leaves it to the forward pass."""
+        return self.initially is not None
 
 
 def _as_it_is(array: Array) -> Array:
@@ -52,8 +57,8 @@ NAMES: dict[type[Layer], dict[str, Entry]] = {
     BatchNormalization: {
         "weight": Entry("gamma", _as_it_is),
         "bias": Entry("beta", _as_it_is),
-        "running_mean": Entry("running_mean", _as_it_is, is_buffer=True),
-        "running_var": Entry("running_var", _as_it_is, is_buffer=True),
+        "running_mean": Entry("running_mean", _as_it_is, initially=0),
+        "running_var": Entry("running_var", _as_it_is, initially=1),
     },
 }
 # PyTorch counts batches for a running mean without momentum, which is none that convjit has.
@@ -117,12 +122,14 @@ def state_dict(model: Model) -> dict[str, Array]:
     TypeError
         For what is no model, and a layer whose weights have no name in PyTorch.
     RuntimeError
-        For a layer without weights, or without running means, which the first training batch sets.
+        For a layer without weights: `initialize` gives it some.
 
     Notes
     -----
     What the two libraries do with the numbers differs in the running statistics that training leaves, as
-    `BatchNormalization` says. Inference is the same.
+    `BatchNormalization` says. Inference is the same. A `BatchNormalization` that was never trained gives means of 0 and
+    variances of 1, with which inference begins; a layer that loads them averages the first batch with them, as PyTorch
+    does.
 
     Examples
     --------
@@ -137,10 +144,10 @@ def state_dict(model: Model) -> dict[str, Array]:
 
 def _state(function: str, model: Any) -> dict[str, Array]:
     state = {}
-    for name, (layer, entry, described) in _places(function, model).items():
+    for name, (layer, entry, _) in _places(function, model).items():
         value = getattr(layer, entry.attribute)
-        if value is None:
-            raise RuntimeError(f"{function}: {described} has no {entry.attribute} yet; train on a batch first")
+        if value is None:  # no batch has been trained on
+            value = np.full_like(getattr(layer, layer.weight_names[0]), entry.initially)
         state[name] = np.array(entry.there(value), order="C")
     return state
 

@@ -325,14 +325,42 @@ def test_models_that_have_no_names(model, error, said):
         load_state_dict(model, {})
 
 
-def test_running_means_that_are_not_there_yet():
+def untrained(shape=(2, 3, 3)):
     layer = BatchNormalization()
-    layer.set_input_shape((2, 3, 3))
+    layer.set_input_shape(shape)
     layer.initialize(None)
+    return layer
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_running_means_of_a_layer_that_was_never_trained(tmp_path, ending):
+    layer, loaded = untrained(), untrained()
+    fresh = {"weight": np.ones(2), "bias": np.zeros(2), "running_mean": np.zeros(2), "running_var": np.ones(2)}
+    assert_same(state_dict(layer), fresh)
+    assert layer.running_mean is None
+    save_weights(layer, path_of(tmp_path, ending))
+    load_weights(loaded, path_of(tmp_path, ending))
+    assert_same(state_dict(loaded), fresh)
+    x = np.random.default_rng(0).standard_normal((2, 2, 3, 3))
+    assert_array_equal(loaded.forward_pass(x, training=False), layer.forward_pass(x, training=False))
+
+
+def test_a_layer_that_was_never_trained_is_pytorchs():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed; the numbers written out are tested")
+    theirs = {name: tensor.double().numpy() for name, tensor in torch.nn.BatchNorm2d(2).state_dict().items()}
+    assert theirs.pop("num_batches_tracked") == 0
+    assert_same(state_dict(untrained()), theirs)
+
+
+def test_a_layer_whose_channels_are_not_known():
     with pytest.raises(
-        RuntimeError, match=r"^save_weights: BatchNormalization has no running_mean yet; train on a bat"
+        RuntimeError, match=r"^state_dict: BatchNormalization has no weights yet; call initialize first$"
     ):
-        save_weights(layer, "never.npz")
+        state_dict(BatchNormalization())
+
+
+def test_running_means_that_are_not_there_yet_are_loaded():
+    layer = untrained()
     state = {name: np.array([2, 3], np.float16) for name in ("weight", "bias", "running_mean", "running_var")}
     load_state_dict(layer, {**state, "num_batches_tracked": np.int64(7)})
     assert layer.running_mean.dtype == np.float32

@@ -1,7 +1,7 @@
 """Optimizers: `update(w, grad)` returns the new weights.
 
 State is rebound, never written into, so that a shallow copy of an optimizer is a full one. All is computed in the dtype
-of the weights.
+of the weights, but for float16 in float32, where state stays: float16 has neither small squares nor an eps of 1e-8.
 
 Knows hyperparameters and state; the formulas are `algorithms.updates`'.
 """
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..algorithms.updates import ADADELTA, ADAGRAD, ADAM, DESCENT, MOMENTUM, NESTEROV, RMSPROP, Update
-from ..arrays import as_array, converted
+from ..arrays import as_array, converted, sums_dtype
 from ..functional.front_door import public
 from ..parsing import as_flag, describe
 from ..typing import Array
@@ -42,7 +42,9 @@ def hyperparameter(owner: str, name: str, value: Any, low: float, high: float = 
 class Optimizer:
     """Base of the optimizers here.
 
-    Any object with `update(w, grad)` can be given to a layer; it need not be one of these.
+    Any object with `update(w, grad)` can be given to a layer; it need not be one of these. What they return has the
+    dtype of `w`; integers give float64. float16 is computed in float32 and rounded at the end of each step: steps of
+    less than half a unit in the last place of a weight are lost.
 
     Examples
     --------
@@ -69,7 +71,7 @@ class Optimizer:
     def _stepped(
         self, update: Update, numbers: tuple[float, ...], w: Any, grad: Any, *states: Array | None
     ) -> tuple[Array, ...]:
-        """A formula's step of weights, in their dtype; integers count as float64."""
+        """A formula's step of weights, in their dtype; integers count as float64, float16 computes in float32."""
         if are_ready(w, grad, *states):
             return step(update, numbers, w, grad, *states)
         where = f"{type(self).__name__}.update"
@@ -89,8 +91,10 @@ class Optimizer:
                     f"{where}: w must have the shape of the weights before, {state.shape}, got {w.shape}; an optimizer "
                     "keeps state for one weight, so give each a copy"
                 )
-        w = w if w.dtype.kind in "fc" else w.astype(np.float64)
-        return stepped(update, numbers, w, converted(where, "grad", grad, w.dtype), *states)
+        dtype = w.dtype if w.dtype.kind in "fc" else np.dtype(np.float64)
+        w, grad = (converted(where, name, array, sums_dtype(dtype)) for name, array in (("w", w), ("grad", grad)))
+        new, *kept = stepped(update, numbers, w, grad, *states)
+        return converted(where, "the new w", new, dtype), *kept
 
     def __repr__(self) -> str:
         shown = (f"{k}={v!r}" for k, v in vars(self).items() if isinstance(v, bool | int | float) and k[0] != "_")

@@ -264,6 +264,30 @@ def test_steps_keep_the_dtype_of_the_weights(kind):
     assert optimizer.update([1.0, 2.0, 3.0], [0, 1, 2]).dtype == np.float64
 
 
+@pytest.mark.parametrize("kind", sorted(PUBLISHED, key=lambda kind: kind.__name__))
+def test_steps_of_float16_are_computed_in_float32(kind):
+    half, single = kind(), kind()
+    w = np.array([1, -2, 0.5], np.float16)
+    # No gradient at all, one whose square float16 has no number for, and one whose square is beyond it.
+    for grad in np.array([[0, 1e-4, 300], [0, -1e-4, 400]], np.float16):
+        wanted = single.update(w.astype(np.float32), grad).astype(np.float16)
+        w = half.update(w, grad)
+        assert_array_equal(w, wanted, strict=True)
+        assert np.isfinite(w).all()
+    assert all(state.dtype == np.float32 for state in vars(half).values() if isinstance(state, np.ndarray))
+
+
+def test_a_layer_trains_float16_weights_that_were_set():
+    layer = Dense(2, input_shape=(3,), rng=0)
+    layer.initialize(Adam(0.5))
+    layer.W, layer.w0 = layer.W.astype(np.float16), layer.w0.astype(np.float16)
+    before = layer.W
+    x = np.array([[1, 0, -1]], np.float16)  # the second feature's weights have no gradient
+    for _ in range(2):
+        layer.backward_pass(np.ones_like(layer.forward_pass(x)))
+    assert_array_equal(layer.W, before + np.array([[-1], [0], [1]]).astype(np.float16), strict=True)
+
+
 def test_gradients_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"^SGD.update: grad must have the shape of w, \(3, 1\), .* got \(3,\)$"):
         SGD().update(np.ones((3, 1)), np.ones(3))

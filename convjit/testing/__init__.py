@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checks import assert_within_rounding, check_adjoint, inner_product
 from .differences import check_gradients
+from .needing import needs_hypothesis
 from .oracle import (
     reference_conv2d,
     reference_conv2d_backward,
@@ -101,10 +102,5 @@ def __getattr__(name: str) -> Any:
     """The strategies, imported when one is asked for: what needs no Hypothesis works without it."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
+    with needs_hypothesis(name):
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
-    except ModuleNotFoundError as error:
-        if error.name != "hypothesis":
-            raise
-        sentence = f"convjit.testing.{name} needs hypothesis, which is not installed: pip install hypothesis"
-        raise ModuleNotFoundError(sentence, name=error.name) from None

@@ -24,9 +24,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from hypothesis import settings
-from hypothesis.errors import DeadlineExceeded
 from numba.core import event
+
+from .needing import needs_hypothesis
+
+with needs_hypothesis("deadlines"):
+    from hypothesis import settings
+    from hypothesis.errors import DeadlineExceeded
 
 __all__ = ["leave_out_compiling"]
 

@@ -67,29 +67,34 @@ def sums_dtype(dtype: DType) -> DType:
 # --- what comes in --------------------------------------------------------------------------------------------------
 
 
-def as_array(function: str, name: str, value: Any) -> Array:
-    """Any array-like of numbers as a base-class ndarray, still in its own layout and dtype."""
+def as_array(function: str, name: str, value: Any, real: bool = False) -> Array:
+    """Any array-like of numbers as a base-class ndarray, still in its own layout and dtype.
+
+    `real` is whether the caller refuses complex numbers, so that no sentence here offers them.
+    """
     if type(value) is not np.ndarray:
-        value = _converted(function, name, value)
+        value = _converted(function, name, value, real)
     dtype: DType = value.dtype
     if dtype not in DTYPES and dtype.kind != "b":
-        native = _native(f"{function}: {name} has dtype", dtype)
+        native = _native(f"{function}: {name} has dtype", dtype, real)
         value = converted(function, f"a native copy of {name}", value, native)
     return value  # type: ignore[no-any-return]
 
 
-def _native(told: str, dtype: DType) -> DType:
+def _native(told: str, dtype: DType, real: bool = False) -> DType:
     """The same in this machine's byte order; `told` begins the sentence that refuses it."""
     native: DType = dtype.newbyteorder("=") if dtype.kind in "iufc" else dtype  # others may have no byte order
     if native not in DTYPES and native.kind != "b":
-        raise TypeError(f"{told} {dtype}, which is not supported; {_SUPPORTED}")
+        raise TypeError(f"{told} {dtype}, which is not supported; {_supported(real)}")
     return native
 
 
-_SUPPORTED = "bool, integers, float16, float32, float64, complex64 and complex128 are"
+def _supported(real: bool) -> str:
+    floats = "float16, float32 and float64" if real else "float16, float32, float64, complex64 and complex128"
+    return f"bool, integers, {floats} are"
 
 
-def _converted(function: str, name: str, value: Any) -> Array:
+def _converted(function: str, name: str, value: Any, real: bool) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{function}: {name} is a masked array, whose mask would be ignored; use {name}.filled()")
     if getattr(value, "requires_grad", False):
@@ -102,8 +107,9 @@ def _converted(function: str, name: str, value: Any) -> Array:
         raise TypeError(f"{function}: {name} cannot be read as an array: {' '.join(str(error).split())}") from None
     if array.dtype.kind not in "biufc" and not (isinstance(value, np.ndarray) or hasattr(value, "__array__")):
         if array.dtype.kind == "O" and array.ndim and not hasattr(value, "dtype"):
-            raise TypeError(f"{function}: {name} has dtype object, which is not supported; {_SUPPORTED}")
-        raise TypeError(f"{function}: {name} must be a real or complex numeric array, got {describe(value)}")
+            raise TypeError(f"{function}: {name} has dtype object, which is not supported; {_supported(real)}")
+        numbers = "real" if real else "real or complex"
+        raise TypeError(f"{function}: {name} must be a {numbers} numeric array, got {describe(value)}")
     return np.asarray(array)
 
 

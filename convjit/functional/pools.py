@@ -91,7 +91,7 @@ def max_pool(
 ) -> MaybeArray:  # fmt: skip
     """`max_pool2d`, in any number of dimensions."""
     wanted = as_flag(function, "return_indices", return_indices)
-    x = as_array(function, "x", x)
+    x = as_array(function, "x", x, real=True)
     images = as_images(function, "x", x, rank, layout)
     _comparable(function, result_dtype(images))
     g = _geometry(function, layout.told(images.shape), options, ceil_mode)
@@ -106,7 +106,7 @@ def max_pool_backward(
     indices: ArrayLike | None, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`max_pool2d_backward`, in any number of dimensions."""
-    dy, x = as_array(function, "grad_output", grad_output), as_array(function, "x", x)
+    dy, x = as_array(function, "grad_output", grad_output, real=True), as_array(function, "x", x, real=True)
     images = as_images(function, "x", x, rank, layout)
     _comparable(function, result_dtype(images))
     g = _geometry(function, layout.told(images.shape), options, ceil_mode)

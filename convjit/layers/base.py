@@ -124,7 +124,7 @@ class Layer:
         """A weight as it is held: steps would be lost in integers."""
         if value is None or (isinstance(value, np.ndarray) and value.dtype.kind == "f"):
             return value
-        array = as_array(type(self).__name__, name, value)
+        array = as_array(type(self).__name__, name, value, real=True)
         if array.dtype.kind == "c":
             raise TypeError(f"{type(self).__name__}: {name} must be real, as inputs are, got dtype {array.dtype}")
         return floating(array)
@@ -224,7 +224,7 @@ _BATCHES = {2: "(N, features)", 3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, D,
 
 def as_batch(layer: str, X: Any, ndim: int | None = None) -> Array:
     """The input of a layer as an array, with a batch axis."""
-    array = as_array(layer, "X", X)
+    array = as_array(layer, "X", X, real=True)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{layer}: X must be a real numeric array, got dtype {array.dtype}")
     if array.ndim < 2 or (ndim is not None and array.ndim != ndim):
@@ -235,7 +235,7 @@ def as_batch(layer: str, X: Any, ndim: int | None = None) -> Array:
 
 def check_grad(layer: str, accum_grad: Any, shape: Shape) -> Array:
     """The output gradient, of the shape of the last output."""
-    array = as_array(f"{layer}.backward_pass", "accum_grad", accum_grad)
+    array = as_array(f"{layer}.backward_pass", "accum_grad", accum_grad, real=True)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{layer}.backward_pass: accum_grad must be a real numeric array, got dtype {array.dtype}")
     if array.shape != shape:

@@ -13,7 +13,7 @@ from .base import floating
 
 def _both(loss: str, y: Any, predicted: Any) -> tuple[Array, Array]:
     """Targets in the predictions' shape, and predictions, floating; float16 is computed in float32."""
-    given = as_array(loss, "predicted", predicted)
+    given = as_array(loss, "predicted", predicted, real=True)
     if given.ndim < 2 or given.dtype.kind not in "biuf":
         raise ValueError(f"{loss}: predicted must be real, of shape (N, ...), got {given.dtype} {given.shape}")
     values = floating(given)
@@ -30,7 +30,7 @@ def _like(loss: str, gradient: Array, predicted: Any) -> Array:
 
 def _targets(loss: str, y: Any, shape: tuple[int, ...]) -> Array:
     """Targets of the predictions' shape: given so, as integer classes, or without the axis of one column."""
-    targets = as_array(loss, "y", y)
+    targets = as_array(loss, "y", y, real=True)
     if shape[1:] == (1,) and targets.shape == shape[:1]:
         targets = targets.reshape(shape)
     if targets.shape == shape:

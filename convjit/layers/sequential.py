@@ -259,7 +259,7 @@ class Sequential:
 
     def predict(self, X: ArrayLike, batch_size: int = 256) -> Array:
         """The network's output for `X` (N, ...), computed in batches."""
-        inputs = as_array("Sequential.predict", "X", X)
+        inputs = as_array("Sequential.predict", "X", X, real=True)
         size = as_positive("Sequential.predict", "batch_size", batch_size)
         if inputs.ndim == 0:
             raise ValueError(f"Sequential.predict: expected X of shape (N, ...), got shape {inputs.shape}")
@@ -343,7 +343,7 @@ def _pair(function: str, data: Any) -> tuple[Any, Any]:
 
 
 def _data(function: str, X: Any, y: Any) -> tuple[Array, Array]:
-    inputs, targets = as_array(function, "X", X), as_array(function, "y", y)
+    inputs, targets = as_array(function, "X", X, real=True), as_array(function, "y", y, real=True)
     if inputs.ndim < 2 or len(inputs) == 0:
         raise ValueError(f"{function}: X needs a batch axis and at least one row, got shape {inputs.shape}")
     if targets.ndim == 0 or len(targets) != len(inputs):

@@ -181,6 +181,7 @@ REFUSED = [
     ("23 strings", lambda: conv2d(np.zeros((1, 3, 3), "U3"), W), TypeError, ["x", "U3"]),
     ("23 bytes", lambda: conv2d(X, np.zeros((1, 3, 3, 3), "S2")), TypeError, ["weight", "S2"]),
     ("23 void", lambda: conv2d(X, np.zeros((1, 3, 3, 3), "V8")), TypeError, ["weight", "V8"]),
+    ("23 maximum of a string", lambda: max_pool2d("abc", 2), TypeError, ["max_pool2d: x must be a real numeric array"]),
     ("23 complex maximum", lambda: max_pool2d(X * 1j, 2), TypeError, ["max_pool2d", "complex128"]),
     ("24 longdouble", lambda: conv2d(X.astype(np.longdouble), W), TypeError, ["conv2d", "x", np.dtype("g").name]),
     ("24 clongdouble", lambda: conv2d(X, W.astype(np.clongdouble)), TypeError, ["weight", np.dtype("G").name]),

@@ -224,7 +224,7 @@ def test_one_column_is_a_number_a_row():
         ([0.0, 1.0], TypeError, "classes must be integers, got dtype float64"),
         ([0, 1, 2], ValueError, "y must have shape (2, 3), or (2,) with integer classes, got (3,)"),
         (np.ones((2, 4)), ValueError, "got (2, 4)"),
-        (["cat", "dog"], TypeError, "y must be a real or complex numeric array"),
+        (["cat", "dog"], TypeError, "y must be a real numeric array, got list"),
         (np.ma.array([0, 1]), TypeError, "y is a masked array"),
     ],
     ids=str,
@@ -539,7 +539,7 @@ def test_a_loss_that_is_derived_trains_with_its_own_gradient(loss):
         ),
         (lambda: network().fit(numbers(2), [0, 1]), ValueError, "Sequential.fit: X needs a batch axis"),
         (lambda: network().fit(np.ma.ones((2, 2)), [0, 1]), TypeError, "Sequential.fit: X is a masked array"),
-        (lambda: network().fit(numbers(2, 2), ["a", "b"]), TypeError, "Sequential.fit: y must be a real or complex"),
+        (lambda: network().fit(numbers(2, 2), ["a", "b"]), TypeError, "Sequential.fit: y must be a real numeric array"),
         (
             lambda: network().fit(numbers(2, 2), [0, 1], epochs=0),
             ValueError,
@@ -613,6 +613,44 @@ WEIGHTS = {
         "Dense.forward_pass: w0 must have shape (1, 2), got (8, 2)",
     ),
 }  # fmt: skip
+
+
+def dense():
+    layer = Dense(2, input_shape=(3,), rng=0)
+    layer.initialize(None)
+    layer.forward_pass(np.ones((1, 3)))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("abc", "must be a real numeric array, got str 'abc'"),
+        (["a"], "must be a real numeric array, got list ['a']"),
+        (
+            np.array(["2020"], "M8[D]"),
+            "has dtype datetime64[D], which is not supported; bool, integers, float16, float32 and float64 are",
+        ),
+        ([None], "has dtype object, which is not supported; bool, integers, float16, float32 and float64 are"),
+    ],
+    ids=["str", "list of str", "dates", "objects"],
+)
+@pytest.mark.parametrize(
+    ("call", "where"),
+    [
+        (lambda value: setattr(dense(), "w0", value), "Dense: w0"),
+        (lambda value: dense().forward_pass(value), "Dense.forward_pass: X"),
+        (lambda value: dense().backward_pass(value), "Dense.backward_pass: accum_grad"),
+        (lambda value: network().predict(value), "Sequential.predict: X"),
+        (lambda value: network().fit(value, [0]), "Sequential.fit: X"),
+        (lambda value: SquareLoss().loss([[0]], value), "SquareLoss: predicted"),
+        (lambda value: SquareLoss().gradient(value, [[0]]), "SquareLoss: y"),
+    ],
+    ids=["w0", "X", "accum_grad", "predict", "fit", "predicted", "y"],
+)
+def test_what_is_no_real_array_is_not_told_of_complex_ones(call, where, value, said):
+    with pytest.raises(TypeError, match=f"^{re.escape(f'{where} {said}')}$"):
+        call(value)
 
 
 @pytest.mark.parametrize("kind", [np.complex64, np.complex128])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,16 +48,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def has_rich(program: str) -> bool:
-    """Whether tables can be drawn; one sentence if not."""
-    try:
-        import rich  # noqa: F401
-    except ImportError:
-        print(f'{program} needs rich: pip install "convjit[bench]"', file=sys.stderr)
-        return False
-    return True
-
-
 def _list() -> None:
     print(f"{'problem':18}{'N':>5}{'C':>6}{'H=W':>6}{'O':>6}{'k':>3}{'s':>3}{'p':>3}{'d':>4}{'g':>5}{'MMAC':>8}")
     for problem in PROBLEMS:
@@ -90,7 +79,7 @@ def main(arguments: list[str]) -> int:
     if options.list:
         _list()
         return 0
-    if not has_rich("python -m bench"):
+    if not command.has("rich", "python -m bench"):
         return 1
     try:
         select(tuple(options.only or ()))

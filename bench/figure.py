@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import command
 from .contenders import OURS
 from .problems import DTYPES
 from .ratios import TIE, WORK, Line, geometric_mean, is_direct, lines, tied
@@ -183,10 +184,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="default: float32")
     parser.add_argument("--passes", nargs="+", choices=list(TITLES), default=list(DEFAULT_PASSES), help="panels")
     options = parser.parse_args(arguments)
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        print('python -m bench.figure needs matplotlib: pip install "convjit[bench]"', file=sys.stderr)
+    if not command.has("matplotlib", "python -m bench.figure"):
         return 1
     try:
         stamp, rows = read_json(options.result)

@@ -27,7 +27,7 @@ import convjit
 from convjit import environment
 
 from . import command
-from .__main__ import has_rich, positive
+from .__main__ import positive
 from .contenders import Convjit
 from .problems import SEED, Problem, draw
 from .process import THREAD_VARIABLES
@@ -332,7 +332,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Measure, print and write; the exit status."""
     options = _parser().parse_args(arguments)
-    if not has_rich("python -m bench.peace"):
+    if not command.has("rich", "python -m bench.peace"):
         return 1
     if options.threads:
         start_with_threads(options.threads, arguments)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import command
-from .__main__ import default_threads, has_rich, positive
+from .__main__ import default_threads, positive
 from .contenders.contender import OURS
 from .measure import SETTLE_SECONDS
 from .networks import NETWORKS
@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Race, print and write; the exit status."""
     options = _parser().parse_args(arguments)
-    if not has_rich("python -m bench.race"):
+    if not command.has("rich", "python -m bench.race"):
         return 1
     return _run(options, arguments)
 

@@ -12,11 +12,14 @@ from time import perf_counter
 
 import numba
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 import convjit
+from convjit.extras import needed
 from convjit.typing import Array
+
+with needed("bench/reaction_diffusion.py", '"convjit[demo]"'):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 SIZE = 192
 TIMES = (500, 2000, 4000, 12000)

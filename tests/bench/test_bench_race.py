@@ -161,4 +161,5 @@ def test_the_command_line(arguments, status, words, capsys):
 def test_without_rich_one_sentence(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "rich", None)
     assert race.main([]) == 1
-    assert 'python -m bench.race needs rich: pip install "convjit[bench]"' in capsys.readouterr().err
+    said = 'python -m bench.race needs rich, which is not installed: pip install "convjit[bench]"\n'
+    assert capsys.readouterr().err == said

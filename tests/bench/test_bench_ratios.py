@@ -165,4 +165,14 @@ def test_nothing_to_compare_is_one_sentence(tmp_path, capsys):
 def test_without_matplotlib_one_sentence(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert figure.main(["result.json"]) == 1
-    assert 'pip install "convjit[bench]"' in capsys.readouterr().err
+    said = 'python -m bench.figure needs matplotlib, which is not installed: pip install "convjit[bench]"\n'
+    assert capsys.readouterr().err == said
+
+
+def test_a_reaction_without_matplotlib_ends_with_one_sentence():
+    program = "import runpy, sys; sys.modules['matplotlib'] = None; runpy.run_path('bench/reaction_diffusion.py')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: bench/reaction_diffusion.py needs matplotlib, which is not installed: "
+        'pip install "convjit[demo]"'
+    )

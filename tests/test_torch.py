@@ -153,10 +153,16 @@ def test_max_pool2d(problem, dilation, data):
 
 
 @settings(max_examples=EXAMPLES)
-@given(problem=pools(), count_include_pad=st.booleans(), data=st.data())
-def test_avg_pool2d(problem, count_include_pad, data):
+@given(
+    problem=pools(),
+    counting=st.fixed_dictionaries(
+        {"count_include_pad": st.booleans(), "divisor_override": st.none() | st.integers(1, 9)}
+    ),
+    data=st.data(),
+)
+def test_avg_pool2d(problem, counting, data):
     x, options = problem
-    options = {**options, "count_include_pad": count_include_pad}
+    options = {**options, **counting}
     tensor = tensors(x)[0]
     y = functional.avg_pool2d(tensor, **options)
     dy = data.draw(real_arrays(tuple(y.shape)))

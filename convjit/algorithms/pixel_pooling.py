@@ -13,7 +13,7 @@ from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
 from ..runtime.tiles import tile, tiling
-from .pooling import beats, counted_taps, over, taps_inside
+from .pooling import PADDED, beats, counted_taps, over, taps_inside
 
 
 @driver
@@ -108,13 +108,13 @@ def _add(total: Any, values: Any) -> None:
 
 @driver
 def _avg_pool(
-    task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any, include_pad: Any, y: Any, parts: Any
+    task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any, divisor: Any, y: Any, parts: Any
 ) -> None:
-    """y[n,oh,ow,c] = (sum of x[n,h,w,c] over the window) / its taps that count; 0 where a window sees no pixel."""
+    """y[n,oh,ow,c] = (sum of x[n,h,w,c] over the window) / the divisor; 0 where a window sees no pixel."""
     n, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
     part = parts[worker]
-    pads_h = g.pad_top + g.pad_bottom if include_pad else -1
-    pads_w = g.pad_left + g.pad_right if include_pad else -1
+    pads_h = g.pad_top + g.pad_bottom if divisor == PADDED else -1
+    pads_w = g.pad_left + g.pad_right if divisor == PADDED else -1
     for oh in range(above, below):
         top = oh * g.stride_h - g.pad_top
         low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
@@ -131,31 +131,31 @@ def _avg_pool(
                 _add(total, part)
             counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high_w - low_w)
             if high_h > low_h and high_w > low_w:
-                divisor = x.dtype.type(counted)
+                by = x.dtype.type(divisor if divisor > 0 else counted)
                 for c in range(len(total)):
-                    total[c] /= divisor
+                    total[c] /= by
 
 
-def avg_pool(workers: int, g: Geometry, x: Any, include_pad: bool, y: Any, parts: Any) -> None:
+def avg_pool(workers: int, g: Geometry, x: Any, divisor: int, y: Any, parts: Any) -> None:
     """Fill `y` (N, OH, OW, C) from `x` (N, H, W, C); `parts` is a workspace, (workers, C)."""
-    _launch_over(_avg_pool, workers, g, g.out_h, g.out_w, x, include_pad, y, parts)
+    _launch_over(_avg_pool, workers, g, g.out_h, g.out_w, x, divisor, y, parts)
 
 
 @driver
-def _shares(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, dy: Any, include_pad: Any, part: Any) -> None:
-    """part[n,oh,ow,c] = dy[n,oh,ow,c] / the taps that count of its window: what each of its pixels gets."""
+def _shares(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, dy: Any, divisor: Any, part: Any) -> None:
+    """part[n,oh,ow,c] = dy[n,oh,ow,c] / the divisor of its window: what each of its pixels gets."""
     n, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
-    pads_h = g.pad_top + g.pad_bottom if include_pad else -1
-    pads_w = g.pad_left + g.pad_right if include_pad else -1
+    pads_h = g.pad_top + g.pad_bottom if divisor == PADDED else -1
+    pads_w = g.pad_left + g.pad_right if divisor == PADDED else -1
     for oh in range(above, below):
         low, high = taps_inside(oh * g.stride_h - g.pad_top, g.kernel_h, g.dilation_h, g.in_h)
         counted_h = counted_taps(oh, g.stride_h, g.kernel_h, g.dilation_h, g.in_h, pads_h, high - low)
         for ow in range(before, behind):
             low, high = taps_inside(ow * g.stride_w - g.pad_left, g.kernel_w, g.dilation_w, g.in_w)
             counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high - low)
-            given, shares, divisor = dy[n, oh, ow], part[n, oh, ow], dy.dtype.type(counted)
+            given, shares, by = dy[n, oh, ow], part[n, oh, ow], dy.dtype.type(divisor if divisor > 0 else counted)
             for c in range(len(shares)):
-                shares[c] = given[c] / divisor
+                shares[c] = given[c] / by
 
 
 @kernel
@@ -185,7 +185,7 @@ def _avg_pool_backward(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any
                         _add(total, part[n, oh, ow])
 
 
-def avg_pool_backward(workers: int, g: Geometry, dy: Any, include_pad: bool, part: Any, dx: Any) -> None:
+def avg_pool_backward(workers: int, g: Geometry, dy: Any, divisor: int, part: Any, dx: Any) -> None:
     """Fill `dx` (N, H, W, C) from `dy` (N, OH, OW, C); `part` is a workspace like `dy`."""
-    _launch_over(_shares, workers, g, g.out_h, g.out_w, dy, include_pad, part)
+    _launch_over(_shares, workers, g, g.out_h, g.out_w, dy, divisor, part)
     _launch_over(_avg_pool_backward, workers, g, g.in_h, g.in_w, part, dx)

@@ -1,7 +1,8 @@
 """Pooling windows over each channel by itself, forward and backward.
 
-Padding never wins a maximum: windows are cut to the image. Source: PyTorch's `MaxPool2d` and `AvgPool2d`, whose
-`ceil_mode` and `count_include_pad` these are.
+Padding never wins a maximum: windows are cut to the image. The sum of a window is divided by `divisor`, a
+number above 0, or by its taps that count. Source: PyTorch's `MaxPool2d` and `AvgPool2d`, whose `ceil_mode`,
+`count_include_pad` and `divisor_override` these are.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from ..runtime.launch import Launch, launch, run_in_turn
 from ..runtime.options import COMPILED
 from ..runtime.tiles import tile, tiling
 from ..typing import DType
+
+# Divisors that are none: taps count if they are in the image, or up to the end of its padding.
+INSIDE, PADDED = 0, -1
 
 
 @kernel
@@ -287,13 +291,13 @@ def counted_taps(o: Any, stride: Any, kernel_size: Any, dilation: Any, size: Any
 
 
 @driver
-def _avg_pool(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any, include_pad: Any, y: Any) -> None:
-    """y[p,oh,ow] = (sum of x[p,h,w] over the window) / its taps that count; a window that sees no pixel gives 0."""
+def _avg_pool(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any, divisor: Any, y: Any) -> None:
+    """y[p,oh,ow] = (sum of x[p,h,w] over the window) / the divisor; a window that sees no pixel gives 0."""
     zero = x.dtype.type(0)
     plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
     image = x[plane]
-    pads_h = g.pad_top + g.pad_bottom if include_pad else -1
-    pads_w = g.pad_left + g.pad_right if include_pad else -1
+    pads_h = g.pad_top + g.pad_bottom if divisor == PADDED else -1
+    pads_w = g.pad_left + g.pad_right if divisor == PADDED else -1
     for oh in range(above, below):
         top = oh * g.stride_h - g.pad_top
         low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
@@ -310,27 +314,27 @@ def _avg_pool(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any,
                 total += part
             counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high_w - low_w)
             seen = high_h > low_h and high_w > low_w
-            y[plane, oh, ow] = total / x.dtype.type(counted) if seen else zero
+            y[plane, oh, ow] = total / x.dtype.type(divisor if divisor > 0 else counted) if seen else zero
 
 
-def avg_pool(workers: int, g: Geometry, x: Any, include_pad: bool, y: Any) -> None:
+def avg_pool(workers: int, g: Geometry, x: Any, divisor: int, y: Any) -> None:
     """Fill `y` (planes, OH, OW) from `x` (planes, H, W)."""
-    _launch_over(_avg_pool, workers, g, g.out_h, g.out_w, x.dtype, x, include_pad, y)
+    _launch_over(_avg_pool, workers, g, g.out_h, g.out_w, x.dtype, x, divisor, y)
 
 
 @driver
-def _shares(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, dy: Any, include_pad: Any, part: Any) -> None:
-    """part[p,oh,ow] = dy[p,oh,ow] / the taps that count of its window: what each of its pixels gets."""
+def _shares(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, dy: Any, divisor: Any, part: Any) -> None:
+    """part[p,oh,ow] = dy[p,oh,ow] / the divisor of its window: what each of its pixels gets."""
     plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
-    pads_h = g.pad_top + g.pad_bottom if include_pad else -1
-    pads_w = g.pad_left + g.pad_right if include_pad else -1
+    pads_h = g.pad_top + g.pad_bottom if divisor == PADDED else -1
+    pads_w = g.pad_left + g.pad_right if divisor == PADDED else -1
     for oh in range(above, below):
         low, high = taps_inside(oh * g.stride_h - g.pad_top, g.kernel_h, g.dilation_h, g.in_h)
         counted_h = counted_taps(oh, g.stride_h, g.kernel_h, g.dilation_h, g.in_h, pads_h, high - low)
         for ow in range(before, behind):
             low, high = taps_inside(ow * g.stride_w - g.pad_left, g.kernel_w, g.dilation_w, g.in_w)
             counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high - low)
-            part[plane, oh, ow] = dy[plane, oh, ow] / dy.dtype.type(counted)
+            part[plane, oh, ow] = dy[plane, oh, ow] / dy.dtype.type(divisor if divisor > 0 else counted)
 
 
 @driver
@@ -355,7 +359,7 @@ def _avg_pool_backward(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any
                     line[np.uint64(ow * g.stride_w + shift)] += part[plane, oh, np.uint64(ow)]
 
 
-def avg_pool_backward(workers: int, g: Geometry, dy: Any, include_pad: bool, part: Any, dx: Any) -> None:
+def avg_pool_backward(workers: int, g: Geometry, dy: Any, divisor: int, part: Any, dx: Any) -> None:
     """Fill `dx` (planes, H, W) from `dy` (planes, OH, OW); `part` is a workspace like `dy`."""
-    _launch_over(_shares, workers, g, g.out_h, g.out_w, dy.dtype, dy, include_pad, part)
+    _launch_over(_shares, workers, g, g.out_h, g.out_w, dy.dtype, dy, divisor, part)
     _launch_over(_avg_pool_backward, workers, g, g.in_h, g.in_w, dx.dtype, part, dx)

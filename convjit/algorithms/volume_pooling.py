@@ -15,7 +15,7 @@ from ..geometry import Depth, Geometry, Volume
 from ..runtime.compile import driver
 from ..runtime.launch import launch
 from ..runtime.tiles import tile, tiling
-from .pooling import WIDE, beats, counted_taps, one_tap, over, taps_inside
+from .pooling import PADDED, WIDE, beats, counted_taps, one_tap, over, taps_inside
 
 
 @driver
@@ -79,15 +79,15 @@ def _launch_over(driver: Any, workers: int, v: Volume, shape: tuple[int, ...], *
 
 @driver
 def _avg_pool(
-    task: Any, worker: Any, d: Depth, g: Geometry, rows: Any, cols: Any, x: Any, include_pad: Any, y: Any
+    task: Any, worker: Any, d: Depth, g: Geometry, rows: Any, cols: Any, x: Any, divisor: Any, y: Any
 ) -> None:
-    """y[p,od,oh,ow] = (sum of x[p,z,h,w] over the window) / its taps that count; 0 where no voxel is seen."""
+    """y[p,od,oh,ow] = (sum of x[p,z,h,w] over the window) / the divisor; 0 where no voxel is seen."""
     zero = x.dtype.type(0)
     image, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
     plane, od = image // d.out_size, image % d.out_size
-    pads_d = d.pad_front + d.pad_back if include_pad else -1
-    pads_h = g.pad_top + g.pad_bottom if include_pad else -1
-    pads_w = g.pad_left + g.pad_right if include_pad else -1
+    pads_d = d.pad_front + d.pad_back if divisor == PADDED else -1
+    pads_h = g.pad_top + g.pad_bottom if divisor == PADDED else -1
+    pads_w = g.pad_left + g.pad_right if divisor == PADDED else -1
     front = od * d.stride - d.pad_front
     low_d, high_d = taps_inside(front, d.kernel, d.dilation, d.in_size)
     counted_d = counted_taps(od, d.stride, d.kernel, d.dilation, d.in_size, pads_d, high_d - low_d)
@@ -112,24 +112,24 @@ def _avg_pool(
             counted = counted_d * counted_h
             counted *= counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high_w - low_w)
             seen = high_d > low_d and high_h > low_h and high_w > low_w
-            y[plane, od, oh, ow] = total / x.dtype.type(counted) if seen else zero
+            y[plane, od, oh, ow] = total / x.dtype.type(divisor if divisor > 0 else counted) if seen else zero
 
 
-def avg_pool(workers: int, v: Volume, x: Any, include_pad: bool, y: Any) -> None:
+def avg_pool(workers: int, v: Volume, x: Any, divisor: int, y: Any) -> None:
     """Fill `y` (planes, OD, OH, OW) from `x` (planes, D, H, W)."""
-    _launch_over(_avg_pool, workers, v, v.y_shape, x, include_pad, y)
+    _launch_over(_avg_pool, workers, v, v.y_shape, x, divisor, y)
 
 
 @driver
 def _shares(
-    task: Any, worker: Any, d: Depth, g: Geometry, rows: Any, cols: Any, dy: Any, include_pad: Any, part: Any
+    task: Any, worker: Any, d: Depth, g: Geometry, rows: Any, cols: Any, dy: Any, divisor: Any, part: Any
 ) -> None:
-    """part[p,od,oh,ow] = dy[p,od,oh,ow] / the taps that count of its window: what each of its voxels gets."""
+    """part[p,od,oh,ow] = dy[p,od,oh,ow] / the divisor of its window: what each of its voxels gets."""
     image, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
     plane, od = image // d.out_size, image % d.out_size
-    pads_d = d.pad_front + d.pad_back if include_pad else -1
-    pads_h = g.pad_top + g.pad_bottom if include_pad else -1
-    pads_w = g.pad_left + g.pad_right if include_pad else -1
+    pads_d = d.pad_front + d.pad_back if divisor == PADDED else -1
+    pads_h = g.pad_top + g.pad_bottom if divisor == PADDED else -1
+    pads_w = g.pad_left + g.pad_right if divisor == PADDED else -1
     low, high = taps_inside(od * d.stride - d.pad_front, d.kernel, d.dilation, d.in_size)
     counted_d = counted_taps(od, d.stride, d.kernel, d.dilation, d.in_size, pads_d, high - low)
     for oh in range(above, below):
@@ -139,7 +139,7 @@ def _shares(
             low, high = taps_inside(ow * g.stride_w - g.pad_left, g.kernel_w, g.dilation_w, g.in_w)
             counted = counted_d * counted_h
             counted *= counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high - low)
-            part[plane, od, oh, ow] = dy[plane, od, oh, ow] / dy.dtype.type(counted)
+            part[plane, od, oh, ow] = dy[plane, od, oh, ow] / dy.dtype.type(divisor if divisor > 0 else counted)
 
 
 @driver
@@ -172,7 +172,7 @@ def _avg_pool_backward(
                         line[np.uint64(ow * g.stride_w + shift)] += part[plane, od, oh, np.uint64(ow)]
 
 
-def avg_pool_backward(workers: int, v: Volume, dy: Any, include_pad: bool, part: Any, dx: Any) -> None:
+def avg_pool_backward(workers: int, v: Volume, dy: Any, divisor: int, part: Any, dx: Any) -> None:
     """Fill `dx` (planes, D, H, W) from `dy` (planes, OD, OH, OW); `part` is a workspace like `dy`."""
-    _launch_over(_shares, workers, v, v.y_shape, dy, include_pad, part)
+    _launch_over(_shares, workers, v, v.y_shape, dy, divisor, part)
     _launch_over(_avg_pool_backward, workers, v, v.x_shape, part, dx)

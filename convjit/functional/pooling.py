@@ -130,6 +130,7 @@ def avg_pool2d(
     *,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
     layout: str = "NCHW",
 ) -> Array:
     """The mean of each window.
@@ -141,6 +142,8 @@ def avg_pool2d(
         As `max_pool2d`.
     count_include_pad : bool
         Whether padding counts as zeros of the window, up to its end, or not at all.
+    divisor_override : int, optional
+        What the sum of each window is divided by, instead of how many pixels count: 1 for sums.
 
     Returns
     -------
@@ -166,7 +169,7 @@ def avg_pool2d(
     """
     options = WindowOptions(kernel_size, stride, padding, dilation)
     images = as_layout("avg_pool2d", layout)
-    return avg_pool("avg_pool2d", 2, x, options, ceil_mode, count_include_pad, images)
+    return avg_pool("avg_pool2d", 2, x, options, ceil_mode, (count_include_pad, divisor_override), images)
 
 
 @public
@@ -180,6 +183,7 @@ def avg_pool2d_backward(
     *,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
     layout: str = "NCHW",
 ) -> Array:
     """The adjoint of `avg_pool2d`: each output's gradient is shared by the pixels of its window.
@@ -189,7 +193,7 @@ def avg_pool2d_backward(
     grad_output : array_like, (N, C, OH, OW) or (C, OH, OW)
     input_size : int or (int, int)
         `(H, W)` of the input in pixels.
-    kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, layout
+    kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override, layout
         As given to `avg_pool2d`.
 
     Returns
@@ -215,5 +219,7 @@ def avg_pool2d_backward(
             [0.25, 0.25]]])
     """
     options = WindowOptions(kernel_size, stride, padding, dilation)
-    name, images = "avg_pool2d_backward", as_layout("avg_pool2d_backward", layout)
-    return avg_pool_backward(name, 2, grad_output, input_size, options, ceil_mode, count_include_pad, images)
+    name, counting = "avg_pool2d_backward", (count_include_pad, divisor_override)
+    return avg_pool_backward(
+        name, 2, grad_output, input_size, options, ceil_mode, counting, as_layout(name, layout)
+    )  # fmt: skip

@@ -109,6 +109,7 @@ def avg_pool1d(
     *,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Array:
     """The mean of each window: `avg_pool2d` in one dimension.
 
@@ -119,6 +120,8 @@ def avg_pool1d(
         As `max_pool1d`.
     count_include_pad : bool
         Whether padding counts as zeros of the window, up to its end, or not at all.
+    divisor_override : int, optional
+        What the sum of each window is divided by, instead of how many elements count: 1 for sums.
 
     Returns
     -------
@@ -138,7 +141,7 @@ def avg_pool1d(
     array([[2. , 2.5]])
     """
     options = WindowOptions(kernel_size, stride, padding, dilation)
-    return avg_pool("avg_pool1d", 1, x, options, ceil_mode, count_include_pad)
+    return avg_pool("avg_pool1d", 1, x, options, ceil_mode, (count_include_pad, divisor_override))
 
 
 @public
@@ -152,6 +155,7 @@ def avg_pool1d_backward(
     *,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Array:
     """The adjoint of `avg_pool1d`: each output's gradient is shared by the elements of its window.
 
@@ -160,7 +164,7 @@ def avg_pool1d_backward(
     grad_output : array_like, (N, C, OL) or (C, OL)
     input_size : int
         `L` of the input.
-    kernel_size, stride, padding, dilation, ceil_mode, count_include_pad
+    kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override
         As given to `avg_pool1d`.
 
     Returns
@@ -181,4 +185,5 @@ def avg_pool1d_backward(
     array([[0.5, 0.5, 0.5, 0.5]])
     """
     options = WindowOptions(kernel_size, stride, padding, dilation)
-    return avg_pool_backward("avg_pool1d_backward", 1, grad_output, input_size, options, ceil_mode, count_include_pad)
+    counting = (count_include_pad, divisor_override)
+    return avg_pool_backward("avg_pool1d_backward", 1, grad_output, input_size, options, ceil_mode, counting)

@@ -110,6 +110,7 @@ def avg_pool3d(
     *,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Array:
     """The mean of each window: `avg_pool2d` in three dimensions.
 
@@ -120,6 +121,8 @@ def avg_pool3d(
         As `max_pool3d`.
     count_include_pad : bool
         Whether padding counts as zeros of the window, up to its end, or not at all.
+    divisor_override : int, optional
+        What the sum of each window is divided by, instead of how many voxels count: 1 for sums.
 
     Returns
     -------
@@ -139,7 +142,7 @@ def avg_pool3d(
     array([[[[3.5]]]])
     """
     options = WindowOptions(kernel_size, stride, padding, dilation)
-    return avg_pool("avg_pool3d", 3, x, options, ceil_mode, count_include_pad)
+    return avg_pool("avg_pool3d", 3, x, options, ceil_mode, (count_include_pad, divisor_override))
 
 
 @public
@@ -153,6 +156,7 @@ def avg_pool3d_backward(
     *,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Array:
     """The adjoint of `avg_pool3d`: each output's gradient is shared by the voxels of its window.
 
@@ -161,7 +165,7 @@ def avg_pool3d_backward(
     grad_output : array_like, (N, C, OD, OH, OW) or (C, OD, OH, OW)
     input_size : int or (int, int, int)
         `(D, H, W)` of the input.
-    kernel_size, stride, padding, dilation, ceil_mode, count_include_pad
+    kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override
         As given to `avg_pool3d`.
 
     Returns
@@ -182,4 +186,5 @@ def avg_pool3d_backward(
     array([0.25, 0.25, 0.25, 0.25])
     """
     options = WindowOptions(kernel_size, stride, padding, dilation)
-    return avg_pool_backward("avg_pool3d_backward", 3, grad_output, input_size, options, ceil_mode, count_include_pad)
+    counting = (count_include_pad, divisor_override)
+    return avg_pool_backward("avg_pool3d_backward", 3, grad_output, input_size, options, ceil_mode, counting)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ..algorithms import pooling as image_pools
 from ..arrays import DTYPES, as_array, as_images, converted, ready, result_dtype, write
 from ..geometry import Convolution, Volume, check_pooling_padding, check_same_shape, pooling_geometry
 from ..layouts import CHANNELS_FIRST, Layout
-from ..parsing import Sizes, are_plain, as_flag, as_image_size, as_padding, as_window
+from ..parsing import Sizes, are_plain, as_flag, as_image_size, as_padding, as_positive, as_window
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array, ArrayLike, DType, MaybeArray
@@ -168,12 +168,22 @@ def _averaged_dtype(dtype: DType) -> DType:
     return dtype if dtype.kind in "fc" else np.dtype("float64")
 
 
+# What is given for `count_include_pad` and `divisor_override`.
+Counting: TypeAlias = tuple[Any, Any]
+
+
+def _divisor(function: str, include_pad: Any, override: Any) -> int:
+    """What kernels divide the sum of a window by."""
+    taps = image_pools.PADDED if as_flag(function, "count_include_pad", include_pad) else image_pools.INSIDE
+    return taps if override is None else as_positive(function, "divisor_override", override)
+
+
 def avg_pool(
-    function: str, rank: int, x: ArrayLike, options: WindowOptions, ceil_mode: bool, include_pad: Any,
+    function: str, rank: int, x: ArrayLike, options: WindowOptions, ceil_mode: bool, counting: Counting,
     layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`avg_pool2d`, in any number of dimensions."""
-    include_pad = as_flag(function, "count_include_pad", include_pad)
+    divisor = _divisor(function, *counting)
     x = as_array(function, "x", x)
     images = as_images(function, "x", x, rank, layout)
     g = _geometry(function, layout.told(images.shape), options, ceil_mode)
@@ -183,7 +193,7 @@ def avg_pool(
         crew = workers(_work(g))
         shape = (crew, g.in_channels)
         room = [allocate(function, "a workspace", shape, source.dtype)] if layout.channels_last else []
-        pool(crew, of, _planes(source, layout), include_pad, _planes(target, layout), *room)
+        pool(crew, of, _planes(source, layout), divisor, _planes(target, layout), *room)
 
     y = _by_parts(function, images, layout.lying(g.y_shape), run)
     return y if x is images else y[0]
@@ -191,10 +201,10 @@ def avg_pool(
 
 def avg_pool_backward(
     function: str, rank: int, grad_output: ArrayLike, input_size: Any, options: WindowOptions, ceil_mode: bool,
-    include_pad: Any, layout: Layout = CHANNELS_FIRST,
+    counting: Counting, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`avg_pool2d_backward`, in any number of dimensions."""
-    include_pad = as_flag(function, "count_include_pad", include_pad)
+    divisor = _divisor(function, *counting)
     dy = as_array(function, "grad_output", grad_output)
     gradients = as_images(function, "grad_output", dy, rank, layout)
     size = as_image_size(function, "input_size", input_size, rank)
@@ -206,7 +216,7 @@ def avg_pool_backward(
 
     def run(source: Array, target: Array) -> None:
         part = _planes(allocate(function, "a workspace", source.shape, source.dtype), layout)
-        pool_backward(workers(_work(g)), of, _planes(source, layout), include_pad, part, _planes(target, layout))
+        pool_backward(workers(_work(g)), of, _planes(source, layout), divisor, part, _planes(target, layout))
 
     dx = _by_parts(function, gradients, layout.lying(g.x_shape), run)
     return dx if dy is gradients else dx[0]

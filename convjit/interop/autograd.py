@@ -338,6 +338,7 @@ def avg_pool2d(
     *,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Any:
     """`convjit.avg_pool2d`, differentiable by autograd in `x`, forwards and backwards.
 
@@ -354,6 +355,6 @@ def avg_pool2d(
     """
     options = {
         "kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode,
-        "count_include_pad": count_include_pad,
+        "count_include_pad": count_include_pad, "divisor_override": divisor_override,
     }  # fmt: skip
     return _average(x, options)

@@ -170,25 +170,25 @@ def _max_pool_backward(address: Any, zero: Any) -> Any:
 
 
 def _avg_pool(address: Any, zero: Any) -> Any:
-    """Averages; the option is whether padding counts."""
+    """Averages; the option is the divisor."""
     job = job_at(address)
     g = geometry_of(job)
     planes = g.batch * g.in_channels
     x = array_at(job[A], (planes, g.in_h, g.in_w), zero)
     y = array_at(job[RESULT], (planes, g.out_h, g.out_w), zero)
-    run_tasks(pooling._avg_pool, planes, g, g.out_h, g.out_w, x, job[OPTION] != 0, y)
+    run_tasks(pooling._avg_pool, planes, g, g.out_h, g.out_w, x, job[OPTION], y)
     return 0
 
 
 def _avg_pool_backward(address: Any, zero: Any) -> Any:
-    """The adjoint of averages; the option is whether padding counts."""
+    """The adjoint of averages; the option is the divisor."""
     job = job_at(address)
     g = geometry_of(job)
     planes = g.batch * g.in_channels
     dy = array_at(job[A], (planes, g.out_h, g.out_w), zero)
     dx = array_at(job[RESULT], (planes, g.in_h, g.in_w), zero)
     part = np.empty((planes, g.out_h, g.out_w), dy.dtype)
-    run_tasks(pooling._shares, planes, g, g.out_h, g.out_w, dy, job[OPTION] != 0, part)
+    run_tasks(pooling._shares, planes, g, g.out_h, g.out_w, dy, job[OPTION], part)
     run_tasks(pooling._avg_pool_backward, planes, g, g.in_h, g.in_w, part, dx)
     return 0
 

@@ -105,7 +105,7 @@ _TRANSPOSED = {
 _POOL = {
     "kernel_size": _PAIR, "stride": _SIZE, "padding": Value(PADDING), "dilation": _PAIR, "ceil_mode": Value(FLAG)
 }  # fmt: skip
-_INCLUDE_PAD = {"count_include_pad": Value(FLAG)}
+_COUNTING = {"count_include_pad": Value(FLAG), "divisor_override": Value(INT, optional=True)}
 
 
 def _as(name: str) -> Callable[[Given], tuple[int, ...]]:
@@ -194,11 +194,11 @@ ROWS = (
         windows.MAX_POOL2D_BACKWARD, lambda given: [moving.MAX_POOL, moving.MAX_POOL_BACKWARD, moving.COPY],
     ),
     Row(
-        functional.avg_pool2d, {"x": _IMAGES}, {**_POOL, **_INCLUDE_PAD}, _as("x"), windows.AVG_POOL2D,
+        functional.avg_pool2d, {"x": _IMAGES}, {**_POOL, **_COUNTING}, _as("x"), windows.AVG_POOL2D,
         lambda given: [moving.AVG_POOL, moving.COPY],
     ),
     Row(
-        functional.avg_pool2d_backward, {"grad_output": _IMAGES}, {"input_size": _PAIR, **_POOL, **_INCLUDE_PAD},
+        functional.avg_pool2d_backward, {"grad_output": _IMAGES}, {"input_size": _PAIR, **_POOL, **_COUNTING},
         _as("grad_output"), windows.AVG_POOL2D_BACKWARD, lambda given: [moving.AVG_POOL_BACKWARD, moving.COPY],
     ),
     Row(

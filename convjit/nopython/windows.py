@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..algorithms.pooling import INSIDE, PADDED
 from ..geometry import Geometry
 from ..parsing import LARGEST
 from ..runtime.entries import Entry
@@ -19,8 +20,10 @@ from .record import (
     CHECK,
     DIMENSIONS,
     FIRST,
+    FORM,
     ITEM,
     MOST_BYTES,
+    NONE,
     RESULTS,
     STAGE,
     fits,
@@ -195,26 +198,37 @@ def _max_pool2d_backward(address: Any) -> Any:
     return status
 
 
+@kernel
+def _divisor(r: Any, i: Any) -> Any:
+    """Whether values `i` and `i + 1`, count_include_pad and divisor_override, can be, and what sums are divided by."""
+    at = of_value(i + 1)
+    if r[at + FORM] == NONE:
+        return True, PADDED if r[of_value(i) + FIRST] != 0 else INSIDE
+    return 1 <= r[at + FIRST] <= LARGEST, r[at + FIRST]
+
+
 def _avg_pool2d(address: Any) -> Any:
-    """x; kernel_size, stride, padding, dilation, ceil_mode, count_include_pad."""
+    """x; kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override."""
     r = record_at(address)
     batch, channels, height, width = shape_of(r, 0)
     ok, g = _pooling(r, 0, batch, channels, height, width)
-    if not (set_result(r, 0, batch, channels, g.out_h, g.out_w) and ok):
+    sound, divisor = _divisor(r, 5)
+    if not (set_result(r, 0, batch, channels, g.out_h, g.out_w) and ok and sound):
         return refuse(r)
     if r[STAGE] == CHECK or _outputs(g) == 0:
         return 0
     size = r[ITEM]
     room = room_for(r, 0, size)
-    job = job_of(g, dense(r, 0, size, room), 0, 0, r[RESULTS], r[of_value(5) + FIRST], 0)
+    job = job_of(g, dense(r, 0, size, room), 0, 0, r[RESULTS], divisor, 0)
     return call_of_size(size, _MEAN_32, _MEAN_64, job)
 
 
 def _avg_pool2d_backward(address: Any) -> Any:
-    """grad_output; input_size, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad."""
+    """grad_output; input_size, and what `_avg_pool2d` takes."""
     r = record_at(address)
     sound, height, width = pair(r, 0, 0)
-    if not sound:
+    fine, divisor = _divisor(r, 6)
+    if not (sound and fine):
         return refuse(r)
     batch, channels, _, _ = shape_of(r, 0)
     ok, g = _pooling(r, 1, batch, channels, height, width)
@@ -224,7 +238,7 @@ def _avg_pool2d_backward(address: Any) -> Any:
         return 0
     size = r[ITEM]
     room = room_for(r, 0, size)
-    job = job_of(g, dense(r, 0, size, room), 0, 0, r[RESULTS], r[of_value(6) + FIRST], 0)
+    job = job_of(g, dense(r, 0, size, room), 0, 0, r[RESULTS], divisor, 0)
     return call_of_size(size, _UNMEAN_32, _UNMEAN_64, job)
 
 

@@ -161,6 +161,45 @@ def test_mean_and_its_adjoint(data, rank, include_pad):
     assert_array_equal(pool(x + 1j, **arguments).real, y)
 
 
+@pytest.mark.parametrize("include_pad", [False, True])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@given(data=st.data(), divisor=st.integers(1, 9))
+def test_a_divisor_that_is_given(data, rank, include_pad, divisor):
+    shape, window = data.draw(pools(rank))
+    x = data.draw(exact_arrays(shape))
+    pool, back = function("avg_pool2d", rank), function("avg_pool2d_backward", rank)
+    arguments = {**called(window), "count_include_pad": include_pad, "divisor_override": divisor}
+    y = pool(x, **arguments)
+    for position, pixels, _ in windows(shape[2:], **window):
+        total = sum((x[:, :, *pixel] for pixel in pixels), np.zeros(shape[:2]))
+        assert_array_equal(y[:, :, *position], total / divisor)
+    dy = divisor * data.draw(exact_arrays(y.shape))
+    dx = back(dy, shape[2:], **arguments)
+    assert np.vdot(dx, x) == np.vdot(dy // divisor, pool(x, **{**arguments, "divisor_override": 1}))
+    if rank == 2:
+        last = {**arguments, "layout": "NHWC"}
+        assert_array_equal(np.moveaxis(pool(np.moveaxis(x, 1, -1), **last), -1, 1), y)
+        assert_array_equal(np.moveaxis(back(np.moveaxis(dy, 1, -1), shape[2:], **last), -1, 1), dx)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("divisor", "error", "said"),
+    [
+        (0, ValueError, "must be a positive integer, got 0"),
+        (-2, ValueError, "must be a positive integer, got -2"),
+        (2.0, TypeError, "must be a positive integer, got float 2.0"),
+        (True, TypeError, "must be a positive integer, got bool True"),
+    ],
+)
+def test_divisors_that_are_refused(rank, divisor, error, said):
+    x = np.ones((1, 1, *[4] * rank))
+    for name, rest in (("avg_pool2d", (2,)), ("avg_pool2d_backward", (8, 2))):
+        called_by = function(name, rank)
+        with pytest.raises(error, match=rf"^{called_by.__name__}: divisor_override {said}$"):
+            called_by(x, *rest, divisor_override=divisor)
+
+
 @pytest.mark.parametrize("rank", RANKS)
 @given(data=st.data())
 def test_pytorch_agrees(data, rank):
@@ -177,8 +216,11 @@ def test_pytorch_agrees(data, rank):
     assert_array_equal(y, theirs[0].numpy())
     assert_array_equal(where, theirs[1].numpy())
     leaf = torch.tensor(x, requires_grad=True)
-    mean = getattr(torch.nn.functional, f"avg_pool{rank}d")(leaf, *arguments, ceil_mode=ceil_mode)
-    assert_allclose(function("avg_pool2d", rank)(x, *arguments, ceil_mode=ceil_mode), mean.detach().numpy(), **CLOSE)
+    # PyTorch has no divisor in one dimension.
+    given = {"divisor_override": data.draw(st.none() | st.integers(1, 9))} if rank > 1 else {}
+    options = {"ceil_mode": ceil_mode, **given}
+    mean = getattr(torch.nn.functional, f"avg_pool{rank}d")(leaf, *arguments, **options)
+    assert_allclose(function("avg_pool2d", rank)(x, *arguments, **options), mean.detach().numpy(), **CLOSE)
     mean.backward(torch.ones_like(mean))
-    dx = function("avg_pool2d_backward", rank)(np.ones(mean.shape), x.shape[2:], *arguments, ceil_mode=ceil_mode)
+    dx = function("avg_pool2d_backward", rank)(np.ones(mean.shape), x.shape[2:], *arguments, **options)
     assert_allclose(dx, leaf.grad.numpy(), **CLOSE)

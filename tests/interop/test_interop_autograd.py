@@ -195,6 +195,11 @@ def test_pools(name, case):
     check_grads(lambda x: anp.tanh(0.02 * function(x, **options)), order=2, modes=["fwd", "rev"])(x)
 
 
+def test_a_divisor_that_is_given():
+    gradient = grad(lambda x: anp.sum(bridge.avg_pool2d(x, 2, divisor_override=8)))(distinct((1, 4, 4)))
+    np.testing.assert_array_equal(gradient, np.full((1, 4, 4), 1 / 8))
+
+
 def test_windows_that_see_no_pixel_have_no_gradient():
     x = np.array([[[1.0, 2.0]]])
     options = {"kernel_size": (2, 1), "padding": ((1, 1), (0, 0)), "dilation": (2, 1), "stride": 1}

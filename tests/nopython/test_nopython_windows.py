@@ -1,5 +1,7 @@
 """Padding, pooling and columns from compiled code: the bits that Python gets."""
 
+import re
+
 import numpy as np
 import pytest
 from callers import assert_same, called, caller
@@ -63,6 +65,7 @@ def test_pooling_and_columns_give_pythons_bits(data, dtype):
     assert_same(called("max_pool2d", x, **sized), y)
     assert_same(called("max_pool2d_backward", y, x, **sized), convjit.max_pool2d_backward(y, x, **sized))
     counted = {**sized, "count_include_pad": data.draw(st.integers(0, 1))}
+    counted |= data.draw(st.sampled_from([{}, {"divisor_override": None}, {"divisor_override": 3}]))
     y = convjit.avg_pool2d(x, **counted)
     assert_same(called("avg_pool2d", x, **counted), y)
     back = {"input_size": problem.image, **counted}
@@ -97,6 +100,17 @@ def test_strides_default_to_the_kernel_and_single_images():
     columns = convjit.im2col(x, 2)
     assert_same(called("col2im", columns, image_size=(6, 7), kernel_size=2), convjit.col2im(columns, (6, 7), 2))
     assert_same(called("max_pool2d", x[:, ::-1, ::2], kernel_size=2), convjit.max_pool2d(x[:, ::-1, ::2], 2))
+
+
+@pytest.mark.parametrize("divisor", [0, -1, 1 << 31])
+def test_divisors_that_are_refused(divisor):
+    x = np.ones((1, 2, 4, 4))
+    for name, arguments in (("avg_pool2d", {}), ("avg_pool2d_backward", {"input_size": (8, 8)})):
+        arguments = {**arguments, "kernel_size": 2, "divisor_override": divisor}
+        with pytest.raises(ValueError) as python:
+            getattr(convjit, name)(x, **arguments)
+        with pytest.raises(ValueError, match=rf"^{re.escape(str(python.value))}$"):
+            called(name, x, **arguments)
 
 
 def test_empty_batches():

@@ -56,6 +56,8 @@ def as_planes(images: Array) -> Array:
 
 def in_parts(images: Array, parts: int) -> Array:
     """Images (N, C, H, W) as (N * parts, C / parts, H, W)."""
+    if parts == 1:
+        return images
     n, c, h, w = images.shape
     return images.reshape(n * parts, c // parts, h, w)
 

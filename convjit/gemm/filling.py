@@ -7,6 +7,7 @@ fill what lies beside them; `fill_many` is for planes that one worker fills one 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..runtime.emitting import Body
@@ -21,118 +22,149 @@ def fill(dtype: DType, lanes: int) -> Body:
     """
 
     def body(builder: Any, arguments: Any) -> None:
-        v = Vectors(builder, dtype, lanes)
-        target, pitch, source, source_pitch, rows, before, count, after, step = arguments
-
-        def write(count: Any, to: Any, load: Callable[[Any, Any], Any]) -> Any:
-            """Write `count` elements, where `load(done, left)` gives the vector from element `done` on."""
-
-            def write_vector(values: list[Any]) -> list[Any]:
-                (done,) = values
-                v.store(load(done, None), v.offset(to, done))
-                return [builder.add(done, index(lanes))]
-
-            (done,) = v.loop(builder.sdiv(count, index(lanes)), [index(0)], write_vector)
-            left = builder.sub(count, done)
-
-            def write_rest() -> list[Any]:
-                v.store_first([load(done, left)], [v.offset(to, done)], left)
-                return []
-
-            v.either(left, write_rest, list)
-            return v.offset(to, count)
-
-        def fill_row(values: list[Any]) -> list[Any]:
-            to, begin = values
-
-            def neighbours(done: Any, left: Any) -> Any:
-                at = v.offset(begin, done)
-                return v.load(at) if left is None else v.load_masked(at, v.first(left))
-
-            def every_second(done: Any, left: Any) -> Any:
-                # The last element that counts is the last one that is read.
-                at = v.offset(begin, builder.shl(done, index(1)))
-                elements = builder.sub(builder.shl(index(lanes) if left is None else left, index(1)), index(1))
-                halves = [
-                    v.load_masked(v.offset(at, i * lanes), v.first(builder.sub(elements, index(i * lanes))))
-                    for i in range(2)
-                ]
-                return v.shuffle(halves[0], halves[1], range(0, 2 * lanes, 2))
-
-            def one_by_one() -> list[Any]:
-                def copy(values: list[Any]) -> list[Any]:
-                    builder.store(v.element(values[0]), values[1])
-                    return [v.offset(values[0], step), v.offset(values[1], 1)]
-
-                v.loop(count, [begin, first], copy)
-                return []
-
-            first = write(before, to, lambda done, left: v.zero)
-
-            def dense() -> list[Any]:
-                write(count, first, neighbours)
-                return []
-
-            def halved() -> list[Any]:
-                write(count, first, every_second)
-                return []
-
-            v.either(is_one, dense, lambda: v.either(is_two, halved, one_by_one))
-            write(after, v.offset(first, count), lambda done, left: v.zero)
-            return [v.offset(to, pitch), v.offset(begin, source_pitch)]
-
-        is_one, is_two = (v.flag("==", step, index(n)) for n in (1, 2))
-
-        def row_by_row(rows: Any, to: Any, begin: Any) -> list[Any]:
-            v.loop(rows, [to, begin], fill_row)
-            return []
-
-        def narrow() -> list[Any]:
-            """Rows of one vector at most, without a step: zeros are what the mask leaves out."""
-            read = v.between(before, builder.add(before, count))
-
-            def copy_row(values: list[Any]) -> list[Any]:
-                to, begin = values
-                v.store_first([v.load_masked(begin, read)], [to], width)
-                return [v.offset(to, pitch), v.offset(begin, source_pitch)]
-
-            v.loop(rows, [target_rows, v.offset(source_rows, builder.neg(before))], copy_row)
-            return []
-
-        def wide() -> list[Any]:
-            """Whole vectors: what a row writes and reads behind its end is the next row's, so the last one is cut."""
-            vectors = _covering(v, count)
-
-            def copy_row(values: list[Any]) -> list[Any]:
-                to, begin = values
-                _copy_whole_row(v, to, begin, before, count, vectors)
-                return [v.offset(to, pitch), v.offset(begin, source_pitch)]
-
-            whole = builder.sub(rows, index(1))
-            to, begin = v.loop(whole, [target_rows, source_rows], copy_row)
-            return row_by_row(builder.sub(rows, v.greatest(whole, index(0))), to, begin)
-
-        def blank() -> list[Any]:
-            write(builder.mul(rows, width), target_rows, lambda done, left: v.zero)
-            return []
-
-        target_rows, source_rows = v.pointer(target), v.pointer(source)
-        width = builder.add(builder.add(before, count), after)
-        is_whole = v.flag("==", pitch, width)
-        is_blank = builder.and_(is_whole, v.flag("==", count, index(0)))
-        is_narrow = builder.and_(is_one, v.flag("<=", width, index(lanes)))
-        is_wide = builder.and_(is_one, is_whole)
-        for most in (before, after):
+        f = _Filling(Vectors(builder, dtype, lanes), *arguments)
+        v, width = f.v, f.width
+        is_whole = v.flag("==", f.pitch, width)
+        is_blank = builder.and_(is_whole, v.flag("==", f.count, index(0)))
+        is_narrow = builder.and_(f.is_one, v.flag("<=", width, index(lanes)))
+        is_wide = builder.and_(f.is_one, is_whole)
+        for most in (f.before, f.after):
             is_wide = builder.and_(is_wide, v.flag("<=", most, index(lanes)))
-        for least in (pitch, source_pitch):
+        for least in (f.pitch, f.source_pitch):
             is_wide = builder.and_(is_wide, v.flag(">=", least, index(lanes)))
-
-        def otherwise() -> list[Any]:
-            return v.either(is_wide, wide, lambda: row_by_row(rows, target_rows, source_rows))
-
-        v.either(is_blank, blank, lambda: v.either(is_narrow, narrow, otherwise))
+        v.either(
+            is_blank, f.blank, lambda: v.either(is_narrow, f.narrow, lambda: v.either(is_wide, f.wide, f.any_rows))
+        )
 
     return body
+
+
+@dataclass
+class _Filling:
+    """The arguments of `fill`, and the ways to fill rows that it chooses from."""
+
+    v: Vectors
+    target: Any
+    pitch: Any
+    source: Any
+    source_pitch: Any
+    rows: Any
+    before: Any
+    count: Any
+    after: Any
+    step: Any
+
+    def __post_init__(self) -> None:
+        builder = self.v.builder
+        self.target_rows, self.source_rows = self.v.pointer(self.target), self.v.pointer(self.source)
+        self.width = builder.add(builder.add(self.before, self.count), self.after)
+        self.is_one, self.is_two = (self.v.flag("==", self.step, index(n)) for n in (1, 2))
+
+    def blank(self) -> list[Any]:
+        """Zeros alone, in rows one behind another."""
+        self._clear(self.v.builder.mul(self.rows, self.width), self.target_rows)
+        return []
+
+    def narrow(self) -> list[Any]:
+        """Rows of one vector at most, without a step: zeros are what the mask leaves out."""
+        v, builder = self.v, self.v.builder
+        read = v.between(self.before, builder.add(self.before, self.count))
+
+        def copy_row(values: list[Any]) -> list[Any]:
+            to, begin = values
+            v.store_first([v.load_masked(begin, read)], [to], self.width)
+            return self._following(to, begin)
+
+        v.loop(self.rows, [self.target_rows, v.offset(self.source_rows, builder.neg(self.before))], copy_row)
+        return []
+
+    def wide(self) -> list[Any]:
+        """Whole vectors: what a row writes and reads behind its end is the next row's, so the last one is cut."""
+        v, builder = self.v, self.v.builder
+        vectors, whole = _covering(v, self.count), builder.sub(self.rows, index(1))
+
+        def copy_row(values: list[Any]) -> list[Any]:
+            to, begin = values
+            _copy_whole_row(v, to, begin, self.before, self.count, vectors)
+            return self._following(to, begin)
+
+        to, begin = v.loop(whole, [self.target_rows, self.source_rows], copy_row)
+        v.loop(builder.sub(self.rows, v.greatest(whole, index(0))), [to, begin], self._fill_row)
+        return []
+
+    def any_rows(self) -> list[Any]:
+        """Row by row, and nothing beside them."""
+        self.v.loop(self.rows, [self.target_rows, self.source_rows], self._fill_row)
+        return []
+
+    def _following(self, to: Any, begin: Any) -> list[Any]:
+        return [self.v.offset(to, self.pitch), self.v.offset(begin, self.source_pitch)]
+
+    def _fill_row(self, values: list[Any]) -> list[Any]:
+        v = self.v
+        to, begin = values
+        first = self._clear(self.before, to)
+        v.either(
+            self.is_one,
+            lambda: self._copy(begin, first, self._neighbours),
+            lambda: v.either(
+                self.is_two,
+                lambda: self._copy(begin, first, self._every_second),
+                lambda: self._copy_one_by_one(begin, first),
+            ),
+        )
+        self._clear(self.after, v.offset(first, self.count))
+        return self._following(to, begin)
+
+    def _copy(self, begin: Any, to: Any, load: Callable[[Any, Any, Any], Any]) -> list[Any]:
+        self._write(self.count, to, lambda done, left: load(begin, done, left))
+        return []
+
+    def _clear(self, count: Any, to: Any) -> Any:
+        return self._write(count, to, lambda done, left: self.v.zero)
+
+    def _write(self, count: Any, to: Any, load: Callable[[Any, Any], Any]) -> Any:
+        """Write `count` elements, where `load(done, left)` gives the vector from element `done` on; return the end."""
+        v, builder, lanes = self.v, self.v.builder, index(self.v.lanes)
+
+        def write_vector(values: list[Any]) -> list[Any]:
+            (done,) = values
+            v.store(load(done, None), v.offset(to, done))
+            return [builder.add(done, lanes)]
+
+        (done,) = v.loop(builder.sdiv(count, lanes), [index(0)], write_vector)
+        left = builder.sub(count, done)
+
+        def write_rest() -> list[Any]:
+            v.store_first([load(done, left)], [v.offset(to, done)], left)
+            return []
+
+        v.either(left, write_rest, list)
+        return v.offset(to, count)
+
+    def _neighbours(self, begin: Any, done: Any, left: Any) -> Any:
+        at = self.v.offset(begin, done)
+        return self.v.load(at) if left is None else self.v.load_masked(at, self.v.first(left))
+
+    def _every_second(self, begin: Any, done: Any, left: Any) -> Any:
+        """The last element that counts is the last one that is read."""
+        v, builder, lanes = self.v, self.v.builder, self.v.lanes
+        at = v.offset(begin, builder.shl(done, index(1)))
+        elements = builder.sub(builder.shl(index(lanes) if left is None else left, index(1)), index(1))
+        halves = [
+            v.load_masked(v.offset(at, i * lanes), v.first(builder.sub(elements, index(i * lanes)))) for i in range(2)
+        ]
+        return v.shuffle(halves[0], halves[1], range(0, 2 * lanes, 2))
+
+    def _copy_one_by_one(self, begin: Any, to: Any) -> list[Any]:
+        v = self.v
+
+        def copy(values: list[Any]) -> list[Any]:
+            v.builder.store(v.element(values[0]), values[1])
+            return [v.offset(values[0], self.step), v.offset(values[1], 1)]
+
+        v.loop(self.count, [begin, to], copy)
+        return []
 
 
 def fill_many(dtype: DType, lanes: int) -> Body:

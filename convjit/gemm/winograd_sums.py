@@ -6,6 +6,7 @@ Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks" (
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from ..runtime import emitting
@@ -64,12 +65,45 @@ def results(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
     on, `channels` how many lanes count. `bias` may be address 0. The sums are overwritten, and may be read up to a
     vector of pixels behind the last tile.
     """
-    at, window, step = matrices(tile)[0], tile.window, tile.outputs
 
     def body(builder: Any, arguments: Any) -> None:
-        v = Vectors(builder, dtype, lanes)
-        sums, tile_pitch, tiles, bias, target, plane, row_pitch, col_step, rows, cols, channels = arguments
-        shift = v.either(bias, lambda: [v.load_masked(v.pointer(bias), v.first(channels))], lambda: [v.zero])[0]
+        out = _Results(Vectors(builder, dtype, lanes), tile, *arguments)
+        out.transform()
+        out.store()
+
+    return body
+
+
+@dataclass
+class _Results:
+    """The arguments of `results`, and its two steps."""
+
+    v: Vectors
+    tile: Tile
+    sums: Any
+    tile_pitch: Any
+    tiles: Any
+    bias: Any
+    target: Any
+    plane: Any
+    row_pitch: Any
+    col_step: Any
+    rows: Any
+    cols: Any
+    channels: Any
+
+    def __post_init__(self) -> None:
+        builder, each = self.v.builder, range(self.v.lanes)
+        self.exist = [builder.icmp_signed("<", index(o), self.channels) for o in each]
+        self.planes = [builder.mul(self.plane, index(o)) for o in each]
+
+    def transform(self) -> None:
+        """The pixels of each tile in place of its sums, lanes = output channels."""
+        v, window, step, lanes = self.v, self.tile.window, self.tile.outputs, self.v.lanes
+        at = matrices(self.tile)[0]
+        shift = v.either(
+            self.bias, lambda: [v.load_masked(v.pointer(self.bias), v.first(self.channels))], lambda: [v.zero]
+        )[0]
 
         def pixels(values: list[Any]) -> list[Any]:
             place = values[0]
@@ -80,73 +114,84 @@ def results(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
             for i in range(step):
                 for j, value in enumerate(apply(v, at, [column[i] for column in columns])):
                     v.store(v.add(value, shift), v.offset(place, (step * i + j) * lanes))
-            return [v.offset(place, tile_pitch)]
+            return [v.offset(place, self.tile_pitch)]
 
-        v.loop(tiles, [v.pointer(sums)], pixels)
-        run = max(lanes, step)  # pixels of a row, in as many or more vectors with lanes = channels
-        are_apart = builder.sub(col_step, index(1))
-        neighbours = builder.and_(
-            builder.icmp_signed("==", col_step, index(1)), builder.icmp_signed(">=", channels, index(lanes))
-        )  # fmt: skip
-        counts = [builder.icmp_signed("<", index(o), channels) for o in range(lanes)]
+        v.loop(self.tiles, [v.pointer(self.sums)], pixels)
+
+    def store(self) -> None:
+        """Pixels of a row, in as many or more vectors with lanes = channels, transposed and put where they belong."""
+        v, builder, step = self.v, self.v.builder, self.tile.outputs
+        run = max(v.lanes, step)
+        of_run = run // step  # tiles
+        are_neighbours = builder.and_(
+            builder.icmp_signed("==", self.col_step, index(1)),
+            builder.icmp_signed(">=", self.channels, index(v.lanes)),
+        )
+        lines = v.least(self.rows, index(step))
 
         def store_run(values: list[Any]) -> list[Any]:
             place, to, left = values
-            whole = builder.and_(neighbours, builder.icmp_signed(">=", left, index(run)))
+            is_whole = builder.and_(are_neighbours, builder.icmp_signed(">=", left, index(run)))
 
-            def row(values: list[Any]) -> list[Any]:
+            def store_row(values: list[Any]) -> list[Any]:
                 source, line = values
-                for first in range(0, run, lanes):
-                    loaded = []
-                    for k in range(first, first + lanes):
-                        of_tile = v.offset(source, builder.mul(tile_pitch, index(k // step)))
-                        loaded.append(v.load(v.offset(of_tile, k % step * lanes)))
-                    turned = v.transposed(loaded)
-                    mask = v.first(builder.sub(left, index(first)))
+                for first in range(0, run, v.lanes):
+                    self._store_vectors(source, line, first, left, builder.zext(is_whole, left.type))
+                return [v.offset(source, step * v.lanes), v.offset(line, self.row_pitch)]
 
-                    def stored(turned: list[Any] = turned, first: int = first) -> list[Any]:
-                        for o, value in enumerate(turned):
-                            v.store(value, v.offset(line, builder.add(builder.mul(plane, index(o)), index(first))))
-                        return []
+            v.loop(lines, [place, to], store_row)
+            behind = v.offset(place, builder.mul(self.tile_pitch, index(of_run)))
+            return [behind, v.offset(to, builder.mul(self.col_step, index(run))), builder.sub(left, index(run))]
 
-                    def cut_off(turned: list[Any] = turned, first: int = first) -> list[Any]:
-                        places = [
-                            v.offset(line, builder.add(builder.mul(plane, index(o)), index(first)))
-                            for o in range(lanes)
-                        ]
-                        v.store_corner(turned, places, builder.sub(left, index(first)), channels)
-                        return []
+        runs = builder.sdiv(builder.add(self.tiles, index(of_run - 1)), index(of_run))
+        v.loop(runs, [v.pointer(self.sums), v.pointer(self.target), self.cols], store_run)
 
-                    def apart(turned: list[Any] = turned, first: int = first, mask: Any = mask) -> list[Any]:
-                        masks = v.every_second(index(0), builder.sub(left, index(first)))
-                        at = v.offset(line, builder.mul(col_step, index(first)))
-                        places = [v.offset(at, builder.mul(plane, index(o))) for o in range(lanes)]
+    def _store_vectors(self, source: Any, line: Any, first: int, left: Any, is_whole: Any) -> None:
+        """A vector of pixels of a row, from pixel `first` of a run on, for each channel; `left` exist in the run."""
+        v, builder, step = self.v, self.v.builder, self.tile.outputs
+        loaded = []
+        for k in range(first, first + v.lanes):
+            of_tile = v.offset(source, builder.mul(self.tile_pitch, index(k // step)))
+            loaded.append(v.load(v.offset(of_tile, k % step * v.lanes)))
+        turned = v.transposed(loaded)
+        left = builder.sub(left, index(first))
 
-                        def second() -> list[Any]:
-                            for value, place, here in zip(turned, places, counts, strict=True):
-                                v.store_second(value, place, tuple(v.only_if(here, each) for each in masks))
-                            return []
+        def whole() -> list[Any]:
+            for value, place in zip(turned, self._places(v.offset(line, index(first))), strict=True):
+                v.store(value, place)
+            return []
 
-                        def spaced() -> list[Any]:
-                            for value, place, here in zip(turned, places, counts, strict=True):
-                                v.store_spaced(value, place, col_step, v.only_if(here, mask))
-                            return []
+        def cut_off() -> list[Any]:
+            v.store_corner(turned, self._places(v.offset(line, index(first))), left, self.channels)
+            return []
 
-                        return v.either(builder.sub(col_step, index(2)), spaced, second)
+        def apart() -> list[Any]:
+            at = v.offset(line, builder.mul(self.col_step, index(first)))
+            return self._store_apart(turned, self._places(at), left)
 
-                    def some(cut_off: Any = cut_off, apart: Any = apart) -> list[Any]:
-                        return v.either(are_apart, apart, cut_off)
+        def some() -> list[Any]:
+            return v.either(builder.sub(self.col_step, index(1)), apart, cut_off)
 
-                    v.either(builder.zext(whole, left.type), stored, some)
-                return [v.offset(source, step * lanes), v.offset(line, row_pitch)]
+        v.either(is_whole, whole, some)
 
-            lines = builder.select(builder.icmp_signed("<", rows, index(step)), rows, index(step))
-            v.loop(lines, [place, to], row)
-            behind = v.offset(place, builder.mul(tile_pitch, index(run // step)))
-            following = v.offset(to, builder.mul(col_step, index(run)))
-            return [behind, following, builder.sub(left, index(run))]
+    def _store_apart(self, turned: list[Any], places: list[Any], left: Any) -> list[Any]:
+        """Pixels that are no neighbours: every second one, or farther apart."""
+        v = self.v
 
-        runs = builder.sdiv(builder.add(tiles, index(run // step - 1)), index(run // step))
-        v.loop(runs, [v.pointer(sums), v.pointer(target), cols], store_run)
+        def second() -> list[Any]:
+            masks = v.every_second(index(0), left)
+            for value, place, here in zip(turned, places, self.exist, strict=True):
+                v.store_second(value, place, tuple(v.only_if(here, each) for each in masks))
+            return []
 
-    return body
+        def spaced() -> list[Any]:
+            mask = v.first(left)
+            for value, place, here in zip(turned, places, self.exist, strict=True):
+                v.store_spaced(value, place, self.col_step, v.only_if(here, mask))
+            return []
+
+        return v.either(v.builder.sub(self.col_step, index(2)), spaced, second)
+
+    def _places(self, at: Any) -> list[Any]:
+        """Of a pixel, in the plane of each channel."""
+        return [self.v.offset(at, plane) for plane in self.planes]

@@ -117,7 +117,8 @@ def test_what_a_parallel_function_does_to_the_result_is_in_out():
         room = np.empty((2, 4, 4, 6))
         y = convjit.conv2d(x, weight, out=room)
         for i in numba.prange(2):
-            y[i] += 100.0
+            for o, h, w in np.ndindex(y.shape[1:]):  # a store of all at once takes Numba seconds to compile
+                y[i, o, h, w] += 100.0
         return room
 
     for call in (added, added_to_parts, added_by_turns):

@@ -33,7 +33,9 @@ from convjit.runtime import threads
 def many(x, weight, y, rounds):
     for r in range(rounds):
         for i in numba.prange(len(x)):
-            y[i] = convjit.conv2d(x[i], weight, padding=(1, 1), padding_mode="wrap")
+            image = convjit.conv2d(x[i], weight, padding=(1, 1), padding_mode="wrap")
+            for at in np.ndindex(image.shape):  # a store of all at once takes Numba seconds to compile
+                y[i][at] = image[at]
             if i % 7 == 0:  # another geometry, for the first time in whatever thread it is
                 convjit.max_pool2d(x[i], 1 + i % 3)
 
@@ -140,13 +142,15 @@ def test_a_forked_child():
 # --- Numba's cache --------------------------------------------------------------------------------------------------
 
 MODULE = """
-import numba
+import numba, numpy as np
 import convjit
 
 @numba.njit(cache=True, parallel=True)
 def frame(images, out):
     for i in numba.prange(len(images)):
-        out[i] = convjit.pad2d(images[i], 1, mode="edge")
+        framed = convjit.pad2d(images[i], 1, mode="edge")
+        for at in np.ndindex(framed.shape):  # a store of all at once takes Numba seconds to compile
+            out[i][at] = framed[at]
 
 @numba.njit(cache=True)
 def through(x):

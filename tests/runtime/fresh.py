@@ -55,6 +55,23 @@ def output_on(layer: str, code: str, **environment: str) -> str:
     return output(preload + textwrap.dedent(code) + check, **environment)
 
 
+def report_lines(code: str, calls: dict[str, str], **environment: str) -> dict[str, str]:
+    """What a process says of each of its calls, which it is given as JSON: a line `[name, what]` for each, in turn.
+
+    A process that dies or hangs has said nothing of the call it was at, nor of those after it: they say how it ended.
+    """
+    try:
+        done = finish(code, json.dumps(calls), **environment)
+        said, ending = done.stdout, f"exit status {done.returncode}\n{done.stderr[-6000:]}"
+    except subprocess.TimeoutExpired as stopped:
+        said, ending = (stopped.stdout or b"").decode(), f"no end after {TIMEOUT_S} s"
+    lines = dict(json.loads(line) for line in said.splitlines() if line.endswith("]"))
+    missing = [name for name in calls if name not in lines]
+    for name in missing:
+        lines[name] = f"nothing: the process ended at {missing[0]!r}, with {ending}"
+    return lines
+
+
 def answer(code: str, timeout: float = 600, **environment: str) -> Any:
     """The JSON that `code` prints as its last line, in a fresh process that can import the tests beside this file.
 

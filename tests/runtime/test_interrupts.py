@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
-from fresh import output
+from fresh import output, report_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,9 +45,10 @@ LONG_CALLS = {
     "an activation": "step(Activation('softmax'), ones(1 << 18, 256))",
 }
 
-# Ctrl-C comes with the fifth piece of work, whatever does it: a kernel, a NumPy pass, a product by BLAS.
+# Ctrl-C comes with the fifth piece of work, whatever does it: a kernel, a NumPy pass, a product by BLAS. One call
+# is one line of the report, so that a call that ends the process, or never ends, is the first without its line.
 PROGRAM = """
-import signal, sys
+import json, signal, sys
 from functools import cache
 import numpy as np
 import convjit
@@ -87,21 +90,33 @@ in_pieces, cuts = arrays.in_pieces, slices.cuts
 arrays.in_pieces = lambda run, *rest: in_pieces(piece(run), *rest)
 slices.cuts = lambda *shape, **keep: map(piece(lambda where: where), cuts(*shape, **keep))
 
-names = dict(vars(convjit), ones=ones, step=step, PLANE=ones(1, 1, 1 << 13, 1 << 13))
-call = compile(sys.argv[1], "call", "eval")  # an interrupt in a string that `eval` compiles ends the process
-try:
-    eval(call, names)
-    print("to its end", pieces)
-except KeyboardInterrupt:
-    print("interrupted", pieces)
+for name, text in json.loads(sys.argv[1]).items():
+    ones.cache_clear()  # hundreds of megabytes a call
+    names = dict(vars(convjit), ones=ones, step=step)
+    if "PLANE" in text:
+        names["PLANE"] = ones(1, 1, 1 << 13, 1 << 13)
+    call = compile(text, "call", "eval")  # an interrupt in a string that `eval` compiles ends the process
+    pieces = 0
+    try:
+        eval(call, names)
+        ending = "to its end"
+    except KeyboardInterrupt:
+        ending = "interrupted"
+    print(json.dumps([name, f"{ending} {pieces}"]), flush=True)
 """
+
+
+@cache
+def endings(threads: str) -> dict[str, str]:
+    """How each long call ends, on so many threads: all in one process, as an import takes longer than most calls."""
+    return report_lines(PROGRAM, LONG_CALLS, NUMBA_NUM_THREADS=threads)
 
 
 @pytest.mark.parametrize("call", LONG_CALLS)
 def test_a_long_call_is_interrupted_between_two_pieces(call, share):
     """How long that takes is measured by `python -m bench.peace`."""
     for threads in share("2", "12"):
-        assert output(PROGRAM, LONG_CALLS[call], NUMBA_NUM_THREADS=threads) == "interrupted 5"
+        assert endings(threads)[call] == "interrupted 5"
 
 
 @given(st.integers(0, 500), st.floats(0, 1e10))

@@ -49,26 +49,41 @@ def output(code: str, *arguments: str, **environment: str) -> str:
 
 def output_on(layer: str, code: str, **environment: str) -> str:
     """What a program prints on a threading layer with two threads; it fails if another layer was used."""
+    code, environment = _on(layer, code, environment)
+    return output(code, **environment)
+
+
+def report_lines_on(layer: str, code: str, calls: dict[str, str], **environment: str) -> dict[str, Any]:
+    """`report_lines` of a program on a threading layer with two threads."""
+    code, environment = _on(layer, code, environment)
+    return report_lines(code, calls, **environment)
+
+
+def _on(layer: str, code: str, environment: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """A program that fails if it ran on another layer, and its environment."""
     preload = PRELOAD_TBB if layer == "tbb" else ""
     check = f"\nfrom convjit.runtime import threads\nassert threads.layer() == {layer!r}, threads.layer()\n"
     environment = {"NUMBA_NUM_THREADS": "2", **environment, "NUMBA_THREADING_LAYER": layer}
-    return output(preload + textwrap.dedent(code) + check, **environment)
+    return preload + textwrap.dedent(code) + check, environment
 
 
-def report_lines(code: str, calls: dict[str, str], **environment: str) -> dict[str, str]:
+def report_lines(code: str, calls: dict[str, str], **environment: str) -> dict[str, Any]:
     """What a process says of each of its calls, which it is given as JSON: a line `[name, what]` for each, in turn.
 
     A process that dies or hangs has said nothing of the call it was at, nor of those after it: they say how it ended.
+    Lines that are no such pairs are a library's.
     """
     try:
         done = finish(code, json.dumps(calls), **environment)
-        said, ending = done.stdout, f"exit status {done.returncode}\n{done.stderr[-6000:]}"
+        said, failed = done.stdout, done.returncode != 0
+        ending = f"exit status {done.returncode}\n{done.stderr[-6000:]}"
     except subprocess.TimeoutExpired as stopped:
-        said, ending = (stopped.stdout or b"").decode(), f"no end after {TIMEOUT_S} s"
-    lines = dict(json.loads(line) for line in said.splitlines() if line.endswith("]"))
+        said, failed, ending = (stopped.stdout or b"").decode(), True, f"no end after {TIMEOUT_S} s"
+    lines = dict(json.loads(line) for line in said.splitlines() if line.startswith("[") and line.endswith("]"))
     missing = [name for name in calls if name not in lines]
     for name in missing:
         lines[name] = f"nothing: the process ended at {missing[0]!r}, with {ending}"
+    assert missing or not failed, f"all was said, then {ending}"
     return lines
 
 

@@ -207,6 +207,7 @@ def in_process(monkeypatch):
     monkeypatch.setattr(measure, "WorkerProcess", InProcess)
     monkeypatch.setattr(measure, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(measure, "SAMPLE_SECONDS", 0)
+    monkeypatch.setattr("bench.worker.WAKE_SECONDS", 0)
     monkeypatch.setattr(measure.peak, "measure", lambda dtype, threads: 1e9)
     for contender in (Wrong(), Broken()):
         monkeypatch.setitem(BY_NAME, contender.name, contender)

@@ -22,7 +22,8 @@ def test_hostile_calls_are_answered_rightly_or_refused(share):
     ("plant", "says"), [("wrong result", "result 0 of conv2d("), ("written input", "an input was written to\nconv2d(")]
 )
 def test_a_planted_fault_is_found(plant, says):
-    report = trials.run(SCRIPT, range(400), plant=plant)
+    # Trial 104 is the first that calls `conv2d` rightly: a few around it find what hundreds from 0 on do.
+    report = trials.run(SCRIPT, range(100, 110), workers=1, plant=plant)
     assert any(text.startswith(says) for text in report.findings.values()), report.summary()
 
 

@@ -28,6 +28,8 @@ _FEW = 8
 _LONG = 1 << 27
 # Multiplications a slice of a long product: some ten milliseconds, at what BLAS reaches on one core in float64.
 _SLICE = 1 << 29
+# What OpenBLAS takes for each product of several threads, beside what it keeps: 300 to 600 KB, as it counts with 64.
+_LIST_BYTES = 1 << 20
 # Units below which vectors along them are not full, so that a transposed copy pays: 32 rows of 8192 features and 10
 # units took 120 us and 122 us for the two gradients that way, and 247 us and 530 us in place.
 _NARROW = 32
@@ -83,9 +85,10 @@ def _by_blas(a: Array, b: Array) -> Array:
     rows, columns = a.shape[0], b.shape[1]
     multiplications = a.size * columns
     parts = -(-multiplications // (_SLICE if multiplications >= _LONG else _ON_ONE_THREAD))
-    if parts <= 1:
-        return np.asarray(a @ b)
     result = allocate("Dense", "the result", (rows, columns), np.result_type(a, b))
+    _room_for_blas(a, b)
+    if parts <= 1:
+        return np.matmul(a, b, out=result)
     if rows >= columns:
         for part in _cut(rows, parts):
             np.matmul(a[part], b, out=result[part])
@@ -93,6 +96,16 @@ def _by_blas(a: Array, b: Array) -> Array:
         for part in _cut(columns, parts):
             np.matmul(a, b[:, part], out=result[:, part])
     return result
+
+
+def _room_for_blas(a: Array, b: Array) -> None:
+    """`MemoryError` unless there is the memory that a product takes: without it OpenBLAS ends the process.
+
+    With AVX-512, its kernels for small matrices pack one of them, and do not ask whether they got the memory; a product
+    of several threads begins with a list for them.
+    """
+    of_list = _LIST_BYTES if a.size * b.shape[1] >= _LONG else 0
+    allocate("Dense", "a workspace", (a.nbytes + b.nbytes + of_list,), np.uint8)
 
 
 def _cut(size: int, parts: int) -> Iterator[slice]:

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import convjit
+from convjit.layers.products import product
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the address space")
 
@@ -62,6 +63,7 @@ def functions() -> dict[str, Callable[[], Arrays]]:
     x = np.random.default_rng(0).standard_normal((8, 64, 56, 56))
     few, weight, columns = x[:, :8], np.ones((8, 8, 3, 3)), convjit.im2col(x[:2, :8], 3)
     half, complex_few = few.astype("float16"), few * 1j
+    pixels, bias = x.reshape(-1, 512)[:2048], np.ones((1, 512), "f4")
     return {
         **_convolutions(x),
         **_convolutions(x.astype("float32")),
@@ -78,6 +80,9 @@ def functions() -> dict[str, Callable[[], Arrays]]:
         "avg_pool2d_backward": lambda: [convjit.avg_pool2d_backward(few, (112, 112), 2)],
         "conv_transpose2d": lambda: [convjit.conv_transpose2d(few, weight, stride=2)],
         "conv_transpose2d_backward": lambda: convjit.conv_transpose2d_backward(few, few, weight, padding=1),
+        # BLAS takes memory of its own, for small matrices and for its threads.
+        "Dense narrow": lambda: [product(np.ones((16, 9216), "f4"), np.ones((9216, 2), "f4"), bias[:, :2])],
+        "Dense long": lambda: [product(pixels, np.ones((512, 512)), bias)],
         "image_to_column": lambda: [convjit.image_to_column(few, (3, 3), 1)],
     }
 

@@ -105,9 +105,9 @@ def _multiply_phases(
     """
     across = grid_phases(g.stride_w, g.in_w)
     pairs, down = (across + 1) // 2, grid_phases(g.stride_h, g.in_h)
-    phase_w, phase_h, of_phase = task % pairs * 2, task // pairs % down, task // (pairs * down)
+    phase_w, phase_h, place = task % pairs * 2, task // pairs % down, task // (pairs * down)
     vertical, horizontal = vertical_phase(g, phase_h), horizontal_phase(g, phase_w)
-    tile, t = phase_tile(of_phase_0, of_phase, vertical.grid), task_of(of_phase_0, of_phase, of_phase_0.grid_h)
+    tile, t = phase_tile(of_phase_0, place, vertical.grid), task_of(of_phase_0, place, of_phase_0.grid_h)
     if tile.height == 0:
         return
     plane, room = t.image * of_phase_0.rows + t.row, scratch.shape[1] // 2

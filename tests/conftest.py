@@ -25,3 +25,13 @@ def pytest_addoption(parser):
 def share(request):
     """`share(few, all)`: how much a stress test does, `all` with `--whole`."""
     return lambda few, whole: whole if request.config.getoption("--whole") else few
+
+
+@pytest.fixture
+def anew():
+    """Nothing is remembered of how problems are cut, before and after."""
+    from decisions import forget  # imports convjit, which not every run does
+
+    forget()
+    yield
+    forget()

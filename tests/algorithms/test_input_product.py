@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from same_bits import REFERENCE, windows
@@ -58,14 +57,10 @@ def test_awkward_problems(name, dtype, monkeypatch):
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("name", AWKWARD)
-def test_planes_in_place_or_packed_panels(name, in_place, monkeypatch):
+def test_planes_in_place_or_packed_panels(name, in_place, anew, monkeypatch):
     wanted = gradient(AWKWARD[name], "float32", REFERENCE)
     monkeypatch.setattr(product, "_pays_in_place", lambda *arguments: in_place)
-    forget()
-    try:
-        assert gradient(AWKWARD[name], "float32", "implicit").tobytes() == wanted.tobytes()
-    finally:
-        forget()
+    assert gradient(AWKWARD[name], "float32", "implicit").tobytes() == wanted.tobytes()
 
 
 @st.composite

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from decisions import forget
 from hypothesis import given
 from hypothesis import strategies as st
 from same_bits import REFERENCE, windows
@@ -93,14 +92,10 @@ def test_most_bias_gradients_of_one_total_are_summed_on_the_way():
 
 @pytest.mark.parametrize("rows", [1, 7, 24])
 @pytest.mark.parametrize("name", ["more rows than a task takes", "groups", "totals that end in images"])
-def test_chunks_of_any_size_give_the_same_bits(name, rows, monkeypatch):
+def test_chunks_of_any_size_give_the_same_bits(name, rows, anew, monkeypatch):
     wanted = gradient(AWKWARD[name], "float32", REFERENCE)
     monkeypatch.setattr(pixel_sums, "_MOST_ROWS", rows)
-    forget()
-    try:
-        assert gradient(AWKWARD[name], "float32", "implicit").tobytes() == wanted.tobytes()
-    finally:
-        forget()
+    assert gradient(AWKWARD[name], "float32", "implicit").tobytes() == wanted.tobytes()
 
 
 @st.composite

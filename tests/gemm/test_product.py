@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from decisions import forget
 from numpy.testing import assert_array_equal
 
 from convjit import conv2d, conv2d_input_grad
@@ -24,14 +23,6 @@ PROBLEMS = {
     "1x1, stride 3": Problem((4, 5, 29, 31), (7, 5, 1, 1), stride=3),
     "one row": Problem((1, 2, 1, 300), (3, 2, 1, 3), padding=(0, 1)),
 }
-
-
-@pytest.fixture
-def anew():
-    """Nothing is remembered of how problems are cut, before and after."""
-    forget()
-    yield
-    forget()
 
 
 def check(problem, dtype="float32", algorithm="auto"):

@@ -1,21 +1,21 @@
 """Cores that somebody else has: while they do, calls run on their own threads.
 
 A thread of OpenBLAS waits for its next product by spinning, for some 25 ms, and other processes compute. A team of as
-many threads as there are cores then shares them with these, a slice of 4 ms each, and waits for whoever has none: on
-two cores `a @ a` (200x200) in turn with `conv2d` (1x64x56x56, 64 filters 3x3) took 4.6 ms a pair,
-where the convolution takes 1.4 ms alone and 2.6 ms on one thread; with this 3.6 ms (`python -m timeit -n 300 -s "import
-numpy as np, convjit; a = np.ones((200, 200)); x = np.ones((1, 64, 56, 56), 'f4'); w = np.ones((64, 64, 3, 3), 'f4')"
-"a @ a; convjit.conv2d(x, w, padding=1)"`).
+many threads as there are cores then shares them with these, a slice of 4 ms each, and waits for whoever has none.
 
 The calling thread's own clock tells: what it did not run for while its team did is nothing where cores are free, and a
-slice where they are not. Teams are tried again after a while, and after twice as long each time that it was in vain.
-Knows clocks; does not know what runs, nor who has the cores.
+slice where they are not. The clock of the process tells whether its other threads have the cores, while calls run
+alone: no team is tried before these have stopped. Nothing tells that of another process, so teams are tried again after
+a while, and after twice as long each time that it was in vain.
+Knows clocks; does not know what runs, nor who has the cores. `python -m bench.peace` measures what it gains.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from time import perf_counter_ns, thread_time_ns
+from dataclasses import dataclass
+from time import perf_counter_ns, process_time_ns, thread_time_ns
 
 import numba
 
@@ -30,6 +30,31 @@ _LOST_NS, _LOST_PARTS = 500_000, 5
 # How long calls run on their own threads at first, and at most: how long OpenBLAS spins; and so long that teams which
 # are tried in vain, a slice or two each, cost some per cent.
 _FIRST_NS, _MOST_NS = 25_000_000, 100_000_000
+# Over how long other threads are looked at: Linux adds up their time at ticks, 1 to 10 ms apart (4 ms where this was
+# measured).
+_SPAN_NS = 10_000_000
+
+
+@dataclass
+class _Span:
+    """Time in which a thread computed alone, as far as this module knows."""
+
+    began: int
+    process: int
+    thread: int
+    ident: int
+
+    @classmethod
+    def begin(cls, now: int) -> _Span:
+        """A span that begins now, on the calling thread."""
+        return cls(now, process_time_ns(), thread_time_ns(), threading.get_ident())
+
+    def others_leave_one_core(self, now: int) -> bool:
+        """Whether other threads of this process had all cores but one, or nearly; no if another thread asks."""
+        if threading.get_ident() != self.ident:
+            return False
+        others = process_time_ns() - self.process - (thread_time_ns() - self.thread)
+        return 2 * others > (2 * numba.config.NUMBA_DEFAULT_NUM_THREADS - 3) * (now - self.began)
 
 
 class _Watch:
@@ -37,8 +62,10 @@ class _Watch:
 
     def __init__(self) -> None:
         self.switches: int | None = None  # when a team lost time first, if the last one did
-        self.until = 0  # when a team is tried again; 0 while cores are free
+        self.until = 0  # when a team is tried again, at the earliest; 0 while cores are free
         self.wait = _FIRST_NS
+        self.span: _Span | None = None  # what is looked at, while calls run on their own threads
+        self.taken = False  # whether other threads of this process had the cores, in the last span
 
 
 _seen = _Watch()
@@ -46,7 +73,14 @@ _seen = _Watch()
 
 def are_free() -> bool:
     """Whether a team may be started."""
-    return _seen.until == 0 or perf_counter_ns() >= _seen.until
+    seen = _seen
+    if seen.until == 0:
+        return True
+    now, span = perf_counter_ns(), seen.span
+    if span is None or now - span.began >= _SPAN_NS:
+        seen.taken = span is not None and span.others_leave_one_core(now)
+        seen.span = _Span.begin(now)
+    return now >= seen.until and not seen.taken
 
 
 def watched(workers: int, start: Callable[[], None]) -> None:
@@ -62,6 +96,7 @@ def watched(workers: int, start: Callable[[], None]) -> None:
 
 def _look(took: int, ran: int, now: int) -> None:
     seen, lost = _seen, took - ran
+    seen.span = None  # its own workers ran in it
     if lost < max(_LOST_NS, took // _LOST_PARTS):
         seen.switches, seen.until, seen.wait = None, 0, _FIRST_NS
         return

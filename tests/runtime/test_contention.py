@@ -18,11 +18,14 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def seen(monkeypatch):
-    """A watch that has seen nothing, with a clock and a count of context switches that the test sets."""
-    watch, clock = contention._Watch(), {"now": 1000 * MS, "switches": 5}
+    """A watch that has seen nothing, with clocks and a count of context switches that the test sets."""
+    watch, clock = contention._Watch(), {"now": 1000 * MS, "thread": 0, "process": 0, "switches": 5}
     usage = type("Usage", (), {"ru_nivcsw": property(lambda _: clock["switches"])})
     monkeypatch.setattr(contention, "_seen", watch)
     monkeypatch.setattr(contention, "perf_counter_ns", lambda: clock["now"])
+    monkeypatch.setattr(contention, "thread_time_ns", lambda: clock["thread"])
+    monkeypatch.setattr(contention, "process_time_ns", lambda: clock["process"])
+    monkeypatch.setattr(contention.numba.config, "NUMBA_DEFAULT_NUM_THREADS", 4)
     monkeypatch.setattr(contention.resource, "getrusage", lambda _: usage())
 
     def team(lost_ms, switches=0, took_ms=5):
@@ -31,7 +34,16 @@ def seen(monkeypatch):
         contention._look(took_ms * MS, int((took_ms - lost_ms) * MS), clock["now"])
         return contention.are_free()
 
-    team.clock, team.watch = clock, watch
+    def alone(ms, others=0.0):
+        """Time in which calls run on their own threads, beside so many others of this process, on the average."""
+        for _ in range(ms):
+            clock["now"] += MS
+            clock["thread"] += MS
+            clock["process"] += int((1 + others) * MS)
+            free = contention.are_free()
+        return free
+
+    team.clock, team.watch, team.alone = clock, watch, alone
     return team
 
 
@@ -70,6 +82,41 @@ def test_what_is_tried_in_vain_is_tried_less_often(seen):
     seen(4, switches=1)
     assert not seen(4, switches=1)
     assert (seen.watch.until - seen.clock["now"]) // MS == 25
+
+
+def give_way(seen):
+    seen(4, switches=1)
+    assert not seen(4, switches=1)
+
+
+def test_while_others_of_this_process_have_the_cores_no_team_is_tried(seen):
+    give_way(seen)
+    assert not seen.alone(500, others=3)
+    assert not seen.alone(9)  # in the last 10 ms they still had them for a moment
+    assert seen.alone(21)
+
+
+def test_others_that_leave_cores_are_not_waited_for(seen):
+    """Of four cores two others have two: a team finds two, and one thread would have one."""
+    give_way(seen)
+    assert not seen.alone(24, others=2)
+    assert seen.alone(2, others=2)
+
+
+def test_what_a_team_took_is_not_taken_for_others(seen):
+    give_way(seen)
+    assert seen.alone(30)  # a span ends with them
+    seen.clock["process"] += 3 * 20 * MS
+    assert seen(19, took_ms=20)  # no switch: nobody was made to leave a core
+    assert seen.alone(20)
+
+
+def test_another_thread_does_not_judge(seen, monkeypatch):
+    """It cannot know what of the time was its own."""
+    give_way(seen)
+    assert not seen.alone(24, others=3)
+    monkeypatch.setattr(contention.threading, "get_ident", lambda: 1)
+    assert any(seen.alone(1, others=3) for _ in range(11))
 
 
 def test_calls_take_their_own_thread_meanwhile(monkeypatch):

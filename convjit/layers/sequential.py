@@ -17,6 +17,7 @@ from ..arrays import as_array
 from ..functional.front_door import public
 from ..parsing import as_positive, describe
 from ..progress import progress_bar
+from ..runtime.reusing import Reused
 from ..typing import AnyPath, Array, ArrayLike, Updates
 from .base import Layer, Shape, check_optimizer
 from .initializers import as_rng
@@ -69,6 +70,7 @@ class Sequential:
         self.optimizer = Adam() if optimizer is None else optimizer
         self.loss = _as_loss(loss)
         self.layers: list[Layer] = []
+        self._reused = Reused()
         if not isinstance(layers, Iterable):
             raise TypeError(f"Sequential: layers must be a list of layers, got {describe(layers)}")
         for layer in layers:
@@ -125,15 +127,17 @@ class Sequential:
     def train_on_batch(self, X: ArrayLike, y: ArrayLike) -> tuple[float, float]:
         """One step on one batch; its loss and accuracy, before the step.
 
-        An error or an interrupt leaves all layers and their optimizers as they were.
+        An error or an interrupt leaves all layers and their optimizers as they were. The network keeps the memory that
+        the step took, for the next one.
         """
         inputs, y = _data("Sequential.train_on_batch", X, y)
         self._refuse_if_frozen("train_on_batch", train=True)
         undo = undoing([*self.layers, *self._optimizers()])
         try:
-            predicted = self._forward(inputs, training=True)
-            loss, accuracy = self._scores(y, predicted)
-            self._backward(y, predicted)
+            with self._reused.step():
+                predicted = self._forward(inputs, training=True)
+                loss, accuracy = self._scores(y, predicted)
+                self._backward(y, predicted)
         except BaseException:
             exhaust(undo)
             raise
@@ -241,7 +245,7 @@ class Sequential:
         if held_out is not None:
             history |= {"val_loss": [], "val_accuracy": []}
         batches = math.ceil(len(inputs) / batch_size)
-        with progress_bar(epochs * batches, progress) as advance:
+        with self._reused.given_up(), progress_bar(epochs * batches, progress) as advance:
             for epoch in range(epochs):
                 order = source.permutation(len(inputs)) if shuffle else np.arange(len(inputs))
                 sums = np.zeros(2)

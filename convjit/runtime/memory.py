@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from ..typing import Array, DType
 from .containers import memory_left, system_text
+from .reusing import REUSED_FROM, here
 
 # Below this nobody asks the system: `available_bytes` takes 25 us, which is nothing beside filling 64 MiB.
 _ASK_ABOVE = 64 << 20
@@ -61,9 +63,16 @@ def _no_memory(function: str, what: str, shape: tuple[int, ...], dtype: DType, s
 
 
 def allocate(function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Array:
-    """An uninitialised C-contiguous array, or `MemoryError` with its size."""
+    """An uninitialised C-contiguous array, or `MemoryError` with its size; a large one may have been used before."""
     dtype = np.dtype(dtype)
-    if math.prod(shape) * dtype.itemsize > _ASK_ABOVE:
+    size = math.prod(shape) * dtype.itemsize
+    if size >= REUSED_FROM and (reused := here()) is not None:
+        return reused.take(shape, dtype, partial(_allocate, function, what, shape, dtype, size))
+    return _allocate(function, what, shape, dtype, size)
+
+
+def _allocate(function: str, what: str, shape: tuple[int, ...], dtype: DType, size: int) -> Array:
+    if size > _ASK_ABOVE:
         check_fits(function, what, shape, dtype)
     try:
         return _new(shape, dtype)

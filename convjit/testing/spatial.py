@@ -119,9 +119,10 @@ def windows(
         more = [start for start in all_starts[len(whole) :][:1] if reached < n + before + after]
         starts.append(whole + [start for start in more if ceil_mode and start < n + before])
     for position in np.ndindex(*map(len, starts)):
-        axes = [
-            [start for k_at in range(k) if (start := starts[a][position[a]] + k_at * d) < n + sum(p)]
-            for a, (n, k, p, d) in enumerate(zip(size, kernel, pads, dilation, strict=True))
+        firsts = [starts[a][at] for a, at in enumerate(position)]
+        axes = [  # not tap by tap: a kernel may be larger than anything
+            range(first, min(first + (k - 1) * d + 1, n + sum(p)), d)
+            for first, n, k, p, d in zip(firsts, size, kernel, pads, dilation, strict=True)
         ]
         taps = [tuple(axes[a][i] for a, i in enumerate(index)) for index in np.ndindex(*map(len, axes))]
         pixels = [tuple(at - before for at, (before, _) in zip(tap, pads, strict=True)) for tap in taps]

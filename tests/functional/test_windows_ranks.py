@@ -87,6 +87,12 @@ def pools(draw, rank):
     return (draw(st.integers(1, 2)), draw(st.integers(1, 2)), *sizes), window
 
 
+def test_the_oracle_lists_no_taps_behind_the_padding():
+    """Of which a kernel may have more than anybody can wait for."""
+    huge = 2**31 - 1
+    assert list(windows((2,), (huge,), (huge,), ((0, 1),), (1,), True)) == [((0,), [(0,), (1,)], 3)]
+
+
 def called(window):
     """As the functions take it."""
     return {

@@ -176,6 +176,18 @@ def as_positive(function: str, name: str, value: Any) -> int:
     return number
 
 
+def as_divisor(function: str, name: str, value: Any) -> int:
+    """What sums are divided by: an int of either sign, but not 0."""
+    needs = "an integer other than 0"
+    number = as_index(function, name, value, needs)
+    if number == 0:
+        raise ValueError(f"{function}: {name} must be {needs}, got 0")
+    if abs(number) > LARGEST:
+        limit = f"at most {LARGEST}" if number > 0 else f"at least {-LARGEST}"
+        raise ValueError(f"{function}: {name} must be {limit}, got {number}")
+    return number
+
+
 def as_window(function: str, kernel_size: Any, stride: Any, dilation: Any, rank: int = 2) -> Window:
     """Parse kernel, stride and dilation together."""
     kernel = as_entries(function, "kernel_size", kernel_size, 0, rank)

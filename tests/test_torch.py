@@ -156,7 +156,7 @@ def test_max_pool2d(problem, dilation, data):
 @given(
     problem=pools(),
     counting=st.fixed_dictionaries(
-        {"count_include_pad": st.booleans(), "divisor_override": st.none() | st.integers(1, 9)}
+        {"count_include_pad": st.booleans(), "divisor_override": st.none() | st.integers(1, 9) | st.integers(-9, -1)}
     ),
     data=st.data(),
 )

@@ -13,7 +13,7 @@ from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
 from ..runtime.tiles import tile, tiling
-from .pooling import PADDED, beats, counted_taps, over, taps_inside
+from .pooling import PADDED, beats, counted_taps, divided_by, over, taps_inside
 
 
 @driver
@@ -131,7 +131,7 @@ def _avg_pool(
                 _add(total, part)
             counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high_w - low_w)
             if high_h > low_h and high_w > low_w:
-                by = x.dtype.type(divisor if divisor > 0 else counted)
+                by = x.dtype.type(divided_by(divisor, counted))
                 for c in range(len(total)):
                     total[c] /= by
 
@@ -153,7 +153,7 @@ def _shares(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, dy: Any, 
         for ow in range(before, behind):
             low, high = taps_inside(ow * g.stride_w - g.pad_left, g.kernel_w, g.dilation_w, g.in_w)
             counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high - low)
-            given, shares, by = dy[n, oh, ow], part[n, oh, ow], dy.dtype.type(divisor if divisor > 0 else counted)
+            given, shares, by = dy[n, oh, ow], part[n, oh, ow], dy.dtype.type(divided_by(divisor, counted))
             for c in range(len(shares)):
                 shares[c] = given[c] / by
 

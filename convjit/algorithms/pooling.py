@@ -1,7 +1,7 @@
 """Pooling windows over each channel by itself, forward and backward.
 
 Padding never wins a maximum: windows are cut to the image. The sum of a window is divided by `divisor`, a
-number above 0, or by its taps that count. Source: PyTorch's `MaxPool2d` and `AvgPool2d`, whose `ceil_mode`,
+number other than 0, or by its taps that count. Source: PyTorch's `MaxPool2d` and `AvgPool2d`, whose `ceil_mode`,
 `count_include_pad` and `divisor_override` these are.
 """
 
@@ -22,8 +22,8 @@ from ..runtime.options import COMPILED
 from ..runtime.tiles import tile, tiling
 from ..typing import DType
 
-# Divisors that are none: taps count if they are in the image, or up to the end of its padding.
-INSIDE, PADDED = 0, -1
+# Divisors that are none, as nobody may give them: taps count if they are in the image, or up to the end of its padding.
+INSIDE, PADDED = 0, 1 << 62
 
 
 @kernel
@@ -290,6 +290,12 @@ def counted_taps(o: Any, stride: Any, kernel_size: Any, dilation: Any, size: Any
     return over(reach, dilation) + 1
 
 
+@kernel
+def divided_by(divisor: Any, counted: Any) -> Any:
+    """What the sum of a window is divided by, of which so many taps count."""
+    return divisor if divisor != INSIDE and divisor != PADDED else counted
+
+
 @driver
 def _avg_pool(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any, divisor: Any, y: Any) -> None:
     """y[p,oh,ow] = (sum of x[p,h,w] over the window) / the divisor; a window that sees no pixel gives 0."""
@@ -314,7 +320,7 @@ def _avg_pool(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any,
                 total += part
             counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high_w - low_w)
             seen = high_h > low_h and high_w > low_w
-            y[plane, oh, ow] = total / x.dtype.type(divisor if divisor > 0 else counted) if seen else zero
+            y[plane, oh, ow] = total / x.dtype.type(divided_by(divisor, counted)) if seen else zero
 
 
 def avg_pool(workers: int, g: Geometry, x: Any, divisor: int, y: Any) -> None:
@@ -334,7 +340,7 @@ def _shares(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, dy: Any, 
         for ow in range(before, behind):
             low, high = taps_inside(ow * g.stride_w - g.pad_left, g.kernel_w, g.dilation_w, g.in_w)
             counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high - low)
-            part[plane, oh, ow] = dy[plane, oh, ow] / dy.dtype.type(divisor if divisor > 0 else counted)
+            part[plane, oh, ow] = dy[plane, oh, ow] / dy.dtype.type(divided_by(divisor, counted))
 
 
 @driver

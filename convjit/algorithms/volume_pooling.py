@@ -15,7 +15,7 @@ from ..geometry import Depth, Geometry, Volume
 from ..runtime.compile import driver
 from ..runtime.launch import launch
 from ..runtime.tiles import tile, tiling
-from .pooling import PADDED, WIDE, beats, counted_taps, one_tap, over, taps_inside
+from .pooling import PADDED, WIDE, beats, counted_taps, divided_by, one_tap, over, taps_inside
 
 
 @driver
@@ -112,7 +112,7 @@ def _avg_pool(
             counted = counted_d * counted_h
             counted *= counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high_w - low_w)
             seen = high_d > low_d and high_h > low_h and high_w > low_w
-            y[plane, od, oh, ow] = total / x.dtype.type(divisor if divisor > 0 else counted) if seen else zero
+            y[plane, od, oh, ow] = total / x.dtype.type(divided_by(divisor, counted)) if seen else zero
 
 
 def avg_pool(workers: int, v: Volume, x: Any, divisor: int, y: Any) -> None:
@@ -139,7 +139,7 @@ def _shares(
             low, high = taps_inside(ow * g.stride_w - g.pad_left, g.kernel_w, g.dilation_w, g.in_w)
             counted = counted_d * counted_h
             counted *= counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high - low)
-            part[plane, od, oh, ow] = dy[plane, od, oh, ow] / dy.dtype.type(divisor if divisor > 0 else counted)
+            part[plane, od, oh, ow] = dy[plane, od, oh, ow] / dy.dtype.type(divided_by(divisor, counted))
 
 
 @driver

@@ -121,7 +121,7 @@ def avg_pool1d(
     count_include_pad : bool
         Whether padding counts as zeros of the window, up to its end, or not at all.
     divisor_override : int, optional
-        What the sum of each window is divided by, instead of how many elements count: 1 for sums.
+        What the sum of each window is divided by, instead of how many elements count: any int but 0, 1 for sums.
 
     Returns
     -------

@@ -17,7 +17,7 @@ from ..algorithms import pooling as image_pools
 from ..arrays import DTYPES, as_array, as_images, converted, ready, result_dtype, write
 from ..geometry import Convolution, Volume, check_pooling_padding, check_same_shape, pooling_geometry
 from ..layouts import CHANNELS_FIRST, Layout
-from ..parsing import Sizes, are_plain, as_flag, as_image_size, as_padding, as_positive, as_window
+from ..parsing import Sizes, are_plain, as_divisor, as_flag, as_image_size, as_padding, as_window
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array, ArrayLike, DType, MaybeArray
@@ -175,7 +175,7 @@ Counting: TypeAlias = tuple[Any, Any]
 def _divisor(function: str, include_pad: Any, override: Any) -> int:
     """What kernels divide the sum of a window by."""
     taps = image_pools.PADDED if as_flag(function, "count_include_pad", include_pad) else image_pools.INSIDE
-    return taps if override is None else as_positive(function, "divisor_override", override)
+    return taps if override is None else as_divisor(function, "divisor_override", override)
 
 
 def avg_pool(

@@ -204,7 +204,8 @@ def _divisor(r: Any, i: Any) -> Any:
     at = of_value(i + 1)
     if r[at + FORM] == NONE:
         return True, PADDED if r[of_value(i) + FIRST] != 0 else INSIDE
-    return 1 <= r[at + FIRST] <= LARGEST, r[at + FIRST]
+    divisor = r[at + FIRST]
+    return divisor != 0 and -LARGEST <= divisor <= LARGEST, divisor
 
 
 def _avg_pool2d(address: Any) -> Any:

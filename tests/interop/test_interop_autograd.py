@@ -196,8 +196,8 @@ def test_pools(name, case):
 
 
 def test_a_divisor_that_is_given():
-    gradient = grad(lambda x: anp.sum(bridge.avg_pool2d(x, 2, divisor_override=8)))(distinct((1, 4, 4)))
-    np.testing.assert_array_equal(gradient, np.full((1, 4, 4), 1 / 8))
+    gradient = grad(lambda x: anp.sum(bridge.avg_pool2d(x, 2, divisor_override=-8)))(distinct((1, 4, 4)))
+    np.testing.assert_array_equal(gradient, np.full((1, 4, 4), -1 / 8))
 
 
 def test_windows_that_see_no_pixel_have_no_gradient():

@@ -2,6 +2,7 @@
 
 import re
 
+import numba
 import numpy as np
 import pytest
 from callers import assert_same, called, caller
@@ -65,7 +66,7 @@ def test_pooling_and_columns_give_pythons_bits(data, dtype):
     assert_same(called("max_pool2d", x, **sized), y)
     assert_same(called("max_pool2d_backward", y, x, **sized), convjit.max_pool2d_backward(y, x, **sized))
     counted = {**sized, "count_include_pad": data.draw(st.integers(0, 1))}
-    counted |= data.draw(st.sampled_from([{}, {"divisor_override": None}, {"divisor_override": 3}]))
+    counted |= data.draw(st.sampled_from([{}, *({"divisor_override": divisor} for divisor in (None, 3, -1, -3))]))
     y = convjit.avg_pool2d(x, **counted)
     assert_same(called("avg_pool2d", x, **counted), y)
     back = {"input_size": problem.image, **counted}
@@ -102,7 +103,7 @@ def test_strides_default_to_the_kernel_and_single_images():
     assert_same(called("max_pool2d", x[:, ::-1, ::2], kernel_size=2), convjit.max_pool2d(x[:, ::-1, ::2], 2))
 
 
-@pytest.mark.parametrize("divisor", [0, -1, 1 << 31])
+@pytest.mark.parametrize("divisor", [0, 1 << 31, -(1 << 31), 1 << 62, -(1 << 63)])
 def test_divisors_that_are_refused(divisor):
     x = np.ones((1, 2, 4, 4))
     for name, arguments in (("avg_pool2d", {}), ("avg_pool2d_backward", {"input_size": (8, 8)})):
@@ -111,6 +112,16 @@ def test_divisors_that_are_refused(divisor):
             getattr(convjit, name)(x, **arguments)
         with pytest.raises(ValueError, match=rf"^{re.escape(str(python.value))}$"):
             called(name, x, **arguments)
+
+
+@pytest.mark.parametrize("divisor", [2.0, True, np.float64(2), np.bool_(True)])
+def test_divisors_of_other_types(divisor):
+    def call(x, divisor):
+        return convjit.avg_pool2d(x, 2, divisor_override=divisor)
+
+    said = r"^avg_pool2d: divisor_override must be an int in compiled code, got (float64|bool)$"
+    with pytest.raises(TypeError, match=said):
+        numba.njit(call)(np.ones((1, 2, 4, 4)), divisor)
 
 
 def test_empty_batches():

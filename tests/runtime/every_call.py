@@ -88,7 +88,9 @@ def _functions(x: Array) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "pad2d", lambda: convjit.pad2d(x, 3, mode="reflect")
     yield "pad2d_backward", lambda: convjit.pad2d_backward(padded, 1, mode="symmetric")
     yield "avg_pool2d", lambda: convjit.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    yield "avg_pool2d", lambda: convjit.avg_pool2d(x, 3, 1, 1, divisor_override=-2)
     yield "avg_pool2d_backward", lambda: convjit.avg_pool2d_backward(x, (h, w), 3, 1, 1)
+    yield "avg_pool2d_backward", lambda: convjit.avg_pool2d_backward(x, (h, w), 3, 1, 1, divisor_override=-2)
     if x.dtype.kind != "c":
         yield "max_pool2d", lambda: convjit.max_pool2d(x, 3, 1, 1, return_indices=True)
         yield "max_pool2d_backward", lambda: convjit.max_pool2d_backward(x, x, 3, 1, 1)
@@ -193,6 +195,7 @@ def failing_calls() -> Iterator[Call]:
         "pad2d of too much": lambda: convjit.pad2d(x, 6, mode="reflect"),
         "max_pool2d_backward outside": lambda: convjit.max_pool2d_backward(x, x, 1, indices=x.astype(int) + 99),
         "avg_pool2d of no pixels": lambda: convjit.avg_pool2d(x, 0),
+        "avg_pool2d over nothing": lambda: convjit.avg_pool2d(x, 2, divisor_override=0),
     }.items():
         yield Call(name, run, ValueError)
     for name, run in {

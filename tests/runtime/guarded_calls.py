@@ -267,16 +267,19 @@ def _max_pool_backward(d: _Draw, rank: int = 2) -> Parts:
     return {"grad_output": d.array(*s.x[:2], *s.out), "x": d.array(*s.x)}, options
 
 
+def _counting(d: _Draw) -> dict[str, Any]:
+    """What sums of windows are divided by."""
+    return {"count_include_pad": d.random.random() < 0.5, "divisor_override": d.random.choice((None, None, 3, -1, -7))}
+
+
 def _avg_pool(d: _Draw, rank: int = 2) -> Parts:
     s, options = _pool(d, rank)
-    flags = {name: d.random.random() < 0.5 for name in ("ceil_mode", "count_include_pad")}
-    return {"x": d.array(*s.x)}, {**options, **flags}
+    return {"x": d.array(*s.x)}, {**options, "ceil_mode": d.random.random() < 0.5, **_counting(d)}
 
 
 def _avg_pool_backward(d: _Draw, rank: int = 2) -> Parts:
     s, options = _pool(d, rank)
-    included = d.random.random() < 0.5
-    return {"grad_output": d.array(*s.x[:2], *s.out)}, {"input_size": s.image, "count_include_pad": included, **options}
+    return {"grad_output": d.array(*s.x[:2], *s.out)}, {"input_size": s.image, **options, **_counting(d)}
 
 
 def _calls_of(rank: int) -> Iterator[tuple[str, Callable[[_Draw], Parts]]]:

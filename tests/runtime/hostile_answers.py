@@ -341,6 +341,8 @@ def _averaged_dtype(array: Any) -> np.dtype:
 
 
 def _divisors(a: dict, seen: _Seen) -> list[int]:
+    if a.get("divisor_override") is not None:
+        return [operator.index(a["divisor_override"])] * len(seen.windows)
     include_pad = bool(a.get("count_include_pad", True))
     return [taps if include_pad else max(pixels.size, 1) for pixels, taps in seen.windows]
 
@@ -380,7 +382,7 @@ def _avg_pool_backward(a: dict, got: Any = None, *, rank: int) -> tuple[Expected
         return (dx.reshape(*lead, *size),)
 
     (dx,) = sums(gradient, (dy,), dtype, 200)
-    return (dx if dx.magnitude is not None else dx._replace(magnitude=gradient(magnitudes(dy, dtype))[0]),)
+    return (dx if dx.magnitude is not None else dx._replace(magnitude=abs(gradient(magnitudes(dy, dtype))[0])),)
 
 
 # --- the functions of the text --------------------------------------------------------------------------------------

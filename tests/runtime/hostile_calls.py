@@ -305,14 +305,22 @@ def _max_pool_backward(v: Values, rank: int) -> Arguments:
     return a
 
 
+def _counting(v: Values) -> Arguments:
+    """What sums of windows are divided by: pixels, in two ways, or a number."""
+    counting: Arguments = {"count_include_pad": False} if v.chance(0.5) else {}
+    if v.chance(0.4):
+        counting["divisor_override"] = v.divisor()
+    return counting
+
+
 def _avg_pool(v: Values, rank: int) -> Arguments:
     p = _pool(v, rank)
-    return {"x": v.array(p.x_shape), **p.options, **({"count_include_pad": False} if v.chance(0.5) else {})}
+    return {"x": v.array(p.x_shape), **p.options, **_counting(v)}
 
 
 def _avg_pool_backward(v: Values, rank: int) -> Arguments:
-    p, included = _pool(v, rank), {"count_include_pad": False} if v.chance(0.5) else {}
-    return {"grad_output": v.array(p.y_shape), "input_size": p.image, **p.options, **included}
+    p = _pool(v, rank)
+    return {"grad_output": v.array(p.y_shape), "input_size": p.image, **p.options, **_counting(v)}
 
 
 def _determine_padding(v: Values) -> Arguments:
@@ -383,6 +391,10 @@ VALID: dict[str, Callable[[Values], Arguments]] = {
 # --- spoiling -------------------------------------------------------------------------------------------------------
 
 
+# What a call is given besides, whether its function takes it or not.
+_ADDED = ("out", "bias", "indices", "need", "output_size", "stride", "algorithm", "layout", "divisor_override")
+
+
 def _spoil(v: Values, a: Arguments) -> None:
     """Change one argument for the worse; by luck the call may stay valid."""
     name = v.of(list(a))
@@ -393,7 +405,7 @@ def _spoil(v: Values, a: Arguments) -> None:
     elif how == 1:
         del a[name]
     elif how == 2 and "mode" not in name:
-        a[v.of(("out", "bias", "indices", "need", "output_size", "stride", "algorithm", "layout"))] = v.bad_number()
+        a[v.of(_ADDED)] = v.bad_number()
     elif name in ARRAYS and arrays and how < 7:
         a[name] = a[v.of(arrays)]  # the same object twice; with `out`, where the result would go
     elif name in ARRAYS:

@@ -90,6 +90,11 @@ class Values:
         forms = (sides, [list(side) for side in sides], np.array(sides), self.entries(0, most, rank), (sides[0],))
         return self.of(forms)
 
+    def divisor(self) -> Any:
+        """An int other than 0 in any of its forms, or None."""
+        a = self.of((1, 2, 3, 7, -1, -2, -5, 10**6, 2**31 - 1, 1 - 2**31))
+        return self.of((a, a, np.int64(a), np.int32(a), np.array(a), np.uint64(abs(a)), np.int8(-3), None))
+
     def array(self, shape: tuple[int, ...], dtypes: Any = DTYPES) -> Any:
         """An array of numbers, in any layout, or something that can be read as one."""
         dtype = np.dtype(self.of(dtypes))

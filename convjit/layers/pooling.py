@@ -19,7 +19,7 @@ from ..functional import (
 from ..functional.front_door import public
 from ..functional.pools import scatter_to_maxima
 from ..geometry import check_pooling_padding, pooling_geometry
-from ..parsing import AXES, LARGE_IMAGE, Window, as_entries, as_padding, as_window
+from ..parsing import AXES, LARGE_IMAGE, Window, as_divisor, as_entries, as_padding, as_window
 from ..typing import Array, IntOrPair, Padding
 from .base import Layer, Shape, as_batch, check_grad, floating
 
@@ -92,10 +92,19 @@ class _MaxPooling(_Pooling):
 class _AveragePooling(_Pooling):
     """The mean of each window."""
 
+    def __init__(
+        self, pool_shape: IntOrPair, stride: IntOrPair, padding: Padding, divisor_override: int | None
+    ) -> None:
+        super().__init__(pool_shape, stride, padding)
+        if divisor_override is not None:
+            divisor_override = as_divisor(type(self).__name__, "divisor_override", divisor_override)
+        self.divisor_override = divisor_override
+
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """The means of the images `X` (N, C, H, W), or of another rank."""
         images = as_batch(f"{type(self).__name__}.forward_pass", X, self.rank + 2)
-        y = _FUNCTIONS[self.rank].mean(images, self.pool_shape, self.stride, self.padding)
+        pool = _FUNCTIONS[self.rank].mean
+        y = pool(images, self.pool_shape, self.stride, self.padding, divisor_override=self.divisor_override)
         self._input_shape_used = images.shape if training else None
         return y
 
@@ -103,7 +112,8 @@ class _AveragePooling(_Pooling):
         """Each output's gradient, shared by its window."""
         shape, name = self._kept("_input_shape_used"), type(self).__name__
         gradient = floating(check_grad(name, accum_grad, self._output_shape_of(name, shape)))
-        return _FUNCTIONS[self.rank].shared(gradient, shape[2:], self.pool_shape, self.stride, self.padding)
+        share, window = _FUNCTIONS[self.rank].shared, (self.pool_shape, self.stride, self.padding)
+        return share(gradient, shape[2:], *window, divisor_override=self.divisor_override)
 
 
 class MaxPooling1D(_MaxPooling):
@@ -203,6 +213,8 @@ class AveragePooling1D(_AveragePooling):
     ----------
     pool_shape, stride, padding
         As `MaxPooling1D`.
+    divisor_override : int, optional
+        As `AveragePooling2D`.
 
     Raises
     ------
@@ -220,8 +232,11 @@ class AveragePooling1D(_AveragePooling):
     rank = 1
 
     @public
-    def __init__(self, pool_shape: IntOrPair = 2, stride: IntOrPair = 1, padding: Padding = 0) -> None:
-        super().__init__(pool_shape, stride, padding)
+    def __init__(
+        self, pool_shape: IntOrPair = 2, stride: IntOrPair = 1, padding: Padding = 0,
+        *, divisor_override: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(pool_shape, stride, padding, divisor_override)
 
 
 class AveragePooling2D(_AveragePooling):
@@ -231,6 +246,8 @@ class AveragePooling2D(_AveragePooling):
     ----------
     pool_shape, stride, padding
         As `MaxPooling2D`.
+    divisor_override : int, optional
+        What the sum of each window is divided by, instead of how many pixels count: any int but 0, 1 for sums.
 
     Raises
     ------
@@ -249,8 +266,11 @@ class AveragePooling2D(_AveragePooling):
     rank = 2
 
     @public
-    def __init__(self, pool_shape: IntOrPair = (2, 2), stride: IntOrPair = 1, padding: Padding = 0) -> None:
-        super().__init__(pool_shape, stride, padding)
+    def __init__(
+        self, pool_shape: IntOrPair = (2, 2), stride: IntOrPair = 1, padding: Padding = 0,
+        *, divisor_override: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(pool_shape, stride, padding, divisor_override)
 
 
 class AveragePooling3D(_AveragePooling):
@@ -260,6 +280,8 @@ class AveragePooling3D(_AveragePooling):
     ----------
     pool_shape, stride, padding
         As `MaxPooling3D`.
+    divisor_override : int, optional
+        As `AveragePooling2D`.
 
     Raises
     ------
@@ -277,5 +299,8 @@ class AveragePooling3D(_AveragePooling):
     rank = 3
 
     @public
-    def __init__(self, pool_shape: IntOrPair = 2, stride: IntOrPair = 1, padding: Padding = 0) -> None:
-        super().__init__(pool_shape, stride, padding)
+    def __init__(
+        self, pool_shape: IntOrPair = 2, stride: IntOrPair = 1, padding: Padding = 0,
+        *, divisor_override: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(pool_shape, stride, padding, divisor_override)

@@ -237,6 +237,8 @@ def test_pooling_is_a_maximum_or_a_mean_of_each_window(options):
     assert_array_equal(y, windows(x, **options, fill=-np.inf).max(axis=(4, 5)))
     y = AveragePooling2D(**options).forward_pass(x)
     assert_allclose(y, windows(x, **options).mean(axis=(4, 5)), rtol=1e-12, atol=1e-14)
+    y = AveragePooling2D(**options, divisor_override=-3).forward_pass(x)
+    assert_allclose(y, windows(x, **options).sum(axis=(4, 5)) / -3, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("options", POOLINGS, ids=str)
@@ -285,6 +287,22 @@ def test_options_of_pooling_that_are_set_later(kind):
     assert_array_equal(y, wanted.forward_pass(x))
     assert layer.output_shape() == y.shape[1:]
     assert_array_equal(layer.backward_pass(y), wanted.backward_pass(y))
+
+
+def test_the_divisor_of_means():
+    layer = started(AveragePooling2D(2, divisor_override=np.int8(-3)), (2, 5, 6))
+    assert type(layer.divisor_override) is int
+    assert AveragePooling2D().divisor_override is None
+    assert_gradient(layer, numbers(1, 2, 5, 6))
+    x, wanted = numbers(1, 2, 5, 6), layer.forward_pass(numbers(1, 2, 5, 6))
+    for other in (copy.copy(layer), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert_array_equal(other.forward_pass(x), wanted)
+        assert_array_equal(other.backward_pass(wanted), layer.backward_pass(wanted))
+    layer.divisor_override = None
+    assert_allclose(layer.forward_pass(x), wanted * -3 / 4, rtol=1e-12)
+    layer.divisor_override = 0
+    with pytest.raises(ValueError, match=r"^avg_pool2d: divisor_override must be an integer other than 0, got 0$"):
+        layer.forward_pass(x)
 
 
 # --- activations ------------------------------------------------------------------------------------------------------

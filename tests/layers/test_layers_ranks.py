@@ -62,6 +62,25 @@ def test_pools_are_those_of_the_functions(kind, rank):
     assert_array_equal(layer.backward_pass(dy), function(f"{name}_backward", rank)(dy, given, 2, 2, 1))
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_means_over_another_divisor(rank):
+    kind, size = getattr(convjit, f"AveragePooling{rank}D"), {2: (5, 6), **SIZES}[rank]
+    layer, x = kind(2, stride=2, padding=1, divisor_override=-4), whole(3, 2, *size)
+    y = layer.forward_pass(x)
+    assert_array_equal(y, function("avg_pool2d", rank)(x, 2, 2, 1, divisor_override=-4))
+    assert_array_equal(
+        layer.backward_pass(y), function("avg_pool2d_backward", rank)(y, size, 2, 2, 1, divisor_override=-4)
+    )
+    for divisor, error, said in (
+        (0, ValueError, "must be an integer other than 0, got 0"),
+        (2.0, TypeError, "must be an integer other than 0, got float 2.0"),
+        (True, TypeError, "must be an integer other than 0, got bool True"),
+        (2**70, ValueError, f"must be at most 2147483647, got {2**70}"),
+    ):
+        with pytest.raises(error, match=rf"^{kind.__name__}: divisor_override {said}$"):
+            kind(divisor_override=divisor)
+
+
 def network(rank, seed=0):
     """Every kind of layer that has this rank, for sequences or volumes of 2 channels."""
 

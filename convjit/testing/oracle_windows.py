@@ -162,7 +162,7 @@ def reference_max_pool2d_backward(grad_output: Array, indices: Array, input_size
 
 def reference_avg_pool2d(
     x: Array, kernel: Pair, stride: Pair, pads: Pads = NO_PADS, dilation: Pair = (1, 1), ceil_mode: bool = False,
-    count_include_pad: bool = True,
+    count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> Array:  # fmt: skip
     """The mean of each window.
 
@@ -173,6 +173,8 @@ def reference_avg_pool2d(
         As `reference_max_pool2d`.
     count_include_pad : bool
         Whether a sum is divided by the window's taps up to the end of the padding, or by the pixels that it sees.
+    divisor_override : int, optional
+        What a sum is divided by instead: any int but 0.
 
     Returns
     -------
@@ -187,7 +189,8 @@ def reference_avg_pool2d(
     means = {}
     for i, j, pixels, taps in _pixels(x, kernel, stride, pads, dilation, ceil_mode):
         total = sum((x[:, :, h, w] for h, w in pixels), np.zeros(x.shape[:2], x.dtype))
-        means[i, j] = total / (taps if count_include_pad else max(len(pixels), 1))
+        counted = taps if count_include_pad else max(len(pixels), 1)
+        means[i, j] = total / (counted if divisor_override is None else divisor_override)
     y = np.empty((*x.shape[:2], max(means)[0] + 1, max(means)[1] + 1), np.result_type(*means.values()))
     for (i, j), mean in means.items():
         y[:, :, i, j] = mean

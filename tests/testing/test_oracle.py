@@ -77,6 +77,11 @@ def test_pools_by_hand():
     assert_array_equal(reference_avg_pool2d(x, (1, 2), (1, 2), ((0, 0), (1, 0))), [[[[0.5, 3.5, 3.5]]]])
     excluded = reference_avg_pool2d(x, (1, 2), (1, 2), ((0, 0), (1, 0)), count_include_pad=False)
     assert_array_equal(excluded, [[[[1, 3.5, 3.5]]]])
+    for included in (False, True):
+        sums = reference_avg_pool2d(
+            x, (1, 2), (1, 2), ((0, 0), (1, 0)), count_include_pad=included, divisor_override=-2
+        )
+        assert_array_equal(sums, [[[[-0.5, -3.5, -3.5]]]])
 
 
 @functools.cache

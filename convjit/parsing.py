@@ -60,14 +60,21 @@ def by(sizes: Sizes) -> str:
 # --- integers and their tuples --------------------------------------------------------------------------------------
 
 
+# Of an int that an error may show: Python refuses to print 4300 digits.
+_MOST_BITS = 1 << 12
+
+
 def as_index(function: str, name: str, value: Any, needs: str = "an int") -> int:
-    """`value` as a Python int; bools, floats and strings are a `TypeError`."""
+    """`value` as a Python int; bools, floats, strings are a `TypeError`, what cannot be printed is a `ValueError`."""
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError
-        return operator.index(value)
+        number = operator.index(value)
     except TypeError:
         raise TypeError(f"{function}: {name} must be {needs}, got {describe(value)}") from None
+    if number.bit_length() > _MOST_BITS:
+        raise ValueError(f"{function}: {name} must be {needs}, got an int of {number.bit_length():,} bits")
+    return number
 
 
 def describe(value: Any) -> str:
@@ -82,14 +89,21 @@ def describe(value: Any) -> str:
 def shown(value: Any) -> str:
     """A value on one line, cut where it is long."""
     text = _on_one_line(value)
+    if text in (_TOO_DEEP, _NEVER):
+        return f"{type(value).__name__} {text}"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+_TOO_DEEP, _NEVER = "nested too deep to show", "that cannot be shown"
 
 
 def _on_one_line(value: Any) -> str:
     try:
         return " ".join(repr(value).split())
     except RecursionError:
-        return "nested too deep to show"
+        return _TOO_DEEP
+    except Exception:  # of somebody else's class, or an int of more digits than Python prints
+        return _NEVER
 
 
 def is_sequence(value: Any) -> bool:

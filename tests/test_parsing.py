@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convjit import conv2d, max_pool2d
+from convjit import conv2d, max_pool2d, pad2d
 from convjit.functional import convolving
 from convjit.parsing import are_plain
 
@@ -37,3 +37,29 @@ def test_tuples_without_an_end_are_refused_in_one_sentence():
         conv2d(X, WEIGHT, stride=deep)
     with pytest.raises(TypeError, match=r"^max_pool2d: kernel_size must be .*, got tuple nested too deep to show$"):
         max_pool2d(X, deep)
+
+
+# More digits than Python prints.
+HUGE = 10**5000
+
+
+class Mute:
+    def __repr__(self):
+        raise KeyError("no repr")
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: conv2d(X, WEIGHT, stride=HUGE), "conv2d: stride must be an int .*, got an int of 16,610 bits"),
+        (lambda: conv2d(X, WEIGHT, padding=((1, -HUGE), (1, 1))), "conv2d: padding must be .*, got an int of 16,610"),
+        (lambda: conv2d(X, WEIGHT, algorithm=HUGE), "conv2d: .*algorithm.* int that cannot be shown"),
+        (lambda: conv2d(X, WEIGHT, HUGE), "conv2d: bias .*"),
+        (lambda: pad2d(X, 1, value=HUGE), "pad2d: value must be a scalar number, got int that cannot be shown"),
+        (lambda: conv2d(X, WEIGHT, stride=Mute()), "conv2d: stride must be .*, got Mute that cannot be shown"),
+        (lambda: conv2d(X, WEIGHT, padding_mode={HUGE: 1}), "conv2d: .*padding_mode.* dict that cannot be shown"),
+    ],
+)
+def test_what_cannot_be_printed_is_refused_in_one_sentence(call, sentence):
+    with pytest.raises((TypeError, ValueError), match=f"^{sentence}"):
+        call()

@@ -55,7 +55,7 @@ def test_only_of_the_same_shape_and_dtype():
     with reused.step():
         allocate()
         array = allocate()
-        array.shape = 2, -1  # of this array, not of the block
+        array.flags.writeable = False  # of this array, not of the block
         first = place(array)
         del array
         again = allocate()

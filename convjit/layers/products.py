@@ -16,7 +16,7 @@ import numpy as np
 
 from ..arrays import add
 from ..functional import conv2d, conv2d_input_grad, conv2d_weight_grad
-from ..runtime.memory import allocate
+from ..runtime.memory import allocate, check_room
 from ..typing import Array
 
 # Multiplications up to which OpenBLAS starts no threads (`SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD`).
@@ -105,7 +105,7 @@ def _room_for_blas(a: Array, b: Array) -> None:
     of several threads begins with a list for them.
     """
     of_list = _LIST_BYTES if a.size * b.shape[1] >= _LONG else 0
-    allocate("Dense", "a workspace", (a.nbytes + b.nbytes + of_list,), np.uint8)
+    check_room("Dense", "a workspace", a.nbytes + b.nbytes + of_list)
 
 
 def _cut(size: int, parts: int) -> Iterator[slice]:

@@ -71,6 +71,11 @@ def allocate(function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Ar
     return _allocate(function, what, shape, dtype, size)
 
 
+def check_room(function: str, what: str, size: int) -> None:
+    """Raise `MemoryError` if so many bytes cannot be had at once; they are free again when this returns."""
+    _allocate(function, what, (size,), np.dtype(np.uint8), size)
+
+
 def _allocate(function: str, what: str, shape: tuple[int, ...], dtype: DType, size: int) -> Array:
     if size > _ASK_ABOVE:
         check_fits(function, what, shape, dtype)

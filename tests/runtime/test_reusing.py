@@ -14,6 +14,7 @@ import pytest
 from fresh import output
 
 import convjit
+from convjit.layers.products import product
 from convjit.runtime import memory, reusing
 from convjit.runtime.reusing import REUSED_FROM, Reused
 
@@ -129,6 +130,16 @@ def test_unused_blocks_are_given_up_for_an_array_that_does_not_fit(monkeypatch):
         monkeypatch.setattr(memory, "_new", lambda shape, dtype: np.empty(1 << 62))
         with pytest.raises(MemoryError, match=r"f: the result of shape \(5, \d+\) and dtype float32 needs"):
             allocate((5, *LARGE))
+
+
+def test_what_must_be_free_for_others_is_not_kept():
+    """BLAS takes memory without asking; a block that a network keeps is not free."""
+    reused = Reused()
+    with reused.step():
+        memory.check_room("f", "a workspace", 4 * REUSED_FROM)
+        assert not reused._blocks
+        product(np.ones((16, 1 << 14), F4), np.ones((1 << 14, 2), F4), np.ones((1, 2), F4))
+        assert not reused._blocks
 
 
 def test_threads_at_once_never_have_the_same_block(monkeypatch):

@@ -70,7 +70,6 @@ class Sequential:
         self.optimizer = Adam() if optimizer is None else optimizer
         self.loss = _as_loss(loss)
         self.layers: list[Layer] = []
-        self._reused = Reused()
         if not isinstance(layers, Iterable):
             raise TypeError(f"Sequential: layers must be a list of layers, got {describe(layers)}")
         for layer in layers:
@@ -134,7 +133,7 @@ class Sequential:
         self._refuse_if_frozen("train_on_batch", train=True)
         undo = undoing([*self.layers, *self._optimizers()])
         try:
-            with self._reused.step():
+            with self._memory().step():
                 predicted = self._forward(inputs, training=True)
                 loss, accuracy = self._scores(y, predicted)
                 self._backward(y, predicted)
@@ -142,6 +141,11 @@ class Sequential:
             exhaust(undo)
             raise
         return loss, accuracy
+
+    def _memory(self) -> Reused:
+        """That of its steps; networks that older versions pickled come without."""
+        reused: Reused = self.__dict__.setdefault("_reused", Reused())
+        return reused
 
     def _scores(self, y: ArrayLike, predicted: Array) -> tuple[float, float]:
         """Loss and accuracy, numbers also where the loss is somebody else's."""
@@ -245,7 +249,7 @@ class Sequential:
         if held_out is not None:
             history |= {"val_loss": [], "val_accuracy": []}
         batches = math.ceil(len(inputs) / batch_size)
-        with self._reused.given_up(), progress_bar(epochs * batches, progress) as advance:
+        with self._memory().given_up(), progress_bar(epochs * batches, progress) as advance:
             for epoch in range(epochs):
                 order = source.permutation(len(inputs)) if shuffle else np.arange(len(inputs))
                 sums = np.zeros(2)

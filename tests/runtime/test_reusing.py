@@ -188,10 +188,10 @@ def batches(count):
 def test_a_network_learns_the_same(monkeypatch):
     reusing, plain = network(), network()
     losses = [reusing.train_on_batch(x, y) for x, y in batches(4)]
-    assert reusing._reused._blocks
+    assert reusing._memory()._blocks
     monkeypatch.setattr(memory, "here", lambda: None)
     assert losses == [plain.train_on_batch(x, y) for x, y in batches(4)]
-    assert not plain._reused._blocks
+    assert not plain._memory()._blocks
     for a, b in zip(reusing.layers, plain.layers, strict=True):
         for name in a.weight_names:
             assert getattr(a, name).tobytes() == getattr(b, name).tobytes()
@@ -213,12 +213,22 @@ def test_a_network_that_was_fitted_or_copied_keeps_no_blocks():
     model = network()
     ((x, y),) = batches(1)
     model.train_on_batch(x, y)
-    assert not copy.deepcopy(model)._reused._blocks
-    assert not pickle.loads(pickle.dumps(model))._reused._blocks
-    assert model._reused._blocks
+    assert not copy.deepcopy(model)._memory()._blocks
+    assert not pickle.loads(pickle.dumps(model))._memory()._blocks
+    assert model._memory()._blocks
     model.fit(x, y, batch_size=16)
     gc.collect()
-    assert not model._reused._blocks
+    assert not model._memory()._blocks
+
+
+def test_a_network_that_comes_without_blocks_trains_on():
+    """As one that an older version pickled."""
+    model, old = network(), network()
+    first, second = batches(2)
+    for each in (model, old):
+        each.train_on_batch(*first)
+    del old._reused
+    assert old.train_on_batch(*second) == model.train_on_batch(*second)
 
 
 PAGES = """

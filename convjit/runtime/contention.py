@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import perf_counter_ns, process_time_ns, thread_time_ns
+from typing import NamedTuple
 
 import numba
 
@@ -35,8 +35,7 @@ _FIRST_NS, _MOST_NS = 25_000_000, 100_000_000
 _SPAN_NS = 10_000_000
 
 
-@dataclass
-class _Span:
+class _Span(NamedTuple):
     """Time in which a thread computed alone, as far as this module knows."""
 
     began: int

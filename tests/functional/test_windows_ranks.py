@@ -12,7 +12,7 @@ from convjit.testing.spatial import reference_columns, windows
 
 # Of another library's sums, in another order.
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
-# What sums of windows may be divided by: -1 and 0 have been what kernels took for no divisor at all.
+# What sums of windows may be divided by; kernels once took -1 for no divisor at all.
 DIVISORS = (1, 2, 3, 9, -1, -2, -9, 2**31 - 1, 1 - 2**31)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import pickle
 import sys
 import threading
@@ -217,7 +216,6 @@ def test_a_network_that_was_fitted_or_copied_keeps_no_blocks():
     assert not pickle.loads(pickle.dumps(model))._memory()._blocks
     assert model._memory()._blocks
     model.fit(x, y, batch_size=16)
-    gc.collect()
     assert not model._memory()._blocks
 
 

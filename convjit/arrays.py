@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .layouts import CHANNELS_FIRST, Layout
-from .parsing import describe
+from .parsing import Sizes, describe
 from .runtime.launch import in_pieces
 from .runtime.memory import allocate
 from .typing import Array, DType
@@ -115,11 +115,16 @@ def _converted(function: str, name: str, value: Any, real: bool) -> Array:
 
 def as_images(function: str, name: str, array: Array, rank: int = 2, layout: Layout = CHANNELS_FIRST) -> Array:
     """One unbatched image `(C, H, W)` becomes a batch of one; so does one of another rank."""
-    if array.ndim == rank + 2:
-        return array
-    if array.ndim == rank + 1:
-        return array[None]
-    raise ValueError(f"{function}: expected {name} of shape {layout.of_images(rank)}, got shape {array.shape}")
+    return array if len(batch_shape(function, name, array.shape, rank, layout)) == array.ndim else array[None]
+
+
+def batch_shape(function: str, name: str, shape: Sizes, rank: int = 2, layout: Layout = CHANNELS_FIRST) -> Sizes:
+    """The shape of what `as_images` makes of an array of this shape."""
+    if len(shape) == rank + 2:
+        return shape
+    if len(shape) == rank + 1:
+        return (1, *shape)
+    raise ValueError(f"{function}: expected {name} of shape {layout.of_images(rank)}, got shape {shape}")
 
 
 def shaped(function: str, name: str, array: Array, shape: tuple[int, ...]) -> Array:
@@ -240,6 +245,7 @@ __all__ = [
     "as_images",
     "as_out",
     "add",
+    "batch_shape",
     "by_slices",
     "common_dtype",
     "converted",

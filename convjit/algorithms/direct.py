@@ -147,7 +147,7 @@ class _Way(NamedTuple):
     channels_last: bool
 
     def set_up(self, g: Geometry, workers: int, dtype: DType, is_packed: bool) -> _Setup:
-        return _set_up(g, workers, dtype, is_packed, self.is_gradient, self.channels_last)
+        return _set_up(g, workers, dtype, is_packed, *self)
 
     def packed_space(self, g: Geometry, dtype: DType) -> Space:
         """Of the weight that is packed."""
@@ -166,27 +166,24 @@ class _Way(NamedTuple):
         """Those of a call that is given a packed weight."""
         return self.set_up(g, workers, dtype, True).spaces
 
-    def run(self, workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, packed: Any, *spaces: Any) -> None:
+    def run(
+        self, workers: int, g: Geometry, images: Any, weight: Any, bias: Any, results: Any, packed: Any, *spaces: Any
+    ) -> None:
         """Outputs of a weight as it is, which is packed first unless tasks do that."""
-        self._run_given(workers, g, x, weight, bias, y, packed, *spaces)
+        setup, flat = _set_up(g, workers, results.dtype, False, *self), weight.reshape(-1)
+        if setup.direct.together > 0:
+            run_in_turn(workers, *self._multiplied(setup, images, flat, bias, results, *spaces))
+            return
+        pack = setup.pack.on(flat, packed, spaces[2])
+        run_in_turn(workers, pack, *self._multiplied(setup, images, packed, bias, results, *spaces))
 
     def run_gradient(self, workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, packed: Any, *spaces: Any) -> None:
         """The same of an input gradient."""
-        self._run_given(workers, g, dy, weight, weight.reshape(-1)[:0], dx, packed, *spaces)
-
-    def _run_given(
-        self, workers: int, g: Geometry, images: Any, weight: Any, bias: Any, results: Any, packed: Any, *spaces: Any
-    ) -> None:
-        setup, flat = self.set_up(g, workers, results.dtype, False), weight.reshape(-1)
-        before: tuple[Run, ...] = ()
-        if setup.direct.together == 0:
-            before = (setup.pack.on(flat, packed, spaces[2]),)
-            flat = packed
-        run_in_turn(workers, *before, *self._multiplied(setup, images, flat, bias, results, *spaces))
+        self.run(workers, g, dy, weight, weight.reshape(-1)[:0], dx, packed, *spaces)
 
     def run_packed(self, workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *spaces: Any) -> None:
         """Outputs of a packed weight."""
-        run_in_turn(workers, *self._multiplied(self.set_up(g, workers, y.dtype, True), x, packed, bias, y, *spaces))
+        run_in_turn(workers, *self._multiplied(_set_up(g, workers, y.dtype, True, *self), x, packed, bias, y, *spaces))
 
     def _multiplied(
         self, s: _Setup, images: Any, weight: Any, bias: Any, results: Any, totals: Any, positions: Any, space: Any,
@@ -195,7 +192,7 @@ class _Way(NamedTuple):
         if self.channels_last:
             images = as_planes(images)
         if s.by_band:
-            parts = in_parts(images, s.direct.parts)
+            parts = images if s.direct.parts == 1 else in_parts(images, s.direct.parts)
             return (s.multiply.on(weight, bias, parts, results, totals, positions, space, planes),)
         source, before = filled(s.axes, images, planes, s.pixel)
         return *before, s.multiply.on(weight, bias, source, results, totals, positions, space)

@@ -55,17 +55,17 @@ def run_forward(
     `weights` are the weight's parts, or those packed for the call; `x` and `y` lie as its layout says.
     """
     compute, is_complex = DTYPES[dtype]
-    no_bias = _no_bias(compute)
+    none = _no_bias(compute)
+    if compute == dtype:
+        y = allocate(function, "the result", shape, compute) if out is None else out
+        _run(function, call, (x, weights[0], none if bias is None else bias), y)
+        return y
     if is_complex:
-        y = _product(function, call, x, weights, no_bias, shape, dtype)
+        y = _product(function, call, x, weights, none, shape, dtype)
         if bias is not None:
             arrays.add(y, as_channels(bias, y.ndim, call.layout))
-    elif dtype == compute:
-        y = allocate(function, "the result", shape, compute) if out is None else out
-        _run(function, call, (x, weights[0], no_bias if bias is None else bias), y)
-        return y
     else:
-        y = _product(function, call, x, weights, no_bias if bias is None else bias, shape, dtype)
+        y = _product(function, call, x, weights, none if bias is None else bias, shape, dtype)
     if out is None:
         return y
     arrays.write(out, y)
@@ -79,7 +79,12 @@ def as_channels(bias: Array, dimensions: int, layout: Layout) -> Array:
 
 def run_gradient(function: str, call: AnyCall, shape: tuple[int, ...], dy: Array, other: Array, dtype: DType) -> Array:
     """The adjoint of the convolution in `x` where `other` is the weight, in the weight where it is `x`."""
-    others = parts(conjugate(other)) if DTYPES[dtype].is_complex else (other,)
+    compute, is_complex = DTYPES[dtype]
+    if compute == dtype:
+        result = allocate(function, "the result", shape, compute)
+        _run(function, call, (dy, other), result)
+        return result
+    others = parts(conjugate(other)) if is_complex else (other,)
     return _product(function, call, dy, others, None, shape, dtype)
 
 
@@ -93,6 +98,8 @@ def run_weight_gradient(
     dw = allocate(function, "the result", shape, compute)
     db = allocate(function, "the result", (call.geometry.out_channels,), compute)
     _run_images(function, call, (dy, x), dw, db)
+    if compute == dtype:
+        return dw, db
     return arrays.converted(function, "the result", dw, dtype), arrays.converted(function, "the result", db, dtype)
 
 
@@ -172,16 +179,17 @@ def _run_images(
 
     A batch whose workspaces would be too large is cut: images do not see each other, so the bits are the same.
     """
-    others = [arrays.ready(function, "an input", array, call.compute) for array in inputs[1:]]
+    images, *others = inputs
+    others = [arrays.ready(function, "an input", array, call.compute) for array in others]
     crew, batch = workers(call.nanoseconds), call.geometry.batch
     together = call.images(crew)
     if together == batch:
-        _run_slice(function, call, crew, inputs[0], others, result, db)
+        _run_slice(function, call, crew, images, others, result, db)
         return
     for first in range(0, batch, together):
         here = slice(first, min(batch, first + together))
         part = call.of_batch(here.stop - first)
-        _run_slice(function, part, crew, inputs[0][here], others, result[here])
+        _run_slice(function, part, crew, images[here], others, result[here])
 
 
 def _run_slice(
@@ -194,9 +202,12 @@ def _run_slice(
         else:
             prepared[0], result = _one_row(call, prepared[0]), _one_row(call, result)
     left = kept.take(call, crew)
-    workspaces = _new_workspaces(function, call, crew) if left is None else left
-    call.operation.run(crew, call.geometry, *prepared, result, *workspaces, **({} if db is None else {"db": db}))
-    kept.put_back(call, crew, workspaces, are_new=left is None)
+    size, workspaces = left or (call.bytes(crew), _new_workspaces(function, call, crew))
+    if db is None:
+        call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
+    else:
+        call.operation.run(crew, call.geometry, *prepared, result, *workspaces, db=db)
+    kept.put_back(call, crew, size, workspaces, are_new=left is None)
 
 
 def _new_workspaces(function: str, call: Call, crew: int) -> list[Array]:

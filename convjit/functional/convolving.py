@@ -16,6 +16,7 @@ from ..arrays import (
     as_array,
     as_images,
     as_out,
+    batch_shape,
     common_dtype,
     converted,
     result_dtype,
@@ -92,26 +93,36 @@ def padded_images(function: str, problem: Problem, x: Array) -> Array:
     return shaped(function, "x", x, problem.inner_x_shape)
 
 
+def _is_straight(problem: Problem, x_shape: Sizes, weight_shape: Sizes, y_shape: Sizes, dtype: DType) -> bool:
+    """Whether arrays of these shapes are computed as they are, into a result of this dtype."""
+    shapes = problem.inner_x_shape, problem.inner_weight_shape, problem.inner_y_shape
+    return problem.mode == "constant" and (x_shape, weight_shape, y_shape) == shapes and DTYPES[dtype].compute == dtype
+
+
 class _Decision(NamedTuple):
     """What shapes, dtypes and options decide of a convolution."""
 
     problem: Problem
     call: bilinear.AnyCall
     dtype: DType
+    shape: Sizes  # of the result, as it is returned
+    is_straight: bool
 
 
 def _decide(
-    function: str, x_shape: Sizes, weight_shape: Sizes, bias_shape: Sizes | None, dtypes: tuple[DType, ...],
-    options: ConvOptions, mode: str, algorithm: str, layout: Layout,
+    function: str, rank: int, x_shape: Sizes, weight_shape: Sizes, bias_shape: Sizes | None,
+    dtypes: tuple[DType, ...], options: ConvOptions, mode: str, algorithm: str, layout: Layout,
 ) -> _Decision:  # fmt: skip
-    problem = new_problem(function, x_shape, weight_shape, options, mode, layout)
+    images = layout.told(batch_shape(function, "x", x_shape, rank, layout))
+    problem = new_problem(function, images, weight_shape, options, mode, layout)
     if bias_shape is not None:
         needed = (problem.geometry.out_channels,)
         check_same_shape(function, "bias", bias_shape, needed, "one value an output channel")
     dtype = common_dtype(dtypes)
     check_algorithm(function, algorithm)
     call = bilinear.decide_any(function, algorithm, problem.inner, DTYPES[dtype].compute, "forward", layout)
-    return _Decision(problem, call, dtype)
+    shape = problem.y_shape if len(x_shape) == rank + 2 else problem.y_shape[1:]
+    return _Decision(problem, call, dtype, shape, _is_straight(problem, x_shape, weight_shape, shape, dtype))
 
 
 _kept_decision = lru_cache(maxsize=512)(_decide)
@@ -124,17 +135,17 @@ def convolve(
     """`conv2d`, in any number of dimensions."""
     x, weight = as_array(function, "x", x), as_array(function, "weight", weight)
     bias = None if bias is None else as_array(function, "bias", bias)
-    images = as_images(function, "x", x, rank, layout)
     decide = _kept_decision if are_plain((*options, padding_mode, algorithm)) else _decide
     dtypes = (x.dtype, weight.dtype) if bias is None else (x.dtype, weight.dtype, bias.dtype)
-    problem, call, dtype = decide(
-        function, layout.told(images.shape), weight.shape, None if bias is None else bias.shape, dtypes, options,
-        padding_mode, algorithm, layout,
+    problem, call, dtype, shape, is_straight = decide(
+        function, rank, x.shape, weight.shape, None if bias is None else bias.shape, dtypes, options, padding_mode,
+        algorithm, layout,
     )  # fmt: skip
-    shape = problem.y_shape if x is images else problem.y_shape[1:]
     if out is not None:
         as_out(function, out, shape, dtype, x=x, weight=weight, bias=bias)
-    padded = padded_images(function, problem, images)
+    if is_straight:  # as most calls are
+        return bilinear.run_forward(function, call, shape, x, (weight,), bias, dtype, out)
+    padded = padded_images(function, problem, as_images(function, "x", x, rank, layout))
     weight = shaped(function, "weight", weight, problem.inner_weight_shape)
     target = None if out is None else out.reshape(problem.inner_y_shape)
     y = bilinear.run_forward(function, call, problem.inner_y_shape, padded, bilinear.parts(weight), bias, dtype, target)
@@ -148,19 +159,22 @@ class _Gradients(NamedTuple):
     of_input: bilinear.AnyCall | None
     of_weight: bilinear.AnyCall | None
     dtype: DType
+    is_straight: bool
 
 
 def _decide_gradients(
-    function: str, x_shape: Sizes, weight_shape: Sizes, dy_shape: Sizes, is_batch: bool, dtypes: tuple[DType, ...],
+    function: str, rank: int, x_shape: Sizes, weight_shape: Sizes, dy_shape: Sizes, dtypes: tuple[DType, ...],
     options: ConvOptions, mode: str, algorithm: str, need: tuple[bool, bool, bool], layout: Layout,
 ) -> _Gradients:  # fmt: skip
-    problem = new_problem(function, x_shape, weight_shape, options, mode, layout)
-    _check_gradient(function, dy_shape, problem, is_batch)
+    images = layout.told(batch_shape(function, "x", x_shape, rank, layout))
+    problem = new_problem(function, images, weight_shape, options, mode, layout)
+    _check_gradient(function, dy_shape, problem, len(x_shape) == rank + 2)
     dtype = common_dtype(dtypes)
     check_algorithm(function, algorithm)
     of_input = _gradient_call(function, algorithm, problem, "input_grad", dtype) if need[0] else None
     of_weight = _gradient_call(function, algorithm, problem, "weight_grad", dtype) if need[1] else None
-    return _Gradients(problem, of_input, of_weight, dtype)
+    is_straight = _is_straight(problem, x_shape, weight_shape, dy_shape, dtype)
+    return _Gradients(problem, of_input, of_weight, dtype, is_straight)
 
 
 _kept_gradients = lru_cache(maxsize=512)(_decide_gradients)
@@ -178,19 +192,26 @@ def gradients(
     dy, x, weight = (
         as_array(function, "grad_output", grad_output), as_array(function, "x", x), as_array(function, "weight", weight)
     )  # fmt: skip
-    images = as_images(function, "x", x, rank, layout)
     wanted = check_need(function, need)
     decide = _kept_gradients if are_plain((*options, padding_mode, algorithm)) else _decide_gradients
-    problem, of_input, of_weight, dtype = decide(
-        function, layout.told(images.shape), weight.shape, dy.shape, x is images, (dy.dtype, x.dtype, weight.dtype),
-        options, padding_mode, algorithm, wanted, layout,
+    problem, of_input, of_weight, dtype, is_straight = decide(
+        function, rank, x.shape, weight.shape, dy.shape, (dy.dtype, x.dtype, weight.dtype), options, padding_mode,
+        algorithm, wanted, layout,
     )  # fmt: skip
-    dy = shaped(function, "grad_output", dy, problem.inner_y_shape)
     dx = dw = db = None
+    if not is_straight:
+        dy = shaped(function, "grad_output", dy, problem.inner_y_shape)
     if of_input is not None:
-        dx = _input_grad(function, problem, of_input, dy, weight, dtype).reshape(x.shape)
+        if is_straight:
+            dx = bilinear.run_gradient(function, of_input, x.shape, dy, weight, dtype)
+        else:
+            dx = _input_grad(function, problem, of_input, dy, weight, dtype).reshape(x.shape)
     if of_weight is not None:
-        dw, db = _weight_grad(function, problem, of_weight, dy, images, dtype, with_bias=wanted[2])
+        if is_straight:
+            dw, db = bilinear.run_weight_gradient(function, of_weight, weight.shape, dy, x, dtype, with_bias=wanted[2])
+        else:
+            images = as_images(function, "x", x, rank, layout)
+            dw, db = _weight_grad(function, problem, of_weight, dy, images, dtype, with_bias=wanted[2])
     if wanted[2] and db is None:
         db = bilinear.bias_grad(function, dy, dtype, layout)
     return dx, dw, db

@@ -19,15 +19,13 @@ CALLS, BYTES = 16, 3 << 20
 _kept: OrderedDict[tuple[Call, int], tuple[int, list[Array]]] = OrderedDict()
 
 
-def take(call: Call, workers: int) -> list[Array] | None:
-    """The workspaces that a call of this kind left: nobody else has them until they are put back."""
-    left = _kept.pop((call, workers), None)
-    return None if left is None else left[1]
+def take(call: Call, workers: int) -> tuple[int, list[Array]] | None:
+    """The workspaces that a call of this kind left, and their bytes: nobody else has them until they are put back."""
+    return _kept.pop((call, workers), None)
 
 
-def put_back(call: Call, workers: int, workspaces: list[Array], *, are_new: bool) -> None:
+def put_back(call: Call, workers: int, size: int, workspaces: list[Array], *, are_new: bool) -> None:
     """Leave the workspaces of a call that has ended, if they are small enough; `are_new` if none had been left."""
-    size = call.bytes(workers)
     if CALLS == 0 or size > BYTES // 2:
         return
     _kept[call, workers] = size, workspaces

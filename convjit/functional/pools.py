@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..algorithms import pixel_pooling, volume_pooling
 from ..algorithms import pooling as image_pools
-from ..arrays import DTYPES, as_array, as_images, converted, ready, result_dtype, write
+from ..arrays import DTYPES, as_array, as_images, common_dtype, converted, ready, result_dtype, write
 from ..geometry import Convolution, Volume, check_pooling_padding, check_same_shape, pooling_geometry
 from ..layouts import CHANNELS_FIRST, Layout
 from ..parsing import Sizes, are_plain, as_divisor, as_flag, as_image_size, as_padding, as_window
@@ -22,6 +22,8 @@ from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array, ArrayLike, DType, MaybeArray
 from .options import WindowOptions
+
+_INDICES = np.dtype(np.int64)
 
 
 def _geometry(function: str, x_shape: Sizes, options: WindowOptions, ceil_mode: bool) -> Convolution:
@@ -71,18 +73,49 @@ def _comparable(function: str, dtype: DType) -> DType:
     return dtype if dtype == np.uint64 else DTYPES[dtype].compute
 
 
-def _max_pool(function: str, images: Array, g: Convolution, layout: Layout) -> tuple[Array, Array]:
-    """Maxima in the dtype of the result and their flat positions, both (N, C, OH, OW) or (N, OH, OW, C)."""
-    dtype = result_dtype(images)
+class _Maxima(NamedTuple):
+    """What shapes, dtypes and options decide of maxima."""
+
+    geometry: Convolution
+    layout: Layout
+    dtype: DType
+    compute: DType
+    shape: Sizes  # of the result
+    lowest: Array  # the least number of the dtype
+    nanoseconds: float
+    pool: Callable[..., None]
+    of: Any  # what it takes
+
+
+def _new_maxima(
+    function: str, x_shape: Sizes, x_dtype: DType, options: WindowOptions, ceil_mode: bool, layout: Layout
+) -> _Maxima:
+    dtype = common_dtype((x_dtype,))
     compute = _comparable(function, dtype)
-    y = allocate(function, "the result", layout.lying(g.y_shape), compute)
-    indices = allocate(function, "the indices", y.shape, np.int64)
+    g = _new_geometry(function, layout.told(x_shape), options, ceil_mode)
     lowest = np.full(1, -np.inf if compute.kind == "f" else np.iinfo(dtype).min, compute)
+    lowest.flags.writeable = False
+    return _Maxima(
+        g, layout, dtype, compute, layout.lying(g.y_shape), lowest, _work(g), *_driven(g, "max_pool", layout)
+    )
+
+
+_kept_maxima = lru_cache(maxsize=256)(_new_maxima)
+
+
+def _maxima(function: str, images: Array, options: WindowOptions, ceil_mode: bool, layout: Layout) -> _Maxima:
+    decide = _kept_maxima if type(ceil_mode) is bool and are_plain(options) else _new_maxima
+    return decide(function, images.shape, images.dtype, options, ceil_mode, layout)
+
+
+def _max_pool(function: str, images: Array, m: _Maxima) -> tuple[Array, Array]:
+    """Maxima in the dtype of the result and their flat positions, both (N, C, OH, OW) or (N, OH, OW, C)."""
+    y = allocate(function, "the result", m.shape, m.compute)
+    indices = allocate(function, "the indices", m.shape, _INDICES)
     if y.size:
-        pool, of = _driven(g, "max_pool", layout)
-        source = _planes(ready(function, "x", images, compute), layout)
-        pool(workers(_work(g)), of, source, lowest, _planes(y, layout), _planes(indices, layout))
-    return converted(function, "the result", y, dtype), indices
+        source = _planes(ready(function, "x", images, m.compute), m.layout)
+        m.pool(workers(m.nanoseconds), m.of, source, m.lowest, _planes(y, m.layout), _planes(indices, m.layout))
+    return converted(function, "the result", y, m.dtype), indices
 
 
 def max_pool(
@@ -93,9 +126,7 @@ def max_pool(
     wanted = as_flag(function, "return_indices", return_indices)
     x = as_array(function, "x", x, real=True)
     images = as_images(function, "x", x, rank, layout)
-    _comparable(function, result_dtype(images))
-    g = _geometry(function, layout.told(images.shape), options, ceil_mode)
-    y, indices = _max_pool(function, images, g, layout)
+    y, indices = _max_pool(function, images, _maxima(function, images, options, ceil_mode, layout))
     if x is not images:
         y, indices = y[0], indices[0]
     return (y, indices) if wanted else y
@@ -108,18 +139,16 @@ def max_pool_backward(
     """`max_pool2d_backward`, in any number of dimensions."""
     dy, x = as_array(function, "grad_output", grad_output, real=True), as_array(function, "x", x, real=True)
     images = as_images(function, "x", x, rank, layout)
-    _comparable(function, result_dtype(images))
-    g = _geometry(function, layout.told(images.shape), options, ceil_mode)
-    shape = layout.lying(g.y_shape)
-    shape = shape if x is images else shape[1:]
+    maxima = _maxima(function, images, options, ceil_mode, layout)
+    shape = maxima.shape if x is images else maxima.shape[1:]
     check_same_shape(function, "grad_output", dy.shape, shape, "the shape of the forward result")
     dtype = result_dtype(dy, x)
     if dtype.kind == "c":
         raise TypeError(f"{function}: grad_output has dtype {dy.dtype}, but a maximum is taken of real numbers")
     if indices is None:
-        where = _max_pool(function, images, g, layout)[1]
+        where = _max_pool(function, images, maxima)[1]
     else:
-        where = _checked_indices(function, as_array(function, "indices", indices), shape, g)
+        where = _checked_indices(function, as_array(function, "indices", indices), shape, maxima.geometry)
     scatter = _scatter_to_pixels if layout.channels_last else scatter_to_maxima
     return scatter(function, dy, where, images.shape, dtype).reshape(x.shape)
 
@@ -135,9 +164,6 @@ def _scatter_to_pixels(function: str, dy: Array, indices: Array, x_shape: Sizes,
         gradients, positions = gradients.reshape(n, outputs, c), positions.reshape(n, outputs, c)
         pixel_pooling.max_pool_backward(workers(float(dx.size)), gradients, positions, dx)
     return converted(function, "the gradient", dx, dtype).reshape(x_shape)
-
-
-_INDICES = np.dtype(np.int64)
 
 
 def scatter_to_maxima(function: str, dy: Array, indices: Array, x_shape: Sizes, dtype: DType) -> Array:

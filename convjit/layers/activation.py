@@ -141,7 +141,7 @@ class Activation(Layer):
             y = pointwise("Activation.forward_pass", row.passes.forward, row.constants, x)
         else:  # softmax needs whole rows
             y = in_slices(lambda x: np.asarray(row.function(x), x.dtype), x, keep=x.ndim - 1)
-        self._kept_pass = (y if row.by_output else x, y) if training else None
+        self.__dict__["_kept_pass"] = (y if row.by_output else x, y) if training else None
         return y
 
     def backward_pass(self, accum_grad: Array) -> Array:

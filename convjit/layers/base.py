@@ -155,8 +155,9 @@ class Layer:
         self.__dict__.update(state)
 
     def _initialized(self, method: str) -> None:
-        if any(getattr(self, name, None) is None for name in self.weight_names):
-            raise RuntimeError(f"{type(self).__name__}.{method}: call initialize first")
+        for name in self.weight_names:
+            if getattr(self, name, None) is None:
+                raise RuntimeError(f"{type(self).__name__}.{method}: call initialize first")
 
     def _kept(self, name: str) -> Any:
         """What the last forward pass kept for `backward_pass`."""
@@ -186,7 +187,7 @@ class Layer:
         try:
             for name, optimizer in optimizers.items():
                 weight: Array = getattr(self, name)
-                if np.shape(weight) != np.shape(gradients[name]):
+                if weight is None or weight.shape != gradients[name].shape:
                     raise ValueError(
                         f"{type(self).__name__}.backward_pass: {name} has shape {np.shape(weight)}, its gradient "
                         f"{np.shape(gradients[name])}"
@@ -211,6 +212,8 @@ def _checked(where: str, updated: Any, weight: Array) -> Array:
     """The updated weight in the weight's dtype, or an error that names the optimizer."""
     if updated is None:
         raise TypeError(f"{where} returned None from update(w, grad); it must return the new w")
+    if type(updated) is np.ndarray and updated.dtype == weight.dtype and updated.shape == weight.shape:
+        return updated
     array = np.asarray(updated)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{where} returned {describe(updated)} from update(w, grad); it must return a real array")

@@ -326,7 +326,7 @@ class Adam(Optimizer):
             1 / math.sqrt(1 - self.b2**steps), self.eps, shrink,
         )  # fmt: skip
         new, mean, squares = self._stepped(ADAM, numbers, w, grad, self._mean, self._squares)
-        self._mean, self._squares, self._steps = mean, squares, steps
+        self.__dict__.update(_mean=mean, _squares=squares, _steps=steps)
         return new
 
 

@@ -39,7 +39,9 @@ def pointwise(function: str, driver: Driver, constants: tuple[float, ...], *arra
     """The result of a `forward` or `backward` driver, of the arrays' shape."""
     like = arrays[0]
     result = allocate(function, "the result", like.shape, like.dtype)
-    inputs = [ready(function, "an array", array, like.dtype).ravel() for array in arrays]
+    inputs = [
+        (array if array.flags.carray else ready(function, "an array", array, like.dtype)).ravel() for array in arrays
+    ]
     crew = workers(_ACTIVATION_NS * like.size)
     known = _numbers(constants, CONSTANTS, like.dtype)
     everywhere(driver, crew, _ACTIVATION_NS, like.size, known, *inputs, result.ravel())
@@ -76,4 +78,5 @@ def step(update: Update, numbers: tuple[float, ...], *arrays: Any) -> tuple[Arra
 
 def are_ready(*arrays: Any) -> bool:
     """Whether `step` takes these arrays: as most are."""
-    return compiled(*arrays) and all(array.flags.carray for array in arrays)
+    # A list: several steps are made in each step of a network, and a generator is entered for each of its entries.
+    return compiled(*arrays) and not [array for array in arrays if not array.flags.carray]

@@ -77,7 +77,7 @@ class _MaxPooling(_Pooling):
         images = as_batch(f"{type(self).__name__}.forward_pass", X, self.rank + 2)
         pool = _FUNCTIONS[self.rank].largest
         y, indices = pool(images, self.pool_shape, self.stride, self.padding, return_indices=True)
-        self._kept_pass = (images.shape, indices) if training else None
+        self.__dict__["_kept_pass"] = (images.shape, indices) if training else None
         largest: Array = y
         return largest
 

@@ -21,8 +21,9 @@ from ..runtime.reusing import Reused
 from ..typing import AnyPath, Array, ArrayLike, Updates
 from .base import Layer, Shape, check_optimizer
 from .initializers import as_rng
-from .losses import LOSSES, CrossEntropy, Loss
+from .losses import LOSSES, CrossEntropy, Loss, targets_once
 from .optimizers import Adam
+from .order import running_order
 from .storage import read_weights, write_weights
 from .undo import exhaust, undoing
 
@@ -49,6 +50,10 @@ class Sequential:
     ------
     TypeError, ValueError
         For layers, an optimizer or a loss of the wrong kind.
+
+    Notes
+    -----
+    A ReLU in front of max pooling is run behind it, on fewer values: outputs and gradients are the same to the bit.
 
     Examples
     --------
@@ -103,16 +108,16 @@ class Sequential:
     def _forward(self, X: Array, training: bool) -> Array:
         if not self.layers:
             raise RuntimeError("Sequential: there are no layers; add some first")
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(running_order(self.layers)):
             X = layer.forward_pass(X, training)
             if X is None:
                 raise TypeError(f"Sequential: forward_pass of layer {i}, {type(layer).__name__}, returned None")
         return X
 
     def _backward(self, y: ArrayLike, predicted: Array) -> None:
-        layers: list[Any] = list(reversed(self.layers))  # which need not be convjit's
-        last = layers[0]
-        activation = getattr(last, "activation_name", "")
+        order: list[Any] = running_order(self.layers)  # of layers that need not be convjit's
+        layers = order[::-1]
+        activation = getattr(self.layers[-1], "activation_name", "")
         if isinstance(self.loss, CrossEntropy) and self.loss.is_fused and activation == self.loss.fused_activation:
             gradient = self.loss.fused_gradient(y, predicted)
             layers = layers[1:]
@@ -120,7 +125,7 @@ class Sequential:
             gradient = self.loss.gradient(y, predicted)
         for layer in layers:
             # Nobody is there for the first layer's gradient; a layer that can spare it says so in its signature.
-            spares = layer is self.layers[0] and _takes_need_input(getattr(layer.backward_pass, "__func__", None))
+            spares = layer is order[0] and _takes_need_input(getattr(layer.backward_pass, "__func__", None))
             gradient = layer.backward_pass(gradient, need_input=False) if spares else layer.backward_pass(gradient)
 
     def train_on_batch(self, X: ArrayLike, y: ArrayLike) -> tuple[float, float]:
@@ -135,8 +140,9 @@ class Sequential:
         try:
             with self._memory().step():
                 predicted = self._forward(inputs, training=True)
-                loss, accuracy = self._scores(y, predicted)
-                self._backward(y, predicted)
+                targets = targets_once(self.loss, y, predicted)
+                loss, accuracy = self._scores(targets, predicted)
+                self._backward(targets, predicted)
         except BaseException:
             exhaust(undo)
             raise

@@ -125,17 +125,14 @@ class Loop:
     def run(self, workers: int, first: int, stop: int, arguments: tuple[Any, ...]) -> None:
         """Run tasks `first <= task < stop`, on this thread or on a team of so many."""
         if workers == 1:
-            self._alone(self._block(first, stop, arguments))
+            self._alone(self._pack(id(arguments), first, stop, *map(arguments.__getitem__, self._numbers)))
         else:
             run_in_turn(workers, [self.step(first, stop, arguments)])
 
     def step(self, first: int, stop: int, arguments: tuple[Any, ...]) -> Step:
         """Tasks `first <= task < stop` as a team takes them in turn with others."""
-        return Step(self._address, first, stop, arguments, self._block(first, stop, arguments)[_NUMBERS_AT:])
-
-    def _block(self, first: int, stop: int, arguments: tuple[Any, ...]) -> bytes:
-        """What `alone` reads: the address of the arguments, which tasks, and the numbers among the arguments."""
-        return self._pack(id(arguments), first, stop, *[arguments[i] for i in self._numbers])
+        numbers = self._pack(0, 0, 0, *map(arguments.__getitem__, self._numbers))[_NUMBERS_AT:]
+        return Step(self._address, first, stop, arguments, numbers)
 
     def made(self) -> dict[str, bool]:
         """Its name, and whether it was compiled here, not loaded from disk."""

@@ -66,7 +66,12 @@ def allocate(function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Ar
     """An uninitialised C-contiguous array, or `MemoryError` with its size; a large one may have been used before."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    if size >= REUSED_FROM and (reused := here()) is not None:
+    if size < REUSED_FROM:
+        try:
+            return _new(shape, dtype)
+        except (MemoryError, ValueError):
+            raise _no_memory(function, what, shape, dtype, _least_bytes(shape, dtype)) from None
+    if (reused := here()) is not None:
         return reused.take(shape, dtype, partial(_allocate, function, what, shape, dtype, size))
     return _allocate(function, what, shape, dtype, size)
 
@@ -81,9 +86,13 @@ def _allocate(function: str, what: str, shape: tuple[int, ...], dtype: DType, si
         check_fits(function, what, shape, dtype)
     try:
         return _new(shape, dtype)
-    except (MemoryError, ValueError):  # the latter of an array that were too large if it had any elements
-        size = math.prod(n for n in shape if n != 0) * dtype.itemsize
-        raise _no_memory(function, what, shape, dtype, size) from None
+    except (MemoryError, ValueError):
+        raise _no_memory(function, what, shape, dtype, _least_bytes(shape, dtype)) from None
+
+
+def _least_bytes(shape: tuple[int, ...], dtype: DType) -> int:
+    """What NumPy counts: an array without elements is refused, too, by a ValueError, if others were too large."""
+    return math.prod(n for n in shape if n != 0) * dtype.itemsize
 
 
 # Workspaces of at least so many bytes begin with a cache line: else each vector of them lies in two, which costs

@@ -28,6 +28,8 @@ _MOST_WORKERS = 1024
 
 _launched = False
 _launching = forks.Lock()
+# Numba's mask for the calling thread; once the pool runs, without the locks that Numba takes to see whether it does.
+_mask: Callable[[], int] = numba.get_num_threads
 
 # Two threads inside Numba's workqueue abort the process. Who holds this may start a parallel loop there; reentrant,
 # because a signal handler may call convjit while its thread holds it between two loops.
@@ -42,7 +44,7 @@ def launch_pool() -> None:
     would only take a core from whoever needs it: a BLAS pool on the same cores, another process. libgomp reads the
     variable when it is loaded, so it is set for that moment only; a value that the user has set is left alone.
     """
-    global _launched
+    global _launched, _mask
     if _launched:
         return
     with _launching:
@@ -60,6 +62,7 @@ def launch_pool() -> None:
                 _start()
             finally:
                 del os.environ["GOMP_SPINCOUNT"]
+        _mask = getattr(numba_parallel, "_get_num_threads", None) or _mask
         _launched = True
 
 
@@ -104,8 +107,9 @@ def available() -> int:
         return 1
     if not contention.are_free():
         return 1
-    launch_pool()
-    return min(int(numba.get_num_threads()), cpu_quota(), _MOST_WORKERS)
+    if not _launched:
+        launch_pool()
+    return min(_mask(), cpu_quota(), _MOST_WORKERS)
 
 
 def workers(nanoseconds: float) -> int:
@@ -116,7 +120,7 @@ def workers(nanoseconds: float) -> int:
 def run_parallel(workers: int, twin: Callable[..., None], *arguments: Any) -> None:
     """Call a parallel twin with a team of so many threads, when the process may start one."""
     with _one_at_a_time if layer() == "workqueue" else _AT_ONCE:
-        before = numba.get_num_threads()
+        before = _mask()
         if workers >= before:
             contention.watched(before, lambda: twin(*arguments))
             return

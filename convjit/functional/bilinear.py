@@ -17,7 +17,7 @@ from ..algorithms.bias import sums_shape
 from ..arrays import DTYPES
 from ..geometry import Geometry, Volume
 from ..layouts import CHANNELS_FIRST, Layout
-from ..runtime.memory import aligned, allocate
+from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array, DType
 from . import kept
@@ -201,17 +201,12 @@ def _run_slice(
             prepared = [_one_row(call, array) for array in prepared]
         else:
             prepared[0], result = _one_row(call, prepared[0]), _one_row(call, result)
-    left = kept.take(call, crew)
-    size, workspaces = left or (call.bytes(crew), _new_workspaces(function, call, crew))
+    source, workspaces = kept.take(function, call, crew)
     if db is None:
         call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
     else:
         call.operation.run(crew, call.geometry, *prepared, result, *workspaces, db=db)
-    kept.put_back(call, crew, size, workspaces, are_new=left is None)
-
-
-def _new_workspaces(function: str, call: Call, crew: int) -> list[Array]:
-    return [aligned(allocate, function, space.name, space.shape, space.dtype) for space in call.spaces(crew)]
+    kept.put_back(call, crew, source, workspaces)
 
 
 def _one_row(call: Call, images: Array) -> Array:

@@ -1,13 +1,18 @@
-"""Workspaces that calls leave for the next call of their kind.
+"""Workspaces of calls: those that the last call of a kind left, if they are small; in a network's step, its room.
 
-Allocating, aligning and shaping five arrays takes 10 us: a call finds those of the last one, if they are small. Knows
-calls and their workspaces; does not know what is computed in them.
+Allocating, aligning and shaping five arrays takes 10 us. Knows calls and their workspaces; does not know what is
+computed in them.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
+import numpy as np
+
+from ..runtime.memory import aligned, allocate
+from ..runtime.reusing import Reused, Room, here
 from ..typing import Array
 from .calls import Call
 
@@ -15,24 +20,48 @@ from .calls import Call
 # stay in the second-level cache.
 CALLS, BYTES = 16, 3 << 20
 
-# With their bytes. Each step on it is one in C, which no other thread sees half done.
-_kept: OrderedDict[tuple[Call, int], tuple[int, list[Array]]] = OrderedDict()
+# Each step on it is one in C, which no other thread sees half done.
+_kept: OrderedDict[tuple[Call, int], list[Array]] = OrderedDict()
+
+# Where workspaces come from: a network's room, or what was left, True, or new, False.
+_Source = tuple[Reused, Room] | bool
 
 
-def take(call: Call, workers: int) -> tuple[int, list[Array]] | None:
-    """The workspaces that a call of this kind left, and their bytes: nobody else has them until they are put back."""
-    return _kept.pop((call, workers), None)
+def take(function: str, call: Call, workers: int) -> tuple[_Source, list[Array]]:
+    """Workspaces, which nobody else has until they are put back, and where they come from."""
+    network = here() if CALLS > 0 else None
+    if network is not None and (room := network.take_room()) is not None:
+        kind = call, workers
+        arrays = room.arrays(kind)
+        if arrays is None:
+            spaces = [(space.shape, np.dtype(space.dtype)) for space in call.spaces(workers)]
+            arrays = room.new_arrays(kind, spaces, partial(_bytes, function))
+        return (network, room), arrays
+    left = _kept.pop((call, workers), None)
+    return (False, _new(function, call, workers)) if left is None else (True, left)
 
 
-def put_back(call: Call, workers: int, size: int, workspaces: list[Array], *, are_new: bool) -> None:
-    """Leave the workspaces of a call that has ended, if they are small enough; `are_new` if none had been left."""
-    if CALLS == 0 or size > BYTES // 2:
+def put_back(call: Call, workers: int, source: _Source, arrays: list[Array]) -> None:
+    """Leave the workspaces of a call that has ended, if they are small enough."""
+    if isinstance(source, tuple):
+        network, room = source
+        network.put_back(room)
         return
-    _kept[call, workers] = size, workspaces
-    if not are_new and len(_kept) <= CALLS:  # as many bytes as before it took them
+    if CALLS == 0 or call.bytes(workers) > BYTES // 2:
+        return
+    _kept[call, workers] = arrays
+    if source and len(_kept) <= CALLS:  # as many bytes as before it took them
         return
     try:
-        while len(_kept) > CALLS or sum([size for size, _ in list(_kept.values())]) > BYTES:
+        while len(_kept) > CALLS or sum([call.bytes(workers) for call, workers in list(_kept)]) > BYTES:
             _kept.popitem(last=False)
     except KeyError:  # other threads took them all in the meantime
         return
+
+
+def _new(function: str, call: Call, workers: int) -> list[Array]:
+    return [aligned(allocate, function, space.name, space.shape, space.dtype) for space in call.spaces(workers)]
+
+
+def _bytes(function: str, size: int) -> Array:
+    return allocate(function, "workspaces", (size,), np.uint8)

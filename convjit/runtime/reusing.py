@@ -2,16 +2,18 @@
 
 When a step has ended and its arrays are free, glibc gives their memory back to the system, and the next step gets it
 page by page, each of them cleared: 950 pages a step of the network `cifar` of `python -m bench.race`, which takes 4 to
-6 % less without. So a network keeps its blocks, and a step finds those that nobody else has any more.
+6 % less without. So a network keeps its blocks, and a step finds those that nobody else has any more. It keeps a room
+for workspaces, too: what one call leaves in the cache, the next one writes over.
 Knows who has an array by CPython's count of references; does not know what is in it.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -49,12 +51,60 @@ def _references(block: _Block) -> int:
 _UNUSED = _references([np.empty(0)])
 
 
+# Where the arrays of a room begin: cache lines.
+_APART = 64
+# Kinds of call whose arrays are kept: more than the layers of most networks have.
+_CUTS = 512
+
+
+class Room:
+    """Memory in which the workspaces of a network's calls lie, those of one call at a time."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+        self._cuts: dict[Hashable, tuple[int, list[Array]]] = {}
+        self._wanted = 0
+
+    def arrays(self, kind: Hashable) -> list[Array] | None:
+        """Those of a kind of call that was here before."""
+        cut = self._cuts.get(kind)
+        if cut is None:
+            return None
+        self._wanted = max(self._wanted, cut[0])
+        return cut[1]
+
+    def new_arrays(self, kind: Hashable, kinds: Iterable[_Kind], new: Callable[[int], Array]) -> list[Array]:
+        """Arrays of these shapes and dtypes, for a kind of call; `new` gives so many bytes, where there are too few."""
+        sizes = [(shape, dtype, math.prod(shape) * dtype.itemsize) for shape, dtype in kinds]
+        size = sum(-(-taken // _APART) * _APART for _, _, taken in sizes)
+        if size > self._memory.size or len(self._cuts) == _CUTS:
+            self._cuts = {}
+        if size > self._memory.size:
+            self._memory = np.empty(0, np.uint8)  # gone before there is more
+            memory = new(size + _APART)
+            first = -memory.__array_interface__["data"][0] % _APART
+            self._memory = memory[first : first + size]
+        arrays, at = [], 0
+        for shape, dtype, taken in sizes:
+            arrays.append(self._memory[at : at + taken].view(dtype).reshape(shape))
+            at += -(-taken // _APART) * _APART
+        self._cuts[kind] = size, arrays
+        self._wanted = max(self._wanted, size)
+        return arrays
+
+    def has_too_much(self) -> bool:
+        """Whether nobody wanted all of it since this was asked last."""
+        wanted, self._wanted = self._wanted, 0
+        return wanted < self._memory.size
+
+
 class Reused:
-    """The blocks of a network's arrays; its copies have blocks of their own."""
+    """The blocks of a network's arrays, and its room; its copies have their own."""
 
     def __init__(self) -> None:
         self._blocks: dict[_Kind, deque[_Block]] = {}
         self._wanted: set[_Kind] = set()
+        self._rooms: deque[Room] = deque()  # one, or none while a call has it
 
     def __reduce__(self) -> tuple[type[Reused], tuple[()]]:
         return Reused, ()
@@ -64,6 +114,8 @@ class Reused:
         """A step: this thread's large arrays come from here, and kinds that the step before did not want are gone."""
         for kind in self._blocks.keys() - self._wanted:
             self._blocks.pop(kind, None)
+        room = self.take_room()
+        self._rooms.append(Room() if room is None or room.has_too_much() else room)
         outer, _here.reused, self._wanted = _here.reused, self, set()
         try:
             yield
@@ -79,8 +131,20 @@ class Reused:
             self.clear()
 
     def clear(self) -> None:
-        """Give up all blocks; arrays that were made of them keep theirs."""
+        """Give up all blocks, and the room; arrays that were made of them keep theirs."""
         self._blocks = {}
+        self._rooms.clear()
+
+    def take_room(self) -> Room | None:
+        """The room, until it is put back; None where another call has it."""
+        try:
+            return self._rooms.pop()
+        except IndexError:
+            return None
+
+    def put_back(self, room: Room) -> None:
+        """What `take_room` gave."""
+        self._rooms.append(room)
 
     def take(self, shape: tuple[int, ...], dtype: DType, new: Callable[[], Array]) -> Array:
         """An array of a block that nobody has, or of a `new` one, for which all others are given up if need be."""

@@ -1,4 +1,4 @@
-"""Workspaces that small calls leave: found by the next, had by one call at a time, few in all."""
+"""Workspaces that small calls leave, and a network's room: found by the next, had by one call at a time, few in all."""
 
 from collections import OrderedDict
 from threading import Thread
@@ -9,6 +9,8 @@ import pytest
 from convjit import conv2d, conv2d_backward, conv2d_input_grad
 from convjit.algorithms import Operation
 from convjit.functional import bilinear, kept
+from convjit.runtime import memory
+from convjit.runtime.reusing import Reused
 
 RNG = np.random.default_rng(0)
 X, WEIGHT = RNG.standard_normal((1, 3, 12, 12)).astype("f4"), RNG.standard_normal((5, 3, 3, 3)).astype("f4")
@@ -22,13 +24,14 @@ def shelf(monkeypatch):
 
 @pytest.fixture
 def allocated(monkeypatch):
-    seen, allocate = [], bilinear.allocate
+    seen, allocate = [], memory.allocate
 
     def counted(function, what, shape, dtype):
         seen.append(what)
         return allocate(function, what, shape, dtype)
 
-    monkeypatch.setattr(bilinear, "allocate", counted)
+    for module in (bilinear, kept):
+        monkeypatch.setattr(module, "allocate", counted)
     return seen
 
 
@@ -36,7 +39,7 @@ def test_the_next_call_of_a_kind_allocates_its_result_only(shelf, allocated):
     first = conv2d(X, WEIGHT)
     assert len(allocated) > 1
     del allocated[:]
-    ((_, left),) = shelf.values()
+    (left,) = shelf.values()
     for space in left:  # whatever lies there
         space.reshape(-1).view(np.uint8)[...] = 0xFF
     again = conv2d(X, WEIGHT)
@@ -48,7 +51,7 @@ def test_the_next_call_of_a_kind_allocates_its_result_only(shelf, allocated):
 def test_gradients_find_theirs(shelf, allocated):
     dy = RNG.standard_normal((1, 5, 10, 10)).astype("f4")
     first = conv2d_backward(dy, X, WEIGHT, need=(True, True, False))
-    for _, left in shelf.values():
+    for left in shelf.values():
         for space in left:
             space.reshape(-1).view(np.uint8)[...] = 0xFF
     del allocated[:]
@@ -72,17 +75,19 @@ def test_few_kinds_are_kept_and_those_the_latest(shelf):
 def test_few_bytes_are_kept(shelf):
     for width in range(40, 40 + kept.CALLS):
         conv2d(np.ones((1, 64, 40, width), "f4"), np.ones((64, 64, 3, 3), "f4"), padding=1)
-    taken = sum(space.nbytes for _, left in shelf.values() for space in left)
+    taken = sum(space.nbytes for left in shelf.values() for space in left)
     assert 0.5 * kept.BYTES < taken <= kept.BYTES
     assert 1 < len(shelf) < kept.CALLS
-    assert [size for size, _ in shelf.values()] == [sum(s.nbytes for s in left) for _, left in shelf.values()]
+    assert [call.bytes(crew) for call, crew in shelf] == [sum(s.nbytes for s in left) for left in shelf.values()]
 
 
 def test_one_call_has_them_at_a_time(shelf):
     conv2d(X, WEIGHT)
-    (kind,) = shelf
-    assert kept.take(*kind) is not None
-    assert kept.take(*kind) is None
+    (kind,), (left,) = shelf, shelf.values()
+    assert kept.take("f", *kind) == (True, left)
+    was_left, others = kept.take("f", *kind)
+    assert not was_left
+    assert not any(np.shares_memory(a, b) for a in left for b in others)
 
 
 def test_a_call_within_a_call_has_its_own(shelf, monkeypatch):
@@ -130,3 +135,84 @@ def test_many_threads(shelf):
         thread.join()
     assert not wrong
     assert len(shelf) <= kept.CALLS
+
+
+# --- in a network's step ----------------------------------------------------------------------------------------------
+
+
+def test_calls_of_a_step_have_the_same_room(shelf, allocated):
+    network, wanted = Reused(), [conv2d(X, WEIGHT).tobytes(), conv2d(X[..., 2:], WEIGHT).tobytes()]
+    shelf.clear()
+    for _ in range(2):
+        with network.step():
+            assert [conv2d(X, WEIGHT).tobytes(), conv2d(X[..., 2:], WEIGHT).tobytes()] == wanted
+            (room,) = network._rooms
+            for call, crew in room._cuts:
+                for space in room.arrays((call, crew)):
+                    space.reshape(-1).view(np.uint8)[...] = 0xFF
+        del allocated[:]
+    with network.step():
+        conv2d(X, WEIGHT)
+    assert allocated == ["the result"]
+    assert not shelf
+    first, second = ([a for a in arrays if a.size] for _, arrays in room._cuts.values())
+    assert any(np.shares_memory(a, b) for a in first for b in second)
+    for arrays in (first, second):
+        assert all(a.__array_interface__["data"][0] % 64 == 0 for a in arrays)
+        assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+
+
+def test_a_call_within_a_call_of_a_step_has_its_own(shelf, monkeypatch):
+    """As when a signal arrives in a call, and its handler convolves, too."""
+    wanted, ((call, _),) = conv2d(X, WEIGHT), shelf
+    run, inner, network = call.operation.run, [], Reused()
+
+    def interrupted(*arguments):
+        if not inner:
+            inner.append(None)
+            inner[0] = conv2d(X, WEIGHT)
+            arguments[-1].reshape(-1)[...] = 7
+        run(*arguments)
+
+    monkeypatch.setattr(call, "operation", Operation(interrupted, call.operation.workspace))
+    with network.step():
+        assert conv2d(X, WEIGHT).tobytes() == wanted.tobytes() == inner[0].tobytes()
+        assert len(network._rooms) == 1
+
+
+def test_a_call_that_fails_does_not_put_the_room_back_and_the_next_step_has_another(shelf, monkeypatch):
+    conv2d(X, WEIGHT)
+    ((call, _),), network = shelf, Reused()
+
+    def fails(*arguments):
+        raise KeyboardInterrupt
+
+    with network.step():
+        with monkeypatch.context() as patch:
+            patch.setattr(call, "operation", Operation(fails, call.operation.workspace))
+            with pytest.raises(KeyboardInterrupt):
+                conv2d(X, WEIGHT)
+        assert not network._rooms
+        conv2d(X, WEIGHT)
+    with network.step():
+        conv2d(X, WEIGHT)
+        assert len(network._rooms) == 1
+
+
+def test_a_room_is_as_large_as_the_last_step_wanted():
+    network, large = Reused(), (np.ones((1, 64, 20, 20), "f4"), np.ones((64, 64, 3, 3), "f4"))
+
+    def size_after(*problems):
+        with network.step():
+            for problem in problems:
+                conv2d(*problem)
+        return network._rooms[0]._memory.size
+
+    small = (X, WEIGHT)
+    most = size_after(small, large, small)
+    assert size_after(large) == size_after(small, large) == size_after(small) == most
+    least = size_after(small)
+    assert least < most
+    assert size_after(small, large) == most
+    network.clear()
+    assert not network._rooms

@@ -13,9 +13,10 @@ import pytest
 from fresh import output
 
 import convjit
+from convjit.functional import kept
 from convjit.layers.products import product
 from convjit.runtime import memory, reusing
-from convjit.runtime.reusing import REUSED_FROM, Reused
+from convjit.runtime.reusing import REUSED_FROM, Reused, Room
 
 F4 = np.dtype("f4")
 LARGE = (REUSED_FROM // 4,)
@@ -109,6 +110,7 @@ def test_copies_have_none():
         allocate()
     for other in (copy.copy(reused), copy.deepcopy(reused), pickle.loads(pickle.dumps(reused))):
         assert not other._blocks
+        assert not other._rooms
 
 
 def test_unused_blocks_are_given_up_for_an_array_that_does_not_fit(monkeypatch):
@@ -139,6 +141,39 @@ def test_what_must_be_free_for_others_is_not_kept():
         assert not reused._blocks
         product(np.ones((16, 1 << 14), F4), np.ones((1 << 14, 2), F4), np.ones((1, 2), F4))
         assert not reused._blocks
+
+
+def test_arrays_of_a_room_lie_side_by_side_and_those_of_kinds_over_one_another():
+    room, asked = Room(), []
+
+    def new(size):
+        asked.append(size)
+        return np.empty(size, np.uint8)
+
+    def arrays(kind, *kinds):
+        return room.arrays(kind) or room.new_arrays(kind, [(shape, np.dtype(dtype)) for shape, dtype in kinds], new)
+
+    large = arrays("large", ((3,), "f4"), ((2, 5), "i8"), ((0, 4), "f8"), ((7, 3), "f8"))
+    assert [(a.shape, a.dtype.name) for a in large] == [
+        ((3,), "float32"), ((2, 5), "int64"), ((0, 4), "float64"), ((7, 3), "float64"),
+    ]  # fmt: skip
+    starts = [place(a) for a in large]
+    assert all(start % 64 == 0 for start in starts)
+    for i, array in enumerate(large):
+        array[...] = i
+    assert [set(a.ravel()) for a in large] == [{0}, {1}, set(), {3}]
+    small = arrays("small", ((5,), "f8"))
+    assert place(small[0]) == starts[0]
+    assert arrays("large") is large
+    assert len(asked) == 1
+    arrays("largest", ((400,), "f8"))
+    assert len(asked) == 2
+    assert room.arrays("small") is None  # it lay in memory that is gone
+    assert not np.shares_memory(arrays("small", ((5,), "f8"))[0], large[0])
+    for kind in range(3 * reusing._CUTS):
+        arrays(kind, ((5,), "f8"))
+    assert len(asked) == 2
+    assert len(room._cuts) <= reusing._CUTS
 
 
 def test_threads_at_once_never_have_the_same_block(monkeypatch):
@@ -188,7 +223,8 @@ def test_a_network_learns_the_same(monkeypatch):
     reusing, plain = network(), network()
     losses = [reusing.train_on_batch(x, y) for x, y in batches(4)]
     assert reusing._memory()._blocks
-    monkeypatch.setattr(memory, "here", lambda: None)
+    for module in (memory, kept):
+        monkeypatch.setattr(module, "here", lambda: None)
     assert losses == [plain.train_on_batch(x, y) for x, y in batches(4)]
     assert not plain._memory()._blocks
     for a, b in zip(reusing.layers, plain.layers, strict=True):

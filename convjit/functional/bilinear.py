@@ -17,7 +17,7 @@ from ..algorithms.bias import sums_shape
 from ..arrays import DTYPES
 from ..geometry import Geometry, Volume
 from ..layouts import CHANNELS_FIRST, Layout
-from ..runtime.memory import allocate
+from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array, DType
 from . import kept
@@ -202,6 +202,9 @@ def _run_slice(
         else:
             prepared[0], result = _one_row(call, prepared[0]), _one_row(call, result)
     source, workspaces = kept.take(function, call, crew)
+    if workspaces is None:
+        spaces = call.spaces(crew)
+        workspaces = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
     if db is None:
         call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
     else:

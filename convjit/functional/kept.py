@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from ..runtime.memory import aligned, allocate
+from ..runtime.memory import allocate
 from ..runtime.reusing import Reused, Room, here
 from ..typing import Array
 from .calls import Call
@@ -27,8 +27,8 @@ _kept: OrderedDict[tuple[Call, int], list[Array]] = OrderedDict()
 _Source = tuple[Reused, Room] | bool
 
 
-def take(function: str, call: Call, workers: int) -> tuple[_Source, list[Array]]:
-    """Workspaces, which nobody else has until they are put back, and where they come from."""
+def take(function: str, call: Call, workers: int) -> tuple[_Source, list[Array] | None]:
+    """Workspaces, which nobody else has until they are put back, and where they come from; None for new ones."""
     network = here() if CALLS > 0 else None
     if network is not None and (room := network.take_room()) is not None:
         kind = call, workers
@@ -38,7 +38,7 @@ def take(function: str, call: Call, workers: int) -> tuple[_Source, list[Array]]
             arrays = room.new_arrays(kind, spaces, partial(_bytes, function))
         return (network, room), arrays
     left = _kept.pop((call, workers), None)
-    return (False, _new(function, call, workers)) if left is None else (True, left)
+    return left is not None, left
 
 
 def put_back(call: Call, workers: int, source: _Source, arrays: list[Array]) -> None:
@@ -57,10 +57,6 @@ def put_back(call: Call, workers: int, source: _Source, arrays: list[Array]) -> 
             _kept.popitem(last=False)
     except KeyError:  # other threads took them all in the meantime
         return
-
-
-def _new(function: str, call: Call, workers: int) -> list[Array]:
-    return [aligned(allocate, function, space.name, space.shape, space.dtype) for space in call.spaces(workers)]
 
 
 def _bytes(function: str, size: int) -> Array:

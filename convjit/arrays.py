@@ -5,7 +5,7 @@ Knows NumPy's arrays and makes the only silent copies in the package. Does not k
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -153,6 +153,15 @@ def ready(function: str, name: str, array: Array, dtype: DType) -> Array:
     return _copied(function, f"a contiguous copy of {name}", array, dtype)
 
 
+def all_ready(function: str, name: str, arrays: Sequence[Array], dtype: DType) -> Sequence[Array]:
+    """The same of several, of which most calls have only those that are."""
+    for array in arrays:
+        flags = array.flags
+        if not (flags.c_contiguous and flags.aligned and array.dtype == dtype):
+            return [ready(function, name, each, dtype) for each in arrays]
+    return arrays
+
+
 # --- passes over whole arrays ---------------------------------------------------------------------------------------
 
 
@@ -245,6 +254,7 @@ __all__ = [
     "as_images",
     "as_out",
     "add",
+    "all_ready",
     "batch_shape",
     "by_slices",
     "common_dtype",

@@ -7,6 +7,7 @@ slices of a batch; does not check arguments.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -179,36 +180,35 @@ def _run_images(
 
     A batch whose workspaces would be too large is cut: images do not see each other, so the bits are the same.
     """
-    images, *others = inputs
-    others = [arrays.ready(function, "an input", array, call.compute) for array in others]
     crew, batch = workers(call.nanoseconds), call.geometry.batch
     together = call.images(crew)
     if together == batch:
-        _run_slice(function, call, crew, images, others, result, db)
+        _run_slice(function, call, crew, arrays.all_ready(function, "an input", inputs, call.compute), result, db)
         return
+    images, others = inputs[0], arrays.all_ready(function, "an input", inputs[1:], call.compute)
     for first in range(0, batch, together):
         here = slice(first, min(batch, first + together))
         part = call.of_batch(here.stop - first)
-        _run_slice(function, part, crew, images[here], others, result[here])
+        slices = arrays.ready(function, "an input", images[here], call.compute)
+        _run_slice(function, part, crew, (slices, *others), result[here])
 
 
 def _run_slice(
-    function: str, call: Call, crew: int, images: Array, others: list[Array], result: Array, db: Array | None = None
+    function: str, call: Call, crew: int, inputs: Sequence[Array], result: Array, db: Array | None = None
 ) -> None:
-    prepared = [arrays.ready(function, "an input", images, call.compute), *others]
     if call.is_pointwise:
         if call.operation_name == "weight_grad":
-            prepared = [_one_row(call, array) for array in prepared]
+            inputs = [_one_row(call, array) for array in inputs]
         else:
-            prepared[0], result = _one_row(call, prepared[0]), _one_row(call, result)
+            inputs, result = [_one_row(call, inputs[0]), *inputs[1:]], _one_row(call, result)
     source, workspaces = kept.take(function, call, crew)
     if workspaces is None:
         spaces = call.spaces(crew)
         workspaces = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
     if db is None:
-        call.operation.run(crew, call.geometry, *prepared, result, *workspaces)
+        call.operation.run(crew, call.geometry, *inputs, result, *workspaces)
     else:
-        call.operation.run(crew, call.geometry, *prepared, result, *workspaces, db=db)
+        call.operation.run(crew, call.geometry, *inputs, result, *workspaces, db=db)
     kept.put_back(call, crew, source, workspaces)
 
 

@@ -29,10 +29,13 @@ _STEP_NS = 0.7
 def compiled(*arrays: Any) -> bool:
     """Whether a pass over these arrays has a kernel."""
     first = arrays[0]
+    if type(first) is not np.ndarray:
+        return False
+    dtype, shape = first.dtype, first.shape
     for array in arrays:
-        if type(array) is not np.ndarray or array.dtype != first.dtype or array.shape != first.shape:
+        if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
             return False
-    return first.dtype in _COMPILED and first.size > 0
+    return dtype in _COMPILED and first.size > 0
 
 
 def pointwise(function: str, driver: Driver, constants: tuple[float, ...], *arrays: Array) -> Array:
@@ -70,8 +73,9 @@ def stepped(
 def step(update: Update, numbers: tuple[float, ...], *arrays: Any) -> tuple[Array, ...]:
     """The same of `w`, `grad` and states that are compiled and ready."""
     w = arrays[0]
-    new = [allocate("Optimizer.update", "the result", w.shape, w.dtype) for _ in arrays[1:]]
-    flat = [array.ravel() for array in (*arrays, *new)]
+    shape, dtype = w.shape, w.dtype
+    new = [allocate("Optimizer.update", "the result", shape, dtype) for _ in arrays[1:]]
+    flat = map(np.ndarray.ravel, (*arrays, *new))
     everywhere(update.driver, workers(_STEP_NS * w.size), _STEP_NS, w.size, _numbers(numbers, NUMBERS, w.dtype), *flat)
     return tuple(new)
 

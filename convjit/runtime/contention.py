@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from time import perf_counter_ns, process_time_ns, thread_time_ns
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 
@@ -82,13 +82,13 @@ def are_free() -> bool:
     return now >= seen.until and not seen.taken
 
 
-def watched(workers: int, start: Callable[[], None]) -> None:
-    """Start a team of so many workers, and see whether it has its cores."""
+def watched(workers: int, start: Callable[..., None], *arguments: Any) -> None:
+    """Start a team of so many workers, by `start(*arguments)`, and see whether it has its cores."""
     if resource is None or workers > numba.config.NUMBA_DEFAULT_NUM_THREADS:
-        start()
+        start(*arguments)
         return
     began, ran = perf_counter_ns(), thread_time_ns()
-    start()
+    start(*arguments)
     ran, ended = thread_time_ns() - ran, perf_counter_ns()
     _look(ended - began, ran, ended)
 

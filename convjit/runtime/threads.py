@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import numba
@@ -34,7 +33,7 @@ _mask: Callable[[], int] = numba.get_num_threads
 # Two threads inside Numba's workqueue abort the process. Who holds this may start a parallel loop there; reentrant,
 # because a signal handler may call convjit while its thread holds it between two loops.
 _one_at_a_time = threading.RLock()
-_AT_ONCE = nullcontext()
+_has_workqueue = False
 
 
 def launch_pool() -> None:
@@ -44,7 +43,7 @@ def launch_pool() -> None:
     would only take a core from whoever needs it: a BLAS pool on the same cores, another process. libgomp reads the
     variable when it is loaded, so it is set for that moment only; a value that the user has set is left alone.
     """
-    global _launched, _mask
+    global _launched, _mask, _has_workqueue
     if _launched:
         return
     with _launching:
@@ -63,6 +62,7 @@ def launch_pool() -> None:
             finally:
                 del os.environ["GOMP_SPINCOUNT"]
         _mask = getattr(numba_parallel, "_get_num_threads", None) or _mask
+        _has_workqueue = numba.threading_layer() == "workqueue"
         _launched = True
 
 
@@ -119,13 +119,22 @@ def workers(nanoseconds: float) -> int:
 
 def run_parallel(workers: int, twin: Callable[..., None], *arguments: Any) -> None:
     """Call a parallel twin with a team of so many threads, when the process may start one."""
-    with _one_at_a_time if layer() == "workqueue" else _AT_ONCE:
-        before = _mask()
-        if workers >= before:
-            contention.watched(before, lambda: twin(*arguments))
-            return
-        try:
-            numba.set_num_threads(workers)
-            contention.watched(workers, lambda: twin(*arguments))
-        finally:
-            numba.set_num_threads(before)
+    if not _launched:
+        launch_pool()
+    if _has_workqueue:
+        with _one_at_a_time:
+            _run_team(workers, twin, *arguments)
+    else:
+        _run_team(workers, twin, *arguments)
+
+
+def _run_team(workers: int, twin: Callable[..., None], *arguments: Any) -> None:
+    before = _mask()
+    if workers >= before:
+        contention.watched(before, twin, *arguments)
+        return
+    try:
+        numba.set_num_threads(workers)
+        contention.watched(workers, twin, *arguments)
+    finally:
+        numba.set_num_threads(before)

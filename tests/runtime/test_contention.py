@@ -169,5 +169,5 @@ def test_more_threads_than_cores_are_not_watched(monkeypatch):
     """Who asks for them shares cores on purpose."""
     ran = []
     monkeypatch.setattr(contention, "_look", lambda *arguments: pytest.fail("a look"))
-    contention.watched(contention.numba.config.NUMBA_DEFAULT_NUM_THREADS + 1, lambda: ran.append(1))
+    contention.watched(contention.numba.config.NUMBA_DEFAULT_NUM_THREADS + 1, ran.append, 1)
     assert ran == [1]

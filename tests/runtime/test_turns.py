@@ -105,15 +105,19 @@ def copied(task: Any, worker: Any, source: Any, target: Any) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
 def test_launches_are_given_the_same_kinds_each_time(dtype, monkeypatch):
     """What is compiled for the first arguments serves all later ones: arrays of any layout, read-only or not."""
-    part, checked = Launch.part, []
+    checked = []
 
-    def watched(self, *arguments):
-        run = part(self, *arguments)
-        assert self._driver.way(run.arguments) is run.way
-        checked.append(self)
-        return run
+    def watched(make):
+        def made(self, *arguments):
+            way, tasks, nanoseconds, given = make(self, *arguments)
+            assert self._driver.way(given) is way
+            checked.append(self)
+            return way, tasks, nanoseconds, given
 
-    monkeypatch.setattr(Launch, "part", watched)
+        return made
+
+    for name in ("on", "part"):
+        monkeypatch.setattr(Launch, name, watched(getattr(Launch, name)))
     monkeypatch.setattr(threads, "SERIAL_BELOW_NS", 0)
     forget()
     x = (np.random.default_rng(3).standard_normal((2, 4, 9, 18)) * 8).astype(dtype)

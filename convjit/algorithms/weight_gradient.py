@@ -31,8 +31,7 @@ def _way(g: Geometry, dtype: DType) -> Any:
 
 
 def _run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, *spaces: Any, **bias: Any) -> None:
-    way = weight_product if g.groups == 1 else _way(g, dw.dtype)
-    way.run(workers, g, dy, x, dw, *spaces, **bias)
+    _way(g, dw.dtype).run(workers, g, dy, x, dw, *spaces, **bias)
 
 
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:

@@ -56,17 +56,14 @@ def run_forward(
     `weights` are the weight's parts, or those packed for the call; `x` and `y` lie as its layout says.
     """
     compute, is_complex = DTYPES[dtype]
-    none = _no_bias(compute)
+    added = _no_bias(compute) if bias is None or is_complex else bias
     if compute == dtype:
         y = allocate(function, "the result", shape, compute) if out is None else out
-        _run(function, call, (x, weights[0], none if bias is None else bias), y)
+        _run(function, call, (x, weights[0], added), y)
         return y
-    if is_complex:
-        y = _product(function, call, x, weights, none, shape, dtype)
-        if bias is not None:
-            arrays.add(y, as_channels(bias, y.ndim, call.layout))
-    else:
-        y = _product(function, call, x, weights, none if bias is None else bias, shape, dtype)
+    y = _product(function, call, x, weights, added, shape, dtype)
+    if is_complex and bias is not None:
+        arrays.add(y, as_channels(bias, y.ndim, call.layout))
     if out is None:
         return y
     arrays.write(out, y)

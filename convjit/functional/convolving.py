@@ -199,17 +199,16 @@ def gradients(
         algorithm, wanted, layout,
     )  # fmt: skip
     dx = dw = db = None
-    if not is_straight:
-        dy = shaped(function, "grad_output", dy, problem.inner_y_shape)
-    if of_input is not None:
-        if is_straight:
+    if is_straight:  # as most calls are
+        if of_input is not None:
             dx = bilinear.run_gradient(function, of_input, x.shape, dy, weight, dtype)
-        else:
-            dx = _input_grad(function, problem, of_input, dy, weight, dtype).reshape(x.shape)
-    if of_weight is not None:
-        if is_straight:
+        if of_weight is not None:
             dw, db = bilinear.run_weight_gradient(function, of_weight, weight.shape, dy, x, dtype, with_bias=wanted[2])
-        else:
+    else:
+        dy = shaped(function, "grad_output", dy, problem.inner_y_shape)
+        if of_input is not None:
+            dx = _input_grad(function, problem, of_input, dy, weight, dtype).reshape(x.shape)
+        if of_weight is not None:
             images = as_images(function, "x", x, rank, layout)
             dw, db = _weight_grad(function, problem, of_weight, dy, images, dtype, with_bias=wanted[2])
     if wanted[2] and db is None:

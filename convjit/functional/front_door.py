@@ -65,14 +65,15 @@ def public_as(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @wraps(function)
         def front_door(*args: P.args, **kwargs: P.kwargs) -> R:
-            if not known.issuperset(kwargs):
-                raise TypeError(unknown_keyword(where, parameters, next(name for name in kwargs if name not in known)))
             try:
                 return function(*args, **kwargs)
             except TypeError as error:
                 inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
                 if inside:
                     raise
+                for name in kwargs:
+                    if name not in known:
+                        raise TypeError(unknown_keyword(where, parameters, name)) from None
                 # Of arguments that are missing or too many, by the name that Python calls the function.
                 raise TypeError(f"{where}: {str(error).partition('() ')[2] or error}") from None
             except MemoryError as error:

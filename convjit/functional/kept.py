@@ -47,7 +47,7 @@ def put_back(call: Call, workers: int, source: _Source, arrays: list[Array]) -> 
         network, room = source
         network.put_back(room)
         return
-    if CALLS == 0 or call.bytes(workers) > BYTES // 2:
+    if not source and (CALLS == 0 or call.bytes(workers) > BYTES // 2):
         return
     _kept[call, workers] = arrays
     if source and len(_kept) <= CALLS:  # as many bytes as before it took them

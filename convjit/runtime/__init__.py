@@ -20,7 +20,7 @@ hazard:
 `containers`  the control group's CPU quota and memory limit
 `cache`       compiled code on disk: never stale, never an exception, one warning where the place is unusable
 `memory`      a result that cannot fit is a `MemoryError` before memory is touched
-`reusing`     a network's steps use their large arrays again, which nobody else has: no step waits for cleared pages
+`reusing`     a network's steps use their large arrays again, and one room for workspaces: no waiting for cleared pages
 `fma`         the fused multiply-add in which every sum is written, compiled and not
 `copying`     a run of elements copied as one `memcpy`
 `emitting`    micro-kernels as LLVM IR, compiled alone in whole vectors, kept on disk, called by address

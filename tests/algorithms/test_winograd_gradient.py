@@ -144,9 +144,9 @@ def test_no_task_writes_what_is_another_ones(cut, monkeypatch):
     """Tasks from the last to the first: what one writes too much is not put right by those behind it."""
 
     def backwards(workers, *runs):
-        for run in runs:
-            for task in reversed(range(run.tasks)):
-                run.way.run(1, task, task + 1, run.arguments)
+        for way, tasks, _, arguments in runs:
+            for task in reversed(range(tasks)):
+                way.run(1, task, task + 1, arguments)
 
     for problem in (AWKWARD["129 channels"], AWKWARD["65 filters"], AWKWARD["odd everything"]):
         for settings in (BLOCKS["of three tiles"], TASKS["of few channels"]):

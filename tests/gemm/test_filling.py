@@ -47,13 +47,13 @@ def test_a_task_writes_none_of_the_planes_behind_its_own():
     g = conv2d_geometry("test", shape, (1, 64, 3, 3), 1, 1, 1, 1)
     axes = plane_axes(g)
     planes = np.full(plane_elements(4 * 64, *axes), np.nan, np.float32)
-    _, (run,) = filled(axes, np.ones(shape, np.float32), planes)
-    _, together, *_ = run.arguments
+    _, ((way, tasks, _, arguments),) = filled(axes, np.ones(shape, np.float32), planes)
+    _, together, *_ = arguments
     assert 1 < together < 64
     each = 10 * 11
-    for task in range(run.tasks)[::-1]:
+    for task in range(tasks)[::-1]:
         planes[:-BEHIND] = np.nan
-        run.way.run(1, task, task + 1, run.arguments)
+        way.run(1, task, task + 1, arguments)
         is_written = ~np.isnan(planes[:-BEHIND])
         own = slice(task * together * each, (task + 1) * together * each)
         assert is_written[own].all()
@@ -65,7 +65,7 @@ def test_a_task_of_no_channels_writes_nothing():
     axes = plane_axes(conv2d_geometry("test", shape, (1, 0, 3, 3), 1, 1, 1, 1))
     room, each = np.full(1000, np.nan, np.float32), 7 * 11
     planes = room[each:-each]
-    _, (run,) = filled(axes, np.zeros(shape, np.float32), planes)
+    _, ((way, _, _, arguments),) = filled(axes, np.zeros(shape, np.float32), planes)
     planes[...] = np.nan
-    run.way.run(1, 0, 1, run.arguments)
+    way.run(1, 0, 1, arguments)
     assert np.isnan(room).all()

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from ..runtime.memory import allocate
+from ..runtime.memory import allocate_bytes
 from ..runtime.reusing import Reused, Room, here
 from ..typing import Array
 from .calls import Call
@@ -34,8 +34,7 @@ def take(function: str, call: Call, workers: int) -> tuple[_Source, list[Array] 
         kind = call, workers
         arrays = room.arrays(kind)
         if arrays is None:
-            spaces = [(space.shape, np.dtype(space.dtype)) for space in call.spaces(workers)]
-            arrays = room.new_arrays(kind, spaces, partial(_bytes, function))
+            arrays = _new_in(network, room, kind, function)
         return (network, room), arrays
     left = _kept.pop((call, workers), None)
     return left is not None, left
@@ -59,5 +58,12 @@ def put_back(call: Call, workers: int, source: _Source, arrays: list[Array]) -> 
         return
 
 
-def _bytes(function: str, size: int) -> Array:
-    return allocate(function, "workspaces", (size,), np.uint8)
+def _new_in(network: Reused, room: Room, kind: tuple[Call, int], function: str) -> list[Array]:
+    call, workers = kind
+    spaces = [(space.shape, np.dtype(space.dtype)) for space in call.spaces(workers)]
+    new = partial(allocate_bytes, function, "workspaces")
+    try:
+        return room.new_arrays(kind, spaces, new)
+    except MemoryError:
+        network.clear()  # blocks that nobody has
+        return room.new_arrays(kind, spaces, new)

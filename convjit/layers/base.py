@@ -187,7 +187,7 @@ class Layer:
         try:
             for name, optimizer in optimizers.items():
                 weight: Array = getattr(self, name)
-                if weight is None or weight.shape != gradients[name].shape:
+                if np.shape(weight) != np.shape(gradients[name]):
                     raise ValueError(
                         f"{type(self).__name__}.backward_pass: {name} has shape {np.shape(weight)}, its gradient "
                         f"{np.shape(gradients[name])}"

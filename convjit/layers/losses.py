@@ -162,5 +162,10 @@ LOSSES: dict[str, type[Loss]] = {"cross_entropy": CrossEntropy, "square": Square
 
 
 def targets_once(loss: Loss, y: ArrayLike, predicted: Array) -> ArrayLike:
-    """What several methods of a loss are given for `y`: its rows, made once; somebody else's get `y` as it came."""
-    return _both(type(loss).__name__, y, predicted)[0] if type(loss) in LOSSES.values() else y
+    """What several methods of a loss are given for `y`: its rows, made once.
+
+    A loss of somebody else's, or one with a method of its own, gets `y` as it came.
+    """
+    if type(loss) not in LOSSES.values() or vars(loss):
+        return y
+    return _both(type(loss).__name__, y, predicted)[0]

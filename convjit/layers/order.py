@@ -1,10 +1,9 @@
-"""In which order a network runs its layers: as they were added, but with maxima taken before a ReLU.
+"""A ReLU and the max pool behind it, run the other way around: on a quarter of the values, for pools of 2x2 pixels.
 
 ReLU does not change which of some values is the largest, so `max(relu(x))` is `relu(max(x))`, to the bit. So are the
-gradients: where the maximum is not positive, neither order passes anything on, and elsewhere it is at the same pixel.
-Behind a pool of 2x2 pixels a ReLU has a quarter of the work.
+gradients: where the maximum is not positive, neither way passes anything on, and elsewhere it is at the same pixel.
 
-Knows which layers may change places; does not know how a pass goes through them.
+Knows which layers may change places, and what they keep; does not know how a pass goes through a network.
 """
 
 from __future__ import annotations
@@ -12,20 +11,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from ..typing import Array
 from .activation import Activation
 from .base import Layer
 from .pooling import MaxPooling1D, MaxPooling2D, MaxPooling3D
 
 _MAXIMA = frozenset({MaxPooling1D, MaxPooling2D, MaxPooling3D})
 _PASSES = ("forward_pass", "backward_pass")
+# Of others, NumPy's ReLU may keep a -0, and integers would be compared before they are rounded to float64.
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def running_order(layers: Sequence[Layer]) -> list[Layer]:
-    """The layers, each ReLU behind the max pools that follow it."""
-    order = list(layers)
-    for i in range(1, len(order)):
-        if type(order[i]) in _MAXIMA and _is_relu(order[i - 1]) and not (_watched(order[i]) or _watched(order[i - 1])):
-            order[i - 1], order[i] = order[i], order[i - 1]
+class MaximaFirst:
+    """The two layers, for one pass forward and back; each keeps what it would have kept in its own place."""
+
+    def __init__(self, relu: Layer, pool: Layer) -> None:
+        self._relu, self._pool = relu, pool
+        self._largest: Array | None = None  # behind the ReLU; None where the layers were run as they stand
+
+    def forward_pass(self, X: Array, training: bool = True) -> Array:
+        """Maxima, then the ReLU of them."""
+        relu, pool = self._relu, self._pool
+        if type(X) is not np.ndarray or X.dtype not in _DTYPES or X.size == 0:
+            return pool.forward_pass(relu.forward_pass(X, training), training)
+        y = relu.forward_pass(pool.forward_pass(X, training), training)
+        if training:
+            self._largest, relu.__dict__["_kept_pass"] = y, (X, X)  # of inputs and outputs the same are positive
+        return y
+
+    def backward_pass(self, accum_grad: Array) -> Array:
+        """The gradient at the maxima that are positive."""
+        relu, pool = self._relu, self._pool
+        if self._largest is None:
+            return relu.backward_pass(pool.backward_pass(accum_grad))
+        own = relu.__dict__["_kept_pass"]
+        relu.__dict__["_kept_pass"] = self._largest, self._largest
+        gradient = relu.backward_pass(accum_grad)
+        relu.__dict__["_kept_pass"] = own
+        return pool.backward_pass(gradient)
+
+
+def in_running_order(layers: Sequence[Layer]) -> list[Any]:
+    """What a pass goes through: layers, and pairs of those that are run the other way around."""
+    order: list[Any] = []
+    for layer in layers:
+        if type(layer) in _MAXIMA and order and _is_relu(order[-1]) and not (_watched(layer) or _watched(order[-1])):
+            order[-1] = MaximaFirst(order[-1], layer)
+        else:
+            order.append(layer)
     return order
 
 

@@ -23,7 +23,7 @@ from .base import Layer, Shape, check_optimizer
 from .initializers import as_rng
 from .losses import LOSSES, CrossEntropy, Loss, targets_once
 from .optimizers import Adam
-from .order import running_order
+from .order import in_running_order
 from .storage import read_weights, write_weights
 from .undo import exhaust, undoing
 
@@ -105,19 +105,21 @@ class Sequential:
 
     # --- passes -------------------------------------------------------------------------------------------------
 
-    def _forward(self, X: Array, training: bool) -> Array:
-        if not self.layers:
+    def _forward(self, X: Array, order: list[Any], training: bool) -> Array:
+        """Through layers in `order`, as of `in_running_order`; they need not be convjit's."""
+        if not order:
             raise RuntimeError("Sequential: there are no layers; add some first")
-        for i, layer in enumerate(running_order(self.layers)):
+        for layer in order:
             X = layer.forward_pass(X, training)
             if X is None:
+                i = next(i for i, each in enumerate(self.layers) if each is layer)
                 raise TypeError(f"Sequential: forward_pass of layer {i}, {type(layer).__name__}, returned None")
         return X
 
-    def _backward(self, y: ArrayLike, predicted: Array) -> None:
-        order: list[Any] = running_order(self.layers)  # of layers that need not be convjit's
+    def _backward(self, y: ArrayLike, predicted: Array, order: list[Any]) -> None:
+        """Back through the layers of a forward pass."""
         layers = order[::-1]
-        activation = getattr(self.layers[-1], "activation_name", "")
+        activation = getattr(layers[0], "activation_name", "")
         if isinstance(self.loss, CrossEntropy) and self.loss.is_fused and activation == self.loss.fused_activation:
             gradient = self.loss.fused_gradient(y, predicted)
             layers = layers[1:]
@@ -139,10 +141,11 @@ class Sequential:
         undo = undoing([*self.layers, *self._optimizers()])
         try:
             with self._memory().step():
-                predicted = self._forward(inputs, training=True)
+                order = in_running_order(self.layers)
+                predicted = self._forward(inputs, order, training=True)
                 targets = targets_once(self.loss, y, predicted)
                 loss, accuracy = self._scores(targets, predicted)
-                self._backward(targets, predicted)
+                self._backward(targets, predicted, order)
         except BaseException:
             exhaust(undo)
             raise
@@ -201,7 +204,7 @@ class Sequential:
     def test_on_batch(self, X: ArrayLike, y: ArrayLike) -> tuple[float, float]:
         """The loss and accuracy of one batch."""
         inputs, y = _data("Sequential.test_on_batch", X, y)
-        return self._scores(y, self._forward(inputs, training=False))
+        return self._scores(y, self._forward(inputs, in_running_order(self.layers), training=False))
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -277,7 +280,9 @@ class Sequential:
         size = as_positive("Sequential.predict", "batch_size", batch_size)
         if inputs.ndim == 0:
             raise ValueError(f"Sequential.predict: expected X of shape (N, ...), got shape {inputs.shape}")
-        parts = [self._forward(inputs[i : i + size], training=False) for i in range(0, max(len(inputs), 1), size)]
+        order = in_running_order(self.layers)
+        starts = range(0, max(len(inputs), 1), size)
+        parts = [self._forward(inputs[i : i + size], order, training=False) for i in starts]
         return np.concatenate(parts)
 
     def evaluate(self, X: ArrayLike, y: ArrayLike, batch_size: int = 256) -> tuple[float, float]:

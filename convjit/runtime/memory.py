@@ -76,9 +76,14 @@ def allocate(function: str, what: str, shape: tuple[int, ...], dtype: Any) -> Ar
     return _allocate(function, what, shape, dtype, size)
 
 
+def allocate_bytes(function: str, what: str, size: int) -> Array:
+    """So many bytes that nobody has used before."""
+    return _allocate(function, what, (size,), np.dtype(np.uint8), size)
+
+
 def check_room(function: str, what: str, size: int) -> None:
     """Raise `MemoryError` if so many bytes cannot be had at once; they are free again when this returns."""
-    _allocate(function, what, (size,), np.dtype(np.uint8), size)
+    allocate_bytes(function, what, size)
 
 
 def _allocate(function: str, what: str, shape: tuple[int, ...], dtype: DType, size: int) -> Array:

@@ -93,9 +93,9 @@ class Room:
         return arrays
 
     def has_too_much(self) -> bool:
-        """Whether nobody wanted all of it since this was asked last."""
+        """Whether nobody wanted half of it since this was asked last."""
         wanted, self._wanted = self._wanted, 0
-        return wanted < self._memory.size
+        return 2 * wanted < self._memory.size
 
 
 class Reused:
@@ -104,7 +104,7 @@ class Reused:
     def __init__(self) -> None:
         self._blocks: dict[_Kind, deque[_Block]] = {}
         self._wanted: set[_Kind] = set()
-        self._rooms: deque[Room] = deque()  # one, or none while a call has it
+        self._rooms: deque[Room] = deque()  # one between steps; none while a call has it
 
     def __reduce__(self) -> tuple[type[Reused], tuple[()]]:
         return Reused, ()
@@ -143,8 +143,9 @@ class Reused:
             return None
 
     def put_back(self, room: Room) -> None:
-        """What `take_room` gave."""
-        self._rooms.append(room)
+        """What `take_room` gave; gone, if there is another one by now."""
+        if not self._rooms:
+            self._rooms.append(room)
 
     def take(self, shape: tuple[int, ...], dtype: DType, new: Callable[[], Array]) -> Array:
         """An array of a block that nobody has, or of a `new` one, for which all others are given up if need be."""

@@ -10,7 +10,7 @@ from convjit import conv2d, conv2d_backward, conv2d_input_grad
 from convjit.algorithms import Operation
 from convjit.functional import bilinear, kept
 from convjit.runtime import memory
-from convjit.runtime.reusing import Reused
+from convjit.runtime.reusing import REUSED_FROM, Reused
 
 RNG = np.random.default_rng(0)
 X, WEIGHT = RNG.standard_normal((1, 3, 12, 12)).astype("f4"), RNG.standard_normal((5, 3, 3, 3)).astype("f4")
@@ -24,14 +24,19 @@ def shelf(monkeypatch):
 
 @pytest.fixture
 def allocated(monkeypatch):
-    seen, allocate = [], memory.allocate
+    seen, allocate = [], bilinear.allocate
 
     def counted(function, what, shape, dtype):
         seen.append(what)
         return allocate(function, what, shape, dtype)
 
-    for module in (bilinear, kept):  # of a network's room, the latter
-        monkeypatch.setattr(module, "allocate", counted)
+    def counted_bytes(function, what, size):
+        seen.append(what)
+        return allocate_bytes(function, what, size)
+
+    allocate_bytes = kept.allocate_bytes
+    monkeypatch.setattr(bilinear, "allocate", counted)
+    monkeypatch.setattr(kept, "allocate_bytes", counted_bytes)
     return seen
 
 
@@ -197,7 +202,55 @@ def test_a_call_that_fails_does_not_put_the_room_back_and_the_next_step_has_anot
         assert len(network._rooms) == 1
 
 
-def test_a_room_is_as_large_as_the_last_step_wanted():
+def test_a_step_within_a_call_of_a_step_leaves_one_room(shelf, monkeypatch):
+    """As when a signal arrives in a call, and its handler trains the same network."""
+    wanted, ((call, _),) = conv2d(X, WEIGHT), shelf
+    run, inner, network = call.operation.run, [], Reused()
+
+    def interrupted(*arguments):
+        if not inner:
+            inner.append(None)
+            with network.step():
+                inner[0] = conv2d(X, WEIGHT)
+        run(*arguments)
+
+    monkeypatch.setattr(call, "operation", Operation(interrupted, call.operation.workspace))
+    with network.step():
+        assert conv2d(X, WEIGHT).tobytes() == wanted.tobytes() == inner[0].tobytes()
+    assert len(network._rooms) == 1
+
+
+def test_a_room_that_grows_leaves_nothing_behind(shelf):
+    network = Reused()
+    with network.step():
+        for width in (60, 120, 240):
+            conv2d(np.ones((1, 32, 60, width), "f4"), np.ones((32, 32, 3, 3), "f4"), padding=1)
+        assert network._rooms[0]._memory.size >= REUSED_FROM
+        assert all(dtype != np.uint8 for _, dtype in network._blocks)
+
+
+def test_blocks_are_given_up_for_a_room_that_does_not_fit(shelf, monkeypatch):
+    network, asked = Reused(), []
+
+    def fails_once(function, what, size):
+        asked.append(size)
+        if len(asked) == 1:
+            raise MemoryError
+        return allocate_bytes(function, what, size)
+
+    allocate_bytes = kept.allocate_bytes
+    monkeypatch.setattr(kept, "allocate_bytes", fails_once)
+    wanted = conv2d(X, WEIGHT)
+    with network.step():
+        memory.allocate("f", "the result", (REUSED_FROM,), np.dtype("f4"))
+        assert network._blocks
+        assert conv2d(X, WEIGHT).tobytes() == wanted.tobytes()
+        assert not network._blocks
+    assert len(asked) == 2
+
+
+def test_a_room_is_as_large_as_the_last_step_wanted(monkeypatch):
+    monkeypatch.setattr(bilinear, "workers", lambda _: 1)  # of whom each has a share
     network, large = Reused(), (np.ones((1, 64, 20, 20), "f4"), np.ones((64, 64, 3, 3), "f4"))
 
     def size_after(*problems):

@@ -18,8 +18,9 @@ from convjit import (
     MaxPooling2D,
     MaxPooling3D,
     Sequential,
+    SquareLoss,
 )
-from convjit.layers.order import running_order
+from convjit.layers.order import MaximaFirst, in_running_order
 
 POOLS = {
     "apart": MaxPooling2D((2, 2), stride=2),
@@ -49,6 +50,10 @@ class Seen(Layer):
 
 def names(layers):
     return [type(layer).__name__ if type(layer) is not Activation else layer.activation_name for layer in layers]
+
+
+def changed_places(layers):
+    return [names([layer._relu, layer._pool]) for layer in in_running_order(layers) if isinstance(layer, MaximaFirst)]
 
 
 def hard(images):
@@ -82,7 +87,7 @@ def test_a_network_has_the_bits_of_the_order_as_added(name, dtype, changed, step
         return predicted, behind.output, seen.gradient, first.W, first.w0, np.array(scores)
 
     swapped = run()
-    monkeypatch.setattr("convjit.layers.sequential.running_order", list)
+    monkeypatch.setattr("convjit.layers.sequential.in_running_order", list)
     for got, expected in zip(swapped, run(), strict=True):
         assert got.dtype == expected.dtype
         assert_array_equal(got, expected)
@@ -102,20 +107,19 @@ def test_also_in_one_and_three_dimensions(conv, pool, size, monkeypatch):
         return model.layers[0].W
 
     swapped = run()
-    monkeypatch.setattr("convjit.layers.sequential.running_order", list)
+    monkeypatch.setattr("convjit.layers.sequential.in_running_order", list)
     assert_array_equal(swapped, run())
 
 
 def test_which_layers_change_places():
     relu, pool = Activation("relu"), MaxPooling2D()
-    assert names(running_order([Conv2D(1, (1, 1)), relu, pool, Flatten()])) == [
-        "Conv2D", "MaxPooling2D", "relu", "Flatten",
-    ]  # fmt: skip
-    assert names(running_order([relu, pool, MaxPooling2D()])) == ["MaxPooling2D", "MaxPooling2D", "relu"]
-    for other in (Activation("leaky_relu"), Activation("tanh"), Dense(1)):
-        assert running_order([other, pool]) == [other, pool]
+    assert changed_places([Conv2D(1, (1, 1)), relu, pool, Flatten()]) == [["relu", "MaxPooling2D"]]
+    assert len(in_running_order([relu, pool, MaxPooling2D(), Activation("relu"), MaxPooling1D()])) == 3
+    for first in (Activation("leaky_relu"), Activation("tanh"), Dense(1), MaxPooling2D()):
+        assert in_running_order([first, pool]) == [first, pool]
     mean = AveragePooling2D()
-    assert running_order([relu, mean]) == [relu, mean]
+    assert in_running_order([relu, mean]) == [relu, mean]
+    assert in_running_order([pool, relu]) == [pool, relu]
 
 
 def test_a_layer_of_somebody_elses_or_one_that_is_watched_keeps_its_place():
@@ -126,17 +130,86 @@ def test_a_layer_of_somebody_elses_or_one_that_is_watched_keeps_its_place():
         pass
 
     relu, pool, mine, rectified = Activation("relu"), MaxPooling2D(), Mine(), Rectified("relu")
-    assert running_order([relu, mine]) == [relu, mine]
-    assert running_order([rectified, pool]) == [rectified, pool]
+    assert in_running_order([relu, mine]) == [relu, mine]
+    assert in_running_order([rectified, pool]) == [rectified, pool]
     for watched in (relu, pool):
         watched.backward_pass = watched.backward_pass
-        assert running_order([relu, pool]) == [relu, pool]
+        assert in_running_order([relu, pool]) == [relu, pool]
         del watched.backward_pass
-    assert running_order([relu, pool]) == [pool, relu]
+    assert changed_places([relu, pool]) == [["relu", "MaxPooling2D"]]
+
+
+def model_of(*layers, **options):
+    return Sequential([Conv2D(2, (3, 3), input_shape=(1, 6, 6), rng=0), *layers], optimizer=SGD(0.1), **options)
 
 
 def test_the_layers_of_a_network_stay_in_the_order_in_which_they_were_added():
-    model = Sequential([Conv2D(2, (3, 3), input_shape=(1, 6, 6), rng=0), Activation("relu"), MaxPooling2D()])
+    model = model_of(Activation("relu"), MaxPooling2D())
     model.predict(np.zeros((1, 1, 6, 6)))
     assert names(model.layers) == ["Conv2D", "relu", "MaxPooling2D"]
     assert "Activation (ReLU)  (2, 6, 6)" in model.summary()
+
+
+def through(layers, images):
+    for layer in layers:
+        images = layer.forward_pass(images)
+    return images
+
+
+def back_through(layers, gradient):
+    for layer in layers[::-1]:
+        gradient = layer.backward_pass(gradient)
+    return gradient
+
+
+def test_layers_keep_what_their_own_passes_need():
+    """Back through the layers by hand, behind a step of the network: for the gradient in the images, say."""
+    x = np.random.default_rng(0).standard_normal((3, 1, 6, 6))
+
+    def network():
+        return model_of(Activation("relu"), MaxPooling2D((2, 2), stride=2), Flatten(), Dense(2, rng=0), loss="square")
+
+    stepped, by_hand = network(), network()
+    for layer in stepped.layers:
+        layer.trainable = False
+    stepped.train_on_batch(x, np.eye(3, 2))
+    through(by_hand.layers, x)
+    assert_array_equal(back_through(stepped.layers, np.ones((3, 2))), back_through(by_hand.layers, np.ones((3, 2))))
+
+
+def test_a_layer_that_is_watched_from_within_a_step_on():
+    """The way back is the way that the step went forward."""
+    seen, x = [], np.random.default_rng(0).standard_normal((2, 1, 6, 6))
+
+    class Watching(SquareLoss):
+        def loss(self, y, predicted):
+            relu = model.layers[1]
+            relu.backward_pass = lambda gradient: seen.append(gradient) or Activation.backward_pass(relu, gradient)
+            return super().loss(y, predicted)
+
+    results = []
+    for loss in (SquareLoss(), Watching()):
+        model = model_of(Activation("relu"), MaxPooling2D((2, 2), stride=2), loss=loss)
+        results.append((model.train_on_batch(x, np.zeros((2, 2, 3, 3))), model.layers[0].W.tobytes()))
+    assert results[0] == results[1]
+    assert [gradient.shape for gradient in seen] == [(2, 2, 3, 3)]
+
+
+NOTHING_GAINED = {
+    "float16, whose -0 NumPy keeps": (np.array([[[[-1, -0.0, -2, -0.0]]]], "f2"), {}),
+    "integers that float64 rounds": (np.array([[[[1, 0, 3, 2]]]]) + 2**53, {}),
+    "windows in the padding": (np.zeros((1, 1, 0, 4)), {"padding": 1}),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_GAINED)
+def test_what_is_run_as_it_stands(name):
+    x, options = NOTHING_GAINED[name]
+    layers = [Activation("relu"), MaxPooling2D((1, 2) if not options else 2, **options)]
+    layers[0].set_input_shape(x.shape[1:])
+    got, wanted = Sequential(layers).predict(x), through(layers, x)
+    assert got.tobytes() == wanted.tobytes()
+    (pair,) = in_running_order(layers)
+    back = back_through(layers, np.ones_like(wanted))
+    pair.forward_pass(x)
+    assert pair.backward_pass(np.ones_like(wanted)).tobytes() == back.tobytes()

@@ -1027,10 +1027,38 @@ def test_a_loss_of_somebody_elses_is_given_the_targets_as_they_came():
             return super().loss(y, predicted)
 
     x, y = np.random.default_rng(0).standard_normal((4, 3)), np.array([0, 1, 1, 0])
-    scores = []
-    for loss in (Mine(), "cross_entropy"):
+    scores, patched = [], CrossEntropy()
+    patched.accuracy = lambda y, predicted: seen.append(y) or CrossEntropy.accuracy(patched, y, predicted)
+    for loss in (Mine(), patched, "cross_entropy"):
         model = Sequential([Dense(2, input_shape=(3,), rng=0), Activation("softmax")], optimizer=SGD(0.1), loss=loss)
         scores.append([model.train_on_batch(x, y) for _ in range(3)])
-    assert scores[0] == scores[1]
+    assert scores[0] == scores[1] == scores[2]
+    assert len(seen) == 6
     for given in seen:
         assert_array_equal(given, y)
+
+
+def test_gradients_of_a_layer_of_somebody_elses_may_be_lists():
+    class Scale(Layer):
+        weight_names = ("s",)
+
+        def __init__(self):
+            self.input_shape = (3,)
+
+        def initialize(self, optimizer):
+            self._start(optimizer, s=np.ones(3))
+
+        def forward_pass(self, X, training=True):
+            self.x = X
+            return X * self.s
+
+        def backward_pass(self, accum_grad):
+            self._update(s=(accum_grad * self.x).sum(axis=0).tolist())
+            return accum_grad
+
+        def output_shape(self):
+            return self.input_shape
+
+    model = Sequential([Scale(), Dense(2, rng=0), Activation("softmax")], optimizer=SGD(0.1))
+    model.train_on_batch(np.eye(3), np.array([0, 1, 1]))
+    assert (model.layers[0].s != 1).all()

@@ -170,7 +170,7 @@ class _Way(NamedTuple):
         self, workers: int, g: Geometry, images: Any, weight: Any, bias: Any, results: Any, packed: Any, *spaces: Any
     ) -> None:
         """Outputs of a weight as it is, which is packed first unless tasks do that."""
-        setup, flat = _set_up(g, workers, results.dtype, False, *self), weight.reshape(-1)
+        setup, flat = self.set_up(g, workers, results.dtype, False), weight.reshape(-1)
         if setup.direct.together > 0:
             run_in_turn(workers, *self._multiplied(setup, images, flat, bias, results, *spaces))
             return
@@ -183,7 +183,7 @@ class _Way(NamedTuple):
 
     def run_packed(self, workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *spaces: Any) -> None:
         """Outputs of a packed weight."""
-        run_in_turn(workers, *self._multiplied(_set_up(g, workers, y.dtype, True, *self), x, packed, bias, y, *spaces))
+        run_in_turn(workers, *self._multiplied(self.set_up(g, workers, y.dtype, True), x, packed, bias, y, *spaces))
 
     def _multiplied(
         self, s: _Setup, images: Any, weight: Any, bias: Any, results: Any, totals: Any, positions: Any, space: Any,
@@ -192,7 +192,7 @@ class _Way(NamedTuple):
         if self.channels_last:
             images = as_planes(images)
         if s.by_band:
-            parts = images if s.direct.parts == 1 else in_parts(images, s.direct.parts)
+            parts = in_parts(images, s.direct.parts)
             return (s.multiply.on(weight, bias, parts, results, totals, positions, space, planes),)
         source, before = filled(s.axes, images, planes, s.pixel)
         return *before, s.multiply.on(weight, bias, source, results, totals, positions, space)

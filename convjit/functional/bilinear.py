@@ -77,12 +77,7 @@ def as_channels(bias: Array, dimensions: int, layout: Layout) -> Array:
 
 def run_gradient(function: str, call: AnyCall, shape: tuple[int, ...], dy: Array, other: Array, dtype: DType) -> Array:
     """The adjoint of the convolution in `x` where `other` is the weight, in the weight where it is `x`."""
-    compute, is_complex = DTYPES[dtype]
-    if compute == dtype:
-        result = allocate(function, "the result", shape, compute)
-        _run(function, call, (dy, other), result)
-        return result
-    others = parts(conjugate(other)) if is_complex else (other,)
+    others = parts(conjugate(other)) if DTYPES[dtype].is_complex else (other,)
     return _product(function, call, dy, others, None, shape, dtype)
 
 
@@ -96,8 +91,6 @@ def run_weight_gradient(
     dw = allocate(function, "the result", shape, compute)
     db = allocate(function, "the result", (call.geometry.out_channels,), compute)
     _run_images(function, call, (dy, x), dw, db)
-    if compute == dtype:
-        return dw, db
     return arrays.converted(function, "the result", dw, dtype), arrays.converted(function, "the result", db, dtype)
 
 

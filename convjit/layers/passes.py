@@ -13,7 +13,7 @@ import numpy as np
 
 from ..algorithms.pointwise import CONSTANTS, NUMBERS, everywhere
 from ..algorithms.updates import Update
-from ..arrays import ready
+from ..arrays import all_ready, ready
 from ..runtime.compile import Driver
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
@@ -42,9 +42,7 @@ def pointwise(function: str, driver: Driver, constants: tuple[float, ...], *arra
     """The result of a `forward` or `backward` driver, of the arrays' shape."""
     like = arrays[0]
     result = allocate(function, "the result", like.shape, like.dtype)
-    inputs = [
-        (array if array.flags.carray else ready(function, "an array", array, like.dtype)).ravel() for array in arrays
-    ]
+    inputs = [array.ravel() for array in all_ready(function, "an array", arrays, like.dtype)]
     crew = workers(_ACTIVATION_NS * like.size)
     known = _numbers(constants, CONSTANTS, like.dtype)
     everywhere(driver, crew, _ACTIVATION_NS, like.size, known, *inputs, result.ravel())

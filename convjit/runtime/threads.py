@@ -107,8 +107,7 @@ def available() -> int:
         return 1
     if not contention.are_free():
         return 1
-    if not _launched:
-        launch_pool()
+    launch_pool()
     return min(_mask(), cpu_quota(), _MOST_WORKERS)
 
 
@@ -119,8 +118,7 @@ def workers(nanoseconds: float) -> int:
 
 def run_parallel(workers: int, twin: Callable[..., None], *arguments: Any) -> None:
     """Call a parallel twin with a team of so many threads, when the process may start one."""
-    if not _launched:
-        launch_pool()
+    launch_pool()
     if _has_workqueue:
         with _one_at_a_time:
             _run_team(workers, twin, *arguments)

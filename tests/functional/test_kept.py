@@ -93,19 +93,26 @@ def test_one_call_has_them_at_a_time(shelf):
     assert kept.take("f", *kind) == (False, None)
 
 
-def test_a_call_within_a_call_has_its_own(shelf, monkeypatch):
-    """As when a signal arrives in a call, and its handler convolves, too."""
-    wanted, ((call, _),) = conv2d(X, WEIGHT), shelf
-    run, inner = call.operation.run, []
+def interrupt(monkeypatch, call, handler):
+    """Let a handler run in the next call before it computes, as when a signal arrives."""
+    run, pending = call.operation.run, [handler]
 
     def interrupted(*arguments):
-        if not inner:
-            inner.append(None)
-            inner[0] = conv2d(X, WEIGHT)
-            arguments[-1].reshape(-1)[...] = 7  # what the inner call left there is not ours
+        if pending:
+            pending.pop()(*arguments)
         run(*arguments)
 
     monkeypatch.setattr(call, "operation", Operation(interrupted, call.operation.workspace))
+
+
+def test_a_call_within_a_call_has_its_own(shelf, monkeypatch):
+    wanted, ((call, _),), inner = conv2d(X, WEIGHT), shelf, []
+
+    def handler(*arguments):
+        inner.append(conv2d(X, WEIGHT))
+        arguments[-1].reshape(-1)[...] = 7  # what the inner call left there is not ours
+
+    interrupt(monkeypatch, call, handler)
     assert conv2d(X, WEIGHT).tobytes() == wanted.tobytes() == inner[0].tobytes()
 
 
@@ -166,18 +173,13 @@ def test_calls_of_a_step_have_the_same_room(shelf, allocated):
 
 
 def test_a_call_within_a_call_of_a_step_has_its_own(shelf, monkeypatch):
-    """As when a signal arrives in a call, and its handler convolves, too."""
-    wanted, ((call, _),) = conv2d(X, WEIGHT), shelf
-    run, inner, network = call.operation.run, [], Reused()
+    wanted, ((call, _),), inner, network = conv2d(X, WEIGHT), shelf, [], Reused()
 
-    def interrupted(*arguments):
-        if not inner:
-            inner.append(None)
-            inner[0] = conv2d(X, WEIGHT)
-            arguments[-1].reshape(-1)[...] = 7
-        run(*arguments)
+    def handler(*arguments):
+        inner.append(conv2d(X, WEIGHT))
+        arguments[-1].reshape(-1)[...] = 7
 
-    monkeypatch.setattr(call, "operation", Operation(interrupted, call.operation.workspace))
+    interrupt(monkeypatch, call, handler)
     with network.step():
         assert conv2d(X, WEIGHT).tobytes() == wanted.tobytes() == inner[0].tobytes()
         assert len(network._rooms) == 1
@@ -203,18 +205,14 @@ def test_a_call_that_fails_does_not_put_the_room_back_and_the_next_step_has_anot
 
 
 def test_a_step_within_a_call_of_a_step_leaves_one_room(shelf, monkeypatch):
-    """As when a signal arrives in a call, and its handler trains the same network."""
-    wanted, ((call, _),) = conv2d(X, WEIGHT), shelf
-    run, inner, network = call.operation.run, [], Reused()
+    """A handler that trains the same network."""
+    wanted, ((call, _),), inner, network = conv2d(X, WEIGHT), shelf, [], Reused()
 
-    def interrupted(*arguments):
-        if not inner:
-            inner.append(None)
-            with network.step():
-                inner[0] = conv2d(X, WEIGHT)
-        run(*arguments)
+    def handler(*arguments):
+        with network.step():
+            inner.append(conv2d(X, WEIGHT))
 
-    monkeypatch.setattr(call, "operation", Operation(interrupted, call.operation.workspace))
+    interrupt(monkeypatch, call, handler)
     with network.step():
         assert conv2d(X, WEIGHT).tobytes() == wanted.tobytes() == inner[0].tobytes()
     assert len(network._rooms) == 1

@@ -94,15 +94,25 @@ def test_one_call_has_them_at_a_time(shelf):
 
 
 def interrupt(monkeypatch, call, handler):
-    """Let a handler run in the next call before it computes, as when a signal arrives."""
-    run, pending = call.operation.run, [handler]
+    """Let a handler run in the next call before it computes, as when a signal arrives; the arguments of all runs."""
+    run, pending, runs = call.operation.run, [handler], []
 
     def interrupted(*arguments):
+        runs.append([a for a in arguments if isinstance(a, np.ndarray) and a.flags.writeable and a.size])
         if pending:
             pending.pop()(*arguments)
         run(*arguments)
 
     monkeypatch.setattr(call, "operation", Operation(interrupted, call.operation.workspace))
+    return runs
+
+
+def assert_apart(outer, inner):
+    """Neither results nor workspaces of the two runs lie over one another; both are given X and WEIGHT."""
+    given = (X, WEIGHT)
+    outer, inner = ([a for a in run if not any(np.shares_memory(a, b) for b in given)] for run in (outer, inner))
+    assert len(outer) == len(inner) > 1
+    assert not any(np.shares_memory(a, b) for a in outer for b in inner)
 
 
 def test_a_call_within_a_call_has_its_own(shelf, monkeypatch):
@@ -112,8 +122,9 @@ def test_a_call_within_a_call_has_its_own(shelf, monkeypatch):
         inner.append(conv2d(X, WEIGHT))
         arguments[-1].reshape(-1)[...] = 7  # what the inner call left there is not ours
 
-    interrupt(monkeypatch, call, handler)
+    runs = interrupt(monkeypatch, call, handler)
     assert conv2d(X, WEIGHT).tobytes() == wanted.tobytes() == inner[0].tobytes()
+    assert_apart(*runs)
 
 
 def test_a_call_that_fails_leaves_nothing(shelf, monkeypatch):
@@ -179,10 +190,11 @@ def test_a_call_within_a_call_of_a_step_has_its_own(shelf, monkeypatch):
         inner.append(conv2d(X, WEIGHT))
         arguments[-1].reshape(-1)[...] = 7
 
-    interrupt(monkeypatch, call, handler)
+    runs = interrupt(monkeypatch, call, handler)
     with network.step():
         assert conv2d(X, WEIGHT).tobytes() == wanted.tobytes() == inner[0].tobytes()
         assert len(network._rooms) == 1
+    assert_apart(*runs)
 
 
 def test_a_call_that_fails_does_not_put_the_room_back_and_the_next_step_has_another(shelf, monkeypatch):
@@ -212,10 +224,11 @@ def test_a_step_within_a_call_of_a_step_leaves_one_room(shelf, monkeypatch):
         with network.step():
             inner.append(conv2d(X, WEIGHT))
 
-    interrupt(monkeypatch, call, handler)
+    runs = interrupt(monkeypatch, call, handler)
     with network.step():
         assert conv2d(X, WEIGHT).tobytes() == wanted.tobytes() == inner[0].tobytes()
     assert len(network._rooms) == 1
+    assert_apart(*runs)
 
 
 def test_a_room_that_grows_leaves_nothing_behind(shelf):

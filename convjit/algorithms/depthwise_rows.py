@@ -10,13 +10,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..gemm import lines, micro
+from ..gemm import lines
 from ..gemm.estimate import pixel_lanes_share
 from ..gemm.lines import correlate_lines, fill_lines
+from ..gemm.micro import fills
 from ..gemm.planes import BEHIND, Axis, backward_axes, forward_axes
 from ..geometry import Geometry
 from ..runtime.compile import driver
 from ..runtime.launch import Launch, run_in_turn
+from ..simd import isa
 from ..typing import DType
 from .algorithm import INDICES, Explained, Space, work_ns
 from .depthwise_pixels import window
@@ -68,7 +70,7 @@ def _rows(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> tuple[R
 
 @driver
 def _correlate_rows(
-    task: Any, worker: Any, s: Rows, axis: Axis, kernels: Any, tiles: Any, images: Any, weight: Any, bias: Any,
+    task: Any, worker: Any, s: Rows, axis: Axis, kernels: Any, of_planes: Any, images: Any, weight: Any, bias: Any,
     results: Any, planes: Any, lists: Any,
 ) -> None:  # fmt: skip
     """y[n,o,0,ow] = bias[o] + sum over kw of weight[o,0,0,kw] * x[n, c, 0, ow*stride_w+kw*dilation_w-pad_left]
@@ -81,7 +83,7 @@ def _correlate_rows(
     rows, cols = min(s.rows, s.channels - first), min(s.cols, axis.grid - left)
     along, size = window(axis, left, cols, cols + s.reach), images.itemsize
     source, row = planes[worker].ctypes.data, image // s.down * s.channels + first
-    fill_lines(tiles, source, images.ctypes.data + row * axis.size * size, rows, along)
+    fill_lines(of_planes, source, images.ctypes.data + row * axis.size * size, rows, along)
     for e in range(s.each):
         o = first * s.each + e
         correlate_lines(
@@ -123,7 +125,7 @@ def input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space
 
 def _cut(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> Explained:
     s, along = _rows(g, is_gradient, workers, dtype)
-    lanes, images = int(lines.kernels(dtype)[lines.LANES]), g.batch * g.in_channels
+    lanes, images = isa.lanes(dtype), g.batch * g.in_channels
     tasks = g.batch * s.down * s.across
     vectors = images * s.each * s.across * -(-min(s.cols, along.grid) // lanes)
     filled = images * s.each * along.grid / max(1, vectors * lanes)
@@ -146,7 +148,7 @@ def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
 def _launch(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> Launch:
     s, along = _rows(g, is_gradient, workers, dtype)
     tasks = g.batch * s.down * s.across
-    return Launch(_correlate_rows, tasks, work_ns(g), s, along, lines.kernels(dtype), micro.kernels(dtype))
+    return Launch(_correlate_rows, tasks, work_ns(g), s, along, lines.kernels(dtype), fills(dtype))
 
 
 def _run(

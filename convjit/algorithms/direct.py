@@ -10,7 +10,7 @@ Knows when that pays, and workers and workspaces; does not know how a panel is c
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from ..gemm.bands import FILLED_BEFORE, band_count, band_size
@@ -27,7 +27,7 @@ from ..gemm.direct import (
 from ..gemm.direct_kernels import kernels as direct_kernels
 from ..gemm.direct_points import multiply_points
 from ..gemm.estimate import direct_share, filling_cycles
-from ..gemm.micro import kernels as kernels_of
+from ..gemm.micro import fills
 from ..gemm.phases import Phases, gradient_phases, one_phase, phase_offsets
 from ..gemm.pixels import phase_axes, pixel_axes, pixel_steps, plane_axes, plane_steps
 from ..gemm.planes import AS_IN_IMAGE, Axis, Pixel, Planes, plane_elements, term_offsets
@@ -130,9 +130,11 @@ def _set_up(
     offsets = term_offsets(*bands.axes, of_group, steps.channel)
     if d.is_parted:
         offsets = phase_offsets(phase_axes(g), bands.axes, of_group, steps.channel, steps.pixel)
-    ours = direct_kernels(dtype), offsets, phases.before
+    ours = partial(direct_kernels, dtype), offsets, phases.before
     if bands.by_band:
-        multiply = Launch(_multiply_band, tasks, work_ns(g), d, bands.record, bands.inside, kernels_of(dtype), *ours)
+        multiply = Launch(
+            _multiply_band, tasks, work_ns(g), d, bands.record, bands.inside, partial(fills, dtype), *ours
+        )
     else:
         multiply = Launch(_multiply, tasks, work_ns(g), d, *ours)
     return _Setup(
@@ -233,7 +235,7 @@ class _Way(NamedTuple):
 def packing(d: Direct, phases: Phases, dtype: DType) -> Launch:
     """Packing all weights: of the flat weight, the packed one, and a workspace which only several phases need."""
     tasks, elements = int(packing_tasks(d)), packed_elements(d.groups, d.rows, d.channels * d.taps, dtype)
-    return Launch(_pack, tasks, elements / 4, d, direct_kernels(dtype), phases.places)
+    return Launch(_pack, tasks, elements / 4, d, partial(direct_kernels, dtype), phases.places)
 
 
 def _pack_weight(workers: int, g: Geometry, weight: Any, packed: Any) -> None:

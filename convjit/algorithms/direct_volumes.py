@@ -15,7 +15,7 @@ import numpy as np
 
 from ..gemm.direct import MOST_POINTS, Direct, packed_elements, packing_terms, plan_direct
 from ..gemm.direct_kernels import kernels as direct_kernels
-from ..gemm.micro import kernels as kernels_of
+from ..gemm.micro import fills
 from ..gemm.phases import one_phase
 from ..gemm.pixels import plane_axes, plane_steps
 from ..gemm.planes import BEHIND, Axis, Planes, fill_tile, filling, plane_elements, term_offsets
@@ -198,7 +198,7 @@ def _filling(job: Job, slices: int, channels: int, dtype: DType) -> Launch:
     count = channels * of_channel
     return Launch(
         _fill, count * tiles.a_plane, count * p.each / 4, p, job.met, of_channel, tiles.rows, tiles.cols,
-        kernels_of(dtype), inside, _blank(len(inside)),
+        fills(dtype), inside, _blank(len(inside)),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..gemm.bands import FILLED_BEFORE, BandSize
-from ..gemm.micro import kernels as kernels_of
+from ..gemm.micro import fills
 from ..gemm.planes import AS_IN_IMAGE, BEHIND, Axis, Pixel, Planes, fill_planes, fill_tile, filling, plane_elements
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, Run
@@ -118,7 +118,7 @@ def _filling(axes: tuple[Axis, Axis], pixel: Pixel, planes: int, size: int, dtyp
     if tiles.a_plane == 1:
         together = max(1, min(_TOGETHER, planes // _TOGETHER, TILE_COST // max(p.each, 1)))
         tasks = -(-planes // together)
-    return Launch(_fill, tasks, size / 4, p, together, tiles.rows, tiles.cols, kernels_of(dtype), inside)
+    return Launch(_fill, tasks, size / 4, p, together, tiles.rows, tiles.cols, fills(dtype), inside)
 
 
 def filled(

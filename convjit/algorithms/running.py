@@ -5,6 +5,8 @@ Knows workers and workspaces; does not know which of the two it computes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..gemm.bands import FILLED_BEFORE, band_count, band_size
@@ -89,7 +91,7 @@ class Setup(NamedTuple):
 
     product: Product
     axes: Axes  # of a band
-    kernels: Array
+    kernels: Callable[[], Array]
     by_band: bool
     tasks: int
     spaces: tuple[Space, ...]  # scratch, lists, and planes: of all images, or of a band for each worker
@@ -125,7 +127,7 @@ def set_up(
         Space((workers, LIST_ENTRIES), INDICES, "lists"),
         bands.space,
     )
-    kernels = line_kernels(dtype, p.line) if p.line > 0 else kernels_of(dtype)
+    kernels = partial(line_kernels, dtype, p.line) if p.line > 0 else partial(kernels_of, dtype)
     tasks = batch * p.parts * (p.bands if bands.by_band else p.tasks)
     if bands.by_band:
         multiply = Launch(_multiply_band, tasks, nanoseconds, p, bands.record, bands.inside, kernels)

@@ -6,7 +6,7 @@ Knows workers, workspaces and how totals are put together; does not know how one
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from ..gemm.direct_kernels import kernels as kernels_of
@@ -174,7 +174,7 @@ def _job(g: Geometry, workers: int, dtype: DType, channels_last: bool) -> _Job:
     s, at_once = _plan(g, workers, dtype, channels_last)
     axes, pixel = _axes(g, dtype, channels_last)
     positions = term_offsets(*axes, s.channels, 1 if channels_last else None)
-    sum_up = Launch(_weight_grad, s.tasks, work_ns(g), s, s.tasks, kernels_of(dtype), positions)
+    sum_up = Launch(_weight_grad, s.tasks, work_ns(g), s, s.tasks, partial(kernels_of, dtype), positions)
     planes = WeightProduct(channels_last)._plane_elements(g, g.batch, dtype)
     return _Job(s, s.tasks, at_once, sum_up, axes, pixel, planes, _rows(g), work_ns(g))
 

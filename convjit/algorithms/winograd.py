@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from ..gemm import winograd
-from ..gemm.winograd import TAPS
 from ..geometry import Geometry
 from ..runtime.launch import Launch, Run, run_in_turn
 from ..runtime.options import COMPILED
@@ -33,7 +32,7 @@ from .winograd_cut import (
     inputs_spaces,
     spaces,
 )  # fmt: skip
-from .winograd_tiles import Problem, backward_problem, forward_problem
+from .winograd_tiles import TAPS, Problem, backward_problem, forward_problem, sinks
 from .winograd_weights import all_transformed, lasting_space, taps_space
 
 
@@ -49,7 +48,7 @@ def _run(
 @lru_cache(maxsize=256)
 def _launch(p: Problem, workers: int, dtype: DType, packed: bool, nanoseconds: float) -> Launch:
     """Everything but the weights, where these are lasting."""
-    cut, kernels = cut_of(p, workers, dtype, packed), winograd.kernels(dtype)
+    cut, kernels = cut_of(p, workers, dtype, packed), winograd.kernels(dtype, p.stride)
     tasks, ways = cut.blocks.number * cut.shares, (cut.shares, cut.together, cut.lasting)
     return Launch(some_panels, tasks, nanoseconds, p, cut.blocks, *ways, kernels)
 
@@ -126,8 +125,11 @@ def _declines(g: Geometry, dtype: DType) -> str | None:
         return f"its matrices have fractions, which {dtype} has not"
     if (g.kernel_h, g.kernel_w) != (TAPS, TAPS):
         return f"it is for 3x3 kernels, not {g.kernel_h}x{g.kernel_w}"
-    if (g.stride_h, g.stride_w) != (1, 1):
-        return f"it is for stride 1, not {g.stride_h}x{g.stride_w}"
+    strides = g.stride_h, g.stride_w
+    if strides not in ((1, 1), (2, 2)):
+        return f"it is for strides 1 and 2 of both axes, not {g.stride_h}x{g.stride_w}"
+    if strides == (2, 2) and (g.dilation_h, g.dilation_w) != (1, 1):
+        return f"with stride 2 it is for dilation 1, not {g.dilation_h}x{g.dilation_w}"
     if g.groups != 1:
         return f"it is for one group, not {g.groups}"
     if g.in_channels * g.out_channels == 0:
@@ -153,8 +155,9 @@ def _yields(p: Problem) -> str | None:
 
     Batch and plan never matter: an image would get other bits in them than alone.
     """
-    filled = min(_rounded_up(p.out_h * p.out_w), _rounded_up(p.filters))  # either may be lanes
-    direct = p.channels * p.filters * TAPS**2 * p.out_h * p.out_w * filled / MULTIPLICATIONS_A_CYCLE / _DIRECT_SPEED
+    pixels = p.out_h * p.out_w // int(sinks(p))  # that have nine taps, or share them
+    filled = min(_rounded_up(pixels), _rounded_up(p.filters))  # either may be lanes
+    direct = p.channels * p.filters * TAPS**2 * pixels * filled / MULTIPLICATIONS_A_CYCLE / _DIRECT_SPEED
     if image_cycles(p, 1 / _IMAGES) <= (1 - _SAVED) * direct and image_cycles(p) <= _ALONE * direct:
         return None
     return "transforms would take longer than the multiplications that they save"

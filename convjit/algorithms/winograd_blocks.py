@@ -12,59 +12,91 @@ from typing import Any
 from ..gemm import winograd
 from ..gemm.winograd import ELEMENT, LANES, PRODUCTS, STEP, VECTORS, WINDOW
 from ..runtime.compile import driver, kernel
-from .winograd_tiles import Blocks, Problem, apart, block_of, place_of
+from .winograd_tiles import (
+    Blocks,
+    Problem,
+    apart,
+    block_of,
+    in_stride,
+    out_stride,
+    place_of,
+    sinks,
+)
 from .winograd_weights import (
-    CHANNEL_BLOCK,
     aligned,
+    channel_blocks,
+    channels_of,
+    filters_of,
+    has_product,
     line_of,
-    panel_vectors,
     panels,
     transform_weights,
     weights_at,
 )
 
-# A worker's list: the block whose transformed inputs it has, then for each row of tiles `ROW_ENTRIES` numbers. Where
-# a row lies takes more cycles to find than its transform: it is found once a block, not once a channel.
-ROW_ENTRIES = 8
+# A worker's list: the block whose transformed inputs it has, then for each row of tiles where its pixels lie, in each
+# sink and then in each phase of rows of inputs, `_PLACE` numbers. That takes more cycles to find than a transform: it
+# is found once a block, not once a channel.
+_PLACE = 5
 
 
 @kernel
 def sums_elements(kernels: Any, tiles: Any) -> Any:
     """Elements of a panel's sums, and those read behind the last tile."""
-    return (tiles + kernels[LANES] // STEP) * kernels[VECTORS] * kernels[LANES] * PRODUCTS
+    return (tiles + kernels[LANES] // STEP) * kernels[VECTORS] * kernels[LANES] * kernels[PRODUCTS]
 
 
 @kernel
-def list_entries(tile_rows: Any) -> Any:
+def row_entries(p: Problem) -> Any:
+    """Entries of a row of tiles in a worker's list."""
+    return (sinks(p) + in_stride(p)) * _PLACE
+
+
+@kernel
+def list_entries(p: Problem, tile_rows: Any) -> Any:
     """Entries of a worker's list, for blocks of so many rows of tiles."""
-    return 1 + tile_rows * ROW_ENTRIES
+    return 1 + tile_rows * row_entries(p)
 
 
 @kernel
 def list_rows(p: Problem, blocks: Blocks, block: Any, places: Any) -> None:
-    """List where a block's rows of tiles lie.
+    """List where a block's rows of tiles lie, in each sink and in each phase of rows of inputs.
 
-    Of results: the place of the first, and how many rows and columns there are from it on. Of inputs: the place of the
-    first, which may lie outside, its row and column, and how many of both there are. Places are in elements from the
-    first of the first channel.
+    Of the first pixel, which may lie outside: its place, in elements from the first of the first channel, its row, how
+    many rows there are, its column, and how many columns.
     """
     row_first, row_stop, col_first, _ = block_of(p, blocks, block)
+    high_out, wide_out = p.dilation_h * out_stride(p), p.dilation_w * out_stride(p)
+    high_in, wide_in = p.dilation_h * in_stride(p), p.dilation_w
     at = 1
     for row in range(row_first, row_stop):
         n, phase_h, phase_w, tile_row = place_of(p, row)
         top, left = tile_row * STEP, col_first * STEP
-        _, rows, _ = apart(p.dilation_h, phase_h, p.out_h)
-        _, cols, _ = apart(p.dilation_w, phase_w, p.out_w)
-        pixel = (phase_h + top * p.dilation_h) * p.out_w + phase_w + left * p.dilation_w
-        places[at] = n * p.filters * p.out_h * p.out_w + pixel
-        places[at + 1], places[at + 2] = rows - top, cols - left
-        first_h, rows, behind_h = apart(p.dilation_h, phase_h - p.pad_top, p.in_h)
-        first_w, cols, behind_w = apart(p.dilation_w, phase_w - p.pad_left, p.in_w)
-        top, left = top + behind_h, left + behind_w
-        pixel = (first_h + top * p.dilation_h) * p.in_w + first_w + left * p.dilation_w
-        places[at + 3] = n * p.channels * p.in_h * p.in_w + pixel
-        places[at + 4], places[at + 5], places[at + 6], places[at + 7] = top, rows, left, cols
-        at += ROW_ENTRIES
+        for sink in range(sinks(p)):
+            _list_place(
+                places[at : at + _PLACE], n * p.filters * p.out_h * p.out_w, top, left,
+                apart(high_out, phase_h + p.first_h - sink // p.stride, p.out_h),
+                apart(wide_out, phase_w + p.first_w - sink % p.stride, p.out_w), high_out, wide_out, p.out_w,
+            )  # fmt: skip
+            at += _PLACE
+        for of_rows in range(in_stride(p)):
+            _list_place(
+                places[at : at + _PLACE], n * p.channels * p.in_h * p.in_w, top, left * in_stride(p),
+                apart(high_in, phase_h + of_rows - p.pad_top, p.in_h), apart(wide_in, phase_w - p.pad_left, p.in_w),
+                high_in, wide_in, p.in_w,
+            )  # fmt: skip
+            at += _PLACE
+
+
+@kernel
+def _list_place(
+    place: Any, image: Any, top: Any, left: Any, down: Any, across: Any, high: Any, wide: Any, width: Any
+) -> None:
+    """The entries of row `top` and column `left` of a phase, of which `down` and `across` are what `apart` says."""
+    (first_h, rows, behind_h), (first_w, cols, behind_w) = down, across
+    row, col = top + behind_h, left + behind_w
+    place[0] = image + (first_h + row * high) * width + first_w + col * wide
+    place[1], place[2], place[3], place[4] = row, rows, col, cols
 
 
 @kernel
@@ -72,39 +104,57 @@ def transform_inputs(
     p: Problem, blocks: Blocks, kernels: Any, block: Any, first: Any, stop: Any, x: Any, places: Any, lines: Any,
     data: Any,
 ) -> None:  # fmt: skip
-    """Transform a block's inputs, of channels `first <= c < stop`; `lines` is scratch, an array, `data` an address."""
+    """Transform a block's inputs, of channels `first <= c < stop`; `lines` is scratch, an array, `data` an address.
+
+    Phases of columns, which lie among one another, are transformed in turn.
+    """
     size, lanes = kernels[ELEMENT], kernels[LANES]
     row_first, row_stop, col_first, col_stop = block_of(p, blocks, block)
     tiles = col_stop - col_first
     lines[:] = 0  # lanes beside a row's tiles are computed, too, and denormals are slow
     mixed = aligned(lines.ctypes.data)
-    vectors = (STEP * tiles + WINDOW - STEP + lanes - 1) // lanes
+    stride, entries, of_source = in_stride(p), row_entries(p), p.channels * blocks.data_pitch
+    vectors = (stride * (STEP * tiles + kernels[WINDOW] - STEP) + lanes - 1) // lanes
     for c in range(first, stop):
         plane = x + c * p.in_h * p.in_w * size
-        target = data + c * blocks.data_pitch * size
-        for at in range(1, 1 + (row_stop - row_first) * ROW_ENTRIES, ROW_ENTRIES):
-            row, rows, col, cols = places[at + 4], places[at + 5], places[at + 6], places[at + 7]
-            winograd.mix_rows(
-                kernels, plane + places[at + 3] * size, p.dilation_h * p.in_w, p.dilation_w, -row, rows - row, col,
-                cols, mixed, blocks.line_pitch, vectors,
-            )  # fmt: skip
-            winograd.spread(kernels, mixed, blocks.line_pitch, target, blocks.product_pitch, tiles)
-            target += tiles * size
+        for of_rows in range(stride):
+            target = data + (of_rows * stride * of_source + c * blocks.data_pitch) * size
+            first_place = 1 + (sinks(p) + of_rows) * _PLACE
+            for at in range(first_place, first_place + (row_stop - row_first) * entries, entries):
+                row, rows, col, cols = places[at + 1], places[at + 2], places[at + 3], places[at + 4]
+                winograd.mix_rows(
+                    kernels, plane + places[at] * size, p.dilation_h * stride * p.in_w, p.dilation_w, -row, rows - row,
+                    col, cols, mixed, blocks.line_pitch, vectors,
+                )  # fmt: skip
+                winograd.spread(
+                    kernels, stride, mixed, blocks.line_pitch, kernels[WINDOW] - of_rows, target, blocks.product_pitch,
+                    of_source, tiles,
+                )  # fmt: skip
+                target += tiles * size
 
 
 @kernel
 def _multiply_product(
-    p: Problem, blocks: Blocks, kernels: Any, tiles: Any, product: Any, channel: Any, panel: Any, data: Any,
-    weights: Any, sums: Any,
+    p: Problem, blocks: Blocks, kernels: Any, tiles: Any, product: Any, block: Any, panel: Any, data: Any, weights: Any,
+    sums: Any,
 ) -> None:  # fmt: skip
-    """Multiply tiles' data of one product and a block of channels with a panel's weights into its sums. Addresses."""
+    """Multiply tiles' data of one product and a block of channels with a panel's weights into its sums. Addresses.
+
+    A product that a sink does not have is zero.
+    """
     size, lanes = kernels[ELEMENT], kernels[LANES]
-    vectors, channels = panel_vectors(p, kernels, panel), min(CHANNEL_BLOCK, p.channels - channel)
-    of_product = channels * vectors * lanes + line_of(kernels)
+    _, _, vectors = filters_of(p, kernels, panel)
+    source, channel, channels = channels_of(p, block)
+    of_product, summed = channels * vectors * lanes + line_of(kernels), channels
+    if not has_product(p, kernels, panel, block, product):
+        if block > 0:
+            return
+        summed = 0
+    first = source * p.channels + channel
     winograd.multiply(
-        kernels, vectors, data + (channel * blocks.data_pitch + product * blocks.product_pitch) * size,
-        blocks.data_pitch, tiles, weights + product * of_product * size, channels, sums + product * lanes * size,
-        vectors * PRODUCTS * lanes, channel,
+        kernels, vectors, data + (first * blocks.data_pitch + product * blocks.product_pitch) * size,
+        blocks.data_pitch, tiles, weights + product * of_product * size, summed, sums + product * lanes * size,
+        vectors * kernels[PRODUCTS] * lanes, block,
     )  # fmt: skip
 
 
@@ -116,12 +166,12 @@ def _multiply_together(
 
     A product's data are read once and stay in a near cache while its weights pass by. Addresses all.
     """
-    for product in range(PRODUCTS):
-        for channel in range(0, p.channels, CHANNEL_BLOCK):
+    for product in range(kernels[PRODUCTS]):
+        for block in range(channel_blocks(p)):
             for panel in range(first, stop):
                 _multiply_product(
-                    p, blocks, kernels, tiles, product, channel, panel, data,
-                    transformed + weights_at(p, kernels, panel, channel) * kernels[ELEMENT],
+                    p, blocks, kernels, tiles, product, block, panel, data,
+                    transformed + weights_at(p, kernels, panel, block) * kernels[ELEMENT],
                     sums + (panel - first) * sums_elements(kernels, tiles) * kernels[ELEMENT],
                 )  # fmt: skip
 
@@ -132,10 +182,10 @@ def _multiply_panel(
     transformed: Any, sums: Any,
 ) -> None:  # fmt: skip
     """The same for one panel, whose weights are transformed into scratch. Addresses all."""
-    for channel in range(0, p.channels, CHANNEL_BLOCK):
-        transform_weights(p, kernels, weight, panel, channel, taps, transformed)
-        for product in range(PRODUCTS):
-            _multiply_product(p, blocks, kernels, tiles, product, channel, panel, data, transformed, sums)
+    for block in range(channel_blocks(p)):
+        transform_weights(p, kernels, weight, panel, block, taps, transformed)
+        for product in range(kernels[PRODUCTS]):
+            _multiply_product(p, blocks, kernels, tiles, product, block, panel, data, transformed, sums)
 
 
 @kernel
@@ -143,18 +193,21 @@ def _store_panel(
     p: Problem, kernels: Any, rows: Any, across: Any, panel: Any, bias: Any, y: Any, places: Any, sums: Any
 ) -> None:
     """Transform a panel's sums of rows of tiles, `across` in each, into results. `bias` may be 0; addresses all."""
-    size, lanes = kernels[ELEMENT], kernels[LANES]
-    vectors = panel_vectors(p, kernels, panel)
-    tile_pitch = vectors * PRODUCTS * lanes
+    size, lanes, products = kernels[ELEMENT], kernels[LANES], kernels[PRODUCTS]
+    sink, filters, vectors = filters_of(p, kernels, panel)
+    tile_pitch, entries = vectors * products * lanes, row_entries(p)
+    high, wide = p.dilation_h * out_stride(p), p.dilation_w * out_stride(p)
     for j in range(vectors):
-        o = (panel * kernels[VECTORS] + j) * lanes
+        o = filters + j * lanes
         shift = bias + o * size if bias != 0 else 0
-        source = sums + j * PRODUCTS * lanes * size
+        source = sums + j * products * lanes * size
         of_channel = y + o * p.out_h * p.out_w * size
-        for at in range(1, 1 + rows * ROW_ENTRIES, ROW_ENTRIES):
+        first_place = 1 + sink * _PLACE
+        for at in range(first_place, first_place + rows * entries, entries):
+            row, col = places[at + 1], places[at + 3]
             winograd.results(
                 kernels, source, tile_pitch, across, shift, of_channel + places[at] * size, p.out_h * p.out_w,
-                p.dilation_h * p.out_w, p.dilation_w, places[at + 1], min(places[at + 2], across * STEP),
+                high * p.out_w, wide, -row, places[at + 2] - row, -col, min(places[at + 4] - col, across * STEP),
                 p.filters - o,
             )  # fmt: skip
             source += across * tile_pitch * size

@@ -17,7 +17,16 @@ from ..runtime.memory import CACHE_LINE
 from ..typing import DType
 from .algorithm import INDICES, Explained, Space
 from .winograd_blocks import list_entries, sums_elements
-from .winograd_tiles import Blocks, Problem, grid, phases
+from .winograd_tiles import (
+    Blocks,
+    Problem,
+    grid,
+    in_stride,
+    out_stride,
+    phases,
+    sinks,
+    sources,
+)
 from .winograd_weights import CHANNEL_BLOCK, lasting_bytes, lasting_space, panels, passing_space, taps_space
 
 # --- cycles -----------------------------------------------------------------------------------------------------------
@@ -59,19 +68,25 @@ class Cycles(NamedTuple):
 def cycles_of(p: Problem, tile_cols: int) -> Cycles:
     """Of rows of so many tiles."""
     channels, vectors = p.channels, -(-p.filters // VECTOR)
-    pixels = -(-(STEP * tile_cols + WINDOW - STEP) // VECTOR)
-    of_pixels, of_results = _PIXELS_CYCLES, _RESULTS_CYCLES
-    if p.dilation_w == 2:
-        of_pixels, of_results = _SECOND_CYCLES, _SECOND_RESULTS_CYCLES
-    elif p.dilation_w > 2:
-        of_pixels, of_results = _GATHERED_CYCLES, _SCATTERED_CYCLES
+    window = winograd.numbers(_FLOAT32, p.stride)[WINDOW]
+    pixels = -(-(STEP * tile_cols + window - STEP) // VECTOR)
+    of_pixels = (_PIXELS_CYCLES, _SECOND_CYCLES, _GATHERED_CYCLES)[min(p.dilation_w, 3) - 1]
+    step = p.dilation_w * int(out_stride(p))
+    of_results = (_RESULTS_CYCLES, _SECOND_RESULTS_CYCLES, _SCATTERED_CYCLES)[min(step, 3) - 1]
     summed = channels + _TILE_CHANNELS * -(-channels // CHANNEL_BLOCK)
+    phases = p.stride**2
     return Cycles(
-        channels * (_ROW_CYCLES + _TILES_CYCLES * -(-tile_cols // VECTOR) + of_pixels * pixels),
-        vectors * of_results,
-        vectors * channels * _WEIGHTS_CYCLES,
-        PRODUCTS * summed * vectors * VECTOR / MULTIPLICATIONS_A_CYCLE / PRODUCTS_SPEED,
+        int(sources(p)) * channels * (_ROW_CYCLES + _TILES_CYCLES * -(-tile_cols // VECTOR) + of_pixels * pixels),
+        int(sinks(p)) * vectors * of_results,
+        phases * vectors * channels * _WEIGHTS_CYCLES,
+        products_of(p) * summed * vectors * VECTOR / MULTIPLICATIONS_A_CYCLE / PRODUCTS_SPEED,
     )
+
+
+def products_of(p: Problem) -> int:
+    """Products of a tile, of all phases: along an axis, all but the first have one less."""
+    window = winograd.numbers(_FLOAT32, p.stride)[WINDOW]
+    return int((p.stride * window - (p.stride - 1)) ** 2)
 
 
 def image_cycles(p: Problem, of_weights: float = 1.0) -> float:
@@ -80,13 +95,19 @@ def image_cycles(p: Problem, of_weights: float = 1.0) -> float:
     high, wide = phases(p)
     rows, tiles = high * wide * down, high * wide * down * across
     found = cycles_of(p, min(across, _MOST_TILES))
-    visits = min(wide, CACHE_LINE // _FLOAT32.itemsize)
+    visits = min(wide * p.stride, CACHE_LINE // _FLOAT32.itemsize)
     pixels = p.channels * p.in_h * p.in_w + p.filters * p.out_h * p.out_w
     moved = visits * pixels * _FLOAT32.itemsize / _MOVED_BYTES
-    data = min(tiles, _MOST_TILES) * PRODUCTS * p.channels * _FLOAT32.itemsize
+    data = min(tiles, _MOST_TILES) * _data_elements(p) * _FLOAT32.itemsize
     if data > _NEAR_BYTES:  # read anew for each panel of two vectors
-        moved += -(-p.filters // (2 * VECTOR)) * -(-tiles // _MOST_TILES) * data / _DATA_BYTES_A_CYCLE
+        panels_read = int(sinks(p)) * -(-p.filters // (2 * VECTOR))
+        moved += panels_read * -(-tiles // _MOST_TILES) * data / _DATA_BYTES_A_CYCLE
     return rows * found.inputs + tiles * (found.results + found.products) + of_weights * found.weights + moved
+
+
+def _data_elements(p: Problem) -> int:
+    """Transformed inputs of a tile."""
+    return int(winograd.numbers(_FLOAT32, p.stride)[PRODUCTS] * sources(p)) * p.channels
 
 
 # --- the cut ----------------------------------------------------------------------------------------------------------
@@ -121,19 +142,18 @@ def cut_of(p: Problem, workers: int, dtype: DType, packed: bool = False) -> Cut:
 
 
 def _candidates(p: Problem, workers: int, dtype: DType, packed: bool) -> Iterator[Cut]:
-    kernels = winograd.kernels(dtype)
-    count = int(panels(p, kernels))
+    count = int(panels(p, winograd.numbers(dtype, p.stride)))
     data = min(_DATA_BYTES, _ALL_DATA_BYTES // workers)
-    most = min(_MOST_TILES, max(_FEWEST_TILES, data // max(1, PRODUCTS * p.channels * dtype.itemsize)))
+    most = min(_MOST_TILES, max(_FEWEST_TILES, data // max(1, _data_elements(p) * dtype.itemsize)))
     sizes = [most] if workers == 1 else sorted({most, *(size for size in _TILES if _FEWEST_TILES <= size <= most)})
     for tiles in sizes:
         blocks = blocks_of(p, tiles, dtype)
-        work = PRODUCTS * blocks.tile_rows * blocks.tile_cols * p.channels * p.filters
+        work = products_of(p) * blocks.tile_rows * blocks.tile_cols * p.channels * p.filters
         fewest = min(count, max(1, -(-work // _TASK_MULTIPLICATIONS)))
         more = () if workers == 1 else (2, 4, 8, 16, count)
         lasting = packed or (blocks.number > 1 and lasting_bytes(p, dtype) <= _LASTING_BYTES)
         for shares in sorted({fewest, *(n for n in more if fewest < n <= count)}):
-            together = _together(blocks, p.channels, -(-count // shares), workers, dtype) if lasting else 1
+            together = _together(p, blocks, -(-count // shares), workers, dtype) if lasting else 1
             yield Cut(blocks, shares, together, int(lasting))
 
 
@@ -143,20 +163,18 @@ def _candidates(p: Problem, workers: int, dtype: DType, packed: bool) -> Iterato
 _NEAR_BYTES, _SUMS_BYTES = 1 << 20, 1 << 22
 
 
-def _together(blocks: Blocks, channels: int, panels_of_share: int, workers: int, dtype: DType) -> int:
-    of_tile = PRODUCTS * dtype.itemsize
+def _together(p: Problem, blocks: Blocks, panels_of_share: int, workers: int, dtype: DType) -> int:
     tiles = blocks.tile_rows * blocks.tile_cols
-    if tiles * channels * of_tile <= _NEAR_BYTES:
+    if tiles * _data_elements(p) * dtype.itemsize <= _NEAR_BYTES:
         return 1
-    lanes, vectors = (int(winograd.kernels(dtype)[i]) for i in (LANES, VECTORS))
-    room = min(_SUMS_BYTES, 2 * _SUMS_BYTES // workers) // max(1, tiles * lanes * vectors * of_tile)
+    of_panel = np.prod([winograd.numbers(dtype, p.stride)[i] for i in (LANES, VECTORS, PRODUCTS)]) * dtype.itemsize
+    room = min(_SUMS_BYTES, 2 * _SUMS_BYTES // workers) // max(1, tiles * int(of_panel))
     return min(panels_of_share, max(1, room))
 
 
 def blocks_of(p: Problem, tiles: int, dtype: DType) -> Blocks:
     """Blocks of so many tiles at most, of nearly equal size."""
-    kernels = winograd.kernels(dtype)
-    lanes, line = int(kernels[LANES]), CACHE_LINE // dtype.itemsize
+    lanes, line = winograd.numbers(dtype, p.stride)[LANES], CACHE_LINE // dtype.itemsize
     high, wide = phases(p)
     down, across = grid(p)
     down *= p.batch * high * wide
@@ -165,10 +183,9 @@ def blocks_of(p: Problem, tiles: int, dtype: DType) -> Blocks:
     rows = -(-down // max(1, -(-down // max(1, tiles // cols))))
     written = (rows - 1) * cols + -(-cols // lanes) * lanes  # by whole vectors
     data_pitch = (-(-written // line) | 1) * line  # an odd number of lines, which fall into all sets of a cache
-    return Blocks(
-        rows, cols, pieces * -(-down // max(1, rows)), (-(-cols // lanes) * STEP + 1) * lanes + line, data_pitch,
-        p.channels * data_pitch + line,
-    )  # fmt: skip
+    line_pitch = (-(-cols // lanes) * STEP * int(in_stride(p)) + 1) * lanes + line
+    product_pitch = int(sources(p)) * p.channels * data_pitch + line
+    return Blocks(rows, cols, pieces * -(-down // max(1, rows)), line_pitch, data_pitch, product_pitch)
 
 
 def _expected_cycles(p: Problem, cut: Cut, workers: int, packed: bool) -> float:
@@ -208,9 +225,11 @@ def explained(p: Problem, workers: int, dtype: DType) -> Explained:
     blocks, tasks = cut.blocks, cut.blocks.number * cut.shares
     when = "before all" if cut.lasting else "by each task"
     apart = f" of {high}x{wide} phases" if high * wide > 1 else ""
+    if p.stride > 1:
+        apart = f" of {p.stride}x{p.stride} phases" + (", which are summed" if int(sinks(p)) == 1 else "")
     how = f"blocks of {blocks.tile_rows}x{blocks.tile_cols} tiles{apart}, weights transformed {when}; tasks: {tasks}"
-    tiles = p.batch * p.out_h * p.out_w / STEP**2
-    useful = PRODUCTS * p.channels * p.filters * tiles / MULTIPLICATIONS_A_CYCLE
+    tiles = p.batch * p.out_h * p.out_w / STEP**2 / int(sinks(p))
+    useful = products_of(p) * p.channels * p.filters * tiles / MULTIPLICATIONS_A_CYCLE
     cycles = workers * _expected_cycles(p, cut, workers, packed=False)
     return Explained(how, useful / cycles if cycles > 0 else 0.0)
 
@@ -227,12 +246,12 @@ def spaces(p: Problem, workers: int, dtype: DType) -> tuple[Space, ...]:
 
 def inputs_spaces(p: Problem, workers: int, dtype: DType, packed: bool = False) -> tuple[Space, ...]:
     """Lines, data, sums and lists of places; floats have room for their beginning to be aligned."""
-    cut, kernels = cut_of(p, workers, dtype, packed), winograd.kernels(dtype)
+    cut, kernels = cut_of(p, workers, dtype, packed), winograd.numbers(dtype, p.stride)
     blocks, line = cut.blocks, CACHE_LINE // dtype.itemsize
     sums = cut.together * int(sums_elements(kernels, blocks.tile_rows * blocks.tile_cols))
     return (
-        Space((workers, WINDOW * blocks.line_pitch + line), name="lines"),
-        Space((workers, PRODUCTS * blocks.product_pitch + line), name="transformed inputs"),
+        Space((workers, int(kernels[WINDOW]) * blocks.line_pitch + line), name="lines"),
+        Space((workers, int(kernels[PRODUCTS]) * blocks.product_pitch + line), name="transformed inputs"),
         Space((workers, sums + line), name="sums"),
-        Space((workers, int(list_entries(blocks.tile_rows))), INDICES, "places"),
+        Space((workers, int(list_entries(p, blocks.tile_rows))), INDICES, "places"),
     )

@@ -9,22 +9,24 @@ Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks" (
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..gemm import direct_kernels, micro, winograd, winograd_taps
+from ..gemm.cook_toom import F4X3
 from ..gemm.micro import ELEMENT, LANES, multiply
 from ..gemm.summation import TERM_BLOCK
-from ..gemm.winograd import PRODUCTS, STEP, TAPS
+from ..gemm.winograd import STEP
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
+from ..runtime.memory import CACHE_LINE
 from ..simd import isa
-from ..typing import Array, DType
+from ..typing import DType
 from .algorithm import INDICES, Explained, Operation, Space, work_ns, workspace_limit
-from .winograd_blocks import ROW_ENTRIES, list_entries, list_rows, transform_inputs
+from .winograd_blocks import list_entries, list_rows, row_entries, transform_inputs
 from .winograd_cut import (
     MULTIPLICATIONS_A_CYCLE,
     PRODUCTS_SPEED,
@@ -32,10 +34,11 @@ from .winograd_cut import (
     blocks_of,
     cycles_of,
 )
-from .winograd_tiles import Blocks, Problem, block_of, forward_problem, grid
-from .winograd_weights import aligned, line_of
+from .winograd_tiles import TAPS, Blocks, Problem, block_of, forward_problem, grid
+from .winograd_weights import aligned
 
 _NINE = TAPS * TAPS
+PRODUCTS = F4X3.window**2
 # Channels whose inputs a task transforms, and channels whose sums it takes: with a panel of two or three vectors these
 # are 150 to 440 KiB for all products in float32, part of a second-level cache.
 _TRANSFORMED, _SUMMED = 8, 64
@@ -95,8 +98,9 @@ def _transform_gradients(
     target = pixels + (panel * PRODUCTS * plan.pixels_pitch + (vector - panel * plan.vectors) * lanes) * size
     row_pitch = (tiles * STEP + lanes) * lanes
     for row in range(row_stop - row_first):
-        at = 1 + row * ROW_ENTRIES
-        source, exist, cols = dy + places[at] * size, places[at + 1], min(places[at + 2], tiles * STEP)
+        at = 1 + row * row_entries(p)
+        source, exist = dy + places[at] * size, places[at + 2] - places[at + 1]
+        cols = min(places[at + 4] - places[at + 3], tiles * STEP)
         whole = (cols + lanes - 1) // lanes * lanes
         for i in range(STEP):
             line, pixels_of_row = rows + i * row_pitch * size, source + (vector * lanes * plane + i * p.out_w) * size
@@ -157,7 +161,6 @@ class _Job(NamedTuple):
     problem: Problem
     blocks: Blocks
     plan: Plan
-    kernels: Array  # of inputs
     transform: Launch  # of a block
     sum_up: Launch
 
@@ -165,8 +168,7 @@ class _Job(NamedTuple):
 @lru_cache(maxsize=64)
 def _job(g: Geometry, dtype: DType, workers: int) -> _Job:
     p = forward_problem(g)
-    kernels = winograd.kernels(dtype), winograd_taps.kernels(dtype), micro.kernels(dtype), direct_kernels.kernels(dtype)
-    lanes, line = int(kernels[0][winograd.LANES]), int(line_of(kernels[0]))
+    lanes, line = isa.lanes(dtype), CACHE_LINE // dtype.itemsize
     of_filters = max(1, -(-p.filters // lanes))
     panels = -(-of_filters // isa.here().vectors)
     vectors = -(-of_filters // panels)  # of equal width, and none of empty vectors where that can be
@@ -182,11 +184,12 @@ def _job(g: Geometry, dtype: DType, workers: int) -> _Job:
     offsets = np.arange(TERM_BLOCK) * width
     offsets.flags.writeable = False
     each, shared = work_ns(g) / 4 / max(1, blocks.number), (p, blocks, plan)
-    transform = Launch(_transform, plan.shares + -(-p.filters // lanes), each, *shared, *kernels[:2])
-    sum_up = Launch(
-        _sum_products, plan.panels * plan.chunks, each, *shared, kernels[2], kernels[1], kernels[3], offsets
+    of_inputs, of_taps, products, results = (
+        partial(module.kernels, dtype) for module in (winograd, winograd_taps, micro, direct_kernels)
     )
-    return _Job(p, blocks, plan, kernels[0], transform, sum_up)
+    transform = Launch(_transform, plan.shares + -(-p.filters // lanes), each, *shared, of_inputs, of_taps)
+    sum_up = Launch(_sum_products, plan.panels * plan.chunks, each, *shared, products, of_taps, results, offsets)
+    return _Job(p, blocks, plan, transform, sum_up)
 
 
 def _summed_together(channels: int, panels: int, workers: int) -> int:
@@ -200,12 +203,12 @@ def _summed_together(channels: int, panels: int, workers: int) -> int:
 
 
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    _, blocks, plan, kernels, *_ = _job(g, dtype, workers)
-    lanes, line = int(kernels[winograd.LANES]), int(line_of(kernels))
+    p, blocks, plan, *_ = _job(g, dtype, workers)
+    lanes, line = isa.lanes(dtype), CACHE_LINE // dtype.itemsize
     rows = plan.panels * plan.chunks if blocks.number > 1 else workers
     return (
-        Space((workers, int(list_entries(blocks.tile_rows))), INDICES, "places"),
-        Space((workers, winograd.WINDOW * blocks.line_pitch + line), name="lines"),
+        Space((workers, int(list_entries(p, blocks.tile_rows))), INDICES, "places"),
+        Space((workers, F4X3.window * blocks.line_pitch + line), name="lines"),
         Space((workers, STEP * (blocks.tile_cols * STEP + lanes) * lanes + line), name="rows of gradients"),
         Space((PRODUCTS * blocks.product_pitch + line,), name="transformed inputs"),
         Space((plan.panels * PRODUCTS * plan.pixels_pitch + line,), name="transformed gradients"),
@@ -219,7 +222,7 @@ def _run(
     sums: Any, totals: Any,
 ) -> None:  # fmt: skip
     """Launch the drivers, twice a block."""
-    _, blocks, _, _, transform, sum_up = _job(g, dw.dtype, workers)
+    _, blocks, _, transform, sum_up = _job(g, dw.dtype, workers)
     if blocks.number == 0:
         dw[...] = 0
         return
@@ -268,6 +271,8 @@ def _yields(g: Geometry, dtype: DType) -> str | None:
 
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
+    if (g.stride_h, g.stride_w) != (1, 1):
+        return f"its weight gradient is for stride 1, not {g.stride_h}x{g.stride_w}"
     if (g.dilation_h, g.dilation_w) != (1, 1):
         return f"its weight gradient is for dilation 1, not {g.dilation_h}x{g.dilation_w}"
     taken = sum(np.prod(space.shape) * (space.dtype or dtype).itemsize for space in _workspace(g, 1, dtype))

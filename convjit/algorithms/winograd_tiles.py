@@ -3,17 +3,25 @@
 An image of a dilated convolution falls into phases: outputs whose rows and columns have the same remainders by the
 dilation see inputs that have, too, and are a dense convolution among themselves. They are read and written where they
 lie, `dilation` apart.
+
+With stride 2 each kernel falls into phases, too, a polyphase decomposition: taps 0 and 2 of an axis see the inputs of
+one remainder, tap 1 those of the other. Each phase of both axes is a dense convolution of at most 2x2 taps. Forward
+they have the same outputs: the phases of the inputs are so many times more channels to sum, its `sources`. For an input
+gradient they have the same inputs: the phases of the outputs are so many times more filters, its `sinks`.
 Knows pixels, phases and blocks of tiles; does not know transforms, weights or tasks.
-Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks" (2015), section 4.
+Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks" (2015), section 4; P. Vaidyanathan,
+"Multirate Systems and Filter Banks" (1993), section 4.3.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..gemm.winograd import STEP, TAPS
+from ..gemm.winograd import STEP
 from ..geometry import Geometry
 from ..runtime.compile import kernel
+
+TAPS = 3  # of a kernel, down and across
 
 
 class Problem(NamedTuple):
@@ -28,8 +36,11 @@ class Problem(NamedTuple):
     out_w: int
     pad_top: int  # may be negative
     pad_left: int
+    first_h: int  # where outputs of the first tile begin
+    first_w: int
     dilation_h: int
     dilation_w: int
+    stride: int  # of the forward pass, down and across: 1 or 2
     turned: int
 
 
@@ -50,18 +61,31 @@ class Blocks(NamedTuple):
 def forward_problem(g: Geometry) -> Problem:
     """y from x."""
     return Problem(
-        g.batch, g.in_channels, g.in_h, g.in_w, g.out_channels, g.out_h, g.out_w, g.pad_top, g.pad_left,
-        g.dilation_h, g.dilation_w, 0,
+        g.batch, g.in_channels, g.in_h, g.in_w, g.out_channels, g.out_h, g.out_w, g.pad_top, g.pad_left, 0, 0,
+        g.dilation_h, g.dilation_w, g.stride_h, 0,
     )  # fmt: skip
 
 
 def backward_problem(g: Geometry) -> Problem:
     """grad_input from grad_output: a forward pass with weights transposed and flipped."""
-    reach_h, reach_w = (TAPS - 1) * g.dilation_h, (TAPS - 1) * g.dilation_w
+    (pad_top, first_h), (pad_left, first_w) = (
+        _turned(pad, dilation, g.stride_h) for pad, dilation in ((g.pad_top, g.dilation_h), (g.pad_left, g.dilation_w))
+    )
     return Problem(
-        g.batch, g.out_channels, g.out_h, g.out_w, g.in_channels, g.in_h, g.in_w, reach_h - g.pad_top,
-        reach_w - g.pad_left, g.dilation_h, g.dilation_w, 1,
+        g.batch, g.out_channels, g.out_h, g.out_w, g.in_channels, g.in_h, g.in_w, pad_top, pad_left, first_h, first_w,
+        g.dilation_h, g.dilation_w, g.stride_h, 1,
     )  # fmt: skip
+
+
+def _turned(pad: int, dilation: int, stride: int) -> tuple[int, int]:
+    """Of an axis of an input gradient: the padding of its inputs, and where its outputs begin.
+
+    With stride 2, pixels of the padded image with even number 2q have taps 2 and 0 of outputs q - 1 and q, those with
+    number 2q - 1 have tap 1 of output q - 1: both phases see the same two, from the first q that meets the image on.
+    """
+    if stride == 1:
+        return (TAPS - 1) * dilation - pad, 0
+    return 1 - -(-pad // 2), pad % 2
 
 
 @kernel
@@ -71,15 +95,44 @@ def _ceil(a: Any, b: Any) -> Any:
 
 
 @kernel
+def in_stride(p: Problem) -> Any:
+    """Phases of inputs that are summed, along an axis."""
+    return 1 if p.turned == 1 else p.stride
+
+
+@kernel
+def out_stride(p: Problem) -> Any:
+    """Phases of outputs that are computed from the same inputs, along an axis."""
+    return p.stride if p.turned == 1 else 1
+
+
+@kernel
+def sources(p: Problem) -> Any:
+    """Phases of inputs that are summed, of both axes."""
+    return in_stride(p) * in_stride(p)
+
+
+@kernel
+def sinks(p: Problem) -> Any:
+    """Phases of outputs that are computed from the same inputs, of both axes."""
+    return out_stride(p) * out_stride(p)
+
+
+@kernel
 def phases(p: Problem) -> Any:
-    """Phases that have outputs, down and across."""
+    """Phases that are convolutions of their own and have outputs, down and across."""
     return min(p.dilation_h, p.out_h), min(p.dilation_w, p.out_w)
 
 
 @kernel
 def grid(p: Problem) -> Any:
-    """Tiles that cover the first phase of an image, which is the largest, down and across."""
-    return _ceil(_ceil(p.out_h, p.dilation_h), STEP), _ceil(_ceil(p.out_w, p.dilation_w), STEP)
+    """Tiles that cover the first phase of an image, which is the largest, or its sinks, down and across."""
+    stride = out_stride(p)
+    before = stride - 1  # the last sink begins so many pixels before the first
+    return (
+        _ceil(_ceil(p.out_h - p.first_h + before, p.dilation_h * stride), STEP),
+        _ceil(_ceil(p.out_w - p.first_w + before, p.dilation_w * stride), STEP),
+    )
 
 
 @kernel

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from ..runtime.compile import kernel
 from ..simd import isa
 from ..typing import DType
-from . import micro
 from .bands import band_count
 from .blocked import (
     PANEL_LANES,
@@ -91,7 +90,7 @@ def plan_product(
     vertical, horizontal = axes
     taps, extent = vertical.taps * horizontal.taps, vertical.grid * horizontal.grid
     tiles = int(tile_count(extent))
-    lanes = int(tile_lanes(extent, micro.kernels(dtype)[micro.LANES]))
+    lanes = int(tile_lanes(extent, isa.lanes(dtype)))
     chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
     each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
     vectors, terms = -(-horizontal.grid // isa.lanes(dtype)), max(channels * taps, 1)

@@ -1,7 +1,8 @@
-"""The micro-kernels of Winograd's convolution F(4x4, 3x3), and the table that leads to them.
+"""The micro-kernels of Winograd's convolution, and the table that leads to them.
 
 Knows the layouts below and which register tile is used; does not know images, blocks of tiles or threads. A tile is 4x4
-outputs; its 6x6 inputs overlap those of its neighbours by two. `p = 6*r + s` counts the 36 products of a tile.
+outputs; its inputs, `window` rows and columns, overlap those of its neighbours. `p = window*r + s` counts its products:
+36 of `F4X3`, for kernels of 3x3 taps, and 25 of `F4X2`, for 2x2.
 
 ======  ==========================  ======================================================================
 data    V[p][c][tile]               inputs transformed, lanes = tiles
@@ -22,45 +23,59 @@ from ..runtime.compile import kernel, passed
 from ..simd import isa
 from ..typing import Array, DType
 from . import winograd_inputs, winograd_sums, winograd_weights
-from .cook_toom import F4X3
+from .cook_toom import F4X2, F4X3
 
-STEP, TAPS, WINDOW = F4X3.outputs, F4X3.taps, F4X3.window
-PRODUCTS = WINDOW * WINDOW
+# The tile for a stride, and how many phases of pixels, along an axis, are transformed in turn at most.
+_TILES = {1: (F4X3, 1), 2: (F4X2, 2)}
+STEP = F4X3.outputs  # of every tile
 
-# What compiled code is told of a dtype's kernels, an int64 array: numbers, then addresses.
+# What compiled code is told of the kernels of a dtype and tile, an int64 array: numbers, then addresses.
 ELEMENT, LANES, VECTORS = 0, 1, 2
 ROWS = 3  # tiles of the largest register tile
-MIX_ROWS, SPREAD, TURN, WEIGHTS, RESULTS = 4, 5, 6, 7, 8
-TILES = 9  # for each number of vectors and of tiles, from 1 on
+WINDOW, PRODUCTS = 4, 5
+MIX_ROWS, TURN, WEIGHTS, RESULTS = 6, 7, 8, 9
+SPREAD = 10  # for each number of phases
+TILES = 12  # for each number of vectors and of tiles, from 1 on
 
 # Vectors of output channels in a register tile: with two, both multiply-add units are busy from 4 tiles on.
 _VECTORS = 2
 
 
 @cache
-def kernels(dtype: DType) -> Array:
-    """The kernels of a dtype for this machine, compiled or loaded on the first call."""
+def kernels(dtype: DType, stride: int = 1) -> Array:
+    """The kernels of a dtype and a stride for this machine, compiled or loaded on the first call."""
     row = isa.here()
     hottest = (f"tile_{_most_rows(row)}_{_VECTORS}",)
-    found = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest)
-    table = [dtype.itemsize, isa.lanes(dtype), _VECTORS, _most_rows(row), *found.values()]
-    return passed(tuple(table))
+    name = f"{__name__}.{dtype}.{row.name}" + (f".stride_{stride}" if stride > 1 else "")
+    found = emitting.compiled(name, functions(dtype, stride), row.features, hottest)
+    others = ("mix_rows", "turn", "weights", "results", "spread_1", "spread_2")
+    tiles = [address for symbol, address in found.items() if symbol not in others]
+    return passed((*numbers(dtype, stride), *(found.get(symbol, 0) for symbol in others), *tiles))
 
 
-def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
-    """What is emitted for a dtype, by name: the number of arguments, and the body."""
+@cache
+def numbers(dtype: DType, stride: int = 1) -> tuple[int, ...]:
+    """What `kernels` begins with, from which work is planned: nothing is compiled."""
+    row, window = isa.here(), _TILES[stride][0].window
+    return dtype.itemsize, isa.lanes(dtype), _VECTORS, _most_rows(row), window, window**2
+
+
+def functions(dtype: DType, stride: int = 1) -> dict[str, tuple[int, emitting.Body]]:
+    """What is emitted for a dtype and a stride, by name: the number of arguments, and the body."""
     row = isa.here()
+    tile, phases = _TILES[stride]
     lanes = isa.lanes(dtype)
     found: dict[str, tuple[int, emitting.Body]] = {
-        "mix_rows": (10, winograd_inputs.mix_rows(dtype, lanes, F4X3)),
-        "spread": (5, winograd_inputs.spread(dtype, lanes, F4X3)),
+        "mix_rows": (10, winograd_inputs.mix_rows(dtype, lanes, tile)),
         "turn": (5, winograd_weights.turn(dtype, lanes)),
-        "weights": (6, winograd_weights.weights(dtype, lanes, F4X3)),
-        "results": (11, winograd_sums.results(dtype, lanes, F4X3)),
+        "weights": (10, winograd_weights.weights(dtype, lanes, tile)),
+        "results": (13, winograd_sums.results(dtype, lanes, tile)),
     }
+    for count in range(1, phases + 1):
+        found[f"spread_{count}"] = (7, winograd_inputs.spread(dtype, lanes, tile, count))
     for vectors in range(1, _VECTORS + 1):
         for rows in range(1, _most_rows(row) + 1):
-            found[f"tile_{rows}_{vectors}"] = (7, winograd_sums.register_tile(dtype, lanes, F4X3, rows, vectors))
+            found[f"tile_{rows}_{vectors}"] = (7, winograd_sums.register_tile(dtype, lanes, tile, rows, vectors))
     return found
 
 
@@ -69,7 +84,7 @@ def _most_rows(row: isa.InstructionSet) -> int:
     return (row.registers - _VECTORS - 1) // _VECTORS
 
 
-_call_5, _call_6, _call_7, _call_10, _call_11 = (emitting.caller(count) for count in (5, 6, 7, 10, 11))
+_call_5, _call_7, _call_10, _call_13 = (emitting.caller(count) for count in (5, 7, 10, 13))
 
 
 @kernel
@@ -82,9 +97,12 @@ def mix_rows(
 
 
 @kernel
-def spread(kernels: Any, mixed: Any, pitch: Any, target: Any, product_pitch: Any, tiles: Any) -> None:
+def spread(
+    kernels: Any, phases: Any, mixed: Any, pitch: Any, rows: Any, target: Any, product_pitch: Any, phase_pitch: Any,
+    tiles: Any,
+) -> None:  # fmt: skip
     """See `winograd_inputs.spread`."""
-    _call_5(kernels[SPREAD], mixed, pitch, target, product_pitch, tiles)
+    _call_7(kernels[SPREAD + phases - 1], mixed, pitch, rows, target, product_pitch, phase_pitch, tiles)
 
 
 @kernel
@@ -94,9 +112,14 @@ def turn(kernels: Any, source: Any, row_pitch: Any, rows: Any, columns: Any, tar
 
 
 @kernel
-def weights(kernels: Any, taps: Any, tap_step: Any, channels: Any, target: Any, product_pitch: Any, pitch: Any) -> None:
+def weights(
+    kernels: Any, taps: Any, row_step: Any, col_step: Any, rows: Any, cols: Any, channel_pitch: Any, channels: Any,
+    target: Any, product_pitch: Any, pitch: Any,
+) -> None:  # fmt: skip
     """See `winograd_weights.weights`."""
-    _call_6(kernels[WEIGHTS], taps, tap_step, channels, target, product_pitch, pitch)
+    _call_10(
+        kernels[WEIGHTS], taps, row_step, col_step, rows, cols, channel_pitch, channels, target, product_pitch, pitch
+    )  # fmt: skip
 
 
 @kernel
@@ -121,9 +144,10 @@ def multiply(
 @kernel
 def results(
     kernels: Any, sums: Any, tile_pitch: Any, tiles: Any, bias: Any, target: Any, plane: Any, row_pitch: Any,
-    col_step: Any, rows: Any, cols: Any, channels: Any,
+    col_step: Any, first_row: Any, rows: Any, first_col: Any, cols: Any, channels: Any,
 ) -> None:  # fmt: skip
     """See `winograd_sums.results`."""
-    _call_11(
-        kernels[RESULTS], sums, tile_pitch, tiles, bias, target, plane, row_pitch, col_step, rows, cols, channels
+    _call_13(
+        kernels[RESULTS], sums, tile_pitch, tiles, bias, target, plane, row_pitch, col_step, first_row, rows, first_col,
+        cols, channels,
     )  # fmt: skip

@@ -13,9 +13,6 @@ from ..simd.vectors import Vectors, index
 from ..typing import DType
 from .cook_toom import Tile, apply, matrices
 
-# What `_windows` knows: shuffles halve a row of pixels twice.
-_STEP = 4
-
 
 def mix_rows(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
     """Transform down the columns: target[r*pitch + j] = sum over i of BT[r][i] * image[i*row_pitch + j*col_step].
@@ -84,34 +81,38 @@ def mix_rows(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
     return body
 
 
-def spread(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
-    """Transform along the rows: V[window*r + s][tile] = sum over i of BT[s][i] * mixed[r*pitch + 4*tile + i].
+def spread(dtype: DType, lanes: int, tile: Tile, phases: int) -> emitting.Body:
+    """Transform along the rows, of pixels of as many `phases` in turn, which have windows of their own:
+    V[f][window*r + s][tile] = sum over i of BT[s][i] * mixed[r*pitch + phases*(m*tile + i) + f].
 
-    `mixed` is what `mix_rows` left, readable up to a vector behind the last tile's vector; products lie
-    `product_pitch` apart. Whole vectors are written, also behind the last tile.
+    Here m is `tile.outputs`. The first phase has whole windows, others lack the last pixel, and the last product.
+    `mixed` is what `mix_rows` left of `rows` rows, readable up to a vector behind the last tile's vector; products lie
+    `product_pitch` apart, phases `phase_pitch`. Whole vectors are written, also behind the last tile.
     """
-    bt, window, step = matrices(tile)[2], tile.window, tile.outputs
+    bt, window, step = matrices(tile)[2], tile.window, tile.outputs * phases
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        mixed, pitch, target, product_pitch, tiles = arguments
+        mixed, pitch, rows, target, product_pitch, phase_pitch, tiles = arguments
 
         def some_tiles(values: list[Any]) -> list[Any]:
             source, to = values
 
             def row(values: list[Any]) -> list[Any]:
                 place, at = values
-                pixels = [v.load(v.offset(place, j * lanes)) for j in range(step + 1)]
-                spread = apply(v, bt, _windows(v, pixels, window))
+                pixels = _windows(v, [v.load(v.offset(place, j * lanes)) for j in range(step + 1)])
                 places = [at]
                 for _ in range(1, window):
                     places.append(v.offset(places[-1], product_pitch))
-
-                for value, there in zip(spread, places, strict=True):
-                    v.store(value, there)
+                for phase in range(phases):
+                    size = window if phase == 0 else window - 1
+                    products = apply(v, [row[:size] for row in bt[:size]], pixels[phase::phases][:size])
+                    shift = builder.mul(phase_pitch, index(phase))
+                    for value, there in zip(products, places, strict=False):
+                        v.store(value, v.offset(there, shift))
                 return [v.offset(place, pitch), v.offset(places[-1], product_pitch)]
 
-            v.loop(index(window), [source, to], row)
+            v.loop(rows, [source, to], row)
             return [v.offset(source, step * lanes), v.offset(to, lanes)]
 
         groups = builder.sdiv(builder.add(tiles, index(lanes - 1)), index(lanes))
@@ -120,11 +121,18 @@ def spread(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
     return body
 
 
-def _windows(v: Vectors, pixels: list[Any], window: int) -> list[Any]:
-    """The first pixels of tiles that begin every fourth pixel, one a lane, from 4 vectors of pixels and one more."""
+def _windows(v: Vectors, pixels: list[Any]) -> list[Any]:
+    """The first pixels of windows that begin every n-th pixel, one a lane, from n vectors of pixels and one more.
+
+    They are n and half as many again: those of a window and its neighbour's first. Here n is a power of 2.
+    """
     *pixels, behind = pixels
     even, odd = range(0, 2 * v.lanes, 2), range(1, 2 * v.lanes, 2)
-    halves = [[v.shuffle(pixels[i], pixels[i + 1], half) for i in (0, 2)] for half in (even, odd)]
-    found = [v.shuffle(halves[i % 2][0], halves[i % 2][1], even if i < 2 else odd) for i in range(_STEP)]
+    found = [pixels]  # at last, a vector for each remainder
+    while len(found) < len(pixels):
+        pairs = [list(zip(same[::2], same[1::2], strict=True)) for same in found]
+        found = [[v.shuffle(*pair, half) for pair in same] for half in (even, odd) for same in pairs]
+    first = [same[0] for same in found]
     following = [*range(1, v.lanes)]
-    return found + [v.shuffle(found[i], behind, [*following, v.lanes + i]) for i in range(window - _STEP)]
+    behind_them = [v.shuffle(first[i], behind, [*following, v.lanes + i]) for i in range(len(pixels) // 2)]
+    return first + behind_them

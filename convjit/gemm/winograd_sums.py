@@ -61,9 +61,9 @@ def results(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
     """y[o][i][m*tile + j] = bias[o] + sum over r, s of AT[i][r] * AT[j][s] * M[tile][window*r + s], tiles in a row.
 
     Here m is `tile.outputs`. `target` is the address of the first tile's first pixel in the first channel; planes lie
-    `plane` apart, rows `row_pitch`, columns `col_step`. `rows` and `cols` say how many pixels are written from there
-    on, `channels` how many lanes count. `bias` may be address 0. The sums are overwritten, and may be read up to a
-    vector of pixels behind the last tile.
+    `plane` apart, rows `row_pitch`, columns `col_step`. Pixels `first_row <= i < rows` and `first_col <= j < cols` from
+    there on are written, with `first_col` at most 0 where columns are neighbours; `channels` says how many lanes count.
+    `bias` may be address 0. The sums are overwritten, and may be read up to a vector of pixels behind the last tile.
     """
 
     def body(builder: Any, arguments: Any) -> None:
@@ -88,7 +88,9 @@ class _Results:
     plane: Any
     row_pitch: Any
     col_step: Any
+    first_row: Any
     rows: Any
+    first_col: Any
     cols: Any
     channels: Any
 
@@ -127,34 +129,41 @@ class _Results:
             builder.icmp_signed("==", self.col_step, index(1)),
             builder.icmp_signed(">=", self.channels, index(v.lanes)),
         )
-        lines = v.least(self.rows, index(step))
+        top = v.greatest(self.first_row, index(0))
+        lines = builder.sub(v.least(self.rows, index(step)), top)
+        first = v.offset(v.pointer(self.sums), builder.mul(top, index(step * v.lanes)))
+        line_of_first = v.offset(v.pointer(self.target), builder.mul(top, self.row_pitch))
 
         def store_run(values: list[Any]) -> list[Any]:
-            place, to, left = values
+            place, to, skipped, left = values
             is_whole = builder.and_(are_neighbours, builder.icmp_signed(">=", left, index(run)))
 
             def store_row(values: list[Any]) -> list[Any]:
                 source, line = values
                 for first in range(0, run, v.lanes):
-                    self._store_vectors(source, line, first, left, builder.zext(is_whole, left.type))
+                    self._store_vectors(source, line, first, skipped, left, builder.zext(is_whole, left.type))
                 return [v.offset(source, step * v.lanes), v.offset(line, self.row_pitch)]
 
             v.loop(lines, [place, to], store_row)
             behind = v.offset(place, builder.mul(self.tile_pitch, index(of_run)))
-            return [behind, v.offset(to, builder.mul(self.col_step, index(run))), builder.sub(left, index(run))]
+            return [
+                behind, v.offset(to, builder.mul(self.col_step, index(run))), builder.sub(skipped, index(run)),
+                builder.sub(left, index(run)),
+            ]  # fmt: skip
 
         runs = builder.sdiv(builder.add(self.tiles, index(of_run - 1)), index(of_run))
-        v.loop(runs, [v.pointer(self.sums), v.pointer(self.target), self.cols], store_run)
+        v.loop(runs, [first, line_of_first, self.first_col, self.cols], store_run)
 
-    def _store_vectors(self, source: Any, line: Any, first: int, left: Any, is_whole: Any) -> None:
-        """A vector of pixels of a row, from pixel `first` of a run on, for each channel; `left` exist in the run."""
+    def _store_vectors(self, source: Any, line: Any, first: int, skipped: Any, left: Any, is_whole: Any) -> None:
+        """A vector of pixels of a row, from pixel `first` of a run on, for each channel; `skipped <= j < left` exist in
+        the run."""
         v, builder, step = self.v, self.v.builder, self.tile.outputs
         loaded = []
         for k in range(first, first + v.lanes):
             of_tile = v.offset(source, builder.mul(self.tile_pitch, index(k // step)))
             loaded.append(v.load(v.offset(of_tile, k % step * v.lanes)))
         turned = v.transposed(loaded)
-        left = builder.sub(left, index(first))
+        skipped, left = builder.sub(skipped, index(first)), builder.sub(left, index(first))
 
         def whole() -> list[Any]:
             for value, place in zip(turned, self._places(v.offset(line, index(first))), strict=True):
@@ -167,25 +176,25 @@ class _Results:
 
         def apart() -> list[Any]:
             at = v.offset(line, builder.mul(self.col_step, index(first)))
-            return self._store_apart(turned, self._places(at), left)
+            return self._store_apart(turned, self._places(at), skipped, left)
 
         def some() -> list[Any]:
             return v.either(builder.sub(self.col_step, index(1)), apart, cut_off)
 
         v.either(is_whole, whole, some)
 
-    def _store_apart(self, turned: list[Any], places: list[Any], left: Any) -> list[Any]:
+    def _store_apart(self, turned: list[Any], places: list[Any], skipped: Any, left: Any) -> list[Any]:
         """Pixels that are no neighbours: every second one, or farther apart."""
         v = self.v
 
         def second() -> list[Any]:
-            masks = v.every_second(index(0), left)
+            masks = v.every_second(skipped, left)
             for value, place, here in zip(turned, places, self.exist, strict=True):
                 v.store_second(value, place, tuple(v.only_if(here, each) for each in masks))
             return []
 
         def spaced() -> list[Any]:
-            mask = v.first(left)
+            mask = v.between(skipped, left)
             for value, place, here in zip(turned, places, self.exist, strict=True):
                 v.store_spaced(value, place, self.col_step, v.only_if(here, mask))
             return []

@@ -48,25 +48,31 @@ def turn(dtype: DType, lanes: int) -> emitting.Body:
 
 
 def weights(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
-    """U[window*r + s][c] = sum over i, j of G[r][i] * G[s][j] * tap[taps*i + j] of channel c, lanes = output channels.
+    """U[window*r + s][c] = sum over i, j of G[r][i] * G[s][j] * tap[i][j] of channel c, lanes = output channels.
 
-    Taps of a channel are vectors `tap_step` elements apart, which may be negative; those of the next channel follow
-    after all of them. Products lie `product_pitch` apart, channels `pitch`.
+    Taps are vectors, `row_step` and `col_step` elements apart, which may be negative; those behind the first `rows` and
+    `cols` are zero. Channels of taps lie `channel_pitch` apart, products `product_pitch`, channels of them `pitch`.
     """
     g, across = matrices(tile)[1], tile.taps
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        taps, tap_step, channels, target, product_pitch, pitch = arguments
+        taps, row_step, col_step, rows, cols, channel_pitch, channels, target, product_pitch, pitch = arguments
+        down, along = (
+            [(builder.mul(step, index(i)), builder.icmp_signed("<", index(i), count)) for i in range(across)]
+            for step, count in ((row_step, rows), (col_step, cols))
+        )
+        every = v.first(index(lanes))
+
+        def tap(source: Any, row: tuple[Any, Any], col: tuple[Any, Any]) -> Any:
+            place = v.offset(v.offset(source, row[0]), col[0])
+            return v.load_masked(place, v.only_if(builder.and_(row[1], col[1]), every))
 
         def channel(values: list[Any]) -> list[Any]:
             source, to = values
-            loaded, place = [], source
-            for _ in range(across**2):
-                loaded.append(v.load(place))
-                place = v.offset(place, tap_step)
-            store_products(v, g, [loaded[s::across] for s in range(across)], to, product_pitch)
-            return [v.offset(source, across**2 * lanes), v.offset(to, pitch)]
+            columns = [[tap(source, row, col) for row in down] for col in along]
+            store_products(v, g, columns, to, product_pitch)
+            return [v.offset(source, channel_pitch), v.offset(to, pitch)]
 
         v.loop(channels, [v.pointer(taps), v.pointer(target)], channel)
 

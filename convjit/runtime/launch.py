@@ -36,29 +36,32 @@ class Launch:
     """A driver's tasks, of which everything is decided but the last arguments: made once a problem, run by its calls.
 
     What it is given later is of the same kinds each time: arrays of one dtype and rank, contiguous or not, and numbers.
+    Of the first arguments, a function gives what is passed, a table of kernels, when tasks are to run: what is planned
+    only, to choose or to explain, compiles nothing.
     """
 
     __slots__ = ("_driver", "_first", "_nanoseconds", "_tasks", "_way")
 
     def __init__(self, driver: Driver, tasks: int, nanoseconds: float, *first: Any) -> None:
         self._driver, self._tasks, self._nanoseconds = driver, tasks, nanoseconds
-        self._first = tuple(map(passed, first))
+        self._first = first
         self._way: Loop | Twins | None = None
 
     def on(self, *last: Any) -> Run:
         """All tasks, ready for `run_in_turn`."""
-        arguments = (*self._first, *last)
+        way = self._way or self._find_way(last)
         self._driver.used = True
-        return self._way or self._find_way(arguments), self._tasks, self._nanoseconds, arguments
+        return way, self._tasks, self._nanoseconds, (*self._first, *last)
 
     def part(self, tasks: int, nanoseconds: float, *last: Any) -> Run:
         """So many tasks, which take about so long on one core."""
-        arguments = (*self._first, *last)
+        way = self._way or self._find_way(last)
         self._driver.used = True
-        return self._way or self._find_way(arguments), tasks, nanoseconds, arguments
+        return way, tasks, nanoseconds, (*self._first, *last)
 
-    def _find_way(self, arguments: tuple[Any, ...]) -> Loop | Twins:
-        self._way = self._driver.way(arguments)
+    def _find_way(self, last: tuple[Any, ...]) -> Loop | Twins:
+        self._first = tuple(passed(each() if callable(each) else each) for each in self._first)
+        self._way = self._driver.way((*self._first, *last))
         return self._way
 
 

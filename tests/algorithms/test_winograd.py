@@ -27,6 +27,8 @@ LAYERS = {
     "few filters": Problem((1, 128, 28, 28), (32, 128, 3, 3), padding=1),
     "dilated": Problem((1, 256, 28, 28), (256, 256, 3, 3), padding=2, dilation=2),
     "far dilated": Problem((1, 128, 36, 36), (64, 128, 3, 3), padding=3, dilation=3),
+    "strided": Problem((1, 128, 56, 56), (128, 128, 3, 3), stride=2, padding=1),
+    "a large map with a stride": Problem((1, 16, 224, 224), (32, 16, 3, 3), stride=2, padding=((0, 1), (0, 1))),
 }
 
 # Around tiles (4 pixels), windows (6), vectors (4, 8, 16 lanes), panels (2 vectors), blocks of channels (128).
@@ -53,6 +55,22 @@ AWKWARD = {
     "a far dilation": Problem((1, 3, 4, 5), (4, 3, 3, 3), padding=700, dilation=700),
     "dilated beyond the padding": Problem((1, 3, 70, 131), (4, 3, 3, 3), padding=((7, 3), (0, 9)), dilation=2),
     "dilated 200 channels": Problem((1, 200, 13, 12), (18, 200, 3, 3), padding="same", dilation=3),
+    "a strided pixel": Problem((1, 9, 3, 3), (40, 9, 3, 3), stride=2),
+    "a strided padded pixel": Problem((1, 40, 1, 1), (40, 40, 3, 3), stride=2, padding=1),
+    "strided padding only": Problem((1, 3, 1, 1), (5, 3, 3, 3), stride=2, padding=3),
+    "strided odd everything": Problem((3, 5, 7, 11), (7, 5, 3, 3), stride=2),
+    "strided pixels that no tap meets": Problem((2, 5, 8, 12), (7, 5, 3, 3), stride=2),
+    "strided padding on one side": Problem((2, 3, 5, 9), (17, 3, 3, 3), stride=2, padding=((0, 3), (2, 0))),
+    "strided padding beyond the kernel": Problem((1, 2, 9, 6), (3, 2, 3, 3), stride=2, padding=((5, 0), (4, 7))),
+    "strided 129 channels": Problem((1, 129, 16, 16), (33, 129, 3, 3), stride=2, padding=1),
+    "strided 300 filters": Problem((1, 33, 9, 9), (300, 33, 3, 3), stride=2, padding=1),
+    "a strided line": Problem((1, 4, 3, 300), (5, 4, 3, 3), stride=2, padding=((0, 0), (1, 0))),
+    "strided many images": Problem((70, 4, 8, 8), (8, 4, 3, 3), stride=2, padding=1),
+    "strided wrapped edges": Problem((1, 2, 8, 9), (3, 2, 3, 3), stride=2, padding=2, padding_mode="wrap"),
+    **{
+        f"strided {n} wide": Problem((1, 3, 12, n), (2, 3, 3, 3), stride=2, padding=((0, 0), (n % 3, 0)))
+        for n in (9, 10, 16, 17, 18, 33, 34, 64, 67, 131)
+    },
     **{f"{n} wide": Problem((1, 3, 6, n), (2, 3, 3, 3)) for n in (5, 6, 7, 17, 18, 19, 33, 34, 35, 66, 67, 130)},
 }
 
@@ -157,23 +175,26 @@ def test_drawn_problems(data, dtype):
     channels = st.integers(1, 20)
     image, padding = (data.draw(sizes), data.draw(sizes)), (data.draw(pads), data.draw(pads))
     c, o = data.draw(channels), data.draw(channels)
-    dilation = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    stride = data.draw(st.integers(1, 2))
+    dilation = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5))) if stride == 1 else (1, 1)
     image = tuple(max(n, 2 * d + 1 - sum(p)) for n, d, p in zip(image, dilation, padding, strict=True))
-    problem = Problem((data.draw(st.integers(1, 3)), c, *image), (o, c, 3, 3), padding=padding, dilation=dilation)
+    x_shape, options = (data.draw(st.integers(1, 3)), c, *image), {"padding": padding, "dilation": dilation}
+    problem = Problem(x_shape, (o, c, 3, 3), stride=stride, **options)
     arrays = numbers(problem, dtype)
     assert max(errors(problem, arrays, results(problem, arrays, "winograd"))) <= BOUND[dtype]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_image_has_the_same_bits_in_any_batch(dtype):
-    problem = Problem((5, 20, 9, 23), (24, 20, 3, 3), padding=1)
-    arrays = numbers(problem, dtype)
-    whole = results(problem, arrays, "winograd")
-    x, weight, bias, dy = arrays
-    for part in (slice(0, 1), slice(1, 3), slice(4, 5), slice(0, 5, 2)):
-        got = results(problem, [x[part], weight, bias, dy[part]], "winograd")
-        for values, wanted in zip(got, whole, strict=True):
-            assert_array_equal(values, wanted[part], strict=True)
+    for stride in (1, 2):
+        problem = Problem((5, 20, 9, 23), (24, 20, 3, 3), stride=stride, padding=1)
+        arrays = numbers(problem, dtype)
+        whole = results(problem, arrays, "winograd")
+        x, weight, bias, dy = arrays
+        for part in (slice(0, 1), slice(1, 3), slice(4, 5), slice(0, 5, 2)):
+            got = results(problem, [x[part], weight, bias, dy[part]], "winograd")
+            for values, wanted in zip(got, whole, strict=True):
+                assert_array_equal(values, wanted[part], strict=True)
 
 
 @pytest.mark.parametrize("way", CUTS)
@@ -185,7 +206,8 @@ def test_no_task_writes_what_is_another_ones(way, cut, monkeypatch):
             for task in reversed(range(tasks)):
                 way.run(1, task, task + 1, arguments)
 
-    for problem in (AWKWARD["35 wide"], AWKWARD["phases of different sizes"], AWKWARD["odd everything"]):
+    names = "35 wide", "phases of different sizes", "odd everything", "strided 67 wide", "strided odd everything"
+    for problem in map(AWKWARD.get, names):
         arrays = numbers(problem, "float32")
         cut(way, 1)
         wanted = results(problem, arrays, "winograd")
@@ -207,7 +229,18 @@ def test_real_layers_keep_the_bound_on_positive_numbers(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["odd everything", "phases of different sizes", "more phases than pixels", "full"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "odd everything",
+        "phases of different sizes",
+        "more phases than pixels",
+        "full",
+        "strided odd everything",
+        "strided pixels that no tap meets",
+        "strided padding beyond the kernel",
+    ],
+)
 def test_the_input_gradient_is_the_adjoint(name, dtype):
     """<y, dy> = <x, dx>, with small integers, of which the true values are known exactly."""
     problem, rng = AWKWARD[name], np.random.default_rng(0)
@@ -227,6 +260,17 @@ def test_a_dilated_convolution_is_a_dense_one_in_each_phase(dtype):
     for row, col in np.ndindex(2, 3):
         phase = conv2d(x[:, :, row::2, col::3], weight, bias, padding=1, algorithm="winograd")
         assert_array_equal(y[:, :, row::2, col::3], phase)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_pixel_of_a_strided_image_has_its_taps(dtype):
+    """Of an image with one pixel, outputs are the taps that meet it: each phase has its own, and no other's."""
+    weight = np.arange(1, 10, dtype=dtype).reshape(1, 1, 3, 3)
+    for row, col in np.ndindex(4, 4):
+        x = np.zeros((1, 1, 13, 13), dtype)
+        x[0, 0, 4 + row, 4 + col] = 1
+        y = conv2d(x, weight, stride=2, padding=1, algorithm="winograd")
+        assert_array_equal(np.rint(y), conv2d(x, weight, stride=2, padding=1))
 
 
 def test_a_bad_pixel_stays_in_its_image():
@@ -264,7 +308,9 @@ X, W = (1, 64, 28, 28), (64, 64, 3, 3)
 DECLINED = {
     "5x5": ((X, (64, 64, 5, 5), 1, 2, 1, 1), "3x3 kernels, not 5x5"),
     "3x1": ((X, (64, 64, 3, 1), 1, 0, 1, 1), "3x3 kernels, not 3x1"),
-    "stride": ((X, W, (1, 2), 1, 1, 1), "stride 1, not 1x2"),
+    "different strides": ((X, W, (1, 2), 1, 1, 1), "strides 1 and 2 of both axes, not 1x2"),
+    "stride 3": ((X, W, 3, 1, 1, 1), "strides 1 and 2 of both axes, not 3x3"),
+    "stride and dilation": ((X, W, 2, 1, (1, 2), 1), "with stride 2 it is for dilation 1, not 1x2"),
     "groups": ((X, (64, 32, 3, 3), 1, 1, 1, 2), "one group, not 2"),
     "too many channels": (((1, 9000, 28, 28), (64, 9000, 3, 3), 1, 1, 1, 1), "at most 8192 channels"),
     "no channels": (((1, 0, 28, 28), (64, 0, 3, 3), 1, 1, 1, 1), "no channels"),
@@ -356,6 +402,7 @@ def test_a_plan_transforms_weights_once(dtype, monkeypatch):
         Problem((2, 20, 19, 23), (40, 20, 3, 3), padding=1),
         Problem((1, 300, 4, 4), (33, 300, 3, 3)),
         Problem((2, 20, 19, 23), (40, 20, 3, 3), padding=3, dilation=2),
+        Problem((2, 150, 19, 23), (40, 150, 3, 3), stride=2, padding=1),
     ):
         rng = np.random.default_rng(0)
         x, weight = (rng.standard_normal(shape).astype(dtype) for shape in (problem.x_shape, problem.weight_shape))

@@ -188,8 +188,9 @@ def test_a_bad_channel_spoils_its_taps_only():
     assert np.isnan(got[23]).all()
 
 
-def test_a_dilated_gradient_is_left_to_auto():
-    problem = Problem((1, 64, 28, 28), (64, 64, 3, 3), padding=2, dilation=2)
+@pytest.mark.parametrize("options", [{"padding": 2, "dilation": 2}, {"padding": 1, "stride": 2}])
+def test_dilated_and_strided_gradients_are_left_to_auto(options):
+    problem = Problem((1, 64, 28, 28), (64, 64, 3, 3), **options)
     arrays = numbers(problem, "float32")
     assert_array_equal(gradient(problem, arrays), gradient(problem, arrays, "auto"))
 

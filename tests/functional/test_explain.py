@@ -1,5 +1,8 @@
 """What `explain` says is what happens: the same choice, the same workspaces, and a share that can be believed."""
 
+import os
+import subprocess
+import sys
 from collections import OrderedDict
 
 import numpy as np
@@ -214,9 +217,39 @@ def test_winograd_says_how_it_is_cut(monkeypatch):
     assert "3x3 phases" in dilated.cut
     assert "phases" not in dense.forward.cut
     assert "tiles" in dense.forward.cut
+    strided = explain(*shapes, padding=1, stride=2, algorithm="winograd")
+    assert "2x2 phases, which are summed, " in strided.forward.cut
+    assert "2x2 phases, weights" in strided.input_grad.cut
+    assert 0.2 < strided.forward.share_of_peak < 0.9
     monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 64)
     crowd = explain(*shapes, padding=1, algorithm="winograd").forward
     assert crowd.share_of_peak < dense.forward.share_of_peak / 2  # few tiles for so many
+
+
+WITHOUT_COMPILING = """
+from convjit import explain
+from convjit.algorithms import ALGORITHMS
+from convjit.runtime import compile, emitting
+for algorithm in ("auto", "fastest", *(row.name for row in ALGORITHMS)):
+    for groups in (1, 32, 64):
+        for stride in (1, 2):
+            for layout in ("NCHW", "NHWC"):
+                x, weight = (8, 64, 56, 56), (64, 64 // groups, 3, 3)
+                options = dict(stride=stride, padding=1, groups=groups, dtype="float64", layout=layout)
+                try:
+                    print(explain(x if layout == "NCHW" else (8, 56, 56, 64), weight, algorithm=algorithm, **options))
+                except ValueError as error:
+                    assert "cannot run here" in str(error)
+assert (compile.made(), emitting.anew) == ({}, set())
+"""
+
+
+def test_nothing_is_compiled_to_choose_and_to_explain():
+    environment = {**os.environ, "CONVJIT_CACHE": "0"}
+    command = [sys.executable, "-c", WITHOUT_COMPILING]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "winograd" in done.stdout
 
 
 @given(data=st.data())

@@ -273,10 +273,10 @@ def test_copies_pack_anew_and_pickles_hold_no_packed_weight(packed):
     ("make", "weight", "options", "reason"),
     [
         (conv2d_plan, (2, 2, 5, 5), {"algorithm": "winograd"}, "3x3 kernels, not 5x5"),
-        (conv2d_plan, (2, 2, 3, 3), {"algorithm": "winograd", "stride": 2}, "stride 1, not 2x2"),
+        (conv2d_plan, (2, 2, 3, 3), {"algorithm": "winograd", "stride": 3}, "strides 1 and 2 of both axes, not 3x3"),
         (conv2d_plan, (2, 2, 3, 3), {"algorithm": "depthwise"}, "2 input channels"),
         (conv1d_plan, (2, 2, 3), {"algorithm": "winograd"}, "3x3 kernels, not 1x3"),
-        (conv3d_plan, (2, 2, 3, 3, 3), {"algorithm": "winograd", "stride": 2}, "stride 1, not 2x2"),
+        (conv3d_plan, (2, 2, 3, 3, 3), {"algorithm": "winograd", "stride": 3}, "strides 1 and 2 of both axes, not 3x3"),
     ],
 )
 def test_a_plan_is_refused_that_no_image_could_use(make, weight, options, reason):
@@ -285,7 +285,7 @@ def test_a_plan_is_refused_that_no_image_could_use(make, weight, options, reason
 
 
 def test_nothing_is_chosen_before_there_is_an_image(monkeypatch):
-    """To weigh algorithms their kernels are compiled, for a second or two, and for the dtype of images that come."""
+    """What is expected of algorithms depends on the dtype of the images that come."""
     monkeypatch.setattr(bilinear, "decide_any", None)
     for make, rank in ((conv1d_plan, 1), (conv2d_plan, 2), (conv3d_plan, 3)):
         for algorithm in ("auto", "fastest"):

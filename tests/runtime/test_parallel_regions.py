@@ -88,6 +88,7 @@ EVERY_DRIVER = (
     weight = np.ones((32, 32, 3, 3), "f4")
     for images in (few, many):
         convjit.conv2d(images, weight, padding=1, algorithm="winograd")
+        convjit.conv2d(images, weight, padding=1, stride=2, algorithm="winograd")
     convjit.conv2d_weight_grad(many, many, 3, padding=1, algorithm="winograd")
     convjit.col2im(convjit.im2col(x, 2), 12, 2)
     convjit.pad2d_backward(convjit.pad2d(x, 1, mode="edge"), 1, mode="edge")

@@ -42,8 +42,6 @@ def _check_array(function: str, name: str, kind: Any, wanted: Array) -> int:
     """The dimensions of an array, 0 for None, or an error in one sentence."""
     if wanted.optional and constant_of(kind) == (True, None):
         return 0
-    if isinstance(kind, types.Optional):
-        raise TypeError(f"{function}: {name} may be None or not when this runs; compiled code must know which")
     if not isinstance(kind, types.Array):
         raise TypeError(f"{function}: {name} must be an array in compiled code, got {_shown(kind)}")
     needed = "int64 is" if wanted.integers else "float32 and float64 are"
@@ -138,6 +136,9 @@ def _check_value(function: str, name: str, kind: Any, value: Value) -> Any:
 def checked(row: Row, kinds: dict[str, Any]) -> tuple[Given, Any]:
     """What is known of a call, and its dtype; or a `TypeError` or `ValueError` in one sentence."""
     function = row.function.__name__
+    for name, kind in kinds.items():
+        if isinstance(kind, types.Optional):
+            raise TypeError(f"{function}: {name} may be None or not when this runs; compiled code must know which")
     dimensions = {name: _check_array(function, name, kinds[name], array) for name, array in row.arrays.items()}
     found = {name: kinds[name].dtype for name, array in row.arrays.items() if dimensions[name] and not array.integers}
     if row.arrays and len(set(found.values())) != 1:

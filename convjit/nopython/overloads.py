@@ -309,7 +309,8 @@ def _refuse(function: Callable[..., Any], complaint: Callable[[Any, Any], str | 
     class Refusing(AbstractTemplate):  # type: ignore[misc]  # numba is untyped
         key = function
 
-        def generic(self, args: Any, kws: Any) -> None:
+        def apply(self, args: Any, kws: Any) -> None:
+            # Not `generic`, which Numba would ask again without what may be None, and not beside keywords.
             sentence = complaint(args, kws)
             if sentence is not None:
                 raise TypeError(sentence)

@@ -173,6 +173,27 @@ def test_the_algorithm_that_breaks_promises_does_not_run():
         called("conv2d", X, W, algorithm="winograd")
 
 
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        ("conv2d(x, w, bias, 1, 1)", "bias"),
+        ("conv2d(x, w, bias, padding=1)", "bias"),
+        ("conv2d(x, w, bias=bias, padding=1)", "bias"),
+        ("conv2d(x, weight=bias, padding=1)", "weight"),
+        ("max_pool2d(x, 2, stride)", "stride"),
+        ("max_pool2d(x, 2, stride, ceil_mode=True)", "stride"),
+    ],
+)
+def test_what_may_be_none_is_refused_however_it_is_given(call, name):
+    """Numba asks for such arguments twice, the second time without their None, and not beside keywords."""
+    namespace = {"convjit": convjit}
+    body = f"def call(x, w, b, flag):\n bias = stride = None\n if flag:\n  bias, stride = b, 2\n return convjit.{call}"
+    exec(body, namespace)
+    function = call.partition("(")[0]
+    with pytest.raises(TypeError, match=f"^{function}: {name} may be None or not when this runs; compiled code must"):
+        numba.njit(namespace["call"])(X, W, B, True)
+
+
 def test_lists_are_refused():
     def call(x, weight):
         return convjit.conv2d(x, weight, stride=[2, 2])

@@ -69,7 +69,7 @@ def functions(dtype: DType, stride: int = 1) -> dict[str, tuple[int, emitting.Bo
         "mix_rows": (10, winograd_inputs.mix_rows(dtype, lanes, tile)),
         "turn": (5, winograd_weights.turn(dtype, lanes)),
         "weights": (10, winograd_weights.weights(dtype, lanes, tile)),
-        "results": (13, winograd_sums.results(dtype, lanes, tile)),
+        "results": (13, winograd_sums.results(dtype, lanes, tile, stride > 1)),
     }
     for count in range(1, phases + 1):
         found[f"spread_{count}"] = (7, winograd_inputs.spread(dtype, lanes, tile, count))

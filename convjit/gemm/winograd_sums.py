@@ -57,17 +57,20 @@ def register_tile(dtype: DType, lanes: int, tile: Tile, rows: int, vectors: int)
     return body
 
 
-def results(dtype: DType, lanes: int, tile: Tile) -> emitting.Body:
+def results(dtype: DType, lanes: int, tile: Tile, begin_outside: bool) -> emitting.Body:
     """y[o][i][m*tile + j] = bias[o] + sum over r, s of AT[i][r] * AT[j][s] * M[tile][window*r + s], tiles in a row.
 
     Here m is `tile.outputs`. `target` is the address of the first tile's first pixel in the first channel; planes lie
-    `plane` apart, rows `row_pitch`, columns `col_step`. Pixels `first_row <= i < rows` and `first_col <= j < cols` from
-    there on are written, with `first_col` at most 0 where columns are neighbours; `channels` says how many lanes count.
-    `bias` may be address 0. The sums are overwritten, and may be read up to a vector of pixels behind the last tile.
+    `plane` apart, rows `row_pitch`, columns `col_step`. Pixels `i < rows` and `j < cols` from there on are written, and
+    where they `begin_outside`, those alone with `first_row <= i` and `first_col <= j`, if columns are no neighbours;
+    `channels` says how many lanes count. `bias` may be address 0. The sums are overwritten, and may be read up to a
+    vector of pixels behind the last tile.
     """
 
     def body(builder: Any, arguments: Any) -> None:
         out = _Results(Vectors(builder, dtype, lanes), tile, *arguments)
+        if not begin_outside:  # which takes a sixth longer
+            out.first_row = out.first_col = index(0)
         out.transform()
         out.store()
 

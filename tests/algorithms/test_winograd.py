@@ -337,6 +337,15 @@ def test_what_it_declines_it_says(name):
             choose("test", "winograd", geometry, dtype, "forward")
 
 
+def test_a_stride_of_2_is_for_those_who_name_it():
+    geometry, dtype = conv2d_geometry("test", (1, 256, 112, 112), (256, 256, 3, 3), 2, 1, 1, 1), np.dtype("float32")
+    for operation in ("forward", "input_grad"):
+        row = NAMED["winograd"].operation(operation)
+        assert "with a stride" in row.yields(geometry, dtype)
+        assert choose("test", "fastest", geometry, dtype, operation) is not row
+        assert choose("test", "winograd", geometry, dtype, operation) is row
+
+
 @pytest.mark.parametrize("name", YIELDED)
 def test_where_transforms_take_longer_it_is_for_those_who_name_it(name):
     geometry, dtype = conv2d_geometry("test", *YIELDED[name]), np.dtype("float32")

@@ -7,10 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..typing import DType
 
 INDICES = np.dtype("int64")
+
+
+# Why several rows decline.
+NO_CHANNELS = "there are no channels"
+
+
+def too_long(terms: int) -> str | None:
+    """Why sums of so many terms are not taken, where a row adds up one total: None where they are."""
+    return f"sums have more than {TERMS_A_TOTAL} terms" if terms > TERMS_A_TOTAL else None
 
 
 # A workspace of this name holds the weight in another form; what is promised of workspaces does not count it.
@@ -103,7 +113,7 @@ class Operation(NamedTuple):
     # Of a forward operation that reads the weight in another form; None where there is nothing to pack.
     packing: Packing | None = None
     # How the work is cut for so many workers, and a problem of this dtype.
-    cut: Callable[[Geometry, int, DType], Explained] | None = None
+    explained: Callable[[Geometry, int, DType], Explained] | None = None
     # Why it cannot take a problem that its row takes: it is left to "auto" then, also where the row was named.
     declines: Callable[[Geometry, DType], str | None] = _never
     # Why it leaves a problem that it could take to the rows below, where those are expected to be faster; it is not

@@ -12,12 +12,11 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
-from ..runtime.options import COMPILED
+from ..runtime.options import COMPILED, NOT_COMPILED
 from ..typing import DType
 from . import depthwise_channels, depthwise_pixels, depthwise_rows, weight_channels
-from .algorithm import Algorithm, Explained, Operation, Space
+from .algorithm import NO_CHANNELS, Algorithm, Explained, Operation, Space, too_long
 
 
 def _by_forward(g: Geometry, dtype: DType) -> ModuleType:
@@ -50,14 +49,14 @@ def _run_input_grad(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *s
     _by_input_grad(g, dx.dtype).run_input_grad(workers, g, dy, weight, dx, *spaces)
 
 
-def _forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
-    cut: Explained = _by_forward(g, dtype).forward_cut(g, workers, dtype)
-    return cut
+def _forward_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
+    found: Explained = _by_forward(g, dtype).forward_explained(g, workers, dtype)
+    return found
 
 
-def _input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
-    cut: Explained = _by_input_grad(g, dtype).input_grad_cut(g, workers, dtype)
-    return cut
+def _input_grad_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
+    found: Explained = _by_input_grad(g, dtype).input_grad_explained(g, workers, dtype)
+    return found
 
 
 # What a tile may take at most where taps lie far apart: 16 workers stay within 32 MiB.
@@ -69,19 +68,17 @@ _MOST_FILTERS = 8
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
     if not COMPILED:
-        return "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
+        return NOT_COMPILED
     if g.in_channels != g.groups:
         return f"groups have {g.in_channels // g.groups} input channels, it takes one"
     if g.in_channels == 0 or g.out_channels == 0:
-        return "there are no channels"
+        return NO_CHANNELS
     each = g.out_channels // g.groups
     if each > _MOST_FILTERS:
         return f"channels have {each} filters, it takes {_MOST_FILTERS} at most"
-    if each * g.kernel_h * g.kernel_w > TERMS_A_TOTAL:
-        return f"sums have more than {TERMS_A_TOTAL} terms"
     if _tile_bytes(g, dtype) > _LARGEST_BYTES:
         return "taps lie too far apart for tiles of a cache"
-    return None
+    return too_long(each * g.kernel_h * g.kernel_w)
 
 
 @lru_cache(maxsize=256)
@@ -99,9 +96,12 @@ def _tile_bytes(g: Geometry, dtype: DType) -> int:
 ALGORITHM = Algorithm(
     "depthwise",
     _declines,
-    Operation(_run_forward, _forward_workspace, cut=_forward_cut),
-    Operation(_run_input_grad, _input_grad_workspace, cut=_input_grad_cut),
+    Operation(_run_forward, _forward_workspace, explained=_forward_explained),
+    Operation(_run_input_grad, _input_grad_workspace, explained=_input_grad_explained),
     Operation(
-        weight_channels.run, weight_channels.workspace, cut=weight_channels.cut, declines=weight_channels.declines
+        weight_channels.run,
+        weight_channels.workspace,
+        explained=weight_channels.explained,
+        declines=weight_channels.declines,
     ),
 )

@@ -181,7 +181,7 @@ def forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, .
     return _space(g, _forward_bands(g, workers, dtype), workers, dtype)
 
 
-def forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def forward_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
     bands, (step, more) = _forward_bands(g, workers, dtype), _forward_rows(g)
     width = (g.out_w - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
@@ -281,7 +281,7 @@ def input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space
     return _space(g, _input_grad_bands(g, workers, dtype), workers, dtype)
 
 
-def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def input_grad_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
     bands, (_, more) = _input_grad_bands(g, workers, dtype), _input_grad_rows(g)
     vertical, horizontal = backward_axes(g)

@@ -22,6 +22,7 @@ from ..gemm.planes import (
     horizontal_phase,
     vertical_phase,
 )
+from ..gemm.tasks import ONE_CHANNEL_TASK_MULTIPLICATIONS
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
@@ -45,8 +46,6 @@ class Tiles(NamedTuple):
 
 # Planes of a tile stay in the second-level cache between filling and reading.
 _TILE_BYTES = 1 << 18
-# A task takes 10 ms at most: at 13 multiplications a nanosecond, what float64 reaches.
-_TASK_MULTIPLICATIONS = 1 << 27
 # Columns of a tile that is cut: some vectors, of 16 elements.
 _COLUMNS = 64
 
@@ -70,10 +69,10 @@ def _cut(
         cols = min(cols, max(_COLUMNS, wide))
     # A phase's axes say how many taps it has; another phase may have one more in either direction.
     cost = outputs * (vertical.taps + extra[0]) * (horizontal.taps + extra[1])
-    if rows * cols * cost > _TASK_MULTIPLICATIONS:
-        rows = max(1, _TASK_MULTIPLICATIONS // (cols * cost))
-        if rows * cols * cost > _TASK_MULTIPLICATIONS:
-            cols = min(cols, max(_COLUMNS, _TASK_MULTIPLICATIONS // cost // _COLUMNS * _COLUMNS))
+    if rows * cols * cost > ONE_CHANNEL_TASK_MULTIPLICATIONS:
+        rows = max(1, ONE_CHANNEL_TASK_MULTIPLICATIONS // (cols * cost))
+        if rows * cols * cost > ONE_CHANNEL_TASK_MULTIPLICATIONS:
+            cols = min(cols, max(_COLUMNS, ONE_CHANNEL_TASK_MULTIPLICATIONS // cost // _COLUMNS * _COLUMNS))
     if workers > 1 and images > 0:
         bands = -(-4 * workers // (images * -(-horizontal.grid // cols)))
         rows = min(rows, max(least, -(-vertical.grid // bands)))
@@ -154,7 +153,7 @@ def forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, .
     return Space((workers, _planes(cut, axes, 1)), name="planes"), Space((workers, lists), INDICES, "lists")
 
 
-def forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def forward_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
     cut = _forward_tiles(g, workers, dtype)
     return _explained(g, cut, forward_axes(g), g.in_channels, g.out_channels, workers, dtype)
@@ -277,7 +276,7 @@ def input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space
     )  # fmt: skip
 
 
-def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def input_grad_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
     cut, phases = _input_grad_tiles(g, workers, dtype), min(g.stride_h, g.in_h) * min(g.stride_w, g.in_w)
     return _explained(g, cut, backward_axes(g), g.out_channels, g.in_channels * phases, workers, dtype)

@@ -15,6 +15,7 @@ from ..gemm.estimate import pixel_lanes_share
 from ..gemm.lines import correlate_lines, fill_lines
 from ..gemm.micro import fills
 from ..gemm.planes import BEHIND, Axis, backward_axes, forward_axes
+from ..gemm.tasks import ONE_CHANNEL_TASK_MULTIPLICATIONS
 from ..geometry import Geometry
 from ..runtime.compile import driver
 from ..runtime.launch import Launch, run_in_turn
@@ -40,8 +41,6 @@ class Rows(NamedTuple):
 
 # Planes of a task stay in the second-level cache from filling to reading, beside what is read and written.
 _TILE_BYTES = 1 << 16
-# A task takes 10 ms at most: at 13 multiplications a nanosecond, what float64 reaches.
-_TASK_MULTIPLICATIONS = 1 << 27
 # Grid points of a row that is cut: some tiles of 12 vectors of 16 elements; and the least for a worker of several.
 _COLUMNS, _LEAST_COLUMNS = 192, 1536
 
@@ -55,7 +54,7 @@ def _rows(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> tuple[R
     cols = max(along.grid, 1)
     if cols + reach > room:
         cols = min(cols, max(_COLUMNS, (room - reach) // _COLUMNS * _COLUMNS))
-    most = _TASK_MULTIPLICATIONS // (each * along.taps)
+    most = ONE_CHANNEL_TASK_MULTIPLICATIONS // (each * along.taps)
     cols = min(cols, max(_COLUMNS, most // _COLUMNS * _COLUMNS))
     rows = max(1, min(g.in_channels, room // (cols + reach), most // cols))
     if workers > 1:
@@ -123,7 +122,7 @@ def input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space
     return _workspace(g, True, workers, dtype)
 
 
-def _cut(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> Explained:
+def _explained(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> Explained:
     s, along = _rows(g, is_gradient, workers, dtype)
     lanes, images = isa.lanes(dtype), g.batch * g.in_channels
     tasks = g.batch * s.down * s.across
@@ -134,14 +133,14 @@ def _cut(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> Explaine
     return Explained(f"pixels as lanes, rows of {s.rows} channels, {s.cols} pixels of each; tasks: {tasks}", share)
 
 
-def forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def forward_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
-    return _cut(g, False, workers, dtype)
+    return _explained(g, False, workers, dtype)
 
 
-def input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def input_grad_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
-    return _cut(g, True, workers, dtype)
+    return _explained(g, True, workers, dtype)
 
 
 @lru_cache(maxsize=256)

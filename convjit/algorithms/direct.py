@@ -31,15 +31,25 @@ from ..gemm.micro import fills
 from ..gemm.phases import Phases, gradient_phases, one_phase, phase_offsets
 from ..gemm.pixels import phase_axes, pixel_axes, pixel_steps, plane_axes, plane_steps
 from ..gemm.planes import AS_IN_IMAGE, Axis, Pixel, Planes, plane_elements, term_offsets
-from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver
 from ..runtime.launch import Launch, Run, run_in_turn
-from ..runtime.options import COMPILED
+from ..runtime.options import COMPILED, NOT_COMPILED
 from ..simd import isa
 from ..typing import Array, DType
 from . import implicit
-from .algorithm import INDICES, PACKED_WEIGHT, Algorithm, Explained, Operation, Packing, Space, work_ns
+from .algorithm import (
+    INDICES,
+    NO_CHANNELS,
+    PACKED_WEIGHT,
+    Algorithm,
+    Explained,
+    Operation,
+    Packing,
+    Space,
+    too_long,
+    work_ns,
+)
 from .filling import as_planes, cut_into_bands, filled, in_parts, of_groups, source_of_band
 from .turning import turned
 
@@ -199,7 +209,7 @@ class _Way(NamedTuple):
         source, before = filled(s.axes, images, planes, s.pixel)
         return *before, s.multiply.on(weight, bias, source, results, totals, positions, space)
 
-    def cut(self, g: Geometry, workers: int, dtype: DType) -> Explained:
+    def explained(self, g: Geometry, workers: int, dtype: DType) -> Explained:
         """Panels of channels, grid points and bands."""
         s = self.set_up(g, workers, dtype, False)
         d = s.direct
@@ -225,8 +235,8 @@ class _Way(NamedTuple):
         assert theirs is not None
         if self.channels_last:
             theirs = turned(name, theirs)
-        assert theirs.cut is not None
-        here, there = self.cut(g, 1, dtype).share_of_peak, theirs.cut(g, 1, dtype).share_of_peak
+        assert theirs.explained is not None
+        here, there = self.explained(g, 1, dtype).share_of_peak, theirs.explained(g, 1, dtype).share_of_peak
         if here > there:
             return None
         return f"pixels in lanes are expected to reach {there:.0%} of the peak, channels in lanes {here:.0%}"
@@ -245,22 +255,18 @@ def _pack_weight(workers: int, g: Geometry, weight: Any, packed: Any) -> None:
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
     if not COMPILED:
-        return "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
+        return NOT_COMPILED
     if dtype.kind != "f":
         return f"it is for floating point, not {dtype}"
     if g.in_channels * g.out_channels == 0:
-        return "there are no channels"
-    return _too_long(g.in_channels // g.groups * g.kernel_h * g.kernel_w)
-
-
-def _too_long(terms: int) -> str | None:
-    return f"sums have more than {TERMS_A_TOTAL} terms" if terms > TERMS_A_TOTAL else None
+        return NO_CHANNELS
+    return too_long(g.in_channels // g.groups * g.kernel_h * g.kernel_w)
 
 
 def _gradient_declines(g: Geometry, dtype: DType) -> str | None:
     if max(min(g.stride_h, g.in_h), min(g.stride_w, g.in_w)) > _MOST_PHASES:
         return f"its input gradients are of strides up to {_MOST_PHASES}"
-    return _too_long(g.out_channels // g.groups * g.kernel_h * g.kernel_w)
+    return too_long(g.out_channels // g.groups * g.kernel_h * g.kernel_w)
 
 
 # In each direction: a task has totals of all column phases.
@@ -271,12 +277,18 @@ _LARGEST = 1 << 48
 
 def _forward_of(way: _Way, channels_last: Operation | None = None) -> Operation:
     packing = Packing(way.packed_space, _pack_weight, way.run_packed, way.packed_workspace)
-    return Operation(way.run, way.workspace, packing, way.cut, yields=way.yields, channels_last=channels_last)
+    return Operation(way.run, way.workspace, packing, way.explained, yields=way.yields, channels_last=channels_last)
 
 
 def _gradient_of(way: _Way, channels_last: Operation | None = None) -> Operation:
     return Operation(
-        way.run_gradient, way.workspace, None, way.cut, _gradient_declines, way.yields, channels_last=channels_last
+        way.run_gradient,
+        way.workspace,
+        None,
+        way.explained,
+        _gradient_declines,
+        way.yields,
+        channels_last=channels_last,
     )
 
 

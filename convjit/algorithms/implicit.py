@@ -11,11 +11,11 @@ from typing import Any
 from ..gemm.planes import forward_axes, term_offsets
 from ..geometry import Geometry
 from ..runtime.launch import run_in_turn
-from ..runtime.options import COMPILED
+from ..runtime.options import COMPILED, NOT_COMPILED
 from ..typing import DType
 from . import input_product, weight_gradient
 from .algorithm import Algorithm, Explained, Operation, Space, work_ns
-from .running import Setup, cut_of, product_runs, set_up
+from .running import Setup, explained_product, product_runs, set_up
 
 
 @lru_cache(maxsize=256)
@@ -38,21 +38,21 @@ def _run(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *wor
     run_in_turn(workers, *product_runs(setup, x, weight, offsets, bias, y, *workspaces))
 
 
-def forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def forward_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How the forward product is cut."""
-    return cut_of(_forward(g, workers, dtype)[0], g.kernel_h * g.kernel_w, workers, dtype)
+    return explained_product(_forward(g, workers, dtype)[0], g.kernel_h * g.kernel_w, workers, dtype)
 
 
 def _declines(geometry: Geometry, dtype: DType) -> str | None:
     if not COMPILED:
-        return "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
+        return NOT_COMPILED
     return None
 
 
 ALGORITHM = Algorithm(
     "implicit",
     _declines,
-    Operation(_run, _workspace, cut=forward_cut),
-    Operation(input_product.run, input_product.workspace, cut=input_product.cut),
+    Operation(_run, _workspace, explained=forward_explained),
+    Operation(input_product.run, input_product.workspace, explained=input_product.explained),
     weight_gradient.OPERATION,
 )

@@ -30,7 +30,7 @@ from ..runtime.launch import Launch, run_in_turn
 from ..typing import Array, DType
 from .algorithm import INDICES, PACKED_WEIGHT, Explained, Space, work_ns
 from .filling import filled
-from .running import Setup, cut_of, product_runs, set_up
+from .running import Setup, explained_product, product_runs, set_up
 
 # Input channels whose weights are transposed together: what is read of one filter fills some cache lines.
 _ROWS_TOGETHER = 16
@@ -159,11 +159,11 @@ def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     return packed, Space((terms,), INDICES, "offsets"), *_input_grad(g, workers, dtype).spaces
 
 
-def cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """That of the first phase, with as many taps as a phase has on average."""
     taps = g.kernel_h * g.kernel_w / max(math.prod(_phases(g)), 1)
     transposed = g.in_channels * g.out_channels // g.groups * g.kernel_h * g.kernel_w
-    return cut_of(_input_grad(g, workers, dtype), taps, workers, dtype, _phases(g), transposed)
+    return explained_product(_input_grad(g, workers, dtype), taps, workers, dtype, _phases(g), transposed)
 
 
 class _Job(NamedTuple):

@@ -138,7 +138,7 @@ def set_up(
     return Setup(p, bands.axes, kernels, bands.by_band, tasks, spaces, multiply)
 
 
-def cut_of(
+def explained_product(
     setup: Setup, taps: float, workers: int, dtype: DType, phases: tuple[int, int] = (1, 1), transposed: int = 0
 ) -> Explained:
     """How a product of so many taps is cut, in phases down and across, after so many weights were transposed."""

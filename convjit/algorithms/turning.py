@@ -100,13 +100,13 @@ def turned(name: str, operation: Operation) -> Operation:
     """The operation of this name (one of `OPERATIONS`) on images with channels last."""
     work = _turned_weight_grad(operation) if name == "weight_grad" else _turned_images(name, operation)
 
-    def cut(g: Geometry, workers: int, dtype: DType) -> Explained:
-        assert operation.cut is not None
-        found = operation.cut(g, workers, dtype)
+    def explained(g: Geometry, workers: int, dtype: DType) -> Explained:
+        assert operation.explained is not None
+        found = operation.explained(g, workers, dtype)
         share = with_turning(found.share_of_peak, g.multiplications, math.prod(g.x_shape) + math.prod(g.y_shape), dtype)
         return Explained(f"{found.how}; images turned", share)
 
-    return work._replace(cut=operation.cut and cut)
+    return work._replace(explained=operation.explained and explained)
 
 
 def _turned_images(name: str, operation: Operation) -> Operation:

@@ -14,6 +14,7 @@ from ..gemm import channel_lanes
 from ..gemm.channel_lanes import ELEMENT, LANES, MOST_REPEATED, extend_chains, most_repeated, pack, pack_row
 from ..gemm.estimate import channel_lanes_share
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
+from ..gemm.tasks import ONE_CHANNEL_TASK_MULTIPLICATIONS
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
@@ -41,13 +42,13 @@ class Walk(NamedTuple):
 # packing takes little time, in the first level, if so many rows of outputs find room there: 256-256 (56x56, stride 2,
 # 32 groups) took 0.81 ms, and 1.35 ms in the second level.
 _PACKED_BYTES, _NEAR_BYTES, _FEWEST_ROWS = 1 << 19, 1 << 15, 3
-# A task takes 10 ms: at 13 multiplications a nanosecond, what float64 reaches; of long rows up to so many times that.
-_TASK_MULTIPLICATIONS, _LONGEST_TASKS = 1 << 27, 8
+# A task of long rows takes up to so many times as long as others.
+_LONGEST_TASKS = 8
 
 
 def declines(g: Geometry, dtype: DType) -> str | None:
     """Why a filter's rows are too long: a task has whole rows of a total, and may take a few times 10 ms at most."""
-    taps = _LONGEST_TASKS * _TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * isa.lanes(dtype))
+    taps = _LONGEST_TASKS * ONE_CHANNEL_TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * isa.lanes(dtype))
     return f"rows of filters have {g.kernel_w} taps, it takes {taps} at most" if g.kernel_w > taps else None
 
 
@@ -61,7 +62,7 @@ def _walk(g: Geometry, workers: int, dtype: DType) -> Walk:
     lanes, (pieces, _) = isa.lanes(dtype), channel_lanes.pieces(g.kernel_h, g.kernel_w)
     vectors, all_pieces = -(-g.out_channels // lanes), g.in_channels // g.groups * pieces
     # A total of a task stays short, and there are tasks for all workers.
-    longest = max(1, _TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * g.kernel_w) * pieces // g.kernel_h)
+    longest = max(1, ONE_CHANNEL_TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * g.kernel_w) * pieces // g.kernel_h)
     chunk = min(all_pieces, longest)
     if workers > 1:
         chunk = min(chunk, max(1, vectors * all_pieces // (2 * workers)))
@@ -207,7 +208,7 @@ def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     return Space((workers, _walk(g, workers, dtype).elements), name="bands"), Space((workers, lists), INDICES, "lists")
 
 
-def cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
     walk, lanes = _walk(g, workers, dtype), isa.lanes(dtype)
     vectors, results = -(-g.out_channels // lanes), g.batch * g.out_h * g.out_w
@@ -234,7 +235,7 @@ def _launch(g: Geometry, workers: int, dtype: DType) -> tuple[Launch, int, int]:
     tasks = -(-g.out_channels // lanes) * walk.chunks
     # As many totals at once as keep a task short: totals follow one another, so each launch waits for the last one.
     taps = -(-g.in_channels // g.groups * g.kernel_h // walk.chunks) * g.kernel_w
-    together = TERMS_A_TOTAL * max(1, _TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * taps))
+    together = TERMS_A_TOTAL * max(1, ONE_CHANNEL_TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * taps))
     return Launch(_weight_grad, tasks, work_ns(g), g, walk, kernels), tasks, together
 
 

@@ -22,7 +22,7 @@ def _has_channel_lanes(g: Geometry, dtype: DType) -> bool:
         return False
     if weight_channels.declines(g, dtype) is not None:
         return False
-    channels, product = weight_channels.cut(g, 1, dtype), weight_product.cut(g, 1, dtype)
+    channels, product = weight_channels.explained(g, 1, dtype), weight_product.explained(g, 1, dtype)
     return channels.share_of_peak > product.share_of_peak
 
 
@@ -39,9 +39,9 @@ def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     return spaces
 
 
-def _cut(g: Geometry, workers: int, dtype: DType) -> Explained:
-    cut: Explained = _way(g, dtype).cut(g, workers, dtype)
-    return cut
+def _explained(g: Geometry, workers: int, dtype: DType) -> Explained:
+    found: Explained = _way(g, dtype).explained(g, workers, dtype)
+    return found
 
 
 def _sums_bias(g: Geometry, dtype: DType) -> bool:
@@ -49,5 +49,5 @@ def _sums_bias(g: Geometry, dtype: DType) -> bool:
 
 
 OPERATION = Operation(
-    _run, _workspace, cut=_cut, channels_last=weight_product.CHANNELS_LAST, sums_bias=_sums_bias
+    _run, _workspace, explained=_explained, channels_last=weight_product.CHANNELS_LAST, sums_bias=_sums_bias
 )  # fmt: skip

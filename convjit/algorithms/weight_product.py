@@ -88,7 +88,7 @@ class WeightProduct(NamedTuple):
         together = min(g.batch, max(left // max(planes, 1), _least_images(g)))
         return Space((self._plane_elements(g, together, dtype),), name="planes"), *others
 
-    def cut(self, g: Geometry, workers: int, dtype: DType) -> Explained:
+    def explained(self, g: Geometry, workers: int, dtype: DType) -> Explained:
         """Chunks of (channel, tap), panels of output channels, and totals."""
         s, at_once = _plan(g, workers, dtype, self.channels_last)
         tasks = s.tasks * at_once
@@ -206,5 +206,5 @@ def _least_images(g: Geometry) -> int:
 
 
 _FIRST, _LAST = WeightProduct(False), WeightProduct(True)
-run, workspace, cut, sums_bias = _FIRST.run, _FIRST.workspace, _FIRST.cut, _FIRST.sums_bias
-CHANNELS_LAST = Operation(_LAST.run, _LAST.workspace, cut=_LAST.cut, sums_bias=_LAST.sums_bias)
+run, workspace, explained, sums_bias = _FIRST.run, _FIRST.workspace, _FIRST.explained, _FIRST.sums_bias
+CHANNELS_LAST = Operation(_LAST.run, _LAST.workspace, explained=_LAST.explained, sums_bias=_LAST.sums_bias)

@@ -19,13 +19,14 @@ import numpy as np
 from ..gemm import winograd
 from ..geometry import Geometry
 from ..runtime.launch import Launch, Run, run_in_turn
-from ..runtime.options import COMPILED
+from ..runtime.options import COMPILED, NOT_COMPILED
 from ..typing import DType
 from . import winograd_gradient
-from .algorithm import Algorithm, Explained, Operation, Packing, Space, work_ns
+from .algorithm import NO_CHANNELS, Algorithm, Explained, Operation, Packing, Space, work_ns
 from .winograd_blocks import some_panels
 from .winograd_cut import (
     MULTIPLICATIONS_A_CYCLE,
+    TRANSFORMS_TAKE_LONGER,
     VECTOR,
     cut_of,
     explained,
@@ -95,7 +96,7 @@ def _forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, 
     return spaces(forward_problem(g), workers, dtype)
 
 
-def _forward_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def _forward_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     return explained(forward_problem(g), workers, dtype)
 
 
@@ -111,7 +112,7 @@ def _input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Spac
     return spaces(backward_problem(g), workers, dtype)
 
 
-def _input_grad_cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def _input_grad_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     return explained(backward_problem(g), workers, dtype)
 
 
@@ -121,7 +122,7 @@ def _input_grad_yields(g: Geometry, dtype: DType) -> str | None:
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
     if not COMPILED:
-        return "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
+        return NOT_COMPILED
     if dtype.kind != "f":
         return f"its matrices have fractions, which {dtype} has not"
     if (g.kernel_h, g.kernel_w) != (TAPS, TAPS):
@@ -134,7 +135,7 @@ def _declines(g: Geometry, dtype: DType) -> str | None:
     if g.groups != 1:
         return f"it is for one group, not {g.groups}"
     if g.in_channels * g.out_channels == 0:
-        return "there are no channels"
+        return NO_CHANNELS
     if max(g.in_channels, g.out_channels) > _MOST_CHANNELS:
         return f"it is for at most {_MOST_CHANNELS} channels"
     return None
@@ -165,7 +166,7 @@ def _yields(p: Problem) -> str | None:
     direct = p.channels * p.filters * TAPS**2 * p.out_h * p.out_w * filled / MULTIPLICATIONS_A_CYCLE / _DIRECT_SPEED
     if image_cycles(p, 1 / _IMAGES) <= (1 - _SAVED) * direct and image_cycles(p) <= _ALONE * direct:
         return None
-    return "transforms would take longer than the multiplications that they save"
+    return TRANSFORMS_TAKE_LONGER
 
 
 def _rounded_up(lanes: int) -> float:
@@ -176,8 +177,8 @@ def _rounded_up(lanes: int) -> float:
 ALGORITHM = Algorithm(
     "winograd",
     _declines,
-    Operation(_run_forward, _forward_workspace, PACKING, _forward_cut, yields=_forward_yields),
-    Operation(_run_input_grad, _input_grad_workspace, cut=_input_grad_cut, yields=_input_grad_yields),
+    Operation(_run_forward, _forward_workspace, PACKING, _forward_explained, yields=_forward_yields),
+    Operation(_run_input_grad, _input_grad_workspace, explained=_input_grad_explained, yields=_input_grad_yields),
     winograd_gradient.OPERATION,
     keeps_promises=False,
 )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..gemm import winograd
+from ..gemm.tasks import TASK_MULTIPLICATIONS
 from ..gemm.winograd import LANES, PRODUCTS, STEP, VECTORS, WINDOW
 from ..runtime.memory import CACHE_LINE
 from ..typing import DType
@@ -52,6 +53,7 @@ _WEIGHTS_BYTES = 12
 # Waking a worker that sleeps.
 _START_CYCLES = 200_000
 MULTIPLICATIONS_A_CYCLE = 32
+TRANSFORMS_TAKE_LONGER = "transforms would take longer than the multiplications that they save"
 VECTOR = 16
 _FLOAT32 = np.dtype("float32")
 
@@ -121,8 +123,6 @@ _DATA_BYTES, _ALL_DATA_BYTES = 1 << 23, 1 << 24
 # Weights that are worth reading from a cache behind the second level, where they were transformed before: (1, 128, 56,
 # 56) with 128 filters took 2.0 ms with them, 2.3 ms without; with 256 channels and filters it is the other way round.
 _LASTING_BYTES = 5 << 19
-# A task takes 10 ms at most: at 25 multiplications a nanosecond, what float64 reaches.
-_TASK_MULTIPLICATIONS = 1 << 28
 
 
 class Cut(NamedTuple):
@@ -149,7 +149,7 @@ def _candidates(p: Problem, workers: int, dtype: DType, packed: bool) -> Iterato
     for tiles in sizes:
         blocks = blocks_of(p, tiles, dtype)
         work = products_of(p) * blocks.tile_rows * blocks.tile_cols * p.channels * p.filters
-        fewest = min(count, max(1, -(-work // _TASK_MULTIPLICATIONS)))
+        fewest = min(count, max(1, -(-work // TASK_MULTIPLICATIONS)))
         more = () if workers == 1 else (2, 4, 8, 16, count)
         lasting = packed or (blocks.number > 1 and lasting_bytes(p, dtype) <= _LASTING_BYTES)
         for shares in sorted({fewest, *(n for n in more if fewest < n <= count)}):

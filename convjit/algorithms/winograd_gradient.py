@@ -30,6 +30,7 @@ from .winograd_blocks import list_entries, list_rows, row_entries, transform_inp
 from .winograd_cut import (
     MULTIPLICATIONS_A_CYCLE,
     PRODUCTS_SPEED,
+    TRANSFORMS_TAKE_LONGER,
     VECTOR,
     blocks_of,
     cycles_of,
@@ -233,7 +234,7 @@ def _run(
         run_in_turn(workers, transformed, sum_up.on(block, data, pixels, sums, totals, dw))
 
 
-def _cut(g: Geometry, workers: int, dtype: DType) -> Explained:
+def _explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     p, blocks, plan, *_ = _job(g, dtype, workers)
     tasks = blocks.number * plan.panels * plan.chunks
     how = f"{blocks.number} blocks of {blocks.tile_rows}x{blocks.tile_cols} tiles; tasks: {tasks}"
@@ -267,7 +268,7 @@ def _yields(g: Geometry, dtype: DType) -> str | None:
     direct = g.batch * g.in_channels * g.out_channels * _NINE * g.out_h * g.out_w
     if _expected_cycles(g) <= (1 - _SAVED) * direct / MULTIPLICATIONS_A_CYCLE / _DIRECT_SPEED:
         return None
-    return "transforms would take longer than the multiplications that they save"
+    return TRANSFORMS_TAKE_LONGER
 
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
@@ -281,4 +282,4 @@ def _declines(g: Geometry, dtype: DType) -> str | None:
     return None
 
 
-OPERATION = Operation(_run, _workspace, cut=_cut, declines=_declines, yields=_yields)
+OPERATION = Operation(_run, _workspace, explained=_explained, declines=_declines, yields=_yields)

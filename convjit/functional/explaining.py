@@ -192,7 +192,7 @@ def _explain_pass(call: Call, algorithm: str, products: int) -> Pass:
     crew = workers_for(call.nanoseconds)
     images = call.images(crew)
     together = call if images == call.geometry.batch else call.of_batch(images)
-    cut = None if call.operation.cut is None else call.operation.cut(together.geometry, crew, call.compute)
+    cut = None if call.operation.explained is None else call.operation.explained(together.geometry, crew, call.compute)
     rows = {row.name: row for row in algorithms.ALGORITHMS}
     last = call.layout.channels_last
     chosen = next(

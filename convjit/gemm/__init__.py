@@ -3,7 +3,7 @@
 Lowest first: a file imports from its own line and those before it only.
 
 ======================================  ================================================================================
-`summation`                             the one order of every sum
+`summation`, `tasks`                    the one order of every sum, and how long a task may take
 `tiles`, `micro`, `filling`, `weaving`  lanes are pixels: which register tiles there are, and the kernels
 `direct_kernels`                        lanes are output channels: register tiles, packing and transposing
 `channel_lanes`, `channel_sums`         one channel a group, and the gradient of a bias: lanes are channels

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 from ..runtime.compile import kernel
 from .planes import Axis, plane_elements
+from .tasks import TASK_MULTIPLICATIONS
 
 # Planes of a band that stay in the second-level cache between filling and reading.
 _CACHED_BYTES = 1 << 19
-# A band takes 10 ms at most: at 25 multiplications a nanosecond, what float64 reaches.
-_BAND_MULTIPLICATIONS = 1 << 28
 # Where a few bands a worker are to be weighed: more of them differ little.
 _BANDS_A_WORKER = 4
 # What multiplying a row costs where filling it costs 1: 9 for three channels, 32 filters of 3x3 and a stride of 2, the
@@ -67,7 +66,7 @@ def band_size(
         return -(-batch * band.parts * -(-grid // band.rows) // workers) * of_band / band.parts
 
     def bands_of(parts: int) -> Iterator[BandSize]:
-        most = min(_CACHED_BYTES * parts // max(line, 1) - shared, _BAND_MULTIPLICATIONS * parts // max(row, 1))
+        most = min(_CACHED_BYTES * parts // max(line, 1) - shared, TASK_MULTIPLICATIONS * parts // max(row, 1))
         if most < 1:
             return
         fewest = -(-grid // most)

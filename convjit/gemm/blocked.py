@@ -20,6 +20,7 @@ from typing import Any
 
 from ..runtime.compile import kernel
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
+from .tasks import TASK_MULTIPLICATIONS
 
 # Lanes of a panel: 128 terms of them, 72 KiB in float32 and 144 KiB in float64, stay in the second-level cache while
 # rows pass by. A multiple of the lanes of every tallest register tile (48, 24, 16, 12, 8, 4). A row is 9 cache lines in
@@ -42,10 +43,6 @@ def scratch_elements(result_rows: int, terms: int) -> int:
     return PANEL_LANES * (TOTALS + result_rows * (1 if terms <= TERMS_A_TOTAL else 2))
 
 
-# A task takes 20 ms at most: at 25 multiplications a nanosecond, what float64 reaches.
-_TASK_MULTIPLICATIONS = 1 << 29
-
-
 @kernel
 def tile_count(lanes: Any) -> Any:
     """How many panels so many lanes are cut into."""
@@ -65,7 +62,7 @@ def row_chunk(rows: int, tiles: int, terms: int, workers: int) -> int:
     A chunk packs each panel anew, which many rows must pay for: chunks of fewer than 72 rows are made only where
     workers would have nothing to do, or where sums are very long.
     """
-    longest = max(_TILE_ROWS, _TASK_MULTIPLICATIONS // (PANEL_LANES * max(terms, 1)))
+    longest = max(_TILE_ROWS, 2 * TASK_MULTIPLICATIONS // (PANEL_LANES * max(terms, 1)))
     chunks = max(1, -(-rows // longest))
     if workers > 1 and tiles > 0 and rows > _TILE_ROWS:
         busy = -(-workers // tiles)  # chunks that give each worker one

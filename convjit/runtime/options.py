@@ -13,6 +13,7 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 # False under NUMBA_DISABLE_JIT=1, where kernels are Python functions and intrinsics do not work.
 COMPILED = not numba.config.DISABLE_JIT
+NOT_COMPILED = "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
 
 KERNELS: set[Callable[..., Any]] = set()
 

@@ -16,6 +16,7 @@ import numba.np.ufunc.parallel as numba_parallel
 
 from . import contention, forks
 from .containers import cpu_quota
+from .options import NOT_COMPILED
 
 # A parallel loop over two elements took 1.6 us longer than the serial one under OpenMP and 106 us under workqueue, and
 # waking a thread that sleeps takes about 100 us: below this the serial twin wins. It also leaves other cores to a BLAS
@@ -86,7 +87,7 @@ def layer() -> str:
 def why_serial() -> str | None:
     """Why every call of this thread takes the serial twin; None where large ones are parallel."""
     if numba.config.DISABLE_JIT:
-        return "kernels are not compiled (NUMBA_DISABLE_JIT=1)"
+        return NOT_COMPILED
     if forks.forked():
         return "this process was forked, and a pool of threads does not survive a fork"
     if numba.config.NUMBA_NUM_THREADS == 1:

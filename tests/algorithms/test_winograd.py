@@ -79,8 +79,8 @@ CUTS = {
     "as it is": {},
     "small blocks": {"_MOST_TILES": 3, "_FEWEST_TILES": 3},
     "small blocks without lasting weights": {"_MOST_TILES": 5, "_FEWEST_TILES": 5, "_LASTING_BYTES": -1},
-    "a task for each panel": {"_TASK_MULTIPLICATIONS": 1, "_MOST_TILES": 6, "_FEWEST_TILES": 6},
-    "and weights of its own": {"_TASK_MULTIPLICATIONS": 1, "_MOST_TILES": 20, "_LASTING_BYTES": -1},
+    "a task for each panel": {"TASK_MULTIPLICATIONS": 1, "_MOST_TILES": 6, "_FEWEST_TILES": 6},
+    "and weights of its own": {"TASK_MULTIPLICATIONS": 1, "_MOST_TILES": 20, "_LASTING_BYTES": -1},
     "panels together": {"_NEAR_BYTES": -1, "_LASTING_BYTES": 1 << 40, "_MOST_TILES": 9},
 }
 

@@ -66,7 +66,7 @@ def test_some_are_cut_into_parts_of_their_groups(anew, monkeypatch):
     geometry = conv2d_geometry("test", problem.x_shape, problem.weight_shape, 1, 1, 1, 8)
     for p in (implicit._forward(geometry, 1, dtype)[0].product, direct._set_up(geometry, 1, dtype, False).direct):
         assert (p.parts, p.bands) == (4, 1)
-    assert "bands of 21 rows of 2 groups; tasks: 8" in implicit.forward_cut(geometry, 1, dtype).how
+    assert "bands of 21 rows of 2 groups; tasks: 8" in implicit.forward_explained(geometry, 1, dtype).how
 
 
 @pytest.mark.parametrize("in_place", [False, True])

@@ -60,7 +60,7 @@ def _cut(
     """
     vertical, horizontal = axes
     reach_h, reach_w = (axis.padded - axis.grid + more for axis, more in zip(axes, extra, strict=True))
-    room = _TILE_BYTES // (size * channels * vertical.phases * horizontal.phases)
+    room = _TILE_BYTES // (size * channels * vertical.planes * horizontal.planes)
     rows, cols = max(vertical.grid, 1), max(horizontal.grid, 1)
     least = max(4, reach_h)
     if (rows + reach_h) * (cols + reach_w) > room:
@@ -83,7 +83,7 @@ def _cut(
 def _planes(cut: Tiles, axes: tuple[Axis, Axis], channels: int) -> int:
     """Elements of the planes of a tile."""
     pixels = (cut.rows + cut.reach_h) * (cut.cols + cut.reach_w)
-    return channels * axes[0].phases * axes[1].phases * pixels + BEHIND
+    return channels * axes[0].planes * axes[1].planes * pixels + BEHIND
 
 
 def _explained(
@@ -105,7 +105,7 @@ def window(axis: Axis, first: Any, count: Any, padded: Any) -> Any:
     """The axis from grid point `first` on, cut to `count` grid points at most, with planes of `padded` pixels."""
     grid = max(0, min(count, axis.grid - first))
     return Axis(
-        axis.size, padded, axis.phases, axis.step, axis.phase_step, axis.first + first * axis.step, grid, axis.taps,
+        axis.size, padded, axis.planes, axis.step, axis.plane_step, axis.first + first * axis.step, grid, axis.taps,
         axis.shift, axis.tap_step, axis.out_first + first * axis.out_step, axis.out_step, axis.kernel_first,
         axis.kernel_step,
     )  # fmt: skip

@@ -50,7 +50,7 @@ def _rows(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> tuple[R
     """How rows are cut, and their axis."""
     _, along = backward_axes(g) if is_gradient else forward_axes(g)
     each, reach = g.out_channels // g.groups, along.padded - along.grid
-    room = _TILE_BYTES // (dtype.itemsize * along.phases)
+    room = _TILE_BYTES // (dtype.itemsize * along.planes)
     cols = max(along.grid, 1)
     if cols + reach > room:
         cols = min(cols, max(_COLUMNS, (room - reach) // _COLUMNS * _COLUMNS))
@@ -108,7 +108,7 @@ def input_grad_pays(g: Geometry, dtype: DType) -> bool:
 
 def _workspace(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> tuple[Space, ...]:
     s, along = _rows(g, is_gradient, workers, dtype)
-    planes = s.rows * along.phases * (s.cols + s.reach) + BEHIND
+    planes = s.rows * along.planes * (s.cols + s.reach) + BEHIND
     return Space((workers, planes), name="planes"), Space((workers, along.taps), INDICES, "lists")
 
 
@@ -128,7 +128,7 @@ def _explained(g: Geometry, is_gradient: bool, workers: int, dtype: DType) -> Ex
     tasks = g.batch * s.down * s.across
     vectors = images * s.each * s.across * -(-min(s.cols, along.grid) // lanes)
     filled = images * s.each * along.grid / max(1, vectors * lanes)
-    filling = images * s.across * along.phases * (s.cols + s.reach) / lanes
+    filling = images * s.across * along.planes * (s.cols + s.reach) / lanes
     share = pixel_lanes_share(along.taps, filling, vectors, filled, tasks, workers)
     return Explained(f"pixels as lanes, rows of {s.rows} channels, {s.cols} pixels of each; tasks: {tasks}", share)
 

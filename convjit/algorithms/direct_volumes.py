@@ -18,7 +18,16 @@ from ..gemm.direct_kernels import kernels as direct_kernels
 from ..gemm.micro import fills
 from ..gemm.phases import one_phase
 from ..gemm.pixels import plane_axes, plane_steps
-from ..gemm.planes import BEHIND, Axis, Planes, fill_tile, filling, plane_elements, term_offsets
+from ..gemm.planes import (
+    BEHIND,
+    Axis,
+    Planes,
+    elements_a_channel,
+    fill_tile,
+    filling,
+    plane_elements,
+    term_offsets,
+)
 from ..geometry import Volume
 from ..runtime.compile import driver
 from ..runtime.launch import Launch, Run, run_in_turn
@@ -95,7 +104,7 @@ def pays(job: Job, dtype: DType) -> bool:
         return True
     least = min(-(-MOST_POINTS // max(horizontal.grid, 1)), vertical.grid)
     rows = vertical.padded - (vertical.grid - least) * (g.stride_h // vertical.step)
-    each = vertical.phases * horizontal.phases * rows * horizontal.padded
+    each = vertical.planes * horizontal.planes * rows * horizontal.padded
     return job.met.channels * job.met.taps * each * dtype.itemsize <= _TASK_BYTES
 
 
@@ -103,7 +112,7 @@ def pays(job: Job, dtype: DType) -> bool:
 def piece(job: Job, dtype: DType) -> tuple[int, int]:
     """How many volumes, or how many slices of one, are computed together."""
     vertical, horizontal = job.axes
-    plane = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+    plane = elements_a_channel(vertical, horizontal)
     room = _PIECE_BYTES // max(1, job.met.channels * plane * dtype.itemsize)  # planes of a channel
     batch, slices = max(1, job.volume.plane.batch), job.met.images
     if job.is_in_place():
@@ -118,7 +127,7 @@ def piece(job: Job, dtype: DType) -> tuple[int, int]:
 def _set_up(job: Job, volumes: int, slices: int, workers: int, dtype: DType) -> Setup:
     g, met, axes = job.volume.plane, job.met, job.axes
     vertical, horizontal = axes
-    plane = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+    plane = elements_a_channel(vertical, horizontal)
     of_channel = met.size if job.is_in_place() else job.planes(slices)
     stacked = vertical._replace(
         grid=slices * vertical.grid, taps=met.taps * vertical.taps, padded=of_channel * vertical.padded
@@ -178,7 +187,7 @@ def _fill(
     is_there = 0 <= met < s.size
     source = channel * s.size + met if is_there else 0
     fill_tile(
-        kernels, planes.ctypes.data + plane * p.phases_h * p.phases_w * p.padded_h * p.padded_w * size,
+        kernels, planes.ctypes.data + plane * p.planes_h * p.planes_w * p.padded_h * p.padded_w * size,
         volumes.ctypes.data + source * p.image_h * p.image_w * size, p, inside if is_there else blank, 0, top, bottom,
         left, right,
     )  # fmt: skip
@@ -194,7 +203,7 @@ def _filled(job: Job, first: int, slices: int, volumes: Array, planes: Array) ->
 @lru_cache(maxsize=256)
 def _filling(job: Job, slices: int, channels: int, dtype: DType) -> Launch:
     p, inside = filling(job.axes)
-    tiles, of_channel = tiling(p.padded_h, p.padded_w, p.phases_h * p.phases_w), job.planes(slices)
+    tiles, of_channel = tiling(p.padded_h, p.padded_w, p.planes_h * p.planes_w), job.planes(slices)
     count = channels * of_channel
     return Launch(
         _fill, count * tiles.a_plane, count * p.each / 4, p, job.met, of_channel, tiles.rows, tiles.cols,

@@ -71,7 +71,7 @@ def of_groups(groups: int, parts: int) -> str:
 def source_of_band(n: Any, origin: Any, kernels: Any, p: Planes, inside: Any, images: Any, planes: Any) -> Any:
     """Fill a band of the planes of part n, from row `origin` on; return the address at which part 0 would be."""
     channels, size = images.shape[1], images.itemsize
-    each, image = p.phases_h * p.phases_w * p.padded_h * p.padded_w * size, p.image_h * p.image_w * size
+    each, image = p.planes_h * p.planes_w * p.padded_h * p.padded_w * size, p.image_h * p.image_w * size
     fill_planes(
         kernels, planes.ctypes.data, images.ctypes.data + n * channels * image, channels, p, inside, origin, origin,
         origin + p.padded_h,
@@ -87,7 +87,7 @@ def _fill(
 ) -> None:  # fmt: skip
     """Fill the planes of so many channels of `images` (N, C, H, W); with 0, a tile of those of one channel."""
     size = images.itemsize
-    each, image = p.phases_h * p.phases_w * p.padded_h * p.padded_w * size, p.image_h * p.image_w * size
+    each, image = p.planes_h * p.planes_w * p.padded_h * p.padded_w * size, p.image_h * p.image_w * size
     if together > 0:
         first = task * together
         count = min(together, images.shape[0] * images.shape[1] - first)
@@ -111,7 +111,7 @@ _TOGETHER = 32
 def _filling(axes: tuple[Axis, Axis], pixel: Pixel, planes: int, size: int, dtype: DType) -> Launch:
     """For so many planes, of so many elements in all."""
     p, inside = filling(axes, pixel)
-    tiles = tiling(p.padded_h, p.padded_w, p.phases_h * p.phases_w)
+    tiles = tiling(p.padded_h, p.padded_w, p.planes_h * p.planes_w)
     if p.pitch > 0:  # whole rows
         tiles = Tiling(tiles.rows, p.padded_w, -(-p.padded_h // tiles.rows))
     together, tasks = 0, planes * tiles.a_plane

@@ -58,7 +58,7 @@ def band_size(
     grid, shared = vertical.grid, -(-vertical.padded // step) - vertical.grid
     if plane_elements(1, *axes) == 0 or batch * grid == 0:
         return FILLED_BEFORE
-    line = planes * vertical.phases * horizontal.phases * horizontal.padded * step * size
+    line = planes * vertical.planes * horizontal.planes * horizontal.padded * step * size
     row = rows * terms * horizontal.grid
 
     def cost(band: BandSize) -> float:

@@ -133,7 +133,7 @@ def is_long(channels: Any, terms: Any) -> Any:
 def _list_axis(lists: Any, at: Any, axis: Axis, taps: Any, plane: Any, pixel: Any) -> None:
     """Where grid point 0 meets each tap, for planes and pixels that lie so many elements apart."""
     for t in range(taps):
-        lists[at + t] = t % axis.phases * plane + (axis.shift + t * axis.tap_step) // axis.step * pixel
+        lists[at + t] = t % axis.planes * plane + (axis.shift + t * axis.tap_step) // axis.step * pixel
 
 
 @kernel
@@ -149,13 +149,13 @@ def correlate(
     """
     size, pixel = kernels[ELEMENT], horizontal.padded
     plane = vertical.padded * horizontal.padded
-    each = vertical.phases * horizontal.phases * plane
+    each = vertical.planes * horizontal.planes * plane
     terms = channels * vertical.taps * horizontal.taps
     if is_long(channels, terms):
         at = 0
         for c in range(channels):
             for s in range(vertical.taps):
-                row = s % vertical.phases * horizontal.phases * plane
+                row = s % vertical.planes * horizontal.planes * plane
                 row += c * each + (vertical.shift + s * vertical.tap_step) // vertical.step * pixel
                 _list_axis(lists, at, horizontal, horizontal.taps, plane, 1)
                 for t in range(at, at + horizontal.taps):
@@ -170,7 +170,7 @@ def correlate(
                     here, horizontal.grid, row_target, 0, 1 if term > 0 else 0, bias if term + here == terms else 0,
                 )  # fmt: skip
         return
-    _list_axis(lists, 0, vertical, 2 * vertical.taps, horizontal.phases * plane, pixel)
+    _list_axis(lists, 0, vertical, 2 * vertical.taps, horizontal.planes * plane, pixel)
     _list_axis(lists, 2 * vertical.taps, horizontal, horizontal.taps, plane, 1)
     step, apart = _ratio(vertical)
     most = 4 if vertical.taps >= 3 * step else 2 if vertical.taps >= step else 1
@@ -215,12 +215,12 @@ def _row_of_tiles(
 def fill(tiles: Any, planes: Any, image: Any, vertical: Axis, horizontal: Axis) -> None:
     """Fill all planes of one channel from an image, see `Axis`; both are addresses, `tiles` the kernels of `micro`."""
     step, pitch, size = horizontal.step, horizontal.padded, tiles[ELEMENT]
-    for p in range(vertical.phases):
-        shift_h = p * vertical.phase_step % vertical.step + vertical.first
+    for p in range(vertical.planes):
+        shift_h = p * vertical.plane_step % vertical.step + vertical.first
         top, bottom = clipped(shift_h, vertical.step, vertical.size, vertical.padded)
         source_row = image + (top * vertical.step + shift_h) * horizontal.size * size
-        for q in range(horizontal.phases):
-            shift_w = q * horizontal.phase_step % step + horizontal.first
+        for q in range(horizontal.planes):
+            shift_w = q * horizontal.plane_step % step + horizontal.first
             left, right = clipped(shift_w, step, horizontal.size, pitch)
             source, behind = source_row + (left * step + shift_w) * size, planes + bottom * pitch * size
             micro.fill_rows(tiles, planes, pitch, source, 0, top, pitch, 0, 0, 1)

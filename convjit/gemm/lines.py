@@ -114,7 +114,7 @@ def correlate_lines(
     """
     size, lanes, widest = kernels[ELEMENT], kernels[LANES], kernels[WIDEST]
     for t in range(along.taps):
-        lists[t] = t % along.phases * along.padded + (along.shift + t * along.tap_step) // along.step
+        lists[t] = t % along.planes * along.padded + (along.shift + t * along.tap_step) // along.step
     for tap in range(0, max(along.taps, 1), TERM_BLOCK):
         taps = min(TERM_BLOCK, along.taps - tap)
         is_last = tap + taps == along.taps
@@ -124,7 +124,7 @@ def correlate_lines(
             width = (vectors + panels - 1) // panels
             here = min(width * lanes, along.grid - k)
             _call_tile(
-                kernels[TILES + width - 1], source + k * size, along.phases * along.padded,
+                kernels[TILES + width - 1], source + k * size, along.planes * along.padded,
                 lists.ctypes.data + 8 * tap, taps, weight + tap * tap_step * size, weight_pitch, tap_step,
                 target + k * size, pitch, rows, here, 1 if tap > 0 else 0, bias if is_last else 0, bias_step,
             )  # fmt: skip
@@ -140,10 +140,10 @@ def fill_lines(tiles: Any, planes: Any, images: Any, rows: Any, along: Axis) -> 
     Both are addresses, `tiles` the kernels of `micro`.
     """
     size, step, padded = tiles[ELEMENT], along.step, along.padded
-    for q in range(along.phases):
-        shift = q * along.phase_step % step + along.first
+    for q in range(along.planes):
+        shift = q * along.plane_step % step + along.first
         left, right = clipped(shift, step, along.size, padded)
         fill_rows(
-            tiles, planes + q * padded * size, along.phases * padded, images + (left * step + shift) * size, along.size,
+            tiles, planes + q * padded * size, along.planes * padded, images + (left * step + shift) * size, along.size,
             rows, left, right - left, padded - right, step,
         )  # fmt: skip

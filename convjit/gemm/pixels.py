@@ -13,7 +13,16 @@ from typing import NamedTuple
 
 from ..geometry import Geometry
 from ..runtime.memory import CACHE_LINE
-from .planes import AS_IN_IMAGE, Axis, Pixel, backward_axis, forward_axes, grid_phases, plane_elements
+from .planes import (
+    AS_IN_IMAGE,
+    Axis,
+    Pixel,
+    backward_axis,
+    elements_a_channel,
+    forward_axes,
+    grid_phases,
+    plane_elements,
+)
 
 
 class Steps(NamedTuple):
@@ -31,7 +40,7 @@ def plane_steps(axes: tuple[Axis, Axis], groups: int, channels: int, stride: tup
     """Those of planes that are filled by `plane_axes`, of so many channels a group, for a stride."""
     vertical, horizontal = axes
     down, right = stride[0] // vertical.step, stride[1] // horizontal.step
-    each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+    each = elements_a_channel(vertical, horizontal)
     return Steps(down * horizontal.padded, right, each, channels * each, groups * channels * each, down)
 
 
@@ -66,8 +75,8 @@ def plane_axes(g: Geometry, is_gradient: bool = False) -> tuple[Axis, Axis]:
     if is_gradient:
         return _gradient_axes(g)
     parted, dense = forward_axes(g), _dense_axes(g)
-    vertical = parted[0] if parted[0].phases < g.stride_h else dense[0]
-    horizontal = parted[1] if parted[1].phases < g.stride_w else dense[1]
+    vertical = parted[0] if parted[0].planes < g.stride_h else dense[0]
+    horizontal = parted[1] if parted[1].planes < g.stride_w else dense[1]
     return _in_place((vertical, horizontal))
 
 

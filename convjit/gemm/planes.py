@@ -29,16 +29,16 @@ BEHIND = 16
 class Axis(NamedTuple):
     """One axis: how planes are filled, how they are read, and where results land.
 
-    Pixel `r` of plane `p` shows source pixel `r*step + (p*phase_step) % step + first`, zero outside. Grid point `i`
-    meets tap `t` in plane `t % phases`, pixel `i + (shift + t*tap_step) // step`. Axes that `pixels` makes skip pixels
+    Pixel `r` of plane `p` shows source pixel `r*step + (p*plane_step) % step + first`, zero outside. Grid point `i`
+    meets tap `t` in plane `t % planes`, pixel `i + (shift + t*tap_step) // step`. Axes that `pixels` makes skip pixels
     between grid points, too; where channels lie last, all but `grid` and `taps` count elements there.
     """
 
     size: int  # pixels of the source
     padded: int  # pixels of a plane
-    phases: int  # planes
+    planes: int
     step: int  # source pixels from one plane pixel to the next
-    phase_step: int
+    plane_step: int
     first: int  # negative in the padding
     grid: int  # grid points
     taps: int  # taps that contribute
@@ -110,15 +110,21 @@ def horizontal_phase(g: Geometry, phase: Any) -> Any:
 @kernel
 def shows_image(axis: Axis) -> Any:
     """Whether a plane is the image as it lies: no padding, no stride."""
-    whole = axis.first == 0 and axis.padded == axis.size and axis.phases == 1
+    whole = axis.first == 0 and axis.padded == axis.size and axis.planes == 1
     return whole and (axis.step == 1 or axis.size == 1)
+
+
+@kernel
+def elements_a_channel(vertical: Axis, horizontal: Axis) -> Any:
+    """Elements of all planes of a channel."""
+    return vertical.planes * horizontal.planes * vertical.padded * horizontal.padded
 
 
 def plane_elements(channels: int, vertical: Axis, horizontal: Axis) -> int:
     """Elements of all planes of so many channels; none where the images are read in place."""
     if shows_image(vertical) and shows_image(horizontal):
         return 0
-    return channels * vertical.phases * horizontal.phases * vertical.padded * horizontal.padded + BEHIND
+    return channels * elements_a_channel(vertical, horizontal) + BEHIND
 
 
 @lru_cache(maxsize=64)
@@ -200,8 +206,8 @@ def copy_rows(
 class Planes(NamedTuple):
     """How compiled code fills the planes of a channel, beside the table of `filling`."""
 
-    phases_h: int
-    phases_w: int
+    planes_h: int
+    planes_w: int
     padded_h: int
     padded_w: int
     step_h: int
@@ -214,7 +220,7 @@ class Planes(NamedTuple):
     @property
     def each(self) -> int:
         """Elements of all planes of a channel."""
-        return self.phases_h * self.phases_w * self.padded_h * self.padded_w
+        return self.planes_h * self.planes_w * self.padded_h * self.padded_w
 
 
 class Pixel(NamedTuple):
@@ -231,7 +237,7 @@ AS_IN_IMAGE = Pixel()
 
 @lru_cache(maxsize=64)
 def filling(axes: tuple[Axis, Axis], pixel: Pixel = AS_IN_IMAGE) -> tuple[Planes, Array]:
-    """How planes are filled, and for each row phase, then each column phase, what its pixels show.
+    """How planes are filled, and for each plane down, then each across, what its pixels show.
 
     That is (shift, lowest, highest): pixel `r` shows source pixel `r*step + shift` for `lowest <= r < highest`. With a
     pitch, the horizontal axis counts as if pixels lay as far apart in the image.
@@ -239,13 +245,13 @@ def filling(axes: tuple[Axis, Axis], pixel: Pixel = AS_IN_IMAGE) -> tuple[Planes
     vertical, horizontal = axes
     entries = []
     for axis in axes:
-        for phase in range(axis.phases):
-            shift = phase * axis.phase_step % axis.step + axis.first
+        for phase in range(axis.planes):
+            shift = phase * axis.plane_step % axis.step + axis.first
             entries.append((shift, *_inside(shift, axis)))
     table = np.array(entries, np.int64)
     table.flags.writeable = False
     planes = Planes(
-        vertical.phases, horizontal.phases, vertical.padded, horizontal.padded, vertical.step, horizontal.step,
+        vertical.planes, horizontal.planes, vertical.padded, horizontal.padded, vertical.step, horizontal.step,
         vertical.size, horizontal.size if pixel.pitch == 0 else horizontal.size // pixel.pitch * pixel.elements, *pixel,
     )  # fmt: skip
     return planes, table
@@ -272,13 +278,13 @@ def fill_tile(
         _fill_pixels(kernels, target, image, p, inside, origin, top, bottom)
         return
     target -= origin * p.padded_w * size
-    for phase_h in range(p.phases_h):
+    for phase_h in range(p.planes_h):
         first_row = min(max(inside[phase_h, 1], top), bottom)
         last_row = min(max(inside[phase_h, 2], first_row), bottom)
         source_row = image + (first_row * p.step_h + inside[phase_h, 0]) * p.image_w * size
-        for phase_w in range(p.phases_w):
+        for phase_w in range(p.planes_w):
             # Number by number: a row of the table would be counted as in use, atomically, for each plane.
-            col = p.phases_h + phase_w
+            col = p.planes_h + phase_w
             shift, lowest, highest = inside[col, 0], inside[col, 1], inside[col, 2]
             first = min(max(lowest, left), right)
             count = min(max(highest, first), right) - first
@@ -300,7 +306,7 @@ def fill_planes(
     kernels: Any, target: Any, images: Any, channels: Any, p: Planes, inside: Any, origin: Any, top: Any, bottom: Any
 ) -> None:  # fmt: skip
     """As `fill_tile`, whole rows of the planes of neighbouring channels, one behind another."""
-    size, each, image = kernels[ELEMENT], p.phases_h * p.phases_w * p.padded_h * p.padded_w, p.image_h * p.image_w
+    size, each, image = kernels[ELEMENT], p.planes_h * p.planes_w * p.padded_h * p.padded_w, p.image_h * p.image_w
     done = _fill_many(kernels, target, images, channels, p, inside, origin, top, bottom)
     for c in range(done, channels):
         fill_tile(
@@ -318,13 +324,13 @@ def _fill_many(
     size, lanes, width = kernels[ELEMENT], kernels[LANES], p.padded_w
     first_row = min(max(inside[0, 1], top), bottom)
     last_row = min(max(inside[0, 2], first_row), bottom)
-    before, stop = inside[p.phases_h, 1], inside[p.phases_h, 2]
-    if p.phases_h * p.phases_w > 1 or p.step_w > 1 or p.pitch > 0 or stop <= before or last_row <= first_row:
+    before, stop = inside[p.planes_h, 1], inside[p.planes_h, 2]
+    if p.planes_h * p.planes_w > 1 or p.step_w > 1 or p.pitch > 0 or stop <= before or last_row <= first_row:
         return 0
     # What is spoiled and read behind a plane is the next one's.
     if max(before, width - stop) > lanes or min((bottom - top) * width, p.image_h * p.image_w) < lanes:
         return 0
-    source = images + ((first_row * p.step_h + inside[0, 0]) * p.image_w + before + inside[p.phases_h, 0]) * size
+    source = images + ((first_row * p.step_h + inside[0, 0]) * p.image_w + before + inside[p.planes_h, 0]) * size
     target += (top - origin) * width * size
     fill_many_planes(
         kernels, target, p.padded_h * width, source, p.image_h * p.image_w, channels - 1, (first_row - top) * width,
@@ -358,12 +364,12 @@ def _fill_pixels(
 def _axis_offsets(axis: Axis) -> tuple[Array, Array]:
     """For each tap, the plane and the pixel of it that grid point 0 meets."""
     tap = np.arange(axis.taps, dtype=np.int64)
-    return tap % axis.phases, (axis.shift + tap * axis.tap_step) // axis.step
+    return tap % axis.planes, (axis.shift + tap * axis.tap_step) // axis.step
 
 
 def _term_offsets(vertical: Axis, horizontal: Axis, channels: int, apart: int) -> Array:
     (plane_h, row), (plane_w, col) = _axis_offsets(vertical), _axis_offsets(horizontal)
-    plane = plane_h[:, None] * horizontal.phases + plane_w
+    plane = plane_h[:, None] * horizontal.planes + plane_w
     taps = (plane * vertical.padded + row[:, None]) * horizontal.padded + col
     offsets = (np.arange(channels, dtype=np.int64)[:, None] * apart + taps.ravel()).ravel()
     offsets.flags.writeable = False
@@ -381,7 +387,7 @@ def term_offsets(vertical: Axis, horizontal: Axis, channels: int, apart: int | N
     Channels lie `apart`, the elements of all planes of one if that is not given.
     """
     if apart is None:
-        apart = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+        apart = elements_a_channel(vertical, horizontal)
     terms = channels * vertical.taps * horizontal.taps
     make = _kept_term_offsets if terms <= _KEPT_TERMS else _term_offsets
     return make(vertical, horizontal, channels, apart)

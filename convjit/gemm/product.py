@@ -26,7 +26,7 @@ from .blocked import (
     tile_lanes,
 )
 from .micro import ELEMENT, LANES, VECTORS_A_PIECE, multiply, multiply_lines, pack
-from .planes import Axis, add_piece, list_pieces, plane_elements
+from .planes import Axis, add_piece, elements_a_channel, list_pieces, plane_elements
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
 from .tiles import lines_cycles, tile_lines, tiles_cycles
 
@@ -92,7 +92,7 @@ def plan_product(
     tiles = int(tile_count(extent))
     lanes = int(tile_lanes(extent, isa.lanes(dtype)))
     chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
-    each = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+    each = elements_a_channel(vertical, horizontal)
     vectors, terms = -(-horizontal.grid // isa.lanes(dtype)), max(channels * taps, 1)
     alone, lined = tiles_cycles(chunk, vectors, terms), math.inf  # of a row of the grid
     if dense and vertical.grid > 1 and 0 < vectors <= _LONGEST_LINE:  # rows of several phases differ in length
@@ -157,7 +157,7 @@ def _pays_in_place(axes: tuple[Axis, Axis], rows: int, terms: int, in_place: flo
     """Whether a row of the grid takes fewer cycles in place, with lanes that it leaves empty, than packed."""
     vertical, horizontal = axes
     lanes = isa.lanes(dtype)
-    planes = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+    planes = elements_a_channel(vertical, horizontal)
     # Planes that lie a multiple of a few hundred bytes apart fall into few sets of the first-level cache. Rows of more
     # than a few panels would make long tasks.
     set_stride = math.gcd(planes * dtype.itemsize, 4096)

@@ -59,7 +59,7 @@ def takes(g: Geometry, size: Any, slot: Any) -> Any:
 def _tile(vertical: Axis, horizontal: Axis, extra_h: Any, extra_w: Any, channels: Any, size: Any) -> Any:
     """As `depthwise_pixels._cut` for one worker, but for long tasks: nobody interrupts them here."""
     reach_h, reach_w = vertical.padded - vertical.grid + extra_h, horizontal.padded - horizontal.grid + extra_w
-    room = _TILE_BYTES // (size * channels * vertical.phases * horizontal.phases)
+    room = _TILE_BYTES // (size * channels * vertical.planes * horizontal.planes)
     rows, cols = max(vertical.grid, 1), max(horizontal.grid, 1)
     if (rows + reach_h) * (cols + reach_w) > room:
         rows = min(rows, max(max(4, reach_h), room // (cols + reach_w) - reach_h))
@@ -72,7 +72,7 @@ def _tile(vertical: Axis, horizontal: Axis, extra_h: Any, extra_w: Any, channels
 @kernel
 def _planes_of(cut: Tiles, vertical: Axis, horizontal: Axis, channels: Any) -> Any:
     """Elements of the planes of a tile."""
-    return channels * vertical.phases * horizontal.phases * (cut.rows + cut.reach_h) * (cut.cols + cut.reach_w) + BEHIND
+    return channels * vertical.planes * horizontal.planes * (cut.rows + cut.reach_h) * (cut.cols + cut.reach_w) + BEHIND
 
 
 def _forward(address: Any, zero: Any) -> Any:

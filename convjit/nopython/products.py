@@ -22,6 +22,7 @@ from ..gemm.planes import (
     Axis,
     Planes,
     backward_axis,
+    elements_a_channel,
     forward_axis,
     grid_phases,
     horizontal_phase,
@@ -72,12 +73,6 @@ def _axes(g: Geometry) -> Any:
 
 
 @kernel
-def _each(vertical: Axis, horizontal: Axis) -> Any:
-    """Elements of all planes of a channel."""
-    return vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
-
-
-@kernel
 def _list_forward_terms(offsets: Any, vertical: Axis, horizontal: Axis, channels: Any) -> None:
     """As `planes.term_offsets`."""
     at = 0
@@ -86,7 +81,7 @@ def _list_forward_terms(offsets: Any, vertical: Axis, horizontal: Axis, channels
             row = (vertical.shift + kh * vertical.tap_step) // vertical.step
             for kw in range(horizontal.taps):
                 col = (horizontal.shift + kw * horizontal.tap_step) // horizontal.step
-                plane = (c * vertical.phases + kh % vertical.phases) * horizontal.phases + kw % horizontal.phases
+                plane = (c * vertical.planes + kh % vertical.planes) * horizontal.planes + kw % horizontal.planes
                 offsets[at] = (plane * vertical.padded + row) * horizontal.padded + col
                 at += 1
 
@@ -94,8 +89,8 @@ def _list_forward_terms(offsets: Any, vertical: Axis, horizontal: Axis, channels
 @kernel
 def _list_inside(table: Any, at: Any, axis: Axis) -> None:
     """As `planes.filling` lists it, for one axis."""
-    for phase in range(axis.phases):
-        shift = phase * axis.phase_step % axis.step + axis.first
+    for phase in range(axis.planes):
+        shift = phase * axis.plane_step % axis.step + axis.first
         lowest = min(max(0, -(shift // axis.step)), axis.padded)
         highest = max(lowest, min(max(0, (axis.size - shift + axis.step - 1) // axis.step), axis.padded))
         table[at + phase, 0], table[at + phase, 1], table[at + phase, 2] = shift, lowest, highest
@@ -105,7 +100,7 @@ def _list_inside(table: Any, at: Any, axis: Axis) -> None:
 def _planes(vertical: Axis, horizontal: Axis) -> Any:
     """As `planes.filling`."""
     return Planes(
-        vertical.phases, horizontal.phases, vertical.padded, horizontal.padded, vertical.step, horizontal.step,
+        vertical.planes, horizontal.planes, vertical.padded, horizontal.padded, vertical.step, horizontal.step,
         vertical.size, horizontal.size, 0, 0,
     )  # fmt: skip
 
@@ -113,9 +108,9 @@ def _planes(vertical: Axis, horizontal: Axis) -> Any:
 @kernel
 def _inside(vertical: Axis, horizontal: Axis) -> Any:
     """The table of `planes.filling`."""
-    table = np.empty((vertical.phases + horizontal.phases, 3), np.int64)
+    table = np.empty((vertical.planes + horizontal.planes, 3), np.int64)
     _list_inside(table, 0, vertical)
-    _list_inside(table, vertical.phases, horizontal)
+    _list_inside(table, vertical.planes, horizontal)
     return table
 
 
@@ -126,8 +121,8 @@ def _product(
     """The product for one image, on a grid in so many tiles; `rows` and `channels` are those of a group."""
     return Product(
         1, g.groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, vertical.grid,
-        horizontal.padded, _each(vertical, horizontal), g.out_h * g.out_w, lanes, tiles, max(min(rows, _ROWS), 1), 0,
-        0, 1,
+        horizontal.padded, elements_a_channel(vertical, horizontal), g.out_h * g.out_w, lanes, tiles,
+        max(min(rows, _ROWS), 1), 0, 0, 1,
     )  # fmt: skip
 
 
@@ -235,7 +230,7 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
     size, kernels = dy.itemsize, kernels_at_hand(dy.itemsize)
     vertical, horizontal = _axes(g)
     tiles = channel_kernels_at_hand(dy.itemsize)
-    each, lanes = _each(vertical, horizontal), tiles[direct_kernels.LANES]
+    each, lanes = elements_a_channel(vertical, horizontal), tiles[direct_kernels.LANES]
     vectors = (rows + lanes - 1) // lanes
     panels = max((vectors + tiles[direct_kernels.WIDEST] - 1) // tiles[direct_kernels.WIDEST], 1)
     widest = (vectors + panels - 1) // panels * lanes

@@ -288,7 +288,7 @@ def _fill_tile(kernels, flat, image, p, inside, top, bottom, left, right):
 
 def filled(vertical, horizontal, image):
     kernels, (p, inside) = micro.kernels(np.dtype("float64")), planes.filling((vertical, horizontal))
-    size = vertical.phases * horizontal.phases * vertical.padded * horizontal.padded
+    size = vertical.planes * horizontal.planes * vertical.padded * horizontal.padded
     flat = np.full(size + 2, np.nan)
     rows, cols, count = vertical.padded // 2 + 1, horizontal.padded // 3 + 1, 0
     tiles = -(-vertical.padded // rows) * -(-horizontal.padded // cols)
@@ -325,7 +325,7 @@ def test_images_are_read_in_place_where_planes_would_repeat_them(problem):
     axis = planes.forward_axis(out, kernel_size, stride, dilation, pad, size)
     image = np.arange(1.0, size * size + 1).reshape(size, size)
     # Planes of several phases may happen to lie as the image does; they are not looked for.
-    repeats = axis.phases == 1 and filled(axis, axis, image).tolist() == image.ravel().tolist()
+    repeats = axis.planes == 1 and filled(axis, axis, image).tolist() == image.ravel().tolist()
     needed = 0 if repeats else filled(axis, axis, image).size + planes.BEHIND
     assert planes.plane_elements(1, axis, axis) == needed
 

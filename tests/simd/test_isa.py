@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from convjit.gemm import direct_kernels, micro, planes, tiles
+from convjit.gemm import blocked, direct_kernels, micro, planes, tiles
 from convjit.runtime import emitting
 from convjit.simd import isa
 from convjit.simd.isa import INSTRUCTION_SETS, choose
@@ -41,9 +41,9 @@ def test_tiles_fit_the_registers(row):
             chains = line * tiles.tile_lines(row, rows, line)
             assert rows * chains + min(rows, chains) + 1 <= row.registers
     assert row.vector_bytes // 4 <= planes.BEHIND  # elements that may be read behind the last plane
-    assert 24 % row.rows == 0  # chunks of rows are multiples of 24
+    assert blocked._TILE_ROWS % row.rows == 0  # of which chunks of rows are multiples
     for size in (4, 8):
-        assert 144 % (row.vectors * row.vector_bytes // size) == 0  # a panel is a whole number of tiles
+        assert blocked.PANEL_LANES % (row.vectors * row.vector_bytes // size) == 0  # a panel is a whole number of tiles
     for vectors in range(1, row.channel_vectors + 1):
         rows = direct_kernels.most_rows(row, vectors)
         assert rows * vectors + vectors + 1 <= row.registers
@@ -85,16 +85,17 @@ def hold_in_registers(functions, row, rows, vectors, hottest, is_integer=False, 
     """The innermost loop of a tile."""
     symbol, chains = f"tile_{rows}_{vectors}", chains or rows * vectors
     code = emitting.assembly({symbol: functions[symbol]}, row.features, hottest)
-    if not re.search("vpmullq" if is_integer else "fma", code):
+    multiplies = re.compile(r"\bvpmullq" if is_integer else r"\bv?fm(la|add)")  # as Arm and x86 call a multiply-add
+    if not multiplies.search(code):
         pytest.skip("no instruction for it here: what stands in for a multiplication needs the stack")
     stack = next((names for family, names in STACK.items() if emitting.target().triple.startswith(family)), None)
     if stack is None:
         pytest.skip("the stack's name in this assembly is not known; the tests of speed would show a spill")
-    blocks, hottest = [[]], []
+    blocks = [[]]
     for line in code.splitlines():
         blocks[-1].append(line)
-        if line.startswith(".L"):
+        if re.match(r"\.?L", line):  # a label, of Linux and of macOS
             blocks.append([line])
-    hottest = max(blocks, key=lambda block: sum("fma" in line or "mul" in line for line in block))
-    assert sum("fma" in line or "mul" in line for line in hottest) >= chains
-    assert not [line for line in hottest if re.search(stack, line)]
+    loop = max(blocks, key=lambda block: sum(map(bool, map(multiplies.search, block))))
+    assert sum(map(bool, map(multiplies.search, loop))) >= chains
+    assert not [line for line in loop if re.search(stack, line)]

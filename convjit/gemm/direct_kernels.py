@@ -19,7 +19,7 @@ from ..runtime.memory import CACHE_LINE
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
-from .filling import fill
+from . import micro
 
 # What compiled code is told of a dtype's kernels, an int64 array: numbers, then addresses.
 ELEMENT = 0  # bytes an element
@@ -44,7 +44,8 @@ _MOST_ROWS = 8
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row))
+    found = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row))
+    addresses = found | {"fill": int(micro.fills(dtype)[micro.FILL])}
     entries = (addresses[name] for name in ("panel", "land", "pack", "fill", "lay", "add_rows"))
     return passed((dtype.itemsize, isa.lanes(dtype), row.channel_vectors, *entries))
 
@@ -62,7 +63,6 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     return found | {
         "land": (7, _transpose(dtype, lanes, is_result=True)),
         "pack": (6, _transpose(dtype, lanes, is_result=False)),
-        "fill": (9, fill(dtype, lanes)),
         "lay": (7, _copy_rows(dtype, lanes)),
         "add_rows": (5, _add_rows(dtype, lanes, row)),
     }

@@ -333,6 +333,11 @@ def check_same_shape(function: str, name: str, got: Sizes, needed: Sizes, why: s
         raise ValueError(f"{function}: {name} must have shape {needed} ({why}), got {got}")
 
 
+def check_bias(function: str, shape: Sizes, channels: int) -> None:
+    """Refuse a bias that has not one value for each of so many output channels."""
+    check_same_shape(function, "bias", shape, (channels,), "one value an output channel")
+
+
 def check_led_to(function: str, got: Sizes, problem: Convolution, shown: Sizes) -> None:
     """Refuse a gradient `(N, O, OH, OW)` that no input of this size leads to, and say which sizes would.
 

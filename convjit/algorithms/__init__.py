@@ -23,6 +23,7 @@ __all__ = [
     "Space",
     "check_algorithm",
     "choose",
+    "is_choice",
     "operation_of",
     "why_not",
 ]
@@ -39,11 +40,16 @@ ALGORITHMS: tuple[Algorithm, ...] = (
 _CHOICES = ("auto", "fastest")
 
 
+def is_choice(name: object) -> bool:
+    """Whether a name leaves the row to be chosen."""
+    return name in _CHOICES
+
+
 def check_algorithm(function: str, name: object) -> None:
     """Refuse what is neither a choice nor the name of a row."""
     if not isinstance(name, str):
         raise TypeError(f"{function}: algorithm must be a string, got {describe(name)}")
-    if name in _CHOICES:
+    if is_choice(name):
         return
     known = (*_CHOICES, *(row.name for row in ALGORITHMS))
     if name not in known:
@@ -71,7 +77,7 @@ def choose(
     A named row that does not have the operation, or whose operation declines, leaves it to "auto".
     """
     check_algorithm(function, name)
-    if name not in _CHOICES:
+    if not is_choice(name):
         row = next(row for row in ALGORITHMS if row.name == name)
         reason = row.declines(geometry, dtype)
         if reason is not None:

@@ -27,6 +27,7 @@ from ..geometry import (
     Convolution,
     Geometry,
     Volume,
+    check_bias,
     check_led_to,
     check_same_shape,
     check_weight_rank,
@@ -116,8 +117,7 @@ def _decide(
     images = layout.told(batch_shape(function, "x", x_shape, rank, layout))
     problem = new_problem(function, images, weight_shape, options, mode, layout)
     if bias_shape is not None:
-        needed = (problem.geometry.out_channels,)
-        check_same_shape(function, "bias", bias_shape, needed, "one value an output channel")
+        check_bias(function, bias_shape, problem.geometry.out_channels)
     dtype = common_dtype(dtypes)
     check_algorithm(function, algorithm)
     call = bilinear.decide_any(function, algorithm, problem.inner, DTYPES[dtype].compute, "forward", layout)

@@ -15,7 +15,7 @@ import numpy as np
 from .. import algorithms
 from ..algorithms import check_algorithm, direct_volumes
 from ..arrays import DTYPES, as_array, as_dtype, as_images, result_dtype
-from ..geometry import check_same_shape, check_weight_rank
+from ..geometry import check_bias, check_weight_rank
 from ..layouts import as_layout
 from ..parsing import AXES, as_index, is_sequence
 from ..runtime.memory import readable_size
@@ -166,8 +166,7 @@ def explain(
     options = ConvOptions(stride, padding, dilation, groups)
     problem = new_problem(function, lying.told(images.shape), weights.shape, options, padding_mode, lying)
     if bias is not None:
-        channels = (problem.geometry.out_channels,)
-        check_same_shape(function, "bias", arrays["bias"].shape, channels, "one value an output channel")
+        check_bias(function, arrays["bias"].shape, problem.geometry.out_channels)
     check_algorithm(function, algorithm)
     result = result_dtype(*arrays.values())
     compute, is_complex = DTYPES[result]
@@ -258,7 +257,7 @@ def _why_not(row: algorithms.Algorithm, call: Call, algorithm: str) -> str:
     reason = operation.declines(call.geometry, call.compute)
     if reason is not None:
         return reason
-    if algorithm not in ("auto", "fastest"):
+    if not algorithms.is_choice(algorithm):
         return f"algorithm={algorithm!r} was asked for"
     if not row.keeps_promises and algorithm != "fastest":
         return "breaks promises: only with algorithm='fastest', or by name"

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..algorithms import check_algorithm
+from ..algorithms import check_algorithm, is_choice
 from ..arrays import DTYPES, as_array, as_images, as_out, ready, result_dtype, shaped, write
-from ..geometry import Geometry, check_same_shape, conv_geometry
+from ..geometry import Geometry, check_bias, conv_geometry
 from ..layouts import as_layout
 from ..parsing import LARGE_IMAGE, Pads, Sizes, as_entries, as_padding, as_positive
 from ..runtime.memory import allocate
@@ -145,7 +145,7 @@ def _check_that_it_takes(
     function: str, algorithm: str, rank: int, images: Sizes, weight_shape: Sizes, options: ConvOptions
 ) -> None:
     """Refuse an algorithm that was named, and takes this weight on no image: the smallest tells."""
-    if algorithm in ("auto", "fastest"):  # they always find one, which is not to be looked for before there is an image
+    if is_choice(algorithm):  # they always find one, which is not to be looked for before there is an image
         return
     dilation = as_entries(function, "dilation", options.dilation, 1, rank)
     size = [(kernel - 1) * apart + 1 for kernel, apart in zip(weight_shape[2:], dilation, strict=True)]
@@ -169,7 +169,7 @@ def checked(
     check_algorithm(function, algorithm)
     _check_that_it_takes(function, algorithm, rank, (1, channels), weight.shape, options)
     if bias is not None:
-        check_same_shape(function, "bias", bias.shape, (weight.shape[0],), "one value an output channel")
+        check_bias(function, bias.shape, weight.shape[0])
     as_layout(function, layout)
     return weight, bias, Options(
         as_entries(function, "stride", stride, 1, rank),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import DTYPES, add, as_array, as_images, converted, result_dtype, shaped, sums_dtype
-from ..geometry import Convolution, check_counts_fit, check_same_shape, check_weight_rank
+from ..geometry import Convolution, check_bias, check_counts_fit, check_same_shape, check_weight_rank
 from ..layouts import CHANNELS_FIRST, Layout, as_layout
 from ..parsing import Pads, Sizes, Window, as_entries, as_image_size, as_positive, as_window, by, transposed_padding
 from ..typing import Array, ArrayLike, Gradients, IntOrPair, Padding
@@ -92,7 +92,7 @@ def transpose(
     images = as_images(function, "x", x, rank, layout)
     g = _geometry(function, layout.told(images.shape), weight.shape, options, output_size, layout)
     if bias is not None:
-        check_same_shape(function, "bias", bias.shape, (g.in_channels,), "one value an output channel")
+        check_bias(function, bias.shape, g.in_channels)
     dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
     sums, inner = sums_dtype(dtype), g.as_run()
     weight = shaped(function, "weight", bilinear.conjugate(weight), inner.weight_shape)

@@ -166,7 +166,7 @@ def explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     return explained_product(_input_grad(g, workers, dtype), taps, workers, dtype, _phases(g), transposed)
 
 
-class _Job(NamedTuple):
+class _Setup(NamedTuple):
     """Everything about a gradient that its geometry, dtype and number of workers decide: looked up once a call."""
 
     setup: Setup
@@ -176,15 +176,15 @@ class _Job(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _job(g: Geometry, workers: int, dtype: DType) -> _Job:
+def _set_up(g: Geometry, workers: int, dtype: DType) -> _Setup:
     setup, channels, tables = _input_grad(g, workers, dtype), g.out_channels // g.groups, phase_tables(g)
     packings = math.prod(_phases(g)) * g.groups * -(-(g.in_channels // g.groups) // _ROWS_TOGETHER)
     pack = Launch(_pack_transposed, packings, g.in_channels * channels * g.kernel_h * g.kernel_w, g, *tables)
     if g.stride_h == g.stride_w == 1:
-        return _Job(setup, pack, term_offsets(*setup.axes, channels), None)
+        return _Setup(setup, pack, term_offsets(*setup.axes, channels), None)
     tasks = _tasks_together(g) * g.batch * setup.product.tasks
     multiply = Launch(_multiply_phases, tasks, work_ns(g), g, setup.product, *tables, setup.kernels)
-    return _Job(setup, pack, None, multiply)
+    return _Setup(setup, pack, None, multiply)
 
 
 def run(
@@ -192,7 +192,7 @@ def run(
     planes: Any,
 ) -> None:  # fmt: skip
     """Launch the drivers."""
-    setup, pack, met, multiply = _job(g, workers, dx.dtype)
+    setup, pack, met, multiply = _set_up(g, workers, dx.dtype)
     first = pack.on(weight.reshape(-1), packed, offsets)
     if met is not None:
         run_in_turn(workers, first, *product_runs(setup, dy, packed, met, packed[:0], dx, scratch, lists, planes))

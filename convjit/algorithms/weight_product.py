@@ -111,11 +111,11 @@ class WeightProduct(NamedTuple):
         if terms == 0:
             dw[...] = 0
             return
-        job = _job(g, workers, dw.dtype, self.channels_last)
-        s, tasks, at_once = job.sums, job.tasks, job.at_once
+        setup = _set_up(g, workers, dw.dtype, self.channels_last)
+        s, tasks, at_once = setup.sums, setup.tasks, setup.at_once
         if tasks == 0:
             return
-        matrix = dw.reshape(g.out_channels, job.rows)
+        matrix = dw.reshape(g.out_channels, setup.rows)
         db = dw.reshape(-1)[:0] if db is None else db
         if s.is_swapped:
             dy, x = x, dy
@@ -125,27 +125,27 @@ class WeightProduct(NamedTuple):
             gradients = dy.reshape(dy.shape[0] * dy.shape[1], pixels)
         # Images that lie on both sides of a cut between totals are filled twice.
         span = terms
-        if 0 < planes.size < job.planes:
+        if 0 < planes.size < setup.planes:
             images = (planes.size - BEHIND) // s.image_step
             span = TERMS_A_TOTAL * max(1, (images - 1) * pixels // TERMS_A_TOTAL)
         for start in range(0, terms, span):
             end = min(terms, start + span)
             image, stop_image = start // pixels, -(-end // pixels)
             room = planes if span == terms else planes[: self._plane_elements(g, stop_image - image, dw.dtype)]
-            source, before = filled(job.axes, x[image:stop_image], room, job.pixel)
+            source, before = filled(setup.axes, x[image:stop_image], room, setup.pixel)
             for first in range(start, end, at_once * TERMS_A_TOTAL):
                 stop = min(end, first + at_once * TERMS_A_TOTAL)
                 count = -(-(stop - first) // TERMS_A_TOTAL)
-                share = job.nanoseconds * (stop - first) / terms
+                share = setup.nanoseconds * (stop - first) / terms
                 arrays = (
                     gradients, source, image * s.image_step, matrix, db, partial, totals, packed, lists
                 )  # fmt: skip
-                sums = job.sum_up.part(count * tasks, share, 0, first, stop, *arrays)
+                sums = setup.sum_up.part(count * tasks, share, 0, first, stop, *arrays)
                 whole = 1 if first == 0 else 0  # totals that were put where they belong
                 others: tuple[Run, ...] = ()
                 if at_once > 1 and count > whole:
                     added = (count - whole) * matrix.size / 4
-                    others = (job.sum_up.part(len(matrix), added, 1, whole, count, *arrays),)
+                    others = (setup.sum_up.part(len(matrix), added, 1, whole, count, *arrays),)
                 run_in_turn(workers, *before, sums, *others)
                 before = ()
 
@@ -155,7 +155,7 @@ class WeightProduct(NamedTuple):
         return 0 < terms <= TERMS_A_TOTAL and _rows(g) > 0 and not _plan(g, 1, dtype, self.channels_last)[0].is_swapped
 
 
-class _Job(NamedTuple):
+class _Setup(NamedTuple):
     """Everything about a gradient that its geometry, dtype and number of workers decide: looked up once a call."""
 
     sums: PixelSums
@@ -170,13 +170,13 @@ class _Job(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _job(g: Geometry, workers: int, dtype: DType, channels_last: bool) -> _Job:
+def _set_up(g: Geometry, workers: int, dtype: DType, channels_last: bool) -> _Setup:
     s, at_once = _plan(g, workers, dtype, channels_last)
     axes, pixel = _axes(g, dtype, channels_last)
     positions = term_offsets(*axes, s.channels, 1 if channels_last else None)
     sum_up = Launch(_weight_grad, s.tasks, work_ns(g), s, s.tasks, partial(kernels_of, dtype), positions)
     planes = WeightProduct(channels_last)._plane_elements(g, g.batch, dtype)
-    return _Job(s, s.tasks, at_once, sum_up, axes, pixel, planes, _rows(g), work_ns(g))
+    return _Setup(s, s.tasks, at_once, sum_up, axes, pixel, planes, _rows(g), work_ns(g))
 
 
 def _axes(g: Geometry, dtype: DType, channels_last: bool) -> tuple[tuple[Axis, Axis], Pixel]:

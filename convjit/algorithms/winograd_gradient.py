@@ -50,13 +50,13 @@ _TASKS_A_WORKER, _LEAST_SUMMED = 4, 16
 _MOST_TILES, _BLOCK_BYTES = 4 * TERM_BLOCK, 1 << 22
 
 
-class Plan(NamedTuple):
+class Shares(NamedTuple):
     """How a gradient is cut; all that compiled code is told beside problem and blocks."""
 
     vectors: int  # of output channels, of a panel
     panels: int
     transformed: int  # channels a task
-    shares: int  # tasks that transform inputs; those behind them transform gradients
+    input_tasks: int  # those behind them transform gradients
     summed: int  # channels a task
     chunks: int  # of channels, for each panel
     pixels_pitch: int  # elements from product to product of a panel's transformed gradients
@@ -65,7 +65,7 @@ class Plan(NamedTuple):
 
 @driver
 def _transform(
-    task: Any, worker: Any, p: Problem, blocks: Blocks, plan: Plan, kernels: Any, of_taps: Any, block: Any, x: Any,
+    task: Any, worker: Any, p: Problem, blocks: Blocks, shares: Shares, kernels: Any, of_taps: Any, block: Any, x: Any,
     dy: Any, places: Any, lines: Any, rows: Any, data: Any, pixels: Any,
 ) -> None:  # fmt: skip
     """The transformed inputs of some channels of a block, or the transformed gradients of a vector of them."""
@@ -73,30 +73,30 @@ def _transform(
     if mine[0] != block:
         list_rows(p, blocks, block, mine)
         mine[0] = block
-    if task < plan.shares:
-        first = task * plan.transformed
+    if task < shares.input_tasks:
+        first = task * shares.transformed
         transform_inputs(
-            p, blocks, kernels, block, first, min(first + plan.transformed, p.channels), x.ctypes.data, mine,
+            p, blocks, kernels, block, first, min(first + shares.transformed, p.channels), x.ctypes.data, mine,
             lines[worker], aligned(data.ctypes.data),
         )  # fmt: skip
     else:
         _transform_gradients(
-            p, blocks, plan, kernels, of_taps, block, task - plan.shares, dy.ctypes.data, mine,
+            p, blocks, shares, kernels, of_taps, block, task - shares.input_tasks, dy.ctypes.data, mine,
             aligned(rows[worker].ctypes.data), aligned(pixels.ctypes.data),
         )  # fmt: skip
 
 
 @kernel
 def _transform_gradients(
-    p: Problem, blocks: Blocks, plan: Plan, kernels: Any, of_taps: Any, block: Any, vector: Any, dy: Any, places: Any,
-    rows: Any, pixels: Any,
+    p: Problem, blocks: Blocks, shares: Shares, kernels: Any, of_taps: Any, block: Any, vector: Any, dy: Any,
+    places: Any, rows: Any, pixels: Any,
 ) -> None:  # fmt: skip
     """Transform a block's output gradients, of a vector of channels; addresses all, but the list of `places`."""
     size, lanes = kernels[winograd.ELEMENT], kernels[winograd.LANES]
     row_first, row_stop, col_first, col_stop = block_of(p, blocks, block)
     tiles, channels, plane = col_stop - col_first, p.filters - vector * lanes, p.out_h * p.out_w
-    panel, pitch = vector // plan.vectors, plan.vectors * lanes
-    target = pixels + (panel * PRODUCTS * plan.pixels_pitch + (vector - panel * plan.vectors) * lanes) * size
+    panel, pitch = vector // shares.vectors, shares.vectors * lanes
+    target = pixels + (panel * PRODUCTS * shares.pixels_pitch + (vector - panel * shares.vectors) * lanes) * size
     row_pitch = (tiles * STEP + lanes) * lanes
     for row in range(row_stop - row_first):
         at = 1 + row * row_entries(p)
@@ -111,13 +111,13 @@ def _transform_gradients(
                     winograd.turn(kernels, source, 0, 0, tiles * STEP - whole, line + whole * lanes * size)
             else:
                 winograd.turn(kernels, source, 0, 0, tiles * STEP, line)
-        winograd_taps.transform_pixels(of_taps, rows, row_pitch, tiles, target, plan.pixels_pitch, pitch)
+        winograd_taps.transform_pixels(of_taps, rows, row_pitch, tiles, target, shares.pixels_pitch, pitch)
         target += tiles * pitch * size
 
 
 @driver
 def _sum_products(
-    task: Any, worker: Any, p: Problem, blocks: Blocks, plan: Plan, kernels: Any, of_taps: Any, of_results: Any,
+    task: Any, worker: Any, p: Problem, blocks: Blocks, shares: Shares, kernels: Any, of_taps: Any, of_results: Any,
     offsets: Any, block: Any, data: Any, pixels: Any, sums: Any, totals: Any, dw: Any,
 ) -> None:  # fmt: skip
     """The taps of a panel of output channels and some channels, over the tiles of a block, added to those before.
@@ -126,29 +126,29 @@ def _sum_products(
     where there is one block.
     """
     size, lanes = kernels[ELEMENT], kernels[LANES]
-    panel, first = task // plan.chunks, task % plan.chunks * plan.summed
-    channels, width, o = min(plan.summed, p.channels - first), plan.vectors * lanes, panel * plan.vectors * lanes
+    panel, first = task // shares.chunks, task % shares.chunks * shares.summed
+    channels, width, o = min(shares.summed, p.channels - first), shares.vectors * lanes, panel * shares.vectors * lanes
     row_first, row_stop, col_first, col_stop = block_of(p, blocks, block)
     tiles = (row_stop - row_first) * (col_stop - col_first)
     of_data = aligned(data.ctypes.data) + first * blocks.data_pitch * size
-    of_panel = aligned(pixels.ctypes.data) + panel * PRODUCTS * plan.pixels_pitch * size
+    of_panel = aligned(pixels.ctypes.data) + panel * PRODUCTS * shares.pixels_pitch * size
     of_sums = aligned(sums[worker].ctypes.data)
     for product in range(PRODUCTS):
         for tile in range(0, tiles, TERM_BLOCK):
             multiply(
                 kernels, of_data + (product * blocks.product_pitch + tile) * size, blocks.data_pitch, channels,
-                of_panel + (product * plan.pixels_pitch + tile * width) * size, offsets.ctypes.data,
-                min(TERM_BLOCK, tiles - tile), width, of_sums + product * plan.sums_pitch * size, width,
+                of_panel + (product * shares.pixels_pitch + tile * width) * size, offsets.ctypes.data,
+                min(TERM_BLOCK, tiles - tile), width, of_sums + product * shares.sums_pitch * size, width,
                 1 if tile > 0 else 0, 0,
             )  # fmt: skip
     of_totals = aligned(totals[task if blocks.number > 1 else worker].ctypes.data)
     for j in range(0, width, lanes):
         winograd_taps.transform_taps(
-            of_taps, of_sums + j * size, plan.sums_pitch, channels, width, of_totals + j * size, 1 if block > 0 else 0
+            of_taps, of_sums + j * size, shares.sums_pitch, channels, width, of_totals + j * size, 1 if block > 0 else 0
         )  # fmt: skip
     if block == blocks.number - 1:
         direct_kernels.land(
-            of_results, of_totals, plan.vectors, channels * _NINE, min(width, p.filters - o),
+            of_results, of_totals, shares.vectors, channels * _NINE, min(width, p.filters - o),
             dw.ctypes.data + (o * p.channels + first) * _NINE * size, p.channels * _NINE, 0,
         )  # fmt: skip
 
@@ -156,18 +156,18 @@ def _sum_products(
 # --- the cut ----------------------------------------------------------------------------------------------------------
 
 
-class _Job(NamedTuple):
+class _Setup(NamedTuple):
     """Everything that geometry, dtype and number of workers decide."""
 
     problem: Problem
     blocks: Blocks
-    plan: Plan
+    shares: Shares
     transform: Launch  # of a block
     sum_up: Launch
 
 
 @lru_cache(maxsize=64)
-def _job(g: Geometry, dtype: DType, workers: int) -> _Job:
+def _set_up(g: Geometry, dtype: DType, workers: int) -> _Setup:
     p = forward_problem(g)
     lanes, line = isa.lanes(dtype), CACHE_LINE // dtype.itemsize
     of_filters = max(1, -(-p.filters // lanes))
@@ -178,19 +178,19 @@ def _job(g: Geometry, dtype: DType, workers: int) -> _Job:
     blocks = blocks_of(p, min(_MOST_TILES, max(TERM_BLOCK, _BLOCK_BYTES // of_tile)), dtype)
     tiles = blocks.tile_rows * blocks.tile_cols
     summed = _summed_together(p.channels, panels, workers)
-    plan = Plan(
+    shares = Shares(
         vectors, panels, _TRANSFORMED, -(-p.channels // _TRANSFORMED), summed, -(-p.channels // summed),
         tiles * width + line, summed * width + line,
     )  # fmt: skip
     offsets = np.arange(TERM_BLOCK) * width
     offsets.flags.writeable = False
-    each, shared = work_ns(g) / 4 / max(1, blocks.number), (p, blocks, plan)
+    each, shared = work_ns(g) / 4 / max(1, blocks.number), (p, blocks, shares)
     of_inputs, of_taps, products, results = (
         partial(module.kernels, dtype) for module in (winograd, winograd_taps, micro, direct_kernels)
     )
-    transform = Launch(_transform, plan.shares + -(-p.filters // lanes), each, *shared, of_inputs, of_taps)
-    sum_up = Launch(_sum_products, plan.panels * plan.chunks, each, *shared, products, of_taps, results, offsets)
-    return _Job(p, blocks, plan, transform, sum_up)
+    transform = Launch(_transform, shares.input_tasks + -(-p.filters // lanes), each, *shared, of_inputs, of_taps)
+    sum_up = Launch(_sum_products, shares.panels * shares.chunks, each, *shared, products, of_taps, results, offsets)
+    return _Setup(p, blocks, shares, transform, sum_up)
 
 
 def _summed_together(channels: int, panels: int, workers: int) -> int:
@@ -204,17 +204,17 @@ def _summed_together(channels: int, panels: int, workers: int) -> int:
 
 
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    p, blocks, plan, *_ = _job(g, dtype, workers)
+    p, blocks, shares, *_ = _set_up(g, dtype, workers)
     lanes, line = isa.lanes(dtype), CACHE_LINE // dtype.itemsize
-    rows = plan.panels * plan.chunks if blocks.number > 1 else workers
+    rows = shares.panels * shares.chunks if blocks.number > 1 else workers
     return (
         Space((workers, int(list_entries(p, blocks.tile_rows))), INDICES, "places"),
         Space((workers, F4X3.window * blocks.line_pitch + line), name="lines"),
         Space((workers, STEP * (blocks.tile_cols * STEP + lanes) * lanes + line), name="rows of gradients"),
         Space((PRODUCTS * blocks.product_pitch + line,), name="transformed inputs"),
-        Space((plan.panels * PRODUCTS * plan.pixels_pitch + line,), name="transformed gradients"),
-        Space((workers, PRODUCTS * plan.sums_pitch + line), name="sums"),
-        Space((rows, plan.summed * _NINE * plan.vectors * lanes + line), name="taps"),
+        Space((shares.panels * PRODUCTS * shares.pixels_pitch + line,), name="transformed gradients"),
+        Space((workers, PRODUCTS * shares.sums_pitch + line), name="sums"),
+        Space((rows, shares.summed * _NINE * shares.vectors * lanes + line), name="taps"),
     )
 
 
@@ -223,7 +223,7 @@ def _run(
     sums: Any, totals: Any,
 ) -> None:  # fmt: skip
     """Launch the drivers, twice a block."""
-    _, blocks, _, transform, sum_up = _job(g, dw.dtype, workers)
+    _, blocks, _, transform, sum_up = _set_up(g, dw.dtype, workers)
     if blocks.number == 0:
         dw[...] = 0
         return
@@ -235,8 +235,8 @@ def _run(
 
 
 def _explained(g: Geometry, workers: int, dtype: DType) -> Explained:
-    p, blocks, plan, *_ = _job(g, dtype, workers)
-    tasks = blocks.number * plan.panels * plan.chunks
+    p, blocks, shares, *_ = _set_up(g, dtype, workers)
+    tasks = blocks.number * shares.panels * shares.chunks
     how = f"{blocks.number} blocks of {blocks.tile_rows}x{blocks.tile_cols} tiles; tasks: {tasks}"
     useful = PRODUCTS * p.channels * p.filters * g.batch * p.out_h * p.out_w / STEP**2 / MULTIPLICATIONS_A_CYCLE
     return Explained(how, useful / max(_expected_cycles(g), 1))

@@ -53,9 +53,9 @@ def _blocks_of_source(p: Problem) -> Any:
 @kernel
 def channels_of(p: Problem, block: Any) -> Any:
     """A block's source, the first of its channels, and how many they are."""
-    source = 0 if sources(p) == 1 else block // _blocks_of_source(p)
-    first = (block - source * _blocks_of_source(p)) * CHANNEL_BLOCK
-    return source, first, min(CHANNEL_BLOCK, p.channels - first)
+    each = _blocks_of_source(p)
+    first = block % each * CHANNEL_BLOCK
+    return block // each, first, min(CHANNEL_BLOCK, p.channels - first)
 
 
 @kernel
@@ -73,10 +73,9 @@ def _panels_of_sink(p: Problem, kernels: Any) -> Any:
 @kernel
 def filters_of(p: Problem, kernels: Any, panel: Any) -> Any:
     """A panel's sink, the first of its output channels, and how many vectors they are: all but the last are full."""
-    lanes, most = kernels[LANES], kernels[VECTORS]
-    sink = 0 if sinks(p) == 1 else panel // _panels_of_sink(p, kernels)
-    before = (panel - sink * _panels_of_sink(p, kernels)) * most if sink > 0 else panel * most
-    return sink, before * lanes, min(most, (p.filters + lanes - 1) // lanes - before)
+    each, lanes, most = _panels_of_sink(p, kernels), kernels[LANES], kernels[VECTORS]
+    before = panel % each * most
+    return panel // each, before * lanes, min(most, (p.filters + lanes - 1) // lanes - before)
 
 
 @kernel
@@ -91,8 +90,6 @@ def weights_at(p: Problem, kernels: Any, panel: Any, block: Any) -> Any:
 @kernel
 def has_product(p: Problem, kernels: Any, panel: Any, block: Any, product: Any) -> Any:
     """Whether a product is one of the phase of a sink or source: those of the point at infinity have the last tap."""
-    if p.stride == 1:
-        return True
     window = kernels[WINDOW]
     row, col = _phase(p, filters_of(p, kernels, panel)[0], channels_of(p, block)[0])
     return (row == 0 or product // window < window - 1) and (col == 0 or product % window < window - 1)
@@ -100,7 +97,7 @@ def has_product(p: Problem, kernels: Any, panel: Any, block: Any, product: Any) 
 
 @kernel
 def _phase(p: Problem, sink: Any, source: Any) -> Any:
-    """The phase of the kernel, down and across, of which one sink or one source is the only one."""
+    """The phase of the kernel, down and across, that a sink or a source stands for; the other of them is 0."""
     return (sink + source) // p.stride, (sink + source) % p.stride
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import starmap
+from types import MemberDescriptorType
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,20 @@ def _remember_attributes(holder: Any, operations: _Operations) -> None:
 def _remember(holder: Any, operations: _Operations, seen: set[int]) -> None:
     """The attributes of somebody else's layer or optimizer, and what they hold."""
     seen.add(id(holder))
-    state = {name: getattr(holder, name) for name in _attributes(holder)}
-    if state.keys() == getattr(holder, "__dict__", {}).keys():
+    held: list[Any] = []
+    if hasattr(holder, "__dict__"):
+        state = vars(holder).copy()
         operations += (dict.clear, vars(holder)), (dict.update, vars(holder), state)
-    else:
-        operations.append((_put_back, holder, state))
-    for value in state.values():
+        held += state.values()
+    for slot in _slots(type(holder)):
+        try:
+            value = slot.__get__(holder)
+        except AttributeError:  # to delete what is not there would raise
+            operations += (slot.__set__, holder, None), (slot.__delete__, holder)
+        else:
+            operations.append((slot.__set__, holder, value))
+            held.append(value)
+    for value in held:
         _remember_value(value, operations, seen)
 
 
@@ -107,18 +116,8 @@ def _is_holder(value: Any) -> bool:
     return any(callable(getattr(type(value), name, None)) for name in _METHODS)
 
 
-def _attributes(thing: Any) -> Iterator[str]:
-    """The names of what an object holds, in its dictionary or in slots."""
-    yield from getattr(thing, "__dict__", ())
-    for kind in type(thing).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(thing, name):
-                yield name
-
-
-def _put_back(holder: Any, state: dict[str, Any]) -> None:
-    for name in set(_attributes(holder)) - set(state):
-        delattr(holder, name)
-    for name, value in state.items():
-        setattr(holder, name, value)
+def _slots(kind: type) -> Iterator[Any]:
+    """The slots of a class, under whatever names: they are set past a class that refuses to set attributes."""
+    for each in kind.__mro__:
+        if "__slots__" in vars(each):
+            yield from (member for member in vars(each).values() if isinstance(member, MemberDescriptorType))

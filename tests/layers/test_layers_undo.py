@@ -1,5 +1,6 @@
 """A step that fails leaves somebody else's layers and optimizers as they were: the same objects, the same content."""
 
+from dataclasses import dataclass
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -222,3 +223,79 @@ def test_copies_of_an_optimizer_share_a_schedule_after_a_failed_step():
     with pytest.raises(AttributeError):
         layer.backward_pass(np.ones((8, 3)))
     assert layer.W_opt.schedule is schedule
+
+
+# --- slots ------------------------------------------------------------------------------------------------------------
+
+
+class Private:
+    """Counts in a slot whose name is mangled, and in one that is empty before the first step."""
+
+    __slots__ = ("__n", "last", "v")
+
+    def __init__(self):
+        self.__n, self.v = 0, [0]
+
+    def update(self, w, grad):
+        self.__n += 1
+        self.v[0] += 1
+        self.last = grad
+        return w - 0.1 * grad
+
+    def state(self):
+        return self.__n, [*self.v], hasattr(self, "last")
+
+
+class Derived(Private):
+    """Has a slot of the same name, and a dictionary."""
+
+    __slots__ = ("__dict__", "__n")
+
+    def update(self, w, grad):
+        self.__n = self.extra = 1
+        return super().update(w, grad)
+
+    def state(self):
+        return *super().state(), hasattr(self, "_Derived__n"), {**vars(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanging:
+    """Refuses to set attributes, but for the list that it holds."""
+
+    rate: float
+    log: list
+
+    def update(self, w, grad):
+        self.log.append(len(self.log))
+        return w - self.rate * grad
+
+    def state(self):
+        return self.rate, [*self.log]
+
+
+def refusing(optimizer):
+    """A network whose first layer can fail, when the others have made their step."""
+    first = Refusing()
+    first.set_input_shape((4,))
+    layers = [first, Dense(3, rng=1), Activation("softmax")]
+    network = Sequential(layers, optimizer=optimizer)
+    network.layers[1].w0_opt = SGD(0.1)
+    return network
+
+
+@pytest.mark.parametrize("make", [Private, Derived, lambda: Unchanging(0.1, [])], ids=["private", "derived", "frozen"])
+@pytest.mark.parametrize("steps_before", [0, 1])
+def test_slots_are_put_back(make, steps_before):
+    network = refusing(make())
+    for _ in range(steps_before):
+        network.train_on_batch(X, CLASSES)
+    optimizer, weights = network.layers[1].W_opt, network.layers[1].W
+    before = optimizer.state()
+    network.layers[0].fails = True
+    for _ in range(2):
+        with pytest.raises(ArithmeticError):
+            network.train_on_batch(X, CLASSES)
+    assert network.layers[1].W_opt is optimizer
+    assert network.layers[1].W is weights
+    assert optimizer.state() == before

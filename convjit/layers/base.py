@@ -15,7 +15,7 @@ from ..arrays import as_array
 from ..parsing import describe
 from ..typing import Array, Updates
 from .optimizers import PUBLISHED
-from .undo import exhaust, undoing
+from .undo import exhaust, exhaust_the_rest, undoing
 
 Shape = tuple[int, ...]
 
@@ -195,7 +195,10 @@ class Layer:
                 given = weight if type(optimizer) in PUBLISHED else weight.copy()
                 changed[name] = _checked(f"{where} {name}", optimizer.update(given, gradients[name]), weight)
         except BaseException:
-            exhaust(undo)
+            try:
+                exhaust(undo)
+            except Exception:
+                exhaust_the_rest(undo)
             raise
         # Python looks for signals after calls and at the end of loops, so none comes between the last step and this.
         self.__dict__.update(changed)

@@ -25,7 +25,7 @@ from .losses import LOSSES, CrossEntropy, Loss, targets_once
 from .optimizers import Adam
 from .order import in_running_order
 from .storage import read_weights, write_weights
-from .undo import exhaust, undoing
+from .undo import exhaust, exhaust_the_rest, undoing
 
 History = dict[str, list[float]]
 
@@ -99,7 +99,10 @@ class Sequential:
             if hasattr(layer, "initialize"):
                 layer.initialize(self.optimizer)
         except BaseException:
-            exhaust(undo)
+            try:
+                exhaust(undo)
+            except Exception:
+                exhaust_the_rest(undo)
             raise
         self.layers.append(layer)
 
@@ -147,7 +150,10 @@ class Sequential:
                 loss, accuracy = self._scores(targets, predicted)
                 self._backward(targets, predicted, order)
         except BaseException:
-            exhaust(undo)
+            try:
+                exhaust(undo)
+            except Exception:
+                exhaust_the_rest(undo)
             raise
         return loss, accuracy
 
@@ -191,7 +197,10 @@ class Sequential:
             for layer in layers:
                 getattr(layer, method)()
         except BaseException:
-            exhaust(undo)
+            try:
+                exhaust(undo)
+            except Exception:
+                exhaust_the_rest(undo)
             raise
 
     def _refuse_if_frozen(self, method: str, train: bool) -> None:

@@ -8,7 +8,7 @@ not know what a step is.
 from __future__ import annotations
 
 import operator
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import starmap
@@ -19,6 +19,8 @@ import numpy as np
 
 _HERE = f"{__package__}."
 _METHODS = ("forward_pass", "update")
+# The first that fits is what refills: a subclass's own methods may do anything.
+_CONTAINERS: tuple[Any, ...] = (list, OrderedDict, dict, set, deque)
 _Operations = list[tuple[Any, ...]]
 
 
@@ -40,6 +42,16 @@ def undoing(holders: Iterable[Any]) -> Iterator[Any]:
 
 # One call of compiled code, in which Python looks for no signal: a second Ctrl-C cannot stop it halfway.
 exhaust: Callable[[Iterator[Any]], object] = partial(deque, maxlen=0)
+
+
+def exhaust_the_rest(undo: Iterator[Any]) -> None:
+    """Go on where `exhaust` failed: what cannot be put back stops nothing, and is not the error to be told."""
+    while True:
+        try:
+            exhaust(undo)
+        except Exception:
+            continue
+        return
 
 
 def _is_known_to_rebind(kind: Any) -> bool:
@@ -81,15 +93,18 @@ def _remember_value(value: Any, operations: _Operations, seen: set[int]) -> None
     if isinstance(value, np.ndarray):
         if value.flags.writeable:
             seen.add(id(value))
+            # A step may have locked it; an array is only as writeable as its base.
+            bases = [value.base] if isinstance(value.base, np.ndarray) and value.base.flags.writeable else []
+            operations += [(np.ndarray.setflags, each, True) for each in (*bases, value)]
             operations.append((np.copyto, value, value.copy()))
     elif isinstance(value, np.random.Generator):
         operations.append((setattr, value.bit_generator, "state", value.bit_generator.state))
     elif isinstance(value, np.random.RandomState):
         operations.append((value.set_state, value.get_state()))
-    elif isinstance(value, list | dict | set | deque):
+    elif kind := next((kind for kind in _CONTAINERS if isinstance(value, kind)), None):
         seen.add(id(value))
-        held: Any = value.copy()
-        operations += (value.clear,), (value.extend if isinstance(value, list | deque) else value.update, held)
+        held: Any = kind.copy(value)
+        operations += (kind.clear, value), (kind.extend if kind in (list, deque) else kind.update, value, held)
         for entry in held.values() if isinstance(held, dict) else held:
             _remember_value(entry, operations, seen)
     elif isinstance(value, tuple):

@@ -6,7 +6,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
-from convjit import SGD, Activation, Conv2D, Dense, Dropout, Flatten, Layer, Sequential
+from convjit import SGD, Activation, BatchNormalization, Conv2D, Dense, Dropout, Flatten, Layer, Sequential
 
 X = np.random.default_rng(0).normal(size=(8, 4))
 CLASSES = np.arange(8) % 3
@@ -223,6 +223,61 @@ def test_copies_of_an_optimizer_share_a_schedule_after_a_failed_step():
     with pytest.raises(AttributeError):
         layer.backward_pass(np.ones((8, 3)))
     assert layer.W_opt.schedule is schedule
+
+
+class Stubborn(np.ndarray):
+    """Takes no values from NumPy's functions."""
+
+    def __array_function__(self, *_):
+        raise TypeError("never")
+
+
+class Unwilling(list):
+    """Refuses to be emptied."""
+
+    def clear(self):
+        raise TypeError("never")
+
+
+class Locking(Layer):
+    """Counts in arrays that it locks then, and in a list; one of its arrays cannot be put back at all."""
+
+    def __init__(self):
+        self.stubborn = np.zeros(4).view(Stubborn)
+        self.whole = np.zeros(4)
+        self.part = self.whole[1:]
+        self.log = Unwilling()
+
+    def output_shape(self):
+        return (4,)
+
+    def forward_pass(self, X, training=True):
+        self.part += 1
+        self.log.append(len(self.log))
+        for array in (self.stubborn, self.whole, self.part):
+            array.flags.writeable = False
+        return X
+
+    def backward_pass(self, accum_grad):
+        return accum_grad
+
+
+def test_what_cannot_be_put_back_stops_nothing_else():
+    first, locking = Refusing(), Locking()
+    first.set_input_shape((4,))
+    network = Sequential([first, locking, BatchNormalization(), Dense(3, rng=1), Activation("softmax")])
+    weights, first.fails = network.layers[3].W, True
+    copied = weights.copy()
+    for _ in range(2):
+        with pytest.raises(ArithmeticError):
+            network.train_on_batch(X, CLASSES)
+        assert network.layers[3].W is weights
+        assert (copied == weights).all()
+        assert network.layers[2].running_mean is None
+        assert locking.log == []
+        assert locking.whole.flags.writeable
+        assert locking.part.flags.writeable
+        assert (locking.whole == 0).all()
 
 
 # --- slots ------------------------------------------------------------------------------------------------------------

@@ -175,7 +175,8 @@ class Layer:
         may write, into its state and into `w`.
         """
         self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
-        where = f"{type(self).__name__}.backward_pass: the optimizer of"
+        layer = type(self).__name__
+        where = f"{layer}.backward_pass: the optimizer of"
         optimizers: dict[str, Any] = {name: getattr(self, f"{name}_opt", None) for name in gradients}
         for name, optimizer in optimizers.items():
             if optimizer is None:
@@ -189,10 +190,13 @@ class Layer:
                 weight: Array = getattr(self, name)
                 if np.shape(weight) != np.shape(gradients[name]):
                     raise ValueError(
-                        f"{type(self).__name__}.backward_pass: {name} has shape {np.shape(weight)}, its gradient "
+                        f"{layer}.backward_pass: {name} has shape {np.shape(weight)}, its gradient "
                         f"{np.shape(gradients[name])}"
                     )
-                given = weight if type(optimizer) in PUBLISHED else weight.copy()
+                given = weight
+                if type(optimizer) not in PUBLISHED:
+                    check_optimizer(f"{layer}.backward_pass", optimizer, f"{name}_opt")
+                    given = weight.copy()
                 changed[name] = _checked(f"{where} {name}", optimizer.update(given, gradients[name]), weight)
         except BaseException:
             try:
@@ -204,11 +208,11 @@ class Layer:
         self.__dict__.update(changed)
 
 
-def check_optimizer(where: str, optimizer: Any) -> None:
+def check_optimizer(where: str, optimizer: Any, name: str = "optimizer") -> None:
     """Refuse what is no optimizer; None is fine."""
     usable = callable(getattr(optimizer, "update", None)) and not isinstance(optimizer, type)
     if optimizer is not None and not usable:
-        raise TypeError(f"{where}: optimizer must be an object with update(w, grad), got {describe(optimizer)}")
+        raise TypeError(f"{where}: {name} must be an object with update(w, grad), got {describe(optimizer)}")
 
 
 def _checked(where: str, updated: Any, weight: Array) -> Array:

@@ -68,13 +68,25 @@ def _remember_attributes(holder: Any, operations: _Operations) -> None:
 
 
 def _remember(holder: Any, operations: _Operations, seen: set[int]) -> None:
-    """The attributes of somebody else's layer or optimizer, and what they hold."""
+    """Somebody else's layer or optimizer, and what it holds: each object once, however deep it lies."""
     seen.add(id(holder))
+    waiting = _remember_holder(holder, operations)
+    while waiting:
+        value = waiting.pop()
+        if id(value) not in seen:  # what is in it lives as long as `operations`
+            seen.add(id(value))
+            waiting += _remember_value(value, operations)
+
+
+def _remember_holder(holder: Any, operations: _Operations) -> list[Any]:
+    """A layer or an optimizer, in its dictionary and in slots; what it holds that may be written into."""
+    if _is_known_to_rebind(type(holder)):
+        _remember_attributes(holder, operations)
+        return [value for value in vars(holder).values() if _is_holder(value)]  # an optimizer of its weights
     held: list[Any] = []
-    if hasattr(holder, "__dict__"):
-        state = vars(holder).copy()
-        operations += (dict.clear, vars(holder)), (dict.update, vars(holder), state)
-        held += state.values()
+    if isinstance(attributes := getattr(holder, "__dict__", None), dict):
+        operations += (dict.clear, attributes), (dict.update, attributes, attributes.copy())
+        held += attributes.values()
     for slot in _slots(type(holder)):
         try:
             value = slot.__get__(holder)
@@ -83,16 +95,13 @@ def _remember(holder: Any, operations: _Operations, seen: set[int]) -> None:
         else:
             operations.append((slot.__set__, holder, value))
             held.append(value)
-    for value in held:
-        _remember_value(value, operations, seen)
+    return held
 
 
-def _remember_value(value: Any, operations: _Operations, seen: set[int]) -> None:
-    if id(value) in seen:  # what is in it lives as long as `operations`
-        return
+def _remember_value(value: Any, operations: _Operations) -> list[Any]:
+    """Whatever is held; what it holds itself."""
     if isinstance(value, np.ndarray):
         if value.flags.writeable:
-            seen.add(id(value))
             # A step may have locked it; an array is only as writeable as its base.
             bases = [value.base] if isinstance(value.base, np.ndarray) and value.base.flags.writeable else []
             operations += [(np.ndarray.setflags, each, True) for each in (*bases, value)]
@@ -102,28 +111,14 @@ def _remember_value(value: Any, operations: _Operations, seen: set[int]) -> None
     elif isinstance(value, np.random.RandomState):
         operations.append((value.set_state, value.get_state()))
     elif kind := next((kind for kind in _CONTAINERS if isinstance(value, kind)), None):
-        seen.add(id(value))
         held: Any = kind.copy(value)
         operations += (kind.clear, value), (kind.extend if kind in (list, deque) else kind.update, value, held)
-        for entry in held.values() if isinstance(held, dict) else held:
-            _remember_value(entry, operations, seen)
+        return list(held.values() if isinstance(held, dict) else held)
     elif isinstance(value, tuple):
-        for entry in value:
-            _remember_value(entry, operations, seen)
+        return list(value)
     elif _is_holder(value):
-        _remember_holder(value, operations, seen)
-
-
-def _remember_holder(value: Any, operations: _Operations, seen: set[int]) -> None:
-    """A layer or an optimizer that another one holds."""
-    if not _is_known_to_rebind(type(value)):
-        _remember(value, operations, seen)
-        return
-    seen.add(id(value))
-    _remember_attributes(value, operations)
-    for each in vars(value).values():
-        if id(each) not in seen and _is_holder(each):  # an optimizer of its weights
-            _remember_holder(each, operations, seen)
+        return _remember_holder(value, operations)
+    return []
 
 
 def _is_holder(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """A step that fails leaves somebody else's layers and optimizers as they were: the same objects, the same content."""
 
+import hashlib
 from dataclasses import dataclass
 from unittest.mock import MagicMock
 
@@ -354,3 +355,110 @@ def test_slots_are_put_back(make, steps_before):
     assert network.layers[1].W_opt is optimizer
     assert network.layers[1].W is weights
     assert optimizer.state() == before
+
+
+# --- what optimizers may be, and hold ---------------------------------------------------------------------------------
+
+
+class Stateless:
+    __slots__ = ()
+
+    def update(self, w, grad):
+        return w - 0.1 * grad
+
+
+class Holding(Stateless):
+    """Holds something, and counts its steps."""
+
+    def __init__(self, held):
+        self.held, self.steps = held, [0]
+
+    def update(self, w, grad):
+        self.steps[0] += 1
+        return super().update(w, grad)
+
+
+class Passing(Layer):
+    """Holds something, and counts its passes."""
+
+    def __init__(self, held):
+        self.held, self.passes, self.input_shape = held, [0], (4,)
+
+    def output_shape(self):
+        return (4,)
+
+    def forward_pass(self, X, training=True):
+        self.passes[0] += 1
+        return X
+
+    def backward_pass(self, accum_grad):
+        return accum_grad
+
+
+def shared(depth):
+    """Tuples that hold one another twice: 2**depth ways to the innermost."""
+    made = ()
+    for _ in range(depth):
+        made = made, made
+    return made
+
+
+def nested(depth):
+    made = []
+    for _ in range(depth):
+        made = [made]
+    return made
+
+
+HELD = {
+    "nothing to write into": Stateless, "a hash": hashlib.sha256, "a class": lambda: SGD,
+    "tuples that share tuples": lambda: shared(60), "deep lists": lambda: nested(5000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_layers_and_optimizers_may_hold_anything(name):
+    held = HELD[name]()
+    network = classifier(Passing(held))
+    network.layers[1].initialize(Holding(held))
+    network.train_on_batch(X, CLASSES)
+    fails(network)
+    assert network.layers[0].held is network.layers[1].W_opt.held is held
+    assert (network.layers[0].passes, network.layers[1].W_opt.steps) == ([1], [2])  # steps are of both weights
+
+
+def test_an_optimizer_without_state_trains():
+    network = classifier(Dense(4, input_shape=(4,), rng=0))
+    network.layers[0].initialize(Stateless())
+    weights = network.layers[0].W
+    fails(network)
+    assert network.layers[0].W is weights
+    network.train_on_batch(X, CLASSES)
+    assert not (weights == network.layers[0].W).any()
+
+
+class Miscopied(Stateless):
+    def __copy__(self):
+        return 3
+
+
+@pytest.mark.parametrize("step", [lambda layer: layer.backward_pass(np.ones((8, 4))), None], ids=["layer", "network"])
+@pytest.mark.parametrize(
+    ("set_up", "got"),
+    [
+        (lambda layer: setattr(layer, "W_opt", 3), "int 3"),
+        (lambda layer: layer.__dict__.update(W_opt=SGD, w0_opt=SGD), "type"),
+        (lambda layer: layer.initialize(Miscopied()), "int 3"),
+    ],
+    ids=["a number", "a class", "a copy that is none"],
+)
+def test_what_is_no_optimizer_is_refused(set_up, got, step):
+    layer = Dense(4, input_shape=(4,), rng=0)
+    network = classifier(layer)
+    set_up(layer)
+    weights = layer.W
+    layer.forward_pass(X)
+    said = rf"^Dense\.backward_pass: W_opt must be an object with update\(w, grad\), got {got}"
+    with pytest.raises(TypeError, match=said):
+        step(layer) if step else network.train_on_batch(X, CLASSES)
+    assert layer.W is weights

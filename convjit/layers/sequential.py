@@ -31,7 +31,7 @@ History = dict[str, list[float]]
 
 
 # What a network calls of a layer, of somebody else's, too.
-_METHODS = ("set_input_shape", "forward_pass", "backward_pass", "output_shape")
+_METHODS = ("set_input_shape", "forward_pass", "backward_pass", "output_shape", "layer_name", "parameters")
 
 
 class Sequential:
@@ -93,7 +93,7 @@ class Sequential:
         try:
             if self.layers:
                 layer.set_input_shape(self.layers[-1].output_shape())
-            if layer.input_shape is None:
+            elif getattr(layer, "input_shape", None) is None:
                 raise ValueError(f"Sequential.add: the first layer, {layer.layer_name()}, needs an input_shape")
             layer.output_shape()  # a layer that cannot follow is refused before it is added
             if hasattr(layer, "initialize"):
@@ -174,7 +174,7 @@ class Sequential:
         return [
             value
             for layer in self.layers
-            for name, value in vars(layer).items()
+            for name, value in getattr(layer, "__dict__", {}).items()
             if name.endswith("_opt") and value is not None
         ]
 

@@ -7,6 +7,7 @@ import secrets
 import zipfile
 import zlib
 from collections.abc import Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from ..parsing import describe
 from ..typing import Array
 from .base import Layer
+from .undo import exhaust
 
 # What NumPy and `zipfile` raise for files that are no archives of arrays, or damaged ones.
 _BROKEN = (
@@ -94,13 +96,13 @@ def read_weights(path: Any, layers: Sequence[Layer]) -> None:
             stored[name] = _held(f"{path} holds {name}", array, weights[name].dtype)
         else:  # statistics are kept as they are, but not in float16 nor in another byte order
             stored[name] = array.astype(np.result_type(array.dtype, np.float32), copy=False)
-    changes: list[dict[str, Any]] = [
-        {name: stored[f"{i}.{name}"] for name in _names(layer, "weight_names")}
-        | {name: stored.get(f"{i}.{name}") for name in _names(layer, "buffer_names")}
+    changes = [
+        (layer, name, stored.get(f"{i}.{name}"))
         for i, layer in enumerate(layers)
+        for name in (*_names(layer, "weight_names"), *_names(layer, "buffer_names"))
     ]
-    # One call from start to end, so that no interrupt leaves a network half of it.
-    list(map(dict.update, map(vars, layers), changes))
+    # One call from start to end, so that no interrupt leaves a network half of it; layers may keep weights in slots.
+    exhaust(starmap(object.__setattr__, changes))
 
 
 def _held(sentence: str, array: Array, dtype: Any) -> Array:

@@ -697,6 +697,78 @@ def test_layers_that_lack_a_method():
         Sequential([Half()])
 
 
+class Slotted:
+    """A layer that is nobody's heir, and has no dictionary; without weights but for those of a subclass."""
+
+    __slots__ = ("input_shape",)
+
+    def set_input_shape(self, shape):
+        self.input_shape = shape
+
+    def layer_name(self):
+        return "Slots"
+
+    def parameters(self):
+        return 0
+
+    def forward_pass(self, X, training=True):
+        return X
+
+    def backward_pass(self, accum_grad):
+        return accum_grad
+
+    def output_shape(self):
+        return self.input_shape
+
+
+class SlottedScale(Slotted):
+    __slots__ = ("s", "s_opt", "x")
+    weight_names = ("s",)
+
+    def initialize(self, optimizer):
+        self.s, self.s_opt = np.ones(self.input_shape), copy.copy(optimizer)
+
+    def parameters(self):
+        return self.s.size
+
+    def forward_pass(self, X, training=True):
+        self.x = X
+        return X * self.s
+
+    def backward_pass(self, accum_grad):
+        s, self.s = self.s, self.s_opt.update(self.s, (accum_grad * self.x).sum(axis=0))
+        return accum_grad * s
+
+
+def test_layers_of_somebody_elses_need_no_dictionary(tmp_path):
+    model = Sequential([Dense(3, input_shape=(2,), rng=0), Slotted(), SlottedScale(), Activation("softmax")])
+    scale, (points, classes) = model.layers[2], rows_of_the_plane(20)
+    model.fit(points, classes, epochs=2, rng=0)
+    trained = scale.s
+    assert (trained != 1).all()
+    with pytest.raises(ValueError, match="classes must be"):
+        model.train_on_batch(points, classes + 7)
+    assert scale.s is trained
+    assert model.parameters() == 12
+    assert [line.split()[0] for line in model.summary().splitlines()[2:4]] == ["Slots", "Slots"]
+    model.save(tmp_path / "weights.npz")
+    scale.s = np.ones(3)
+    model.load(tmp_path / "weights.npz")
+    assert_array_equal(scale.s, trained)
+    with pytest.raises(ValueError, match=r"^Sequential\.add: Slots is in the network already"):
+        model.add(scale)
+
+
+def test_what_a_summary_says_is_asked_for_when_a_layer_is_added():
+    with pytest.raises(ValueError, match=r"^Sequential\.add: the first layer, Slots, needs an input_shape$"):
+        Sequential([Slotted()])
+    for name in ("layer_name", "parameters"):
+        lacking = type("Lacking", (Slotted,), {name: None})
+        said = rf"^Sequential\.add: layer Lacking needs the method {name}, as of Layer$"
+        with pytest.raises(TypeError, match=said):
+            network().add(lacking())
+
+
 def test_a_layer_that_returns_nothing_is_named():
     class Forgetful(Flatten):
         def forward_pass(self, X, training=True):

@@ -221,9 +221,14 @@ def _checked(where: str, updated: Any, weight: Array) -> Array:
         raise TypeError(f"{where} returned None from update(w, grad); it must return the new w")
     if type(updated) is np.ndarray and updated.dtype == weight.dtype and updated.shape == weight.shape:
         return updated
-    array = np.asarray(updated)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{where} returned {describe(updated)} from update(w, grad); it must return a real array")
+    try:
+        array = np.asarray(updated)
+    except Exception:  # lists of several lengths, and what somebody else's conversion raises
+        array = np.array(None)
+    if array.dtype.kind not in "biuf" or isinstance(updated, np.ma.MaskedArray):
+        raise TypeError(
+            f"{where} returned {describe(updated)} from update(w, grad); it must return a real array, without a mask"
+        )
     if array.shape != weight.shape:
         raise ValueError(f"{where} returned shape {array.shape} from update(w, grad); it must be {weight.shape}")
     return array.astype(weight.dtype, copy=False)

@@ -479,6 +479,12 @@ def test_a_gradient_that_does_not_fit(gradient, error, said):
         (1.0, ValueError, "returned shape ()"),
         ("w", TypeError, "returned str 'w'"),
         (np.full((4, 2, 3, 3), 1j), TypeError, "must return a real array"),
+        ([[1], [2, 3]], TypeError, "returned list [[1], [2, 3]] from update(w, grad); it must return a real array"),
+        (
+            np.ma.ones((4, 2, 3, 3)),
+            TypeError,
+            "returned MaskedArray from update(w, grad); it must return a real array, without a mask",
+        ),
     ],
 )
 def test_an_answer_of_update_that_does_not_fit(answer, error, said):

@@ -206,7 +206,9 @@ class Sequential:
     def _refuse_if_frozen(self, method: str, train: bool) -> None:
         """Refuse to change frozen weights, in training only those that would be updated."""
         for i, layer in enumerate(self.layers):
-            if getattr(layer, "frozen", False) and layer.weight_names and (layer.trainable or not train):
+            if not getattr(layer, "frozen", False) or not getattr(layer, "weight_names", None):
+                continue
+            if layer.trainable or not train:
                 raise RuntimeError(f"Sequential.{method}: layer {i}, {layer.layer_name()}, is frozen; call unfreeze "
                                    "first")  # fmt: skip
 

@@ -26,17 +26,22 @@ _BROKEN = (
 
 def _names(layer: Any, kind: str) -> tuple[str, ...]:
     """`weight_names` or `buffer_names`, of layers that need not be convjit's."""
-    return tuple(getattr(layer, kind, ()))
+    return tuple(getattr(layer, kind, None) or ())
 
 
 def _check_names(function: str, layers: Sequence[Any]) -> None:
-    """Refuse layers of whose weights nobody knows the names: a file without them would look whole."""
+    """Refuse layers of whose weights nobody knows the names, or that have none yet: the file would look whole."""
     for i, layer in enumerate(layers):
-        if not _names(layer, "weight_names") and layer.parameters():
+        where, names = f"{function}: layer {i} ({type(layer).__name__})", _names(layer, "weight_names")
+        if not names and layer.parameters():
+            raise TypeError(f"{where} has {layer.parameters()} parameters, but no weight_names that say what they are")
+        if not names and _names(layer, "buffer_names"):
             raise TypeError(
-                f"{function}: layer {i} ({type(layer).__name__}) has {layer.parameters()} parameters, but no "
-                "weight_names that say what they are"
+                f"{where} has buffer_names, but no weight_names; buffers have the shape of the first weight"
             )
+        unset = [name for name in names if getattr(layer, name, None) is None]
+        if unset:
+            raise RuntimeError(f"{where} has no {unset[0]} yet; call initialize first")
 
 
 def named_weights(layers: Sequence[Layer]) -> dict[str, Array]:

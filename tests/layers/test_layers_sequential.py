@@ -468,6 +468,64 @@ def test_weights_without_names_are_not_left_out_of_files(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Plain(Layer):
+    """A layer that changes nothing, whose subclasses name what they may not have."""
+
+    def forward_pass(self, X, training=True):
+        return X
+
+    def backward_pass(self, accum_grad):
+        return accum_grad
+
+    def output_shape(self):
+        return self.input_shape
+
+
+class Unset(Plain):
+    weight_names = ("s",)
+
+
+class Statistics(Plain):
+    buffer_names = ("mean",)
+    mean = np.ones(4)
+
+
+@pytest.mark.parametrize("call", ["save", "load"])
+@pytest.mark.parametrize(
+    ("kind", "error", "said"),
+    [
+        (Unset, RuntimeError, "(Unset) has no s yet; call initialize first"),
+        (
+            Statistics,
+            TypeError,
+            "(Statistics) has buffer_names, but no weight_names; buffers have the shape of the fir",
+        ),
+    ],
+)
+def test_weights_that_are_named_and_not_there(tmp_path, kind, error, said, call):
+    path = tmp_path / "weights.npz"
+    np.savez(path, **{"0.W": np.ones((3, 4)), "0.w0": np.ones((1, 4)), "1.s": np.ones(4), "1.mean": np.ones(4)})
+    before = path.read_bytes()
+    model = Sequential([Dense(4, input_shape=(3,), rng=0), kind()])
+    with pytest.raises(error, match=rf"^Sequential\.{call}: layer 1 {re.escape(said)}"):
+        getattr(model, call)(path)
+    assert path.read_bytes() == before
+
+
+def test_a_layer_without_weights_may_say_so_with_none(tmp_path):
+    class Nothing(Slotted):
+        __slots__ = ()
+        weight_names = buffer_names = None
+        frozen = trainable = True
+
+    model = Sequential([Dense(4, input_shape=(3,), rng=0), Nothing(), Slotted()])
+    weights = model.layers[0].W
+    model.save(tmp_path / "weights.npz")
+    model.layers[0].W = np.zeros((3, 4))
+    model.load(tmp_path / "weights.npz")
+    assert_array_equal(model.layers[0].W, weights)
+
+
 class Tripled(CrossEntropy):
     """A loss of somebody else."""
 

@@ -208,6 +208,16 @@ class Layer:
         self.__dict__.update(changed)
 
 
+def name_of(layer: Any) -> str:
+    """What a layer calls itself; one of somebody else's that does not is called by its class."""
+    return str(layer.layer_name()) if hasattr(layer, "layer_name") else type(layer).__name__
+
+
+def parameters_of(layer: Any) -> int:
+    """How many weights a layer says it has; one of somebody else's that does not say is taken for one without."""
+    return int(layer.parameters()) if hasattr(layer, "parameters") else 0
+
+
 def check_optimizer(where: str, optimizer: Any, name: str = "optimizer") -> None:
     """Refuse what is no optimizer; None is fine."""
     usable = callable(getattr(optimizer, "update", None)) and not isinstance(optimizer, type)

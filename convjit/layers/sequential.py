@@ -19,7 +19,7 @@ from ..parsing import as_positive, describe
 from ..progress import progress_bar
 from ..runtime.reusing import Reused
 from ..typing import AnyPath, Array, ArrayLike, Updates
-from .base import Layer, Shape, check_optimizer
+from .base import Layer, Shape, check_optimizer, name_of, parameters_of
 from .initializers import as_rng
 from .losses import LOSSES, CrossEntropy, Loss, targets_once
 from .optimizers import Adam
@@ -31,7 +31,7 @@ History = dict[str, list[float]]
 
 
 # What a network calls of a layer, of somebody else's, too.
-_METHODS = ("set_input_shape", "forward_pass", "backward_pass", "output_shape", "layer_name", "parameters")
+_METHODS = ("set_input_shape", "forward_pass", "backward_pass", "output_shape")
 
 
 class Sequential:
@@ -88,13 +88,13 @@ class Sequential:
         if lacking:
             raise TypeError(f"Sequential.add: layer {type(layer).__name__} needs the method {lacking[0]}, as of Layer")
         if any(layer is other for other in self.layers):
-            raise ValueError(f"Sequential.add: {layer.layer_name()} is in the network already; it keeps one input only")
+            raise ValueError(f"Sequential.add: {name_of(layer)} is in the network already; it keeps one input only")
         undo = undoing([layer])
         try:
             if self.layers:
                 layer.set_input_shape(self.layers[-1].output_shape())
             elif getattr(layer, "input_shape", None) is None:
-                raise ValueError(f"Sequential.add: the first layer, {layer.layer_name()}, needs an input_shape")
+                raise ValueError(f"Sequential.add: the first layer, {name_of(layer)}, needs an input_shape")
             layer.output_shape()  # a layer that cannot follow is refused before it is added
             if hasattr(layer, "initialize"):
                 layer.initialize(self.optimizer)
@@ -209,7 +209,7 @@ class Sequential:
             if not getattr(layer, "frozen", False) or not getattr(layer, "weight_names", None):
                 continue
             if layer.trainable or not train:
-                raise RuntimeError(f"Sequential.{method}: layer {i}, {layer.layer_name()}, is frozen; call unfreeze "
+                raise RuntimeError(f"Sequential.{method}: layer {i}, {name_of(layer)}, is frozen; call unfreeze "
                                    "first")  # fmt: skip
 
     def test_on_batch(self, X: ArrayLike, y: ArrayLike) -> tuple[float, float]:
@@ -306,7 +306,7 @@ class Sequential:
 
     def parameters(self) -> int:
         """The number of parameters that training could change."""
-        return sum(layer.parameters() for layer in self.layers)
+        return sum(map(parameters_of, self.layers))
 
     def output_shape(self) -> Shape:
         """The shape of one prediction."""
@@ -317,7 +317,7 @@ class Sequential:
     def summary(self) -> str:
         """A table of layers, output shapes and parameters."""
         rows = [("layer", "output shape", "parameters")]
-        rows += [(layer.layer_name(), str(layer.output_shape()), f"{layer.parameters():,}") for layer in self.layers]
+        rows += [(name_of(layer), str(layer.output_shape()), f"{parameters_of(layer):,}") for layer in self.layers]
         rows.append(("total", "", f"{self.parameters():,}"))
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..parsing import describe
 from ..typing import Array
-from .base import Layer
+from .base import Layer, parameters_of
 from .undo import exhaust
 
 # What NumPy and `zipfile` raise for files that are no archives of arrays, or damaged ones.
@@ -33,7 +33,7 @@ def _check_names(function: str, layers: Sequence[Any]) -> None:
     """Refuse layers of whose weights nobody knows the names, or that have none yet: the file would look whole."""
     for i, layer in enumerate(layers):
         where, names = f"{function}: layer {i} ({type(layer).__name__})", _names(layer, "weight_names")
-        if not names and layer.parameters():
+        if not names and parameters_of(layer):
             raise TypeError(f"{where} has {layer.parameters()} parameters, but no weight_names that say what they are")
         if not names and _names(layer, "buffer_names"):
             raise TypeError(

@@ -157,26 +157,27 @@ class BatchNormalization(Layer):
         use_batch = training and self.trainable and not self.frozen
         if use_batch and (x.shape[0] == 0 or 0 in x.shape[2:]):
             raise ValueError("BatchNormalization.forward_pass: cannot train on an empty batch")
-        batch = statistics(x) if use_batch else None
-        running = self._running(batch)
-        mean, var = running if batch is None else batch
-        if mean is None or var is None:  # before the first training batch
-            mean, var = np.zeros(self.gamma.size, x.dtype), np.ones(self.gamma.size, x.dtype)
+        changes: dict[str, Any] = {}  # of no statistics at inference: another thread may be loading some
+        if use_batch:
+            mean, var = statistics(x)
+            changes["running_mean"], changes["running_var"] = self._running(mean, var)
+        else:
+            running = self.running_mean, self.running_var
+            mean = np.zeros(x.shape[1], x.dtype) if running[0] is None else running[0]
+            var = np.ones(x.shape[1], x.dtype) if running[1] is None else running[1]
         scale = 1 / np.sqrt(var + self.eps)
         y = normalised(x, mean, scale, self.gamma, self.beta)
         y = converted("BatchNormalization.forward_pass", "the result", y, given.dtype)
         kept = (x, mean, scale, self.gamma, use_batch) if training else None
-        self.__dict__.update(running_mean=running[0], running_var=running[1], _kept_pass=kept)
+        self.__dict__.update(changes, _kept_pass=kept)
         return y
 
-    def _running(self, batch: tuple[Array, Array] | None) -> tuple[Array | None, Array | None]:
-        """The running mean and variance after this batch, if it counts; None where there are none."""
+    def _running(self, mean: Array, var: Array) -> tuple[Array, Array]:
+        """The running mean and variance after a batch with these."""
         if self.running_mean is None or self.running_var is None:
-            return (None, None) if batch is None else batch
-        if batch is None:
-            return self.running_mean, self.running_var
+            return mean, var
         keep, take = self.momentum, 1 - self.momentum
-        return keep * self.running_mean + take * batch[0], keep * self.running_var + take * batch[1]
+        return keep * self.running_mean + take * mean, keep * self.running_var + take * var
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient with respect to the last input; then scale and shift are updated, if the layer is trainable."""

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from convjit import SGD, BatchNormalization
 from convjit.algorithms.normalising import FEWEST
-from convjit.layers import normalising
+from convjit.layers import normalising, regularization
 
 SHAPES = [(3, 2, FEWEST), (2, 3, 4, 5), (4, 2, 31, 33), (1, 1, 1025), (2, 5, 3, 7, 9)]
 
@@ -124,3 +124,33 @@ def test_images_without_pixels_train_nothing():
         layer.forward_pass(np.zeros((3, 2, 0)))
     assert_array_equal(layer.running_mean, [9, 9])
     assert layer.forward_pass(np.zeros((3, 2, 0)), training=False).shape == (3, 2, 0)
+
+
+def test_inference_writes_no_statistics(monkeypatch):
+    """What another thread loads meanwhile stays."""
+    layer, x = started(2), np.ones((4, 2, 8, 8))
+    layer.forward_pass(x)
+    loaded = np.full(2, 7.0), np.full(2, 9.0)
+    run = regularization.normalised
+
+    def loading(*arrays):
+        layer.running_mean, layer.running_var = loaded
+        return run(*arrays)
+
+    monkeypatch.setattr(regularization, "normalised", loading)
+    layer.forward_pass(x, training=False)
+    layer.trainable = False
+    assert (layer.running_mean is loaded[0], layer.running_var is loaded[1]) == (True, True)
+    layer.forward_pass(x)
+    assert (layer.running_mean is loaded[0], layer.running_var is loaded[1]) == (True, True)
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("running_mean", -3 / 4), ("running_var", 1 / 8)])
+def test_one_statistic_alone_is_used_and_stays(name, wanted):
+    layer = BatchNormalization(eps=0)
+    layer.set_input_shape((2,))
+    layer.initialize(None)
+    given = np.full(2, 1.75 if name == "running_mean" else 64.0)
+    setattr(layer, name, given)
+    assert_array_equal(layer.forward_pass(np.ones((1, 2)), training=False), np.full((1, 2), wanted))
+    assert getattr(layer, name) is given

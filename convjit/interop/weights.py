@@ -301,6 +301,8 @@ def _load(function: str, holds: str, model: Any, state: Mapping[str, Any]) -> No
 
 def _fitted(sentence: str, place: Place, value: Any) -> Array:
     """An entry in the shape and dtype of the attribute that it becomes."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{sentence} as a masked array, whose mask would be ignored")
     try:
         # NumPy has no bfloat16, of which every number is one of float32.
         array = np.asarray(value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value)
@@ -314,7 +316,7 @@ def _fitted(sentence: str, place: Place, value: Any) -> Array:
     if array.shape != wanted:
         raise ValueError(f"{sentence} of shape {array.shape}, but {place.described} needs {wanted}")
     held = getattr(layer, entry.attribute)
-    dtype = np.result_type(array.dtype, np.float32) if held is None else held.dtype
+    dtype = np.dtype(np.float32 if array.dtype.itemsize <= 4 else np.float64) if held is None else held.dtype
     with np.errstate(all="ignore"):
         # Transposing and flattening are their own way back, once the shape is right.
         fitted = np.array(entry.there(array).reshape(like.shape), dtype, order="C")

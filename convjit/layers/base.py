@@ -116,13 +116,13 @@ class Layer:
             raise AttributeError(
                 f"{type(self).__name__}: the layer is frozen, so {name} cannot be set; call unfreeze first"
             )
-        if name in self.weight_names:
+        if name in self.weight_names or name in self.buffer_names:
             value = self._as_weight(name, value)
         super().__setattr__(name, value)
 
     def _as_weight(self, name: str, value: Any) -> Any:
-        """A weight as it is held: steps would be lost in integers."""
-        if value is None or (isinstance(value, np.ndarray) and value.dtype.kind == "f"):
+        """A weight or buffer as it is held: steps would be lost in integers."""
+        if value is None:
             return value
         array = as_array(type(self).__name__, name, value, real=True)
         if array.dtype.kind == "c":

@@ -96,7 +96,7 @@ class Dense(Layer):
                 f"Dense.forward_pass: the layer has weights for {weight.shape[0]} features, but X has {x.shape[1]}"
             )
         bias = self.w0
-        if bias.shape[-1:] != weight.shape[1:] or bias.size != weight.shape[1]:
+        if bias.shape not in (weight.shape[1:], (1, *weight.shape[1:])):
             raise ValueError(f"Dense.forward_pass: w0 must have shape {(1, weight.shape[1])}, got {bias.shape}")
         y = product(x, weight, bias)
         self.__dict__.update(layer_input=x if training else None, _weight_used=weight if training else None)

@@ -98,9 +98,10 @@ def read_weights(path: Any, layers: Sequence[Layer]) -> None:
                 f"Sequential.load: {path} holds {name} as {array.dtype} {array.shape}, needs floats of shape {shape}"
             )
         if name in weights and name not in buffers:
-            stored[name] = _held(f"{path} holds {name}", array, weights[name].dtype)
-        else:  # statistics are kept as they are, but not in float16 nor in another byte order
-            stored[name] = array.astype(np.result_type(array.dtype, np.float32), copy=False)
+            dtype = weights[name].dtype
+        else:  # statistics are kept as they are, where they are float32 or float64
+            dtype = np.dtype(np.float32 if array.dtype.itemsize <= 4 else np.float64)
+        stored[name] = _held(f"{path} holds {name}", array, dtype)
     changes = [
         (layer, name, stored.get(f"{i}.{name}"))
         for i, layer in enumerate(layers)
@@ -111,7 +112,7 @@ def read_weights(path: Any, layers: Sequence[Layer]) -> None:
 
 
 def _held(sentence: str, array: Array, dtype: Any) -> Array:
-    """An array in the dtype of the weight that it becomes."""
+    """An array in the dtype of the weight or statistics that it becomes."""
     with np.errstate(all="ignore"):
         held: Array = array.astype(dtype, copy=False)
     if np.isinf(held).sum() > np.isinf(array).sum():

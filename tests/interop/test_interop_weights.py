@@ -244,6 +244,9 @@ STATES = {
     "integers": ({**integers(SHAPES), "6.bias": np.arange(3)}, TypeError, "6.bias as int64, but .* needs floats$"),
     "complex": ({**integers(SHAPES), "6.bias": np.arange(3) * 1j}, TypeError, "6.bias as complex128, but"),
     "objects": ({**integers(SHAPES), "6.bias": [None] * 3}, TypeError, "6.bias as object, but"),
+    "masked": ({**integers(SHAPES), "6.bias": np.ma.array(np.zeros(3), mask=True)}, TypeError, "6.bias as a masked "
+               "array, whose mask would be ignored$"),
+    "masked running": ({**integers(SHAPES), "1.running_var": np.ma.ones(4)}, TypeError, "1.running_var as a masked ar"),
     "ragged": ({**integers(SHAPES), "6.bias": [[1.0], [1.0, 2.0]]}, TypeError, "6.bias as what is no array: "),
     "no mapping": ([1, 2], TypeError, "state must be a mapping of names to arrays, got list$"),
 }  # fmt: skip
@@ -365,6 +368,13 @@ def test_running_means_that_are_not_there_yet_are_loaded():
     load_state_dict(layer, {**state, "num_batches_tracked": np.int64(7)})
     assert layer.running_mean.dtype == np.float32
     assert_array_equal(layer.forward_pass(np.full((1, 2, 3, 3), 2.0), training=False)[0, 0], np.full((3, 3), 2.0))
+
+
+def test_running_means_of_long_doubles_are_narrowed():
+    layer = untrained()
+    state = {name: np.ones(2, np.longdouble) for name in ("weight", "bias", "running_mean", "running_var")}
+    load_state_dict(layer, state)
+    assert layer.running_mean.dtype == layer.running_var.dtype == np.float64
 
 
 def test_layers_without_weights_have_no_entries():

@@ -606,6 +606,41 @@ def test_weights_that_are_given_are_floating(weight):
         layer.W = np.array([["a"]])
 
 
+LONG = np.dtype(np.longdouble)
+GIVEN = {
+    "masked": (np.ma.array([1.0, 2.0], mask=[0, 1]), "is a masked array, whose mask would be ignored; use {name}.fil"),
+    "long double": (np.ones(2, LONG), f"has dtype {LONG}, which is not supported"),
+    "complex": (np.array([1j, 2j]), "must be real, as inputs are, got dtype complex128"),
+    "objects": (np.array([1.0, None]), "has dtype object, which is not supported"),
+    "strings": (["a", "b"], "must be a real numeric array, got list"),
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.parametrize("name", ["gamma", "beta", "running_mean", "running_var", "W", "w0"])
+def test_what_is_no_weight_is_refused_when_it_is_set(name, given):
+    layer = Dense(2) if name in Dense.weight_names else BatchNormalization()
+    value, said = GIVEN[given]
+    with pytest.raises(TypeError, match=f"^{type(layer).__name__}: {name} {re.escape(said.format(name=name))}"):
+        setattr(layer, name, value)
+    assert getattr(layer, name, None) is None
+
+
+def test_statistics_may_be_lists():
+    layer = started(BatchNormalization(momentum=0.5, eps=0), (2,))
+    layer.running_mean, layer.running_var = [1, 2], [4.0, 16.0]
+    assert_array_equal(layer.forward_pass(np.array([[3.0, 6.0]]), training=False), [[1.0, 1.0]])
+    layer.forward_pass(np.array([[2.0, 2.0], [4.0, 4.0]]))
+    assert_array_equal([layer.running_mean, layer.running_var], [[2.0, 2.5], [2.5, 8.5]])
+    layer.running_mean = layer.running_var = None
+    assert_array_equal(layer.forward_pass(np.array([[3.0, 6.0]]), training=False), [[3.0, 6.0]])
+
+
+def test_a_masked_batch_is_refused():
+    with pytest.raises(TypeError, match=r"^BatchNormalization.forward_pass: X is a masked array"):
+        started(BatchNormalization(), (2,)).forward_pass(np.ma.ones((2, 2, 8, 8)))
+
+
 def test_a_weight_of_another_shape_is_named():
     layer = Dense(3, input_shape=(2,), rng=0)
     layer.initialize(SGD(0.1))

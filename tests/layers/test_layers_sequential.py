@@ -670,6 +670,10 @@ WEIGHTS = {
         lambda: Dense(2, input_shape=(3,)), "w0", np.ones((8, 2)),
         "Dense.forward_pass: w0 must have shape (1, 2), got (8, 2)",
     ),
+    "Dense w0 of three axes": (
+        lambda: Dense(2, input_shape=(3,)), "w0", np.ones((1, 1, 2)),
+        "Dense.forward_pass: w0 must have shape (1, 2), got (1, 1, 2)",
+    ),
 }  # fmt: skip
 
 
@@ -1114,14 +1118,14 @@ def test_losses_are_of_real_predictions(loss):
         loss.loss([[1.0, 1.0]], np.array([[1 + 5j, 1]]))
 
 
-def test_statistics_of_another_dtype_are_widened(tmp_path):
+def test_statistics_of_another_dtype_become_float32_or_float64(tmp_path):
     layer = BatchNormalization()
     layer.input_shape = (1,)
     model = Sequential([layer])
     layer.running_mean, layer.running_var = np.zeros(1), np.full(1, 1e-6)
     model.save(tmp_path / "weights.npz")
     stored = dict(np.load(tmp_path / "weights.npz"))
-    for kind in (np.float16, ">f8"):
+    for kind in (np.float16, ">f4", ">f8", np.longdouble):
         np.savez(tmp_path / "weights.npz", **{name: array.astype(kind) for name, array in stored.items()})
         model.load(tmp_path / "weights.npz")
         assert layer.running_var.dtype in (np.dtype("float32"), np.dtype("float64"))

@@ -136,19 +136,21 @@ class Activation(Layer):
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """The function of `X`, in its dtype; integers become float64."""
         x = floating(as_batch("Activation.forward_pass", X))
-        row = ACTIVATIONS[self.activation_name]
+        name = self.activation_name
+        row = ACTIVATIONS[name]
         if row.passes.forward is not None and compiled(x):
             y = pointwise("Activation.forward_pass", row.passes.forward, row.constants, x)
         else:  # softmax needs whole rows
             y = in_slices(lambda x: np.asarray(row.function(x), x.dtype), x, keep=x.ndim - 1)
-        self.__dict__["_kept_pass"] = (y if row.by_output else x, y) if training else None
+        kept = (y if row.by_output else x, y) if training else None
+        self.__dict__.update(_kept_pass=kept, _name_used=name)
         return y
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient with respect to the last input."""
         x, y = self._kept("_kept_pass")
         dy = floating(check_grad("Activation", accum_grad, y.shape))
-        row = ACTIVATIONS[self.activation_name]
+        row = ACTIVATIONS[self._kept("_name_used")]
         if row.passes.backward is not None and compiled(x, y, dy):
             return pointwise("Activation.backward_pass", row.passes.backward, row.constants, x, y, dy)
         return in_slices(row.gradient, x, y, dy, keep=x.ndim - 1)

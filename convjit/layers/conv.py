@@ -95,16 +95,16 @@ class _Conv(Convolving):
     def _weight_channels(self) -> int:
         return int(self.W.shape[1]) * self.groups
 
-    def _result(self, images: Array, weight: Array, training: bool) -> Array:
+    def _result(self, images: Array, weight: Array, options: dict[str, Any], training: bool) -> Array:
         plan = None if training else self._plan
         if plan is not None:
             return plan(images)
-        return _FUNCTIONS[self.rank].forward(images, weight, self.w0.reshape(-1), **self._options())
+        return _FUNCTIONS[self.rank].forward(images, weight, self.w0.reshape(-1), **options)
 
     def _gradients(
-        self, gradient: Array, images: Array, weight: Array, need: tuple[bool, bool, bool]
+        self, gradient: Array, images: Array, weight: Array, options: dict[str, Any], need: tuple[bool, bool, bool]
     ) -> tuple[Array | None, Array | None, Array | None]:
-        return _FUNCTIONS[self.rank].backward(gradient, images, weight, **self._options(), need=need)
+        return _FUNCTIONS[self.rank].backward(gradient, images, weight, **options, need=need)
 
     def _as_frozen(self) -> dict[str, Any]:
         plan = _FUNCTIONS[self.rank].plan(self.W, self.w0.reshape(-1), **self._options())
@@ -219,8 +219,8 @@ class Conv2D(_Conv):
     Notes
     -----
     `forward_pass` keeps its input, and with `training=False` nothing. `backward_pass` returns the gradient with respect
-    to that input, computed with the weights of the forward pass, then updates. One layer serves many threads for
-    inference; training it is one thread's business.
+    to that input, computed with the weights and options of the forward pass, then updates. One layer serves many
+    threads for inference; training it is one thread's business.
 
     Source: E. Linder-Norén, "ML-From-Scratch" (MIT licence), `deep_learning/layers.py`, whose calls run unchanged.
 

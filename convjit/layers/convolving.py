@@ -65,12 +65,16 @@ class Convolving(Layer):
         """The input channels that `W` is for."""
 
     @abstractmethod
-    def _result(self, images: Array, weight: Array, training: bool) -> Array:
+    def _options(self) -> dict[str, Any]:
+        """Keyword arguments of both passes."""
+
+    @abstractmethod
+    def _result(self, images: Array, weight: Array, options: dict[str, Any], training: bool) -> Array:
         """The forward pass."""
 
     @abstractmethod
     def _gradients(
-        self, gradient: Array, images: Array, weight: Array, need: tuple[bool, bool, bool]
+        self, gradient: Array, images: Array, weight: Array, options: dict[str, Any], need: tuple[bool, bool, bool]
     ) -> tuple[Array | None, Array | None, Array | None]:
         """The gradients in input, weight and bias, None where not needed."""
 
@@ -103,12 +107,13 @@ class Convolving(Layer):
                 f"{name}: the layer has weights for {channels} input channels, but X has {images.shape[1]}: "
                 f"X {images.shape}, W {self.W.shape}"
             )
-        weight = self.W
-        y = self._result(images, weight, training)
+        weight, options = self.W, self._options()
+        y = self._result(images, weight, options, training)
         # Committed together: an interrupt between input and weights would mix two passes.
         self.__dict__.update(
             layer_input=images if training else None,
             _weight_used=weight if training else None,
+            _options_used=options if training else None,
             _output_shape=y.shape,
         )
         return y
@@ -120,10 +125,10 @@ class Convolving(Layer):
         """
         if self.trainable:
             self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
-        images, weight = self._kept("layer_input"), self._kept("_weight_used")
+        images, weight, options = self._kept("layer_input"), self._kept("_weight_used"), self._kept("_options_used")
         gradient = check_grad(type(self).__name__, accum_grad, self.__dict__["_output_shape"])
         need = (need_input, self.trainable, self.trainable)
-        dx, dw, db = self._gradients(gradient, images, weight, need)
+        dx, dw, db = self._gradients(gradient, images, weight, options, need)
         if dw is not None and db is not None:
             self._update(W=dw, w0=db.reshape(-1, 1))
         return dx

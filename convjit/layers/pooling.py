@@ -62,11 +62,9 @@ class _Pooling(Layer):
         if len(shape) != self.rank + 1:
             needs = f"({', '.join(['channels', *AXES[self.rank]])})"
             raise ValueError(f"{name}: input_shape must be {needs}, got {shape}")
-        return self._output_shape_of(name, (1, *shape))[1:]
-
-    def _output_shape_of(self, name: str, shape: Shape) -> Shape:
         window = self._window_for(name)
-        return pooling_geometry(name, shape, window, as_padding(name, self.padding, window, shape[2:])).y_shape
+        padding = as_padding(name, self.padding, window, shape[1:])
+        return pooling_geometry(name, (1, *shape), window, padding).y_shape[1:]
 
 
 class _MaxPooling(_Pooling):
@@ -104,16 +102,16 @@ class _AveragePooling(_Pooling):
         """The means of the images `X` (N, C, H, W), or of another rank."""
         images = as_batch(f"{type(self).__name__}.forward_pass", X, self.rank + 2)
         pool = _FUNCTIONS[self.rank].mean
-        y = pool(images, self.pool_shape, self.stride, self.padding, divisor_override=self.divisor_override)
-        self._input_shape_used = images.shape if training else None
+        window, divisor = (self.pool_shape, self.stride, self.padding), self.divisor_override
+        y = pool(images, *window, divisor_override=divisor)
+        self.__dict__["_kept_pass"] = (images.shape, y.shape, window, divisor) if training else None
         return y
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """Each output's gradient, shared by its window."""
-        shape, name = self._kept("_input_shape_used"), type(self).__name__
-        gradient = floating(check_grad(name, accum_grad, self._output_shape_of(name, shape)))
-        share, window = _FUNCTIONS[self.rank].shared, (self.pool_shape, self.stride, self.padding)
-        return share(gradient, shape[2:], *window, divisor_override=self.divisor_override)
+        shape, output_shape, window, divisor = self._kept("_kept_pass")
+        gradient = floating(check_grad(type(self).__name__, accum_grad, output_shape))
+        return _FUNCTIONS[self.rank].shared(gradient, shape[2:], *window, divisor_override=divisor)
 
 
 class MaxPooling1D(_MaxPooling):

@@ -82,13 +82,13 @@ class _ConvTranspose(Convolving):
     def _weight_channels(self) -> int:
         return int(self.W.shape[0])
 
-    def _result(self, images: Array, weight: Array, training: bool) -> Array:
-        return _FUNCTIONS[self.rank].forward(images, weight, self.w0.reshape(-1), **self._options())
+    def _result(self, images: Array, weight: Array, options: dict[str, Any], training: bool) -> Array:
+        return _FUNCTIONS[self.rank].forward(images, weight, self.w0.reshape(-1), **options)
 
     def _gradients(
-        self, gradient: Array, images: Array, weight: Array, need: tuple[bool, bool, bool]
+        self, gradient: Array, images: Array, weight: Array, options: dict[str, Any], need: tuple[bool, bool, bool]
     ) -> tuple[Array | None, Array | None, Array | None]:
-        return _FUNCTIONS[self.rank].backward(gradient, images, weight, **self._options(), need=need)
+        return _FUNCTIONS[self.rank].backward(gradient, images, weight, **options, need=need)
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -187,8 +187,8 @@ class Conv2DTranspose(_ConvTranspose):
     Notes
     -----
     As `Conv2D`: `forward_pass` keeps its input, and with `training=False` nothing. `backward_pass` returns the gradient
-    with respect to that input, computed with the weights of the forward pass, then updates. One layer serves many
-    threads for inference; training it is one thread's business.
+    with respect to that input, computed with the weights and options of the forward pass, then updates. One layer
+    serves many threads for inference; training it is one thread's business.
 
     Examples
     --------

@@ -289,6 +289,28 @@ def test_options_of_pooling_that_are_set_later(kind):
     assert_array_equal(layer.backward_pass(y), wanted.backward_pass(y))
 
 
+CHANGES = {
+    "Conv2D": {"padding_mode": "wrap", "dilation": 2, "stride": 1, "padding": 0, "groups": 2},
+    "Conv2DTranspose": {"output_padding": 0, "dilation": 2, "stride": 3, "padding": 0},
+    "AveragePooling2D": {"pool_shape": 3, "stride": 2, "padding": 1, "divisor_override": 5},
+    "MaxPooling2D": {"pool_shape": 3, "stride": 1, "padding": 1},
+    "Activation": {"activation_name": "tanh"},
+    "Dropout": {"p": 0.9},
+    "BatchNormalization": {"eps": 9.0, "momentum": 0.5},
+}
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name in CHANGES for option in CHANGES[name]])
+def test_the_gradient_is_that_of_the_options_of_the_forward_pass(name, option):
+    make, shape = LAYERS[name]
+    layer = started(make(), shape)
+    layer.trainable = False
+    y = layer.forward_pass(numbers(2, *shape))
+    wanted = layer.backward_pass(y)
+    setattr(layer, option, CHANGES[name][option])
+    assert_array_equal(layer.backward_pass(y), wanted)
+
+
 def test_the_divisor_of_means():
     layer = started(AveragePooling2D(2, divisor_override=np.int8(-3)), (2, 5, 6))
     assert type(layer.divisor_override) is int

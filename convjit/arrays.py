@@ -131,7 +131,7 @@ def shaped(function: str, name: str, array: Array, shape: tuple[int, ...]) -> Ar
     """The array in another shape: a view, or one of a C-contiguous copy where axes that lie apart become one."""
     if array.shape == shape:
         return array
-    if [n for n in array.shape if n != 1] != [n for n in shape if n != 1] and not array.flags.c_contiguous:
+    if not array.flags.c_contiguous and [n for n in array.shape if n != 1] != [n for n in shape if n != 1]:
         array = _copied(function, f"a contiguous copy of {name}", array, array.dtype)
     return array.reshape(shape)
 

@@ -135,13 +135,13 @@ class Activation(Layer):
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """The function of `X`, in its dtype; integers become float64."""
-        x = floating(as_batch("Activation.forward_pass", X))
+        x = floating("Activation.forward_pass", "X", as_batch("Activation.forward_pass", X))
         name = self.activation_name
         row = ACTIVATIONS[name]
         if row.passes.forward is not None and compiled(x):
             y = pointwise("Activation.forward_pass", row.passes.forward, row.constants, x)
         else:  # softmax needs whole rows
-            y = in_slices(lambda x: np.asarray(row.function(x), x.dtype), x, keep=x.ndim - 1)
+            y = in_slices("Activation.forward_pass", lambda x: np.asarray(row.function(x), x.dtype), x, keep=x.ndim - 1)
         kept = (y if row.by_output else x, y) if training else None
         self.__dict__.update(_kept_pass=kept, _name_used=name)
         return y
@@ -149,11 +149,11 @@ class Activation(Layer):
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient with respect to the last input."""
         x, y = self._kept("_kept_pass")
-        dy = floating(check_grad("Activation", accum_grad, y.shape))
+        dy = floating("Activation.backward_pass", "accum_grad", check_grad("Activation", accum_grad, y.shape))
         row = ACTIVATIONS[self._kept("_name_used")]
         if row.passes.backward is not None and compiled(x, y, dy):
             return pointwise("Activation.backward_pass", row.passes.backward, row.constants, x, y, dy)
-        return in_slices(row.gradient, x, y, dy, keep=x.ndim - 1)
+        return in_slices("Activation.backward_pass", row.gradient, x, y, dy, keep=x.ndim - 1)
 
     def output_shape(self) -> Shape:
         """The input's shape."""

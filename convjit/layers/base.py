@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arrays import as_array
+from ..arrays import as_array, converted
 from ..parsing import describe
 from ..typing import Array, Updates
 from .optimizers import PUBLISHED
@@ -127,7 +127,7 @@ class Layer:
         array = as_array(type(self).__name__, name, value, real=True)
         if array.dtype.kind == "c":
             raise TypeError(f"{type(self).__name__}: {name} must be real, as inputs are, got dtype {array.dtype}")
-        return floating(array)
+        return floating(type(self).__name__, name, array)
 
     def __setstate__(self, state: Any) -> None:
         # Copies and pickles of arrays can be written.
@@ -270,6 +270,6 @@ def check_grad(layer: str, accum_grad: Any, shape: Shape) -> Array:
     return array
 
 
-def floating(array: Array) -> Array:
+def floating(layer: str, name: str, array: Array) -> Array:
     """Integers and bools as float64, floating arrays as they are."""
-    return array if array.dtype.kind == "f" else array.astype(np.float64)
+    return array if array.dtype.kind == "f" else converted(layer, f"a copy of {name}", array, np.dtype(np.float64))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arrays import shaped
 from ..functional.front_door import public
 from ..parsing import as_index, as_positive, describe, shown
 from ..typing import Array, DTypeLike, Updates
@@ -110,7 +111,8 @@ class Dense(Layer):
         if self.trainable:
             self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
         x, weight = self._kept("layer_input"), self._kept("_weight_used")
-        dy = floating(check_grad("Dense", accum_grad, (x.shape[0], weight.shape[1])))
+        dy = check_grad("Dense", accum_grad, (x.shape[0], weight.shape[1]))
+        dy = floating("Dense.backward_pass", "accum_grad", dy)
         dx = input_gradient(dy, weight) if need_input else None
         if self.trainable:
             self._update(W=weight_gradient(x, dy), w0=dy.sum(axis=0, keepdims=True))
@@ -164,12 +166,13 @@ class Flatten(Layer):
         """`X` (N, ...) as (N, features)."""
         x = as_batch("Flatten.forward_pass", X)
         self._input_shape_used = x.shape if training else None
-        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+        return shaped("Flatten.forward_pass", "X", x, (x.shape[0], math.prod(x.shape[1:])))
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient in the shape of the last input."""
         shape = self._kept("_input_shape_used")
-        return check_grad("Flatten", accum_grad, (shape[0], math.prod(shape[1:]))).reshape(shape)
+        gradient = check_grad("Flatten", accum_grad, (shape[0], math.prod(shape[1:])))
+        return shaped("Flatten.backward_pass", "accum_grad", gradient, shape)
 
     def output_shape(self) -> Shape:
         """`(features,)`"""

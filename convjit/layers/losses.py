@@ -16,7 +16,7 @@ def _both(loss: str, y: Any, predicted: Any) -> tuple[Array, Array]:
     given = as_array(loss, "predicted", predicted, real=True)
     if given.ndim < 2 or given.dtype.kind not in "biuf":
         raise ValueError(f"{loss}: predicted must be real, of shape (N, ...), got {given.dtype} {given.shape}")
-    values = floating(given)
+    values = floating(loss, "predicted", given)
     if values.size == 0:
         raise ValueError(f"{loss}: predicted needs at least one row and one column, got shape {values.shape}")
     return _targets(loss, y, values.shape), values.astype(sums_dtype(values.dtype), copy=False)

@@ -44,7 +44,7 @@ def normalised(x: Array, center: Array, scale: Array, gamma: Array, beta: Array)
     """`(x - center) * scale * gamma + beta`."""
     if not _has_planes(x):
         u, v, slope, shift = (_along(values, x) for values in (center, scale, gamma, beta))
-        return in_slices(lambda x: (x - u) * v * slope + shift, x, keep=1)
+        return in_slices(_NAME, lambda x: (x - u) * v * slope + shift, x, keep=1)
     y = allocate(_NAME, "the result", x.shape, x.dtype)
     channels = tuple(_numbers(values, x.dtype) for values in (center, scale, gamma, beta))
     normalise(workers(x.size * PIXEL_NS), _planes(x), channels, y.reshape(*x.shape[:2], math.prod(x.shape[2:])))
@@ -55,7 +55,7 @@ def input_gradient(dy: Array, x: Array, center: Array, scale: Array, gamma: Arra
     """`(dy - (shift + z * slope)) * gamma * scale`, where `z = (x - center) * scale`."""
     if not _has_planes(dy, x):
         u, v, factor, first, second = (_along(values, dy) for values in (center, scale, gamma, shift, slope))
-        return in_slices(lambda dy, x: (dy - (first + (x - u) * v * second)) * factor * v, dy, x, keep=1)
+        return in_slices(_NAME, lambda dy, x: (dy - (first + (x - u) * v * second)) * factor * v, dy, x, keep=1)
     dx = allocate(_NAME, "the gradient", x.shape, x.dtype)
     channels = tuple(_numbers(values, x.dtype) for values in (center, scale, gamma, shift, slope))
     gradient(
@@ -68,7 +68,7 @@ def input_gradient(dy: Array, x: Array, center: Array, scale: Array, gamma: Arra
 def scaled(dy: Array, factor: Array) -> Array:
     """`dy * factor`."""
     along = _along(factor, dy)
-    return in_slices(lambda dy: dy * along, dy, keep=1)
+    return in_slices(_NAME, lambda dy: dy * along, dy, keep=1)
 
 
 def sums(x: Array) -> Array:

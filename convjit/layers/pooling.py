@@ -83,7 +83,7 @@ class _MaxPooling(_Pooling):
         """Each output's gradient, at the pixel that was its maximum."""
         shape, indices = self._kept("_kept_pass")
         name = type(self).__name__
-        gradient = floating(check_grad(name, accum_grad, indices.shape))
+        gradient = floating(f"{name}.backward_pass", "accum_grad", check_grad(name, accum_grad, indices.shape))
         return scatter_to_maxima(f"{name}.backward_pass", gradient, indices, shape, gradient.dtype)
 
 
@@ -110,7 +110,8 @@ class _AveragePooling(_Pooling):
     def backward_pass(self, accum_grad: Array) -> Array:
         """Each output's gradient, shared by its window."""
         shape, output_shape, window, divisor = self._kept("_kept_pass")
-        gradient = floating(check_grad(type(self).__name__, accum_grad, output_shape))
+        name = type(self).__name__
+        gradient = floating(f"{name}.backward_pass", "accum_grad", check_grad(name, accum_grad, output_shape))
         return _FUNCTIONS[self.rank].shared(gradient, shape[2:], *window, divisor_override=divisor)
 
 

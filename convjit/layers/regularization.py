@@ -13,7 +13,7 @@ from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import as_rng
 from .normalising import input_gradient, normalised, product_sums, scaled, statistics, sums
 from .optimizers import hyperparameter
-from .slices import in_slices
+from .slices import check_result, in_slices
 
 
 class Dropout(Layer):
@@ -49,7 +49,7 @@ class Dropout(Layer):
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """`X` with values dropped; at inference, `X`."""
-        x = floating(as_batch("Dropout.forward_pass", X))
+        x = floating("Dropout.forward_pass", "X", as_batch("Dropout.forward_pass", X))
         if not training:
             self._scale = None
             return x
@@ -60,13 +60,13 @@ class Dropout(Layer):
             scale: Array = kept.astype(x.dtype) / x.dtype.type(1 - self.p)
             return scale
 
-        self._scale = in_slices(drawn, x)
-        return in_slices(np.multiply, x, self._scale)
+        self._scale = in_slices("Dropout.forward_pass", drawn, x)
+        return in_slices("Dropout.forward_pass", np.multiply, x, self._scale)
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """The gradient of the values that were not dropped."""
         scale = self._kept("_scale")
-        return in_slices(np.multiply, check_grad("Dropout", accum_grad, scale.shape), scale)
+        return in_slices("Dropout.backward_pass", np.multiply, check_grad("Dropout", accum_grad, scale.shape), scale)
 
     def output_shape(self) -> Shape:
         """The input's shape."""
@@ -140,25 +140,24 @@ class BatchNormalization(Layer):
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """`gamma * (X - mean) / sqrt(var + eps) + beta`, with the batch's or the running statistics."""
         self._initialized("forward_pass")
-        given = floating(as_batch("BatchNormalization.forward_pass", X))
-        x = given.astype(sums_dtype(given.dtype), copy=False)  # squares of float16 leave its range
+        name = "BatchNormalization.forward_pass"
+        given = floating(name, "X", as_batch(name, X))
+        x = converted(name, "a copy of X", given, sums_dtype(given.dtype))  # squares of float16 leave its range
         if x.shape[1] != self.gamma.size:
-            raise ValueError(
-                f"BatchNormalization.forward_pass: the layer has {self.gamma.size} channels, but X has {x.shape[1]}: "
-                f"X {x.shape}"
-            )
-        for name in (*self.weight_names, *self.buffer_names):
-            held = getattr(self, name)
+            raise ValueError(f"{name}: the layer has {self.gamma.size} channels, but X has {x.shape[1]}: X {x.shape}")
+        for each in (*self.weight_names, *self.buffer_names):
+            held = getattr(self, each)
             if held is not None and np.shape(held) != x.shape[1:2]:
                 raise ValueError(
-                    f"BatchNormalization.forward_pass: {name} must have shape {x.shape[1:2]}, a number a channel of X "
-                    f"{x.shape}, got {np.shape(held)}"
+                    f"{name}: {each} must have shape {x.shape[1:2]}, a number a channel of X {x.shape}, "
+                    f"got {np.shape(held)}"
                 )
         use_batch = training and self.trainable and not self.frozen
         if use_batch and (x.shape[0] == 0 or 0 in x.shape[2:]):
-            raise ValueError("BatchNormalization.forward_pass: cannot train on an empty batch")
+            raise ValueError(f"{name}: cannot train on an empty batch")
         changes: dict[str, Any] = {}  # of no statistics at inference: another thread may be loading some
         if use_batch:
+            check_result(name, x)
             mean, var = statistics(x)
             changes["running_mean"], changes["running_var"] = self._running(mean, var)
         else:
@@ -167,7 +166,7 @@ class BatchNormalization(Layer):
             var = np.ones(x.shape[1], x.dtype) if running[1] is None else running[1]
         scale = 1 / np.sqrt(var + self.eps)
         y = normalised(x, mean, scale, self.gamma, self.beta)
-        y = converted("BatchNormalization.forward_pass", "the result", y, given.dtype)
+        y = converted(name, "the result", y, given.dtype)
         kept = (x, mean, scale, self.gamma, use_batch) if training else None
         self.__dict__.update(changes, _kept_pass=kept)
         return y
@@ -184,8 +183,9 @@ class BatchNormalization(Layer):
         if self.trainable:
             self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
         x, center, scale, gamma, use_batch = self._kept("_kept_pass")
-        given = floating(check_grad("BatchNormalization", accum_grad, x.shape))
-        dy = given.astype(sums_dtype(given.dtype), copy=False)
+        name = "BatchNormalization.backward_pass"
+        given = floating(name, "accum_grad", check_grad("BatchNormalization", accum_grad, x.shape))
+        dy = converted(name, "a copy of accum_grad", given, sums_dtype(given.dtype))
         grad_beta = sums(dy)
         grad_gamma = product_sums(dy, np.zeros_like(center), x, center) * scale
         if use_batch:
@@ -193,7 +193,7 @@ class BatchNormalization(Layer):
             dx = input_gradient(dy, x, center, scale, gamma, grad_beta / count, grad_gamma / count)
         else:
             dx = scaled(dy, gamma * scale)
-        dx = converted("BatchNormalization.backward_pass", "the gradient", dx, given.dtype)
+        dx = converted(name, "the gradient", dx, given.dtype)
         if self.trainable:
             self._update(gamma=grad_gamma, beta=grad_beta)
         return dx

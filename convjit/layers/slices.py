@@ -31,19 +31,25 @@ def cuts(shape: tuple[int, ...], keep: int | None = None) -> Iterator[Any]:
         yield (*(slice(None),) * axis, slice(first, first + step))
 
 
-def in_slices(function: Callable[..., Array], *arrays: Array, keep: int | None = None) -> Array:
-    """`function(*arrays)`, which works on each slice as on the whole; arrays of one shape, and so is the result."""
+def in_slices(name: str, function: Callable[..., Array], *arrays: Array, keep: int | None = None) -> Array:
+    """`function(*arrays)`, which works on each slice as on the whole; arrays of one shape, and so is the result.
+
+    `name` is what is called that lacks the memory; `keep` is not the first axis.
+    """
     shape = arrays[0].shape
     if arrays[0].size <= _SLICE:
         return function(*arrays)
-    result: Array | None = None
+    nothing = function(*(array[:0] for array in arrays))
+    result = allocate(name, "the result", shape, nothing.dtype)  # before anything is computed
     for where in cuts(shape, keep):
-        part = function(*(array[where] for array in arrays))
-        if result is None:
-            result = allocate("in_slices", "the result", shape, part.dtype)
-        result[where] = part
-    assert result is not None
+        result[where] = function(*(array[where] for array in arrays))
     return result
+
+
+def check_result(name: str, like: Array) -> None:
+    """Raise `MemoryError` before a long computation whose result, like this array, could not be had."""
+    if like.size > _SLICE:
+        allocate(name, "the result", like.shape, like.dtype)  # free again when this returns
 
 
 def channel_sums(function: Callable[..., Array], *arrays: Array) -> Array:

@@ -611,6 +611,30 @@ def test_empty_batches_have_no_loss():
     assert Activation("softmax").forward_pass(np.zeros((3, 0))).shape == (3, 0)
 
 
+GIANTS = {
+    "giant images": np.broadcast_to(0.0, (10**5, 2, 10**5, 10**5)),
+    "many images": np.broadcast_to(np.zeros(2)[:, None], (10**6, 2, 10**5)),
+    "integers": np.broadcast_to(np.int8(0), (10**5, 2, 10**5, 10**5)),
+    "float16": np.broadcast_to(np.float16(0), (10**5, 2, 10**5, 10**5)),
+}
+
+
+@pytest.mark.parametrize("name", GIANTS)
+@pytest.mark.parametrize(
+    ("make", "training"),
+    [
+        (BatchNormalization, True), (BatchNormalization, False), (lambda: Activation("softmax"), True),
+        (lambda: Activation("relu"), True), (lambda: Dropout(0.5), True), (Flatten, True),
+    ],
+    ids=["BatchNormalization", "inference", "softmax", "relu", "Dropout", "Flatten"],
+)  # fmt: skip
+def test_batches_whose_result_has_no_room_are_refused_at_once(name, make, training):
+    x = GIANTS[name]
+    layer = started(make(), x.shape[1:])
+    with pytest.raises(MemoryError, match=rf"^{type(layer).__name__}.*: .* of shape {re.escape(str(x.shape))} .*iB, "):
+        layer.forward_pass(x, training)
+
+
 @pytest.mark.parametrize(
     "weight", [np.array([[3], [5]]), [[3], [5]], np.ones((2, 1), bool)], ids=["ints", "list", "bools"]
 )

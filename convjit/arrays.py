@@ -140,7 +140,7 @@ def as_dtype(function: str, name: str, value: Any) -> DType:
     """A dtype that convjit computes in."""
     try:
         found: DType = np.dtype("object" if value is None else value)  # NumPy takes None for float64
-    except (TypeError, ValueError):
+    except Exception:  # of a string that Python cannot parse a SyntaxError
         raise TypeError(f"{function}: {name} must be a dtype, got {describe(value)}") from None
     return _native(f"{function}: {name} is", found)
 

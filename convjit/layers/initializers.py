@@ -57,7 +57,7 @@ def as_weight_dtype(owner: str, dtype: Any) -> DType:
     """float32 or float64."""
     try:
         chosen: DType = np.dtype(dtype)
-    except TypeError:
+    except Exception:  # of a string that Python cannot parse a SyntaxError
         raise TypeError(f"{owner}: dtype must be float32 or float64, got {describe(dtype)}") from None
     if chosen not in (np.dtype("float32"), np.dtype("float64")):
         raise TypeError(f"{owner}: dtype must be float32 or float64, got {chosen}")

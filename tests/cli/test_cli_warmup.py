@@ -62,6 +62,7 @@ def test_functions_and_dtypes_reach_the_warm_up(place, monkeypatch, capsys):
         ),
         (["nopython", "--dtype", "int64"], r"convjit warmup: there is nothing to compile of nopython for int64\n"),
         (["pad2d", "--dtype", "float33"], r"convjit warmup: an entry of dtypes must be a dtype, got str 'float33'\n"),
+        (["--dtype", "f4,,"], r"convjit warmup: an entry of dtypes must be a dtype, got str 'f4,,'\n"),
         (["--dtype", "U3"], r"convjit warmup: an entry of dtypes is <U3, which is not supported; .*\n"),
     ],
 )

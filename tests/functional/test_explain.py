@@ -282,6 +282,9 @@ ERRORS = {
     "negative": (lambda: explain((1, 1, -3, 3), (1, 1, 1, 1)), ValueError, "x cannot have the shape"),
     "endless": (lambda: explain((1, 1 << 62, 3, 3), (1, 1, 1, 1)), ValueError, "x cannot have the shape"),
     "dtype": (lambda: explain((1, 1, 3, 3), (1, 1, 1, 1), dtype="U3"), TypeError, "dtype is <U3, which is not"),
+    "dtype that does not parse": (
+        lambda: explain((1, 1, 3, 3), (1, 1, 1, 1), dtype="f4,,"), TypeError, "dtype must be a dtype, got str 'f4,,'",
+    ),
     "no dtype": (lambda: explain((1, 1, 3, 3), (1, 1, 1, 1), dtype="sloat"), TypeError, "dtype must be a dtype"),
     "algorithm": (lambda: explain((1, 1, 3, 3), (1, 1, 1, 1), algorithm="best"), ValueError, "algorithm must be one"),
     "keyword": (lambda: explain((1, 1, 3, 3), (1, 1, 1, 1), strides=1), TypeError, "it is called 'stride' here"),

@@ -458,6 +458,13 @@ def test_dense_draws_as_the_original_text_does():
         ),
         (lambda: Dense(3, input_shape=4), ValueError, "Dense: input_shape must be (features,), got 4"),
         (lambda: Dense(3, dtype="int8"), TypeError, "Dense: dtype must be float32 or float64, got int8"),
+        (lambda: Dense(3, dtype="f4,,"), TypeError, "Dense: dtype must be float32 or float64, got str 'f4,,'"),
+        (lambda: Dense(3, dtype=10**5000), TypeError, "Dense: dtype must be float32 or float64, got int"),
+        (
+            lambda: Dense(3, dtype={"names": ["a", "a"], "formats": ["f4", "f4"]}),
+            TypeError,
+            "Dense: dtype must be float32 or float64, got dict",
+        ),
         (lambda: Dense(3, initializer="zeros"), ValueError, "Dense: initializer must be one of"),
         (lambda: Dense(3, rng=""), TypeError, "Dense: rng must be"),
         (lambda: Dense(3, units=3), TypeError, "Dense: unknown keyword 'units'"),

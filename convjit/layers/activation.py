@@ -7,7 +7,7 @@ Source: the text's `activation_functions`; D.-A. Clevert et al. (2016) for elu, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,6 +94,13 @@ ACTIVATIONS: dict[str, Row] = {
 }
 
 
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"Activation: name must be a string, got {describe(name)}")
+    if name not in ACTIVATIONS:
+        raise ValueError(f"Activation: name must be one of {', '.join(map(repr, ACTIVATIONS))}, got {name!r}")
+
+
 class Activation(Layer):
     """A function of each value; for softmax, of each row.
 
@@ -123,11 +130,12 @@ class Activation(Layer):
 
     @public
     def __init__(self, name: str) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"Activation: name must be a string, got {describe(name)}")
-        if name not in ACTIVATIONS:
-            raise ValueError(f"Activation: name must be one of {', '.join(map(repr, ACTIVATIONS))}, got {name!r}")
         self.activation_name = name
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "activation_name":
+            _check_name(value)
+        super().__setattr__(name, value)
 
     def layer_name(self) -> str:
         """The name in a summary."""

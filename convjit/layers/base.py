@@ -7,14 +7,15 @@ Knows parameters and optimizers. Does not know what a layer computes. Source of 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..arrays import as_array, converted
-from ..parsing import describe
+from ..parsing import as_index, describe, shown
 from ..typing import Array, Updates
-from .optimizers import PUBLISHED
+from .optimizers import PUBLISHED, Range, hyperparameter
 from .undo import exhaust, exhaust_the_rest, undoing
 
 Shape = tuple[int, ...]
@@ -45,6 +46,8 @@ class Layer:
     buffer_names: ClassVar[tuple[str, ...]] = ()
     # Options that stay while the weights are frozen.
     frozen_names: ClassVar[tuple[str, ...]] = ()
+    # Of hyperparameters, which are checked whenever one is set.
+    _ranges: ClassVar[dict[str, Range]] = {}
 
     input_shape: Shape | None = None
     trainable: bool = True
@@ -52,7 +55,13 @@ class Layer:
 
     def set_input_shape(self, shape: Shape) -> None:
         """Set the shape of one input, without the batch."""
-        self.input_shape = shape
+        name = type(self).__name__
+        if not isinstance(shape, Iterable) or isinstance(shape, str):
+            raise TypeError(f"{name}: input_shape must be a tuple of ints, got {describe(shape)}")
+        sizes = tuple(as_index(name, "input_shape", size, "a tuple of ints") for size in shape)
+        if min(sizes, default=0) < 0:
+            raise ValueError(f"{name}: input_shape must be ints >= 0, got {shown(shape)}")
+        self.input_shape = sizes
 
     def layer_name(self) -> str:
         """The name in a summary."""
@@ -118,6 +127,8 @@ class Layer:
             )
         if name in self.weight_names or name in self.buffer_names:
             value = self._as_weight(name, value)
+        elif name in self._ranges:
+            value = hyperparameter(type(self).__name__, name, value, *self._ranges[name])
         super().__setattr__(name, value)
 
     def _as_weight(self, name: str, value: Any) -> Any:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..arrays import shaped
 from ..functional.front_door import public
-from ..parsing import as_index, as_positive, describe, shown
+from ..parsing import as_positive, shown
 from ..typing import Array, DTypeLike, Updates
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import LIMITS, as_rng, as_weight_dtype, check_initializer, draw
@@ -152,15 +151,6 @@ class Flatten(Layer):
     def __init__(self, input_shape: Shape | None = None) -> None:
         if input_shape is not None:
             self.set_input_shape(input_shape)
-
-    def set_input_shape(self, shape: Shape) -> None:
-        """Set the shape of one input."""
-        if not isinstance(shape, Iterable) or isinstance(shape, str):
-            raise TypeError(f"Flatten: input_shape must be a tuple of ints, got {describe(shape)}")
-        sizes = tuple(as_index("Flatten", "input_shape", size, "a tuple of ints") for size in shape)
-        if min(sizes, default=0) < 0:
-            raise ValueError(f"Flatten: input_shape must be ints >= 0, got {shown(shape)}")
-        self.input_shape = sizes
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """`X` (N, ...) as (N, features)."""

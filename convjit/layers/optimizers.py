@@ -22,7 +22,7 @@ from .passes import are_ready, step, stepped
 
 # The least number that a hyperparameter may be, and the first that is too large.
 Range = tuple[float, float]
-_ANY, _SHARE = (0.0, math.inf), (0.0, 1.0)
+ANY, SHARE = (0.0, math.inf), (0.0, 1.0)
 
 
 def hyperparameter(owner: str, name: str, value: Any, low: float, high: float = math.inf) -> float:
@@ -130,7 +130,7 @@ class SGD(Optimizer):
     array([0.9])
     """
 
-    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": _ANY, "momentum": _SHARE}
+    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": ANY, "momentum": SHARE}
 
     @public
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False) -> None:
@@ -176,7 +176,7 @@ class Adagrad(Optimizer):
     array([0.5])
     """
 
-    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": _ANY, "eps": _ANY}
+    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": ANY, "eps": ANY}
 
     @public
     def __init__(self, learning_rate: float = 0.01, eps: float = 1e-10) -> None:
@@ -217,7 +217,7 @@ class Adadelta(Optimizer):
     array([0.9955])
     """
 
-    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": _ANY, "rho": _SHARE, "eps": _ANY}
+    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": ANY, "rho": SHARE, "eps": ANY}
 
     @public
     def __init__(self, rho: float = 0.95, eps: float = 1e-6, learning_rate: float = 1.0) -> None:
@@ -261,7 +261,7 @@ class RMSprop(Optimizer):
     array([0.8])
     """
 
-    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": _ANY, "rho": _SHARE, "eps": _ANY}
+    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": ANY, "rho": SHARE, "eps": ANY}
 
     @public
     def __init__(self, learning_rate: float = 0.01, rho: float = 0.9, eps: float = 1e-8) -> None:
@@ -303,7 +303,7 @@ class Adam(Optimizer):
     array([0.9])
     """
 
-    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": _ANY, "b1": _SHARE, "b2": _SHARE, "eps": _ANY}
+    _ranges: ClassVar[dict[str, Range]] = {"learning_rate": ANY, "b1": SHARE, "b2": SHARE, "eps": ANY}
 
     @public
     def __init__(self, learning_rate: float = 0.001, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> None:
@@ -359,7 +359,7 @@ class AdamW(Adam):
     array([0.85])
     """
 
-    _ranges: ClassVar[dict[str, Range]] = {**Adam._ranges, "weight_decay": _ANY}
+    _ranges: ClassVar[dict[str, Range]] = {**Adam._ranges, "weight_decay": ANY}
 
     @public
     def __init__(

@@ -8,11 +8,12 @@ import numpy as np
 
 from ..arrays import converted, sums_dtype
 from ..functional.front_door import public
+from ..runtime.memory import allocate
 from ..typing import Array, Updates
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import as_rng
 from .normalising import input_gradient, normalised, product_sums, scaled, statistics, sums
-from .optimizers import hyperparameter
+from .optimizers import ANY, SHARE, Range
 from .slices import check_result, in_slices
 
 
@@ -42,9 +43,11 @@ class Dropout(Layer):
     array([[2., 0., 0., 0.]])
     """
 
+    _ranges: ClassVar[dict[str, Range]] = {"p": SHARE}
+
     @public
     def __init__(self, p: float = 0.2, *, rng: np.random.Generator | int | None = None) -> None:
-        self.p = hyperparameter("Dropout", "p", p, 0, 1)
+        self.p = p
         self.rng = as_rng("Dropout", rng)
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
@@ -116,14 +119,15 @@ class BatchNormalization(Layer):
     weight_names: ClassVar[tuple[str, ...]] = ("gamma", "beta")
     buffer_names: ClassVar[tuple[str, ...]] = ("running_mean", "running_var")
     frozen_names: ClassVar[tuple[str, ...]] = ("momentum", "eps", "running_mean", "running_var")
+    _ranges: ClassVar[dict[str, Range]] = {"momentum": SHARE, "eps": ANY}
 
     gamma: Array
     beta: Array
 
     @public
     def __init__(self, momentum: float = 0.99, *, eps: float = 1e-5) -> None:
-        self.momentum = hyperparameter("BatchNormalization", "momentum", momentum, 0, 1)
-        self.eps = hyperparameter("BatchNormalization", "eps", eps, 0)
+        self.momentum = momentum
+        self.eps = eps
         self.running_mean: Array | None = None
         self.running_var: Array | None = None
         self.trainable = True
@@ -133,8 +137,12 @@ class BatchNormalization(Layer):
         shape = self._needed_input_shape("initialize")
         if not shape:
             raise ValueError("BatchNormalization.initialize: input_shape must be (channels, ...), got ()")
-        channels = shape[0]
-        self._start(optimizer, gamma=np.ones(channels), beta=np.zeros(channels))
+        gamma, beta = (
+            allocate("BatchNormalization.initialize", "a weight", shape[:1], np.float64) for _ in self.weight_names
+        )
+        gamma.fill(1)
+        beta.fill(0)
+        self._start(optimizer, gamma=gamma, beta=beta)
         self.running_mean = self.running_var = None
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:

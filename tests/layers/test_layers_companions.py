@@ -485,6 +485,58 @@ def test_bad_arguments(call, error, said):
         call()
 
 
+@pytest.mark.parametrize("make", [Activation, BatchNormalization, Dropout, Flatten, MaxPooling2D, AveragePooling2D])
+@pytest.mark.parametrize(
+    ("shape", "error", "said"),
+    [
+        (4, TypeError, "must be a tuple of ints, got int 4"),
+        ("abc", TypeError, "must be a tuple of ints, got str 'abc'"),
+        ((1, 4.0, 4.0), TypeError, "must be a tuple of ints, got float 4.0"),
+        ((-3,), ValueError, "must be ints >= 0, got (-3,)"),
+    ],
+)
+def test_what_is_no_shape_of_an_input(make, shape, error, said):
+    layer = make("relu") if make is Activation else make()
+    with pytest.raises(error, match=f"^{make.__name__}: input_shape {re.escape(said)}$"):
+        layer.set_input_shape(shape)
+    assert layer.input_shape is None
+
+
+def test_a_shape_is_kept_as_ints():
+    layer = MaxPooling2D()
+    layer.set_input_shape([np.int64(1), 4, 4])
+    assert layer.input_shape == (1, 4, 4)
+    assert {type(size) for size in layer.input_shape} == {int}
+
+
+def test_channels_that_have_no_room():
+    with pytest.raises(
+        MemoryError, match=r"^BatchNormalization.initialize: a weight of shape \(10000000000000,\) .*iB"
+    ):
+        started(BatchNormalization(), (10**13,))
+
+
+@pytest.mark.parametrize(
+    ("layer", "option", "value", "error", "said"),
+    [
+        (Dropout(), "p", 1.0, ValueError, "p must be >= 0 and < 1, got 1.0"),
+        (Dropout(), "p", -1, ValueError, "p must be >= 0 and < 1, got -1"),
+        (Dropout(), "p", np.nan, ValueError, "p must be >= 0 and < 1, got nan"),
+        (Dropout(), "p", "x", TypeError, "p must be a number, got str 'x'"),
+        (BatchNormalization(), "eps", -100, ValueError, "eps must be >= 0, got -100"),
+        (BatchNormalization(), "eps", None, TypeError, "eps must be a number, got NoneType"),
+        (BatchNormalization(), "momentum", 5, ValueError, "momentum must be >= 0 and < 1, got 5"),
+        (Activation("relu"), "activation_name", "zz", ValueError, "name must be one of 'relu', "),
+        (Activation("relu"), "activation_name", None, TypeError, "name must be a string, got NoneType"),
+    ],
+)
+def test_options_that_are_set_later_are_checked(layer, option, value, error, said):
+    before = getattr(layer, option)
+    with pytest.raises(error, match=f"^{type(layer).__name__}: {re.escape(said)}"):
+        setattr(layer, option, value)
+    assert getattr(layer, option) == before
+
+
 def test_flatten_there_and_back():
     x = numbers(2, 3, 4, 5)
     layer = Flatten(input_shape=(3, 4, 5))

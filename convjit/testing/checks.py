@@ -76,6 +76,13 @@ def check_unchanged(name: str, arguments: Sequence[Array], before: Sequence[Arra
             raise AssertionError(f"{name} changes its argument {i}: got {described(copy)}, left {described(argument)}")
 
 
+def check_allowed(function: str, **allowed: float | None) -> None:
+    """Refuse what would allow nothing or, compared the other way round, everything."""
+    for name, value in allowed.items():
+        if value is not None and not value >= 0:
+            raise ValueError(f"{function}: {name} must be 0 or more, got {value}")
+
+
 def check_adjoint(
     forward: Callable[[Array], npt.ArrayLike],
     adjoint: Callable[[Array], npt.ArrayLike],
@@ -101,6 +108,8 @@ def check_adjoint(
     AssertionError
         With both products, and the entry of `adjoint(y)` that is furthest from `<forward(e), y>`, where `e` is one at
         that entry and zero elsewhere. For a function that changes its argument, too.
+    ValueError
+        For a tolerance that is negative or NaN.
 
     Examples
     --------
@@ -113,6 +122,7 @@ def check_adjoint(
 most at (1,): got 1, wanted 0; x = np.array([1, 2, 3], 'int64'), y = np.array([1, 0, 0], 'int64')
     """
     __tracebackhide__ = True  # pytest then shows the line that called
+    check_allowed("check_adjoint", tolerance=tolerance)
     x, y = np.asarray(x), np.asarray(y)
     there, back = called("forward", forward, x), called("adjoint", adjoint, y)
     if there.shape != y.shape or back.shape != x.shape:
@@ -160,7 +170,8 @@ def largest_difference(got: Array, wanted: Array, allowed: Array) -> tuple[tuple
         if difference <= allowed[entry]:
             continue
         wrong += 1
-        beyond = math.inf if math.isnan(difference) else difference - float(allowed[entry])
+        beyond = difference - float(allowed[entry])
+        beyond = math.inf if math.isnan(beyond) else beyond
         if beyond > most:
             at, most = entry, beyond
     return at, wrong
@@ -185,6 +196,8 @@ def assert_within_rounding(got: npt.ArrayLike, exact: npt.ArrayLike, magnitude: 
         For different shapes; or with the worst entry, its error in units, and how many entries differ. NaN is wrong.
     TypeError
         If `got` does not round.
+    ValueError
+        For `units` that are negative or NaN.
 
     Examples
     --------
@@ -195,6 +208,7 @@ def assert_within_rounding(got: npt.ArrayLike, exact: npt.ArrayLike, magnitude: 
     AssertionError: at (0,): got 1.0, wanted 1.1, an error of 9.01e+14 units where 1 are allowed; 1 of 1 is wrong
     """
     __tracebackhide__ = True  # pytest then shows the line that called
+    check_allowed("assert_within_rounding", units=units)
     got = np.asarray(got)
     if got.dtype.kind not in "fc":
         raise TypeError(f"assert_within_rounding: got must be floating or complex, not {got.dtype}")

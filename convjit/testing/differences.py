@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .checks import called, check_unchanged, described, inner_product, largest_difference
+from .checks import called, check_allowed, check_unchanged, described, inner_product, largest_difference
 from .oracle import Array
 
 
@@ -66,6 +66,8 @@ def check_gradients(
         ends of a central difference, too.
     TypeError
         For arrays that are not real, and for central differences of arrays that are not floating.
+    ValueError
+        For `units` or a `truncation` that are negative or NaN.
 
     Examples
     --------
@@ -81,6 +83,7 @@ grad_output np.array([1.0, 5.0], 'float64')
     >>> check_gradients(np.tanh, lambda dy, x: (dy / np.cosh(x) ** 2,), [x], np.ones(2), central=True)
     """
     __tracebackhide__ = True  # pytest then shows the line that called
+    check_allowed("check_gradients", units=units, truncation=truncation)
     if isinstance(arrays, np.ndarray) or not isinstance(arrays, Iterable):
         got = "one array" if isinstance(arrays, np.ndarray) else type(arrays).__name__
         raise TypeError(f"check_gradients: arrays must be a list, with one array for each argument, got {got}")

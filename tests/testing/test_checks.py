@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 
 from convjit.testing import assert_within_rounding, check_adjoint, check_gradients, exact_arrays, real_arrays
+from convjit.testing.checks import largest_difference
 
 WHOLE = np.arange(1.0, 4)
 
@@ -238,3 +239,36 @@ def test_gradients_are_checked_of_real_numbers(dtype):
     x = np.ones(2, dtype)
     said = says(lambda: check_gradients(lambda x: x, lambda dy, x: (dy,), [x], x), TypeError)
     assert said == f"check_gradients: arrays must be real numbers, argument 0 is {dtype}"
+
+
+# --- what may be allowed --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allowed", [float("nan"), -1.0])
+@pytest.mark.parametrize(
+    ("function", "name", "call"),
+    [
+        ("check_adjoint", "tolerance", lambda allowed: check_adjoint(doubled, doubled, 1, 1, tolerance=allowed)),
+        ("assert_within_rounding", "units", lambda allowed: assert_within_rounding(WHOLE, WHOLE, WHOLE, allowed)),
+        ("check_gradients", "units", lambda allowed: check_wrong_gradients(units=allowed)),
+        ("check_gradients", "units", lambda allowed: check_wrong_gradients(units=allowed, central=True)),
+        ("check_gradients", "truncation", lambda allowed: check_wrong_gradients(truncation=allowed)),
+        ("check_gradients", "truncation", lambda allowed: check_wrong_gradients(truncation=allowed, central=True)),
+    ],
+)
+def test_nothing_negative_nor_nan_is_allowed(function, name, call, allowed):
+    said = says(lambda: call(allowed), ValueError)
+    assert said == f"{function}: {name} must be 0 or more, got {allowed}"
+
+
+def doubled(x):
+    return 2 * x
+
+
+def check_wrong_gradients(**options):
+    check_gradients(doubled, lambda dy, x: (3 * dy,), [WHOLE], WHOLE, **options)
+
+
+def test_where_nan_is_allowed_everything_is_wrong():
+    one = np.ones(1)
+    assert largest_difference(one, one, np.array([np.nan])) == ((0,), 1)

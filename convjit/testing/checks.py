@@ -158,7 +158,7 @@ def _traced(forward: Callable[[Array], npt.ArrayLike], x: Array, y: Array, back:
     at, wrong = largest_difference(back, wanted, allowed)
     if at is None:
         return ""
-    got = back[at].item()
+    got = back.item(at)
     return f"; {wrong} of {x.size} entries of adjoint(y) are wrong, most at {at}: got {got}, wanted {wanted[at]}"
 
 
@@ -166,7 +166,7 @@ def largest_difference(got: Array, wanted: Array, allowed: Array) -> tuple[tuple
     """The entry that is furthest beyond what is allowed, and how many are; NaN is furthest of all."""
     at, most, wrong = None, -1.0, 0
     for entry in np.ndindex(*got.shape):
-        difference = float(abs(got[entry].item() - wanted[entry]))
+        difference = float(abs(got.item(entry) - wanted[entry]))
         if difference <= allowed[entry]:
             continue
         wrong += 1

@@ -118,14 +118,14 @@ grad_output np.array([1.0, 5.0], 'float64')
             shown = f"arguments {', '.join(map(described, arrays))}, grad_output {described(grad_output)}"
             raise AssertionError(
                 f"gradient of argument {argument} is wrong in {wrong} of {array.size} entries, most at {at}: got "
-                f"{gradient[at].item()}, but the difference quotient is {wanted[at]} (allowed error {allowed[at]})"
+                f"{gradient.item(at)}, but the difference quotient is {wanted[at]} (allowed error {allowed[at]})"
                 f"{_hint(central, units, *arrays, grad_output)}; {shown}"
             )
 
 
 def _hint(central: bool, units: float | None, *arrays: Array) -> str:
     """A word to those who compare rounded numbers exactly."""
-    if central or units or all((np.asarray(a) == np.round(a)).all() for a in arrays):
+    if central or units or all(a.dtype.kind != "f" or (a == np.round(a)).all() for a in arrays):
         return ""
     return (
         "; not all of the numbers are integers, and only of those is this comparison exact: central=True is for others"
@@ -139,7 +139,7 @@ def _quotients(
     """The difference quotient of each entry of an argument, and how far a gradient may be from it."""
     array = arrays[argument]
     # Where errors of rounding, eps / step, and of truncation, step ** 2, are alike, for numbers of size 1.
-    near = 2.0 ** round(math.log2(np.finfo(array.dtype).eps) / 3) if central else 1.0
+    near = 2.0 ** round(math.log2(np.finfo(array.dtype).eps) / 3) if central else 1
     units = (64.0 if central else 0.0) if units is None else units
 
     def quotient(entry: tuple[int, ...], step: float) -> tuple[Any, float]:
@@ -152,7 +152,7 @@ def _quotients(
         distance = 2 * step if central else step
         rounding = 0.0
         if units:
-            unit = float(np.finfo(ahead.dtype).eps) / 2
+            unit = float(np.finfo(ahead.dtype).eps) / 2 if ahead.dtype.kind in "fc" else 0.0
             magnitudes = [inner_product(abs(end), abs(grad_output)) for end in (ahead, behind)]
             rounding = units * unit * sum(magnitudes) / distance
         return (inner_product(ahead, grad_output) - inner_product(behind, grad_output)) / distance, rounding

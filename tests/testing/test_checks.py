@@ -1,6 +1,7 @@
 """What failures of the checks say: where, what was got, what was wanted, of which arrays."""
 
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -272,3 +273,39 @@ def check_wrong_gradients(**options):
 def test_where_nan_is_allowed_everything_is_wrong():
     one = np.ones(1)
     assert largest_difference(one, one, np.array([np.nan])) == ((0,), 1)
+
+
+# --- Python's own numbers -------------------------------------------------------------------------------------------
+
+THIRDS = np.array([Fraction(1, 3), Fraction(2)], object)
+
+
+@pytest.mark.parametrize("x", [THIRDS, np.array([1, 2], object), np.array([0.5, 2.0], object)])
+def test_checks_of_python_numbers(x):
+    check_adjoint(doubled, doubled, x, x)
+    assert "2 of 2 entries of adjoint(y) are wrong, most at (" in says(
+        lambda: check_adjoint(doubled, np.square, x, 5 + x)
+    )
+    check_gradients(doubled, lambda dy, x: (2 * dy,), [x], x)
+    said = says(lambda: check_gradients(doubled, lambda dy, x: (3 * dy,), [x], x))
+    assert said.startswith("gradient of argument 0 is wrong in 2 of 2 entries, most at (1,): got 6")
+    assert "central" not in said
+
+
+def test_differences_of_fractions_are_fractions():
+    check_gradients(np.multiply, lambda dy, x, w: (dy * w, dy * x), [THIRDS, THIRDS], THIRDS)
+    said = says(lambda: check_gradients(doubled, lambda dy, x: (dy,), [THIRDS], THIRDS))
+    assert "got 2, but the difference quotient is 4" in said
+    off = np.array([Fraction(2, 3) + Fraction(1, 10**30), 4], object)
+    says(lambda: check_gradients(doubled, lambda dy, x: (off,), [THIRDS], THIRDS))
+
+
+def test_only_what_rounds_is_allowed_units():
+    said = says(lambda: check_gradients(doubled, lambda dy, x: (3 * dy,), [np.arange(2)], np.ones(2, int), units=1))
+    assert "(allowed error 0.0)" in said
+
+
+def test_gradients_may_be_python_numbers():
+    wrong = np.array([1, 2, Fraction(1, 3)], object)
+    said = says(lambda: check_gradients(np.positive, lambda dy, x: (wrong,), [WHOLE], np.ones(3)))
+    assert "most at (1,): got 2, but the difference quotient is 1.0" in said

@@ -67,7 +67,7 @@ def check_gradients(
     TypeError
         For arrays that are not real, and for central differences of arrays that are not floating.
     ValueError
-        For `units` or a `truncation` that are negative or NaN.
+        For `units` or a `truncation` that are negative or NaN, and a `step` that is not positive and finite.
 
     Examples
     --------
@@ -84,14 +84,18 @@ grad_output np.array([1.0, 5.0], 'float64')
     """
     __tracebackhide__ = True  # pytest then shows the line that called
     check_allowed("check_gradients", units=units, truncation=truncation)
+    if step is not None and not 0 < step < math.inf:
+        raise ValueError(f"check_gradients: step must be positive and finite, got {step}")
     if isinstance(arrays, np.ndarray) or not isinstance(arrays, Iterable):
         got = "one array" if isinstance(arrays, np.ndarray) else type(arrays).__name__
         raise TypeError(f"check_gradients: arrays must be a list, with one array for each argument, got {got}")
     grad_output, *arrays = inputs = [np.asarray(array) for array in (grad_output, *arrays)]
     before = [np.array(array) for array in inputs]
-    returned = gradients(*inputs)
-    if isinstance(returned, np.ndarray) and len(returned) != len(arrays):
-        raise AssertionError(f"gradients returned one array, not a tuple of as many as arguments, {len(arrays)}")
+    returned: Any = gradients(*inputs)
+    one = isinstance(returned, np.ndarray) and returned.shape[:1] != (len(arrays),)
+    if one or not isinstance(returned, Iterable):
+        got = "one array" if one else type(returned).__name__
+        raise AssertionError(f"gradients returned {got}, not a tuple of as many as arguments, {len(arrays)}")
     given = [None if gradient is None else np.array(np.asarray(gradient)) for gradient in returned]
     check_unchanged("gradients", inputs, before)
     if len(given) != len(arrays):

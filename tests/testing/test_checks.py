@@ -309,3 +309,21 @@ def test_gradients_may_be_python_numbers():
     wrong = np.array([1, 2, Fraction(1, 3)], object)
     said = says(lambda: check_gradients(np.positive, lambda dy, x: (wrong,), [WHOLE], np.ones(3)))
     assert "most at (1,): got 2, but the difference quotient is 1.0" in said
+
+
+@pytest.mark.parametrize("central", [False, True])
+@pytest.mark.parametrize("step", [0, -1, float("inf"), float("nan")])
+def test_a_step_leads_somewhere(step, central):
+    said = says(
+        lambda: check_gradients(doubled, lambda dy, x: (2 * dy,), [WHOLE], WHOLE, step=step, central=central),
+        ValueError,
+    )
+    assert said == f"check_gradients: step must be positive and finite, got {step}"
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"), [(None, "NoneType"), (3, "int"), (np.float64(3), "float64"), (np.array(3.0), "one array")]
+)
+def test_gradients_that_are_no_tuple(returned, told):
+    said = says(lambda: check_gradients(doubled, lambda dy, x: returned, [WHOLE], WHOLE))
+    assert said == f"gradients returned {told}, not a tuple of as many as arguments, 1"

@@ -2,7 +2,7 @@
 
 Padding is counts, `((top, bottom), (left, right))`; kernel, stride and dilation are pairs `(height, width)`; images
 have a batch axis. Works in the dtype of its arguments, so integers, longdouble and Python objects (fractions) give
-exact or better results. Shapes that do not fit are whatever error NumPy makes of them.
+exact or better results. Shapes that do not fit one another are whatever error NumPy makes of them.
 """
 
 from __future__ import annotations
@@ -150,6 +150,18 @@ def reference_pad2d_backward(dy: Array, pads: Pads, mode: Any = "constant") -> A
     return dx
 
 
+def _check_forms(function: str, x: Array, weight: Array, pads: Pads, **pairs: Pair) -> None:
+    """Refuse the other forms that convolutions take: an image without a batch, and ints for pairs."""
+    for name, array, form in (("x", x, "(N, C, H, W)"), ("weight", weight, "(O, C // groups, KH, KW)")):
+        if np.ndim(array) != 4:
+            raise ValueError(f"{function}: {name} must have shape {form}, got {np.shape(array)}")
+    for name, pair in pairs.items():
+        if np.shape(pair) != (2,):
+            raise ValueError(f"{function}: {name} must be a pair (height, width), got {pair}")
+    if np.shape(pads) != (2, 2):
+        raise ValueError(f"{function}: pads must be ((top, bottom), (left, right)), got {pads}")
+
+
 def reference_conv2d(
     x: Array, weight: Array, bias: Array | None = None, stride: Pair = (1, 1), pads: Pads = NO_PADS,
     dilation: Pair = (1, 1), groups: int = 1, padding_mode: str = "constant",
@@ -173,12 +185,18 @@ def reference_conv2d(
     ndarray, (N, O, OH, OW)
         Of dtype `np.result_type(x, weight, bias)`.
 
+    Raises
+    ------
+    ValueError
+        For an image without a batch, and options that are not of these forms.
+
     Examples
     --------
     >>> reference_conv2d(np.arange(9).reshape(1, 1, 3, 3), np.ones((1, 1, 2, 2), int))
     array([[[[ 8, 12],
              [20, 24]]]])
     """
+    _check_forms("reference_conv2d", x, weight, pads, stride=stride, dilation=dilation)
     padded = reference_pad2d(x, pads, padding_mode)
     kernel = (weight.shape[2], weight.shape[3])
     taps = list(windows_of(x.shape, kernel, stride, pads, dilation))
@@ -214,12 +232,18 @@ def reference_conv2d_backward(
         Of the shapes of `x`, `weight` and `(O,)`, and of dtype `np.result_type(grad_output, x, weight)`. Complex ones
         are adjoints, with conjugated factors.
 
+    Raises
+    ------
+    ValueError
+        For an image without a batch, and options that are not of these forms.
+
     Examples
     --------
     >>> x, weight = np.ones((1, 1, 1, 3)), np.array([[[[1.0, 2.0]]]])
     >>> [g.ravel().tolist() for g in reference_conv2d_backward(np.ones((1, 1, 1, 2)), x, weight)]
     [[1.0, 3.0, 2.0], [2.0, 2.0], [2.0]]
     """
+    _check_forms("reference_conv2d_backward", x, weight, pads, stride=stride, dilation=dilation)
     padded = reference_pad2d(x, pads, padding_mode)
     dtype = np.result_type(grad_output, x, weight)
     dpadded, dw = np.zeros(padded.shape, dtype), np.zeros(weight.shape, dtype)

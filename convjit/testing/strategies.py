@@ -45,6 +45,19 @@ def _least_size(padding: Any, axis: int, kernel: int, extent: int, mode: str, em
     return extent if padding == "valid" or reflected else 1
 
 
+def _check_padding(padding: Any) -> None:
+    """Refuse what is no padding: no problem with it is valid."""
+    try:
+        counts = np.asarray(0 if isinstance(padding, str) and padding in PADDING_NAMES else padding)
+    except ValueError:  # of uneven lengths
+        counts = np.empty(0)
+    if counts.dtype.kind not in "iu" or counts.shape not in ((), (2,), (2, 2)) or counts.min() < 0:
+        raise ValueError(
+            f"conv2d_problems: paddings drew {padding!r}, but problems have names of PADDING_NAMES, or counts of at "
+            "least 0: an int, a pair, or ((top, bottom), (left, right))"
+        )
+
+
 @st.composite
 def conv2d_problems(
     draw: Any, /, *, max_batch: int = 2, max_channels: int = 3, max_groups: int = 3, max_kernel: int = 3,
@@ -80,6 +93,11 @@ def conv2d_problems(
         Shrinks towards one unbatched image of one pixel and one channel, a 1x1 kernel, one group, no bias, stride 1, no
         padding and dilation 1.
 
+    Raises
+    ------
+    TypeError, ValueError
+        When it draws: for `padding_modes` that are one string, and for what `paddings` draw, if it is no padding.
+
     Examples
     --------
     >>> from hypothesis import find
@@ -89,11 +107,14 @@ padding_mode='constant')
     >>> find(conv2d_problems(bias=True), lambda problem: problem.groups == 2).weight_shape
     (2, 1, 1, 1)
     """
+    if isinstance(padding_modes, str):
+        raise TypeError(f"conv2d_problems: padding_modes must be a sequence of names, got the string {padding_modes!r}")
     groups = draw(st.integers(1, max_groups))
     channels, filters = draw(st.integers(1, max_channels)), draw(st.integers(1, max_channels)) * groups
     kernel = (draw(st.integers(1, max_kernel)), draw(st.integers(1, max_kernel)))
     stride, dilation = draw(_ints_or_pairs(1, max_stride)), draw(_ints_or_pairs(1, max_dilation))
     padding = draw(_paddings(max_padding) if paddings is None else paddings)
+    _check_padding(padding)
     mode = draw(st.sampled_from(padding_modes))
     sizes = []
     for axis in (0, 1):

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 from dataclasses import replace
 from fractions import Fraction
 
@@ -171,8 +172,47 @@ def test_what_is_drawn_can_be_narrowed(problem):
     assert problem.pads == ((1, 1), (2, 2))
 
 
+@pytest.mark.parametrize(
+    ("limits", "error", "said"),
+    [
+        ({"padding_modes": "wrap"}, TypeError, "padding_modes must be a sequence of names, got the string 'wrap'"),
+        *(
+            ({"paddings": st.just(padding)}, ValueError,
+             f"paddings drew {padding!r}, but problems have names of PADDING_NAMES, or counts of at least 0: an int, a "
+             "pair, or ((top, bottom), (left, right))")
+            for padding in (-1, (0, -2), ((0, 1), (-1, 0)), "zz", 1.5, (1, 2, 3), ((1,), (1, 2)), None)
+        ),
+    ],
+)  # fmt: skip
+def test_problems_that_cannot_be_drawn(limits, error, said):
+    for strategy in (conv2d_problems, conv2d_cases):
+        with pytest.raises(error, match=re.escape(f"conv2d_problems: {said}")):
+            find(strategy(**limits), lambda found: True)
+
+
 def test_shrinking_ends_at_the_smallest_problem():
     assert find(conv2d_problems(), lambda p: p.groups == 2) == Problem((2, 1, 1), (2, 1, 1, 1), groups=2)
+
+
+ONE = np.ones((1, 1, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "said"),
+    [
+        ((ONE[0], ONE), {}, "x must have shape (N, C, H, W), got (1, 3, 3)"),
+        ((ONE, ONE[0]), {}, "weight must have shape (O, C // groups, KH, KW), got (1, 3, 3)"),
+        ((ONE, ONE), {"stride": 2}, "stride must be a pair (height, width), got 2"),
+        ((ONE, ONE), {"stride": (1, 2, 3)}, "stride must be a pair (height, width), got (1, 2, 3)"),
+        ((ONE, ONE), {"dilation": 1}, "dilation must be a pair (height, width), got 1"),
+        ((ONE, ONE), {"pads": (1, 1)}, "pads must be ((top, bottom), (left, right)), got (1, 1)"),
+    ],
+)
+def test_references_take_one_form(arrays, options, said):
+    with pytest.raises(ValueError, match=re.escape(f"reference_conv2d: {said}")):
+        reference_conv2d(*arrays, **options)
+    with pytest.raises(ValueError, match=re.escape(f"reference_conv2d_backward: {said}")):
+        reference_conv2d_backward(ONE, *arrays, **options)
 
 
 class Sgd:

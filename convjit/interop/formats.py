@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..extras import needed
+from ..runtime.files import as_path
 from ..typing import Array
 
 
@@ -65,10 +66,7 @@ _FORMATS = {".npz": Format(_to_npz, _from_npz), ".safetensors": Format(_to_safet
 
 def format_of(function: str, path: Any) -> tuple[Path, Format]:
     """The path, and the format that its ending names."""
-    try:
-        file = Path(path)
-    except TypeError:
-        raise TypeError(f"{function}: path must be a string or a path, got {type(path).__name__}") from None
+    file = as_path(function, path)
     if file.suffix not in _FORMATS:
         raise ValueError(f"{function}: path must end in {' or '.join(_FORMATS)}, got {str(path)!r}")
     return file, _FORMATS[file.suffix]

@@ -7,7 +7,6 @@ as they are. Source: PyTorch's `Module.state_dict`.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -25,6 +24,7 @@ from .. import (
     Layer,
     Sequential,
 )
+from ..runtime.files import write_whole
 from ..typing import Array
 from .formats import format_of
 
@@ -155,6 +155,8 @@ def _state(function: str, model: Any) -> dict[str, Array]:
 def save_weights(model: Model, path: str | os.PathLike[str]) -> None:
     """Write all weights and running means into a file, whole or not at all.
 
+    A file that is there keeps its mode, and a link still leads to it.
+
     Parameters
     ----------
     model : Sequential or Layer
@@ -166,7 +168,9 @@ def save_weights(model: Model, path: str | os.PathLike[str]) -> None:
     TypeError, RuntimeError
         As `state_dict`.
     ValueError
-        For another ending.
+        For another ending, and what is no name of a file.
+    OSError
+        For what is there and no regular file, and where the system lets nobody write.
     ModuleNotFoundError
         For `.safetensors` without that package.
 
@@ -181,16 +185,7 @@ def save_weights(model: Model, path: str | os.PathLike[str]) -> None:
     function = "save_weights"
     target, (write, _) = format_of(function, path)
     content = write(_state(function, model))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-        os.replace(temporary, target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is not None:
-            error.filename = str(target)
-        raise
+    write_whole(function, target, lambda file: file.write(content))
 
 
 # --- in -------------------------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -13,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..parsing import describe
+from ..runtime.files import as_path, write_whole
 from ..typing import Array
 from .base import Layer, parameters_of
 from .undo import exhaust
@@ -56,24 +54,16 @@ def named_weights(layers: Sequence[Layer]) -> dict[str, Array]:
 
 
 def write_weights(path: Any, layers: Sequence[Layer]) -> None:
-    """Write the file aside and rename it, so that a full disk or an interrupt leaves the old one whole."""
-    target = _as_path("Sequential.save", path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            np.savez(file, **named_weights(layers))  # type: ignore[arg-type]  # the stubs take a flag's name for any
-        os.replace(temporary, target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is not None:
-            error.filename = str(target)
-        raise
+    """Write a file of weights, whole or not at all."""
+    function = "Sequential.save"
+    target, weights = as_path(function, path), named_weights(layers)
+    write_whole(function, target, lambda file: np.savez(file, **weights))  # type: ignore[arg-type]  # for a flag
 
 
 def read_weights(path: Any, layers: Sequence[Layer]) -> None:
     """Check everything, then set everything."""
     _check_names("Sequential.load", layers)
-    stored = _arrays(_as_path("Sequential.load", path))
+    stored = _arrays(as_path("Sequential.load", path))
     weights = {
         f"{i}.{name}": getattr(layer, name) for i, layer in enumerate(layers) for name in _names(layer, "weight_names")
     }
@@ -118,13 +108,6 @@ def _held(sentence: str, array: Array, dtype: Any) -> Array:
     if np.isinf(held).sum() > np.isinf(array).sum():
         raise ValueError(f"Sequential.load: {sentence} with numbers that are too large for {dtype}")
     return held
-
-
-def _as_path(function: str, path: Any) -> Path:
-    try:
-        return Path(path)
-    except TypeError:
-        raise TypeError(f"{function}: path must be a string or a path, got {describe(path)}") from None
 
 
 def _arrays(path: Path) -> dict[str, Array]:

@@ -1,5 +1,8 @@
 """Weights under PyTorch's names: every name and shape, both formats, nothing half loaded, and PyTorch itself."""
 
+import os
+import stat
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -203,6 +206,15 @@ def test_saving_that_fails_leaves_the_old_file(tmp_path, ending, monkeypatch):
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [before]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="permissions are those of POSIX")
+@pytest.mark.parametrize("ending", FORMATS)
+def test_saving_again_keeps_the_mode(tmp_path, ending):
+    file = path_of(tmp_path, ending)
+    file.touch(0o600)
+    save_weights(network(), file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
 @pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize("keep", [0, 7, 60, -5])
 def test_damaged_files_are_refused(tmp_path, ending, keep):
@@ -219,8 +231,10 @@ def test_damaged_files_are_refused(tmp_path, ending, keep):
 def test_paths(tmp_path, call):
     with pytest.raises(ValueError, match=rf"^{call.__name__}: path must end in .npz or .safetensors, got '.*pt'$"):
         call(network(), tmp_path / "weights.pt")
-    with pytest.raises(TypeError, match=rf"^{call.__name__}: path must be a string or a path, got int$"):
+    with pytest.raises(TypeError, match=rf"^{call.__name__}: path must be a string or a path, got int 3$"):
         call(network(), 3)
+    with pytest.raises(ValueError, match=rf"^{call.__name__}: path must be the name of a file, got 'a\\x00b.npz'$"):
+        call(network(), "a\0b.npz")
     with pytest.raises(FileNotFoundError):
         call(network(), tmp_path / "nowhere" / "weights.npz")
 

@@ -967,6 +967,28 @@ def test_the_file_can_be_read_by_those_who_may_read_new_files(tmp_path):
     assert modes[0] == modes[1]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links and permissions are those of POSIX")
+def test_saving_again_keeps_links_and_modes(tmp_path):
+    path, link = tmp_path / "private.npz", tmp_path / "link.npz"
+    network().save(path)
+    path.chmod(0o600)
+    link.symlink_to(path)
+    model = trained()
+    model.save(link)
+    other = network(seed=7)
+    other.load(path)
+    assert_same_weights(other, weights_of(model))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("path", ["", "/", "a\0b", "\ud800.npz"])
+def test_paths_that_name_no_file(path):
+    for name in ("save", "load"):
+        with pytest.raises(ValueError, match=rf"^Sequential\.{name}: path must be the name of a file, got "):
+            getattr(network(), name)(path)
+
+
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=repr)
 @pytest.mark.parametrize("where", ["savez", "replace"])
 def test_saving_that_fails_leaves_the_old_file(tmp_path, monkeypatch, error, where):

@@ -7,6 +7,7 @@ Source: `dask.array.overlap`; V. Dumoulin, F. Visin, "A guide to convolution ari
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias
@@ -16,6 +17,7 @@ import numpy as np
 import convjit
 
 from ..extras import needed
+from ..functional.front_door import public
 from ..geometry import Geometry, conv2d_geometry
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 
@@ -26,6 +28,9 @@ with needed("convjit.interop.dask"):
 __all__ = ["conv2d", "conv2d_backward"]
 
 DaskArray: TypeAlias = Any  # dask.array.Array, which is untyped here
+
+# That padding may add: a graph of so many is made in about six seconds, and one of ten times as many in a minute.
+_MOST_CHUNKS = 1 << 18
 
 
 class _Axis(NamedTuple):
@@ -88,9 +93,24 @@ def _check_images(function: str, x: DaskArray) -> None:
         )
 
 
+def _check_padding(function: str, x: DaskArray, g: Geometry) -> None:
+    """Refuse padding of which the graph alone would take minutes: it is cut as the images are."""
+    cuts = [
+        -(-(size + sum(pad)) // max(1, *chunks))
+        for size, chunks, pad in zip(x.shape[2:], x.chunks[2:], g.pads, strict=True)
+    ]
+    added = math.prod((*x.numblocks[:2], *cuts)) - x.npartitions
+    if added > _MOST_CHUNKS:
+        raise ValueError(
+            f"{function}: padding adds {added:,} chunks to the {x.npartitions:,} of x, {_MOST_CHUNKS:,} are the most; "
+            "chunks of x that are larger make fewer"
+        )
+
+
 def _cut(function: str, x: DaskArray, weight: Array, options: _Options, padding_mode: Any) -> _Cut:
     images = x if x.ndim == 4 else x[None]
     g = conv2d_geometry(function, images.shape, weight.shape, **options._asdict())
+    _check_padding(function, images, g)
     for axis, size, pad in zip((2, 3), (g.in_h, g.in_w), g.pads, strict=True):
         if max(pad) > size and padding_mode != "constant":  # `da.pad` shows an image once on either side
             images = da.take(images, np.pad(np.arange(size), pad, mode=padding_mode), axis=axis)
@@ -110,11 +130,20 @@ def _check_in_memory(function: str, **arrays: Any) -> None:
             raise TypeError(f"{function}: {name} must be in memory, got a dask.array.Array; pass {name}.compute()")
 
 
+def _as_weight(function: str, weight: Any) -> Array:
+    _check_in_memory(function, weight=weight)
+    try:
+        return np.asarray(weight)
+    except ValueError as error:  # lists of several lengths
+        raise ValueError(f"{function}: weight is not a regular array: {error}") from None
+
+
 def _none_of(x: DaskArray) -> Array:
     """No image of those: a call with it says at once what is wrong, and in what dtype the result will be."""
     return np.empty((0, *x.shape[-3:]), x.dtype)
 
 
+@public
 def conv2d(
     x: DaskArray,
     weight: ArrayLike,
@@ -146,7 +175,8 @@ def conv2d(
     Raises
     ------
     TypeError, ValueError
-        As `convjit.conv2d`, for shapes and options at once, for the rest when it is computed.
+        As `convjit.conv2d`, for shapes and options at once, for the rest when it is computed; `ValueError` for padding
+        that makes more chunks than a graph can have.
 
     Examples
     --------
@@ -179,6 +209,7 @@ def _inside(g: Geometry) -> dict[str, Any]:
     return {"stride": (g.stride_h, g.stride_w), "dilation": (g.dilation_h, g.dilation_w), "groups": g.groups}
 
 
+@public
 def conv2d_backward(
     grad_output: DaskArray,
     x: DaskArray,
@@ -227,26 +258,27 @@ def conv2d_backward(
     """
     name = "conv2d_backward"
     _check_images(name, x)
-    _check_in_memory(name, weight=weight)
+    w = _as_weight(name, weight)
     if not isinstance(grad_output, da.Array):
         raise TypeError(f"{name}: grad_output must be a dask.array.Array, got {type(grad_output).__name__}")
     if padding_mode != "constant":
         raise ValueError(f"{name}: padding_mode must be 'constant' for gradients of Dask arrays, got {padding_mode!r}")
-    options, w = _Options(stride, padding, dilation, groups), np.asarray(weight)
+    options = _Options(stride, padding, dilation, groups)
     cut = _cut(name, x, w, options, "constant")
     g = cut.geometry
     shape = g.y_shape if x.ndim == 4 else g.y_shape[1:]
     if grad_output.shape != shape:
         raise ValueError(f"{name}: grad_output must have shape {shape}, that of the result, got {grad_output.shape}")
     none = convjit.conv2d_backward(_none_of(grad_output), _none_of(x), weight, **options._asdict(), need=need)
+    of_input, of_weight, of_bias = none
     dtype = np.result_type(*(gradient.dtype for gradient in none if gradient is not None), grad_output.dtype)
     dy = grad_output if x.ndim == 4 else grad_output[None]
     dy = dy.rechunk((cut.images.chunks[0], -1, cut.height.outputs, cut.width.outputs)).astype(dtype)
-    dx = _input_grad(cut, dy, w) if need[0] else None
+    dx = _input_grad(cut, dy, w) if of_input is not None else None
     return (
         dx if dx is None or x.ndim == 4 else dx[0],
-        _weight_grad(cut, dy) if need[1] else None,
-        dy.sum(axis=(0, 2, 3), dtype=dtype) if need[2] else None,
+        _weight_grad(cut, dy) if of_weight is not None else None,
+        dy.sum(axis=(0, 2, 3), dtype=dtype) if of_bias is not None else None,
     )
 
 

@@ -111,6 +111,8 @@ def test_gradients_that_are_not_needed():
     for need in [(True, False, False), (False, True, False), (False, False, True)]:
         got = bridge.conv2d_backward(dy, chunked, weight, **options, need=need)
         assert [gradient is not None for gradient in got] == list(need)
+        got = bridge.conv2d_backward(dy, chunked, weight, **options, need=(wanted for wanted in need))
+        assert [gradient is not None for gradient in got] == list(need)
 
 
 def test_two_processes(tmp_path, monkeypatch):
@@ -162,6 +164,19 @@ REFUSED = {
                "conv2d_backward: need must be three bools"),
     "need": (lambda: bridge.conv2d_backward(da.ones((1, 3, 7, 7)), X, W, need=(True,)), ValueError,
              "conv2d_backward: need must be three bools"),
+    "ragged": (lambda: bridge.conv2d(X, [[1], [1, 2]]), ValueError, "conv2d: weight is not a regular array: "),
+    "ragged of a gradient": (lambda: bridge.conv2d_backward(X, X, [[1], [1, 2]]), ValueError,
+                             "conv2d_backward: weight is not a regular array: "),
+    "a keyword": (lambda: bridge.conv2d(X, W, strides=2), TypeError,
+                  "conv2d: unknown keyword 'strides'; it is called 'stride' here$"),
+    "a gradient's keyword": (lambda: bridge.conv2d_backward(X, X, W, dilations=2), TypeError,
+                             "conv2d_backward: unknown keyword 'dilations'; it is called 'dilation' here$"),
+    "padding": (lambda: bridge.conv2d(X, W, padding=2**28), ValueError,
+                "conv2d: padding adds 11,529,[0-9,]* chunks to the 4 of x, 262,144 are the most; chunks of x that"),
+    "padding of a mode": (lambda: bridge.conv2d(X, W, padding=2**28, padding_mode="edge"), ValueError,
+                          "conv2d: padding adds"),
+    "padding of a gradient": (lambda: bridge.conv2d_backward(X, X, W, padding=2**28), ValueError,
+                              "conv2d_backward: padding adds"),
 }  # fmt: skip
 
 

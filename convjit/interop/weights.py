@@ -242,7 +242,8 @@ def load_state_dict(model: Model, state: Mapping[str, Any]) -> None:
         Initialized, and not frozen.
     state : mapping of str to array_like
         Names and shapes of `state_dict(model)`, all of them and no others but `num_batches_tracked`, which convjit has
-        no use for. Floats of any width, which become the layer's dtype; PyTorch's CPU tensors as they are.
+        no use for. Floats of any width, which become the layer's dtype; PyTorch's tensors and parameters on the CPU as
+        they are.
 
     Raises
     ------
@@ -299,9 +300,11 @@ def _fitted(sentence: str, place: Place, value: Any) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{sentence} as a masked array, whose mask would be ignored")
     try:
+        if getattr(value, "requires_grad", False):  # a parameter: only its numbers are wanted
+            value = value.detach()
         # NumPy has no bfloat16, of which every number is one of float32.
         array = np.asarray(value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value)
-    except Exception as error:  # such as a tensor on another device, or one that requires grad
+    except Exception as error:  # such as a tensor on another device
         raise TypeError(f"{sentence} as what is no array: {' '.join(str(error).split())}") from None
     if array.dtype.kind != "f":
         raise TypeError(f"{sentence} as {array.dtype}, but {place.described} needs floats")

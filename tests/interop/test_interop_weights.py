@@ -428,12 +428,21 @@ def test_a_network_goes_to_pytorch_and_back(tmp_path, ending):
         np.testing.assert_allclose(ours.predict(x), theirs(torch.from_numpy(x)).numpy(), rtol=1e-12, atol=1e-14)
 
 
-def test_a_tensor_that_requires_grad_is_no_array():
+def test_parameters_that_require_grad_are_taken():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed; state dicts of arrays are loaded above")
+    layer, theirs = Dense(2, input_shape=(3,)), torch.nn.Linear(3, 2)
+    layer.initialize(None)
+    load_state_dict(layer, dict(theirs.named_parameters()))
+    assert_same(state_dict(layer), {name: value.double().numpy() for name, value in theirs.state_dict().items()})
+    assert theirs.weight.requires_grad
+
+
+def test_a_tensor_that_is_nowhere_is_no_array():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed; other things that are no arrays are refused")
     layer = Dense(2, input_shape=(3,))
     layer.initialize(None)
-    with pytest.raises(TypeError, match=r"^load_state_dict: state holds weight as what is no array: Can't call numpy"):
-        load_state_dict(layer, {"weight": torch.zeros(2, 3, requires_grad=True), "bias": torch.zeros(2)})
+    with pytest.raises(TypeError, match=r"^load_state_dict: state holds weight as what is no array: "):
+        load_state_dict(layer, {"weight": torch.zeros(2, 3, device="meta"), "bias": torch.zeros(2)})
 
 
 @pytest.mark.parametrize("ending", FORMATS)

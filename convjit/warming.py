@@ -393,8 +393,9 @@ def _names(functions: Any) -> list[str]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """One value, or those that an iterable gives."""
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    """One value, or those that an iterable gives, which an array without an axis is not."""
+    several = isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
+    return list(value) if several else [value]
 
 
 def _counts() -> Warmed:

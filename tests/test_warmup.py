@@ -259,6 +259,8 @@ def test_names_in_any_form():
         (([1],), TypeError, "^warmup: functions must be names of functions, got int 1$"),
         ((None, "float33"), TypeError, "^warmup: an entry of dtypes must be a dtype, got str 'float33'$"),
         ((None, "f4,,"), TypeError, "^warmup: an entry of dtypes must be a dtype, got str 'f4,,'$"),
+        ((np.array("pad2d"),), TypeError, "^warmup: functions must be names of functions, got ndarray$"),
+        ((None, np.array("float32")), TypeError, "^warmup: an entry of dtypes must be a dtype, got ndarray$"),
         ((None, 7), TypeError, "^warmup: an entry of dtypes must be a dtype, got int 7$"),
         ((None, None), TypeError, "^warmup: an entry of dtypes is object, which is not supported; bool,"),
         ((None, ["float32", "U3"]), TypeError, "^warmup: an entry of dtypes is <U3, which is not supported"),

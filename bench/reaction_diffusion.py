@@ -8,6 +8,8 @@ Source: J. Pearson, "Complex Patterns in a Simple System" (1993).
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from time import perf_counter
 
 import numba
@@ -48,7 +50,7 @@ def beginning(size: int) -> Array:
     return state + rng.uniform(0, 0.01, state.shape)
 
 
-def main(path: str) -> None:
+def main(path: Path) -> None:
     """Simulate, and draw."""
     laplacian = np.array([[0.05, 0.2, 0.05], [0.2, -1.0, 0.2], [0.05, 0.2, 0.05]])
     laplacian = np.stack([laplacian[None], laplacian[None]])
@@ -73,5 +75,8 @@ def main(path: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python bench/reaction_diffusion.py", description=__doc__)
-    parser.add_argument("path", metavar="PNG", help="the picture")
-    main(parser.parse_args().path)
+    parser.add_argument("path", metavar="PNG", type=Path, help="the picture")
+    output = parser.parse_args().path
+    if output.is_dir() or not os.access(output if output.exists() else output.absolute().parent, os.W_OK):
+        parser.error(f"cannot write {str(output)!r}; choose another PNG")  # before a minute is spent
+    main(output)

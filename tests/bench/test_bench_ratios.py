@@ -176,3 +176,16 @@ def test_a_reaction_without_matplotlib_ends_with_one_sentence():
         "ModuleNotFoundError: bench/reaction_diffusion.py needs matplotlib, which is not installed: "
         'pip install "convjit[demo]"'
     )
+
+
+def test_a_reaction_that_cannot_be_drawn_ends_with_one_sentence(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed; what is said of that is tested above")
+    for place in (tmp_path, tmp_path / "nowhere" / "a.png"):
+        done = subprocess.run(
+            [sys.executable, "bench/reaction_diffusion.py", place],
+            cwd=CHECKOUT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == (
+            f"python bench/reaction_diffusion.py: error: cannot write {str(place)!r}; choose another PNG"
+        )

@@ -23,6 +23,7 @@ hazard:
 `reusing`     a network's steps use their large arrays again, and one room for workspaces: no waiting for cleared pages
 `fma`         the fused multiply-add in which every sum is written, compiled and not
 `copying`     a run of elements copied as one `memcpy`
+`files`       files of users, written aside and put in place whole: a full disk leaves the old one
 `emitting`    micro-kernels as LLVM IR, compiled alone in whole vectors, kept on disk, called by address
 `entries`     entry points for users' compiled functions, reached through a table in memory: no stale code runs
 `plain`       the values and words of plain code, which becomes machine code without Numba's compiler; its

@@ -76,7 +76,7 @@ FIRST_CALLS = """
 
 def test_first_calls_at_once_compile_once():
     alone, together = (output(FIRST_CALLS, callers, CONVJIT_CACHE="0") for callers in ("1", "16"))
-    assert int(alone) > 3  # kernels, packing, multiplying, a team
+    assert int(alone) >= 3  # kernels, those that fill planes, and what calls them
     assert together == alone
 
 

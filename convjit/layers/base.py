@@ -56,7 +56,7 @@ class Layer:
     def set_input_shape(self, shape: Shape) -> None:
         """Set the shape of one input, without the batch."""
         name = type(self).__name__
-        if not isinstance(shape, Iterable) or isinstance(shape, str):
+        if not is_iterable(shape) or isinstance(shape, str):
             raise TypeError(f"{name}: input_shape must be a tuple of ints, got {describe(shape)}")
         sizes = tuple(as_index(name, "input_shape", size, "a tuple of ints") for size in shape)
         if min(sizes, default=0) < 0:
@@ -253,6 +253,11 @@ def _checked(where: str, updated: Any, weight: Array) -> Array:
     if array.shape != weight.shape:
         raise ValueError(f"{where} returned shape {array.shape} from update(w, grad); it must be {weight.shape}")
     return array.astype(weight.dtype, copy=False)
+
+
+def is_iterable(value: Any) -> bool:
+    """Whether a value has entries: an array without an axis has an iterator, too, but not for long."""
+    return isinstance(value, Iterable) and not (isinstance(value, np.ndarray) and value.ndim == 0)
 
 
 _BATCHES = {2: "(N, features)", 3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, D, H, W)"}

@@ -19,7 +19,7 @@ from ..parsing import as_positive, describe
 from ..progress import progress_bar
 from ..runtime.reusing import Reused
 from ..typing import AnyPath, Array, ArrayLike, Updates
-from .base import Layer, Shape, check_optimizer, name_of, parameters_of
+from .base import Layer, Shape, check_optimizer, is_iterable, name_of, parameters_of
 from .initializers import as_rng
 from .losses import LOSSES, CrossEntropy, Loss, targets_once
 from .optimizers import Adam
@@ -75,7 +75,7 @@ class Sequential:
         self.optimizer = Adam() if optimizer is None else optimizer
         self.loss = _as_loss(loss)
         self.layers: list[Layer] = []
-        if not isinstance(layers, Iterable):
+        if not is_iterable(layers):
             raise TypeError(f"Sequential: layers must be a list of layers, got {describe(layers)}")
         for layer in layers:
             self.add(layer)

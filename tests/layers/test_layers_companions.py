@@ -470,6 +470,7 @@ def test_dense_draws_as_the_original_text_does():
         (lambda: Dense(3, units=3), TypeError, "Dense: unknown keyword 'units'"),
         (lambda: Flatten(5), TypeError, "Flatten: input_shape must be a tuple of ints, got int 5"),
         (lambda: Flatten((2, -1)), ValueError, "Flatten: input_shape must be ints >= 0, got (2, -1)"),
+        (lambda: Flatten(np.array(5)), TypeError, "Flatten: input_shape must be a tuple of ints, got ndarray"),
         (lambda: Flatten("abc"), TypeError, "Flatten: input_shape must be a tuple of ints, got str 'abc'"),
         (lambda: Flatten((2, 2.5)), TypeError, "Flatten: input_shape must be a tuple of ints, got float 2.5"),
         (lambda: Flatten().output_shape(), ValueError, "Flatten.output_shape: input_shape is not set"),

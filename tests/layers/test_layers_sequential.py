@@ -743,6 +743,7 @@ def test_weights_of_another_shape(name):
         (lambda model: model.load(5), "Sequential.load: path must be a string or a path, got int 5"),
         (lambda model: Sequential(model.layers[0]), "Sequential: layers must be a list of layers, got Dense"),
         (lambda model: Sequential(None), "Sequential: layers must be a list of layers, got NoneType"),
+        (lambda model: Sequential(np.array(1)), "Sequential: layers must be a list of layers, got ndarray"),
     ],
 )
 def test_what_is_of_another_kind(call, said):

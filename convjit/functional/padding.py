@@ -240,7 +240,7 @@ def _constant(function: str, value: Any, dtype: Any) -> Any:
     if scalar.dtype.kind != "c" or dtype.kind == "c":
         with np.errstate(all="ignore"), suppress(OverflowError):
             held = scalar.astype(dtype)
-    if held is None or (np.isinf(held) and not np.isinf(scalar)) or (dtype.kind not in "fc" and held != scalar):
+    if held is None or (dtype.kind not in "fc" and not bool(held == scalar)):
         raise ValueError(f"{function}: value {value!r} cannot be held in dtype {dtype}")
     return held
 

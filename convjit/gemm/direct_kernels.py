@@ -36,6 +36,9 @@ ADD_ROWS = 8
 # and a cache line is asked for once.
 _TERMS_A_ROUND = 4
 
+# Kernels that move elements, or add them up.
+_MOVING = ("land", "pack", "lay", "add_rows")
+
 # A pointer for each row, and four that a loop needs: more rows would not leave the sixteen general registers.
 _MOST_ROWS = 8
 
@@ -44,7 +47,7 @@ _MOST_ROWS = 8
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    found = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row))
+    found = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row), _MOVING)
     addresses = found | {"fill": int(micro.fills(dtype)[micro.FILL])}
     entries = (addresses[name] for name in ("panel", "land", "pack", "fill", "lay", "add_rows"))
     return passed((dtype.itemsize, isa.lanes(dtype), row.channel_vectors, *entries))

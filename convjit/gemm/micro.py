@@ -39,7 +39,9 @@ VECTORS_A_PIECE = 4
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    found = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row))
+    found = emitting.compiled(
+        f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row), ("pack", "weave")
+    )
     table = fills(dtype).tolist()
     table[MULTIPLY], table[PACK], table[WEAVE] = (found[name] for name in ("multiply", "pack", "weave"))
     return passed(tuple(table))
@@ -51,8 +53,8 @@ def fills(dtype: DType) -> Array:
 
     They are compiled in a fifth of the time.
     """
-    row = isa.here()
-    found = emitting.compiled(f"{__name__}.fills.{dtype}.{row.name}", fill_functions(dtype), row.features)
+    row, functions = isa.here(), fill_functions(dtype)
+    found = emitting.compiled(f"{__name__}.fills.{dtype}.{row.name}", functions, row.features, moving=tuple(functions))
     return passed((dtype.itemsize, isa.lanes(dtype), 0, 0, found["fill"], found["fill_many"], 0))
 
 

@@ -4,7 +4,7 @@ An emitted function takes 64-bit integers only (addresses, counts) and returns n
 through an address that they are given as data, never through a name: so their own compiled code, on disk or inside a
 user's function, holds no copy of it and cannot call a stale one.
 
-The first `micro.kernels(dtype)` of a process takes 0.55 s with `CONVJIT_CACHE=0`, and a few milliseconds from disk. As
+The first `micro.kernels(dtype)` of a process takes 0.6 s with `CONVJIT_CACHE=0`, and a few milliseconds from disk. As
 intrinsics inside Numba's functions kernels would be compiled again with each function that calls them, and Numba's
 vector width (256 bits on many processors that can do 512) would be theirs.
 Source: llvmlite's documentation, "Execution engine"; Numba's `numba.core.codegen` for the target's options.
@@ -69,12 +69,13 @@ anew: set[str] = set()
 
 
 def compiled(
-    name: str, functions: dict[str, tuple[int, Body]], features: str = "", hottest: Sequence[str] = ()
+    name: str, functions: dict[str, tuple[int, Body]], features: str = "", hottest: Sequence[str] = (),
+    moving: Sequence[str] = (),
 ) -> dict[str, int]:  # fmt: skip
     """Addresses of functions, given as `{symbol: (number of arguments, body)}`, compiled as one module.
 
     `features` are added to the target's. `name` is that of the file on disk. Of register tiles, only the `hottest` are
-    optimised.
+    optimised, and of functions for `moving` elements none: that takes as long as to compile them, and gains nothing.
     """
     with global_compiler_lock:  # which no fork finds locked
         key = hashlib.sha256(repr((sorted(functions), *target(), features)).encode()).hexdigest()[:24]
@@ -84,7 +85,7 @@ def compiled(
         code = cache.read(name, key)
         if code is None:
             anew.add(name)
-            code = machine.emit_object(_optimised(functions, machine, target().triple, hottest))
+            code = machine.emit_object(_optimised(functions, machine, target().triple, hottest, moving))
             cache.keep(name, key, code)
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{target().triple}"'), machine)
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
@@ -97,7 +98,7 @@ def compiled(
 def assembly(functions: dict[str, tuple[int, Body]], features: str = "", hottest: Sequence[str] = ()) -> str:
     """What `compiled` makes of them, for people and tests to read."""
     machine = _machine(features)
-    text: str = machine.emit_assembly(_optimised(functions, machine, target().triple, hottest))
+    text: str = machine.emit_assembly(_optimised(functions, machine, target().triple, hottest, ()))
     return text
 
 
@@ -108,9 +109,11 @@ def _machine(features: str) -> Any:
     return llvm.Target.from_default_triple().create_target_machine(**options)
 
 
-def _optimised(functions: dict[str, tuple[int, Body]], machine: Any, triple: str, hottest: Sequence[str]) -> Any:
+def _optimised(
+    functions: dict[str, tuple[int, Body]], machine: Any, triple: str, hottest: Sequence[str], moving: Sequence[str]
+) -> Any:
     """A module of what is optimised, and of what is as it was written."""
-    written = {symbol for symbol in functions if symbol.startswith(TILE) and symbol not in hottest}
+    written = {symbol for symbol in functions if symbol.startswith(TILE) and symbol not in hottest} | {*moving}
     module = _parsed(functions, functions.keys() - written, triple)
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     builder = llvm.create_pass_builder(machine, options)

@@ -26,7 +26,7 @@ from . import winograd_inputs, winograd_sums, winograd_weights
 from .cook_toom import F4X2, F4X3
 
 # The tile for a stride, and how many phases of pixels, along an axis, are transformed in turn at most.
-_TILES = {1: (F4X3, 1), 2: (F4X2, 2)}
+_OF_STRIDE = {1: (F4X3, 1), 2: (F4X2, 2)}
 STEP = F4X3.outputs  # of every tile
 
 # What compiled code is told of the kernels of a dtype and tile, an int64 array: numbers, then addresses.
@@ -46,24 +46,24 @@ def kernels(dtype: DType, stride: int = 1) -> Array:
     """The kernels of a dtype and a stride for this machine, compiled or loaded on the first call."""
     row = isa.here()
     hottest = (f"tile_{_most_rows(row)}_{_VECTORS}",)
-    name = f"{__name__}.{dtype}.{row.name}" + (f".stride_{stride}" if stride > 1 else "")
+    name = f"{__name__}.{dtype}.stride_{stride}.{row.name}"
     found = emitting.compiled(name, functions(dtype, stride), row.features, hottest)
-    others = ("mix_rows", "turn", "weights", "results", "spread_1", "spread_2")
-    tiles = [address for symbol, address in found.items() if symbol not in others]
+    others = ("mix_rows", "turn", "weights", "results", "spread_1", "spread_2")  # of the last, there may be none
+    tiles = [address for symbol, address in found.items() if symbol.startswith(emitting.TILE)]
     return passed((*numbers(dtype, stride), *(found.get(symbol, 0) for symbol in others), *tiles))
 
 
 @cache
 def numbers(dtype: DType, stride: int = 1) -> tuple[int, ...]:
     """What `kernels` begins with, from which work is planned: nothing is compiled."""
-    row, window = isa.here(), _TILES[stride][0].window
+    row, window = isa.here(), _OF_STRIDE[stride][0].window
     return dtype.itemsize, isa.lanes(dtype), _VECTORS, _most_rows(row), window, window**2
 
 
 def functions(dtype: DType, stride: int = 1) -> dict[str, tuple[int, emitting.Body]]:
     """What is emitted for a dtype and a stride, by name: the number of arguments, and the body."""
     row = isa.here()
-    tile, phases = _TILES[stride]
+    tile, phases = _OF_STRIDE[stride]
     lanes = isa.lanes(dtype)
     found: dict[str, tuple[int, emitting.Body]] = {
         "mix_rows": (10, winograd_inputs.mix_rows(dtype, lanes, tile)),

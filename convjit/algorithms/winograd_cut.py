@@ -92,18 +92,17 @@ def products_of(p: Problem) -> int:
 
 
 def image_cycles(p: Problem, of_weights: float = 1.0) -> float:
-    """Cycles of an image on one worker, with so much of what transforming the weights takes."""
+    """Cycles of an image on one worker, with so much of what transforming the weights takes; of stride 1."""
     down, across = grid(p)
     high, wide = phases(p)
     rows, tiles = high * wide * down, high * wide * down * across
     found = cycles_of(p, min(across, _MOST_TILES))
-    visits = min(wide * p.stride, CACHE_LINE // _FLOAT32.itemsize)
+    visits = min(wide, CACHE_LINE // _FLOAT32.itemsize)
     pixels = p.channels * p.in_h * p.in_w + p.filters * p.out_h * p.out_w
     moved = visits * pixels * _FLOAT32.itemsize / _MOVED_BYTES
     data = min(tiles, _MOST_TILES) * _data_elements(p) * _FLOAT32.itemsize
     if data > _NEAR_BYTES:  # read anew for each panel of two vectors
-        panels_read = int(sinks(p)) * -(-p.filters // (2 * VECTOR))
-        moved += panels_read * -(-tiles // _MOST_TILES) * data / _DATA_BYTES_A_CYCLE
+        moved += -(-p.filters // (2 * VECTOR)) * -(-tiles // _MOST_TILES) * data / _DATA_BYTES_A_CYCLE
     return rows * found.inputs + tiles * (found.results + found.products) + of_weights * found.weights + moved
 
 

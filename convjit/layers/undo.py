@@ -45,7 +45,10 @@ exhaust: Callable[[Iterator[Any]], object] = partial(deque, maxlen=0)
 
 
 def exhaust_the_rest(undo: Iterator[Any]) -> None:
-    """Go on where `exhaust` failed: what cannot be put back stops nothing, and is not the error to be told."""
+    """Go on where `exhaust` failed: what cannot be put back stops nothing, and is not the error to be told.
+
+    Callers try `exhaust` themselves first: where a function begins, Python looks for signals.
+    """
     while True:
         try:
             exhaust(undo)

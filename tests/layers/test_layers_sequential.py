@@ -468,8 +468,10 @@ def test_weights_without_names_are_not_left_out_of_files(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-class Plain(Layer):
-    """A layer that changes nothing, whose subclasses name what they may not have."""
+class Unchanging:
+    """What layers that change nothing do."""
+
+    __slots__ = ()
 
     def forward_pass(self, X, training=True):
         return X
@@ -481,11 +483,11 @@ class Plain(Layer):
         return self.input_shape
 
 
-class Unset(Plain):
+class Unset(Unchanging, Layer):
     weight_names = ("s",)
 
 
-class Statistics(Plain):
+class Statistics(Unchanging, Layer):
     buffer_names = ("mean",)
     mean = np.ones(4)
 
@@ -760,22 +762,13 @@ def test_layers_that_lack_a_method():
         Sequential([Half()])
 
 
-class Slotted:
-    """A layer that is nobody's heir, and has no dictionary; without weights but for those of a subclass."""
+class Slotted(Unchanging):
+    """A layer that is no `Layer`, and has no dictionary; without weights but for those of a subclass."""
 
     __slots__ = ("input_shape",)
 
     def set_input_shape(self, shape):
         self.input_shape = shape
-
-    def forward_pass(self, X, training=True):
-        return X
-
-    def backward_pass(self, accum_grad):
-        return accum_grad
-
-    def output_shape(self):
-        return self.input_shape
 
 
 class SlottedScale(Slotted):

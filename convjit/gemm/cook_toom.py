@@ -62,7 +62,8 @@ class Tile(NamedTuple):
 # more than twice as large.
 F4X3 = Tile(4, 3, (ZERO, *(Surd(Fraction(0), Fraction(sign, n)) for n in (2, 1) for sign in (1, -1))))
 # For the phases of a 3x3 convolution with stride 2, which have two taps or one. Pairs of points with opposite signs
-# share their products; of such points these have the smallest errors, half of those of {+-1/sqrt(2), +-sqrt(2)}.
+# share their products. Of 15 sets these had the smallest error, for 64 channels in float32 5.3e-7; {+-1, +-1/2} had
+# 6.6e-7 and {+-1/sqrt(2), +-sqrt(2)} 7.3e-7.
 F4X2 = Tile(4, 2, (*(Surd(Fraction(sign, 2)) for sign in (1, -1)), *(Surd(Fraction(0), Fraction(s)) for s in (1, -1))))
 # The other way round, for a gradient of 3x3 taps: results are the taps, and what was results is multiplied.
 F3X4 = Tile(3, 4, F4X3.points)

@@ -7,7 +7,7 @@ Source: ONNX operator Conv for `same_upper` and `same_lower`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -111,6 +111,11 @@ def is_sequence(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.ndim > 0
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def is_iterable(value: Any) -> bool:
+    """Whether a value gives entries, one after the other, be it a string: an array without an axis does not."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
 
 
 # Tuples in tuples that an option may be: padding is a tuple of pairs.

@@ -49,7 +49,7 @@ from .functional import (
 from .functional.front_door import public
 from .layers import SGD, Activation, Adadelta, Adagrad, Adam, AdamW, BatchNormalization, Layer, RMSprop
 from .layers.activation import ACTIVATIONS
-from .parsing import describe
+from .parsing import describe, is_iterable
 from .progress import progress_bar
 from .runtime import emitting
 from .runtime.compile import DRIVERS, made
@@ -394,8 +394,7 @@ def _names(functions: Any) -> list[str]:
 
 def _listed(value: Any) -> list[Any]:
     """One value, or those that an iterable gives, which an array without an axis is not."""
-    several = isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
-    return list(value) if several else [value]
+    return list(value) if is_iterable(value) and not isinstance(value, str) else [value]
 
 
 def _counts() -> Warmed:

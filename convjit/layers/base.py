@@ -7,13 +7,12 @@ Knows parameters and optimizers. Does not know what a layer computes. Source of 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..arrays import as_array, converted
-from ..parsing import as_index, describe, shown
+from ..parsing import as_index, describe, is_iterable, shown
 from ..typing import Array, Updates
 from .optimizers import PUBLISHED, Range, hyperparameter
 from .undo import exhaust, exhaust_the_rest, undoing
@@ -253,11 +252,6 @@ def _checked(where: str, updated: Any, weight: Array) -> Array:
     if array.shape != weight.shape:
         raise ValueError(f"{where} returned shape {array.shape} from update(w, grad); it must be {weight.shape}")
     return array.astype(weight.dtype, copy=False)
-
-
-def is_iterable(value: Any) -> bool:
-    """Whether a value has entries: an array without an axis has an iterator, too, but not for long."""
-    return isinstance(value, Iterable) and not (isinstance(value, np.ndarray) and value.ndim == 0)
 
 
 _BATCHES = {2: "(N, features)", 3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, D, H, W)"}

@@ -15,11 +15,11 @@ import numpy as np
 
 from ..arrays import as_array
 from ..functional.front_door import public
-from ..parsing import as_positive, describe
+from ..parsing import as_positive, describe, is_iterable
 from ..progress import progress_bar
 from ..runtime.reusing import Reused
 from ..typing import AnyPath, Array, ArrayLike, Updates
-from .base import Layer, Shape, check_optimizer, is_iterable, name_of, parameters_of
+from .base import Layer, Shape, check_optimizer, name_of, parameters_of
 from .initializers import as_rng
 from .losses import LOSSES, CrossEntropy, Loss, targets_once
 from .optimizers import Adam

@@ -89,7 +89,7 @@ def _multiply_phase(
     return width, multiply_totals(
         p, Task(t.image, t.row, t.rows, tile.row * horizontal.grid + tile.col, tile.height * width), kernels,
         packed.ctypes.data + base * kernels[ELEMENT], offsets.ctypes.data + taps_before * p.channels * 8,
-        source.ctypes.data, scratch, lists,
+        source.ctypes.data, 0, scratch, lists,
     )  # fmt: skip
 
 

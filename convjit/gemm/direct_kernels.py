@@ -15,6 +15,7 @@ from typing import Any
 
 from ..runtime import emitting
 from ..runtime.compile import kernel, passed
+from ..runtime.emitting import Passes
 from ..runtime.memory import CACHE_LINE
 from ..simd import isa
 from ..simd.vectors import Vectors, index
@@ -47,7 +48,7 @@ _MOST_ROWS = 8
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    found = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row), _MOVING)
+    found = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, passes(row))
     addresses = found | {"fill": int(micro.fills(dtype)[micro.FILL])}
     entries = (addresses[name] for name in ("panel", "land", "pack", "fill", "lay", "add_rows"))
     return passed((dtype.itemsize, isa.lanes(dtype), row.channel_vectors, *entries))
@@ -71,9 +72,10 @@ def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     }
 
 
-def hottest(row: isa.InstructionSet) -> tuple[str, ...]:
-    """The symbols of the tiles in which large products spend their time."""
-    return tuple(f"tile_{most_rows(row, vectors)}_{vectors}" for vectors in _usual_widths(row))
+def passes(row: isa.InstructionSet) -> dict[str, Passes]:
+    """Of the tiles in which large products spend their time, and of what moves elements or adds them up."""
+    hottest = (f"tile_{most_rows(row, vectors)}_{vectors}" for vectors in _usual_widths(row))
+    return dict.fromkeys(hottest, Passes.ALL) | dict.fromkeys(_MOVING, Passes.NONE)
 
 
 def _usual_widths(row: isa.InstructionSet) -> tuple[int, ...]:

@@ -18,14 +18,17 @@ from .summation import TERMS_A_TOTAL
 
 @kernel
 def multiply_totals(
-    p: Product, t: Task, kernels: Any, a: Any, offsets: Any, source: Any, scratch: Any, lists: Any
+    p: Product, t: Task, kernels: Any, a: Any, offsets: Any, source: Any, bias: Any, scratch: Any, lists: Any
 ) -> Any:  # fmt: skip
-    """As `multiply_tile`, for all totals of a sum; return where in the scratch the results begin."""
+    """As `multiply_tile`, for all totals of a sum; return where in the scratch the results begin.
+
+    Only a sum of one total takes a `bias`.
+    """
     terms, size = p.channels * p.taps, scratch.itemsize
     panel, totals = scratch.ctypes.data + PANEL * PANEL_LANES * size, scratch.ctypes.data + TOTALS * PANEL_LANES * size
     for first in range(0, max(terms, 1), TERMS_A_TOTAL):
         stop = min(first + TERMS_A_TOTAL, terms)
-        multiply_tile(p, t, kernels, a, offsets, source, totals, PANEL_LANES, 0, panel, lists, first, stop)
+        multiply_tile(p, t, kernels, a, offsets, source, totals, PANEL_LANES, bias, panel, lists, first, stop)
         close_totals(scratch, t.rows, stop, terms, t.lanes)
     return results_at(t.rows, terms)
 
@@ -36,10 +39,12 @@ def multiply_and_store(
     results: Any, bias: Any, scratch: Any, lists: Any,
 ) -> None:  # fmt: skip
     """As `multiply_totals`, of neighbours, and put them into `results` (planes, height, width); `bias` is an array."""
-    at = multiply_totals(p, t, kernels, a, offsets, source, scratch, lists)
     plane = t.image * p.rows + t.row
-    if bias.size > 0:
-        _add_bias(scratch, at, t.rows, t.lanes, bias, plane % (p.groups * p.rows))
+    o, adds, at_once = plane % (p.groups * p.rows), bias.size > 0, p.channels * p.taps <= TERMS_A_TOTAL
+    shift = bias.ctypes.data + o * bias.itemsize if adds and at_once else 0
+    at = multiply_totals(p, t, kernels, a, offsets, source, shift, scratch, lists)
+    if adds and not at_once:
+        _add_bias(scratch, at, t.rows, t.lanes, bias, o)
     _store(results, plane, scratch, at, t.rows, vertical, horizontal, t.position, t.lanes)
 
 

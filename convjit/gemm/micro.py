@@ -14,6 +14,7 @@ from typing import Any
 
 from ..runtime import emitting
 from ..runtime.compile import kernel, passed
+from ..runtime.emitting import Passes
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
@@ -39,9 +40,7 @@ VECTORS_A_PIECE = 4
 def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    found = emitting.compiled(
-        f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, hottest(row), ("pack", "weave")
-    )
+    found = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions(dtype), row.features, passes(row))
     table = fills(dtype).tolist()
     table[MULTIPLY], table[PACK], table[WEAVE] = (found[name] for name in ("multiply", "pack", "weave"))
     return passed(tuple(table))
@@ -54,7 +53,8 @@ def fills(dtype: DType) -> Array:
     They are compiled in a fifth of the time or less.
     """
     row, functions = isa.here(), fill_functions(dtype)
-    found = emitting.compiled(f"{__name__}.fills.{dtype}.{row.name}", functions, row.features, moving=tuple(functions))
+    as_written = dict.fromkeys(functions, Passes.NONE)
+    found = emitting.compiled(f"{__name__}.fills.{dtype}.{row.name}", functions, row.features, as_written)
     return passed((dtype.itemsize, isa.lanes(dtype), 0, 0, found["fill"], found["fill_many"], 0))
 
 
@@ -98,9 +98,9 @@ def line_functions(dtype: DType, vectors: int) -> dict[str, tuple[int, emitting.
     return found | {"multiply": (14, _multiply(dtype, lanes, row, vectors))}
 
 
-def hottest(row: isa.InstructionSet) -> tuple[str, ...]:
-    """The symbol of the tile in which large products spend their time."""
-    return (f"tile_{row.rows}_{row.vectors}",)
+def passes(row: isa.InstructionSet) -> dict[str, Passes]:
+    """Of the tile in which large products spend their time, and of what moves elements."""
+    return {f"tile_{row.rows}_{row.vectors}": Passes.ALL, "pack": Passes.NONE, "weave": Passes.NONE}
 
 
 def _tile(dtype: DType, lanes: int, rows: int, vectors: int, lines: int = 1) -> emitting.Body:

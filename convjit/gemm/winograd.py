@@ -20,6 +20,7 @@ from typing import Any
 
 from ..runtime import emitting
 from ..runtime.compile import kernel, passed
+from ..runtime.emitting import Passes
 from ..simd import isa
 from ..typing import Array, DType
 from . import winograd_inputs, winograd_sums, winograd_weights
@@ -45,7 +46,7 @@ _VECTORS = 2
 def kernels(dtype: DType, stride: int = 1) -> Array:
     """The kernels of a dtype and a stride for this machine, compiled or loaded on the first call."""
     row = isa.here()
-    hottest = (f"tile_{_most_rows(row)}_{_VECTORS}",)
+    hottest = {f"tile_{_most_rows(row)}_{_VECTORS}": Passes.ALL}
     name = f"{__name__}.{dtype}.stride_{stride}.{row.name}"
     found = emitting.compiled(name, functions(dtype, stride), row.features, hottest)
     others = ("mix_rows", "turn", "weights", "results", "spread_1", "spread_2")  # of the last, there may be none

@@ -1,13 +1,17 @@
-"""Arrays of a record as the computing entries take them: C-contiguous, padded; and the choice of an entry by dtype."""
+"""Arrays of a record as the computing entries take them: C-contiguous, padded; entries that check, and the choice of
+one that computes, by dtype.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..geometry import Geometry
-from ..runtime.entries import call_entry
+from ..runtime.emitting import Passes
+from ..runtime.entries import Entry, call_entry
 from ..runtime.options import kernel
 from ..runtime.plain import shared
 from . import moving
@@ -16,6 +20,11 @@ from .jobs import DTYPES, address_of, job_of
 from .record import ADDRESS, DIMENSIONS, FIRST, ITEM, OF_ARRAY, SHAPE, STRIDES, of_array, of_value
 
 _32, _64 = DTYPES
+
+
+def checking(body: Callable[[Any], Any]) -> Entry:
+    """An entry that checks a record and calls those that compute: it has no long loops of its own."""
+    return Entry(body, passes=Passes.FEW)
 
 
 def slots(entries: dict[Any, Any]) -> tuple[int, int]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import Geometry
-from ..runtime.entries import Entry, clear
+from ..runtime.entries import clear
 from ..runtime.options import kernel
 from . import depthwise, moving, outputs, products
 from .arguments import (
     call_of_size,
+    checking,
     dense,
     has_array,
     mode_of,
@@ -300,9 +301,9 @@ def _conv_transpose2d_backward(address: Any) -> Any:
     return status
 
 
-CONV2D = Entry(_conv2d, ())
-CONV2D_BACKWARD = Entry(_conv2d_backward, ())
-CONV2D_INPUT_GRAD = Entry(_conv2d_input_grad, ())
-CONV2D_WEIGHT_GRAD = Entry(_conv2d_weight_grad, ())
-CONV_TRANSPOSE2D = Entry(_conv_transpose2d, ())
-CONV_TRANSPOSE2D_BACKWARD = Entry(_conv_transpose2d_backward, ())
+CONV2D = checking(_conv2d)
+CONV2D_BACKWARD = checking(_conv2d_backward)
+CONV2D_INPUT_GRAD = checking(_conv2d_input_grad)
+CONV2D_WEIGHT_GRAD = checking(_conv2d_weight_grad)
+CONV_TRANSPOSE2D = checking(_conv_transpose2d)
+CONV_TRANSPOSE2D_BACKWARD = checking(_conv_transpose2d_backward)

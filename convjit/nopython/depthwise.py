@@ -16,6 +16,7 @@ from ..gemm import correlation
 from ..gemm.planes import BEHIND, Axis, grid_phases, horizontal_phase, vertical_phase
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
+from ..runtime.emitting import Passes
 from ..runtime.entries import Entry, array_at, new_slot, row_of_table, run_tasks, set_row
 from ..runtime.options import kernel
 from ..typing import DType
@@ -123,7 +124,8 @@ def _input_grad(address: Any, zero: Any) -> Any:
 
 
 def _entries(body: Any) -> dict[Any, Entry]:
-    return {dtype: Entry(body, (kernels_row(dtype), _correlation_row(dtype)), dtype) for dtype in DTYPES}
+    rows = {dtype: (kernels_row(dtype), _correlation_row(dtype)) for dtype in DTYPES}
+    return {dtype: Entry(body, rows[dtype], dtype, Passes.FEW) for dtype in DTYPES}
 
 
 FORWARD = _entries(_forward)

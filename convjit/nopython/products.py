@@ -33,6 +33,7 @@ from ..gemm.planes import (
 from ..gemm.product import Product, phase_tiles, task_count
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
+from ..runtime.emitting import Passes
 from ..runtime.entries import Entry, array_at, run_tasks
 from ..runtime.options import kernel
 from ..runtime.plain import shared
@@ -283,12 +284,12 @@ def _bias_gradient(address: Any, zero: Any) -> Any:
     return 0
 
 
-def _entries(body: Any, *rows: Callable[[DType], Any]) -> dict[Any, Entry]:
+def _entries(body: Any, *rows: Callable[[DType], Any], passes: Passes = Passes.FEW) -> dict[Any, Entry]:
     """An entry for each dtype, which needs such rows of the table."""
-    return {dtype: Entry(body, tuple(row(dtype) for row in rows), dtype) for dtype in DTYPES}
+    return {dtype: Entry(body, tuple(row(dtype) for row in rows), dtype, passes) for dtype in DTYPES}
 
 
 FORWARD = _entries(_forward, kernels_row)
 INPUT_GRAD = _entries(_input_grad, kernels_row)
 WEIGHT_GRAD = _entries(_weight_gradient, kernels_row, channel_kernels_row)
-BIAS_GRAD = _entries(_bias_gradient)
+BIAS_GRAD = _entries(_bias_gradient, passes=Passes.ALL)  # whose loops are its own

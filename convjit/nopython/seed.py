@@ -10,7 +10,7 @@ from ..parsing import LARGEST
 from ..runtime.entries import Entry, array_at
 from ..runtime.options import kernel
 from . import moving
-from .arguments import _COPY_32, _COPY_64, call_of_size, dense, room_for, slots
+from .arguments import _COPY_32, _COPY_64, call_of_size, checking, dense, room_for, slots
 from .geometry import SAME_LOWER, SAME_UPPER, pads_of, pair, window_geometry
 from .jobs import DTYPES, address_of, job_of
 from .record import (
@@ -157,7 +157,7 @@ def _column_to_image(address: Any) -> Any:
     return status
 
 
-DETERMINE_PADDING = Entry(_determine_padding, ())
-GET_IM2COL_INDICES = Entry(_get_im2col_indices, ())
-IMAGE_TO_COLUMN = Entry(_image_to_column, ())
-COLUMN_TO_IMAGE = Entry(_column_to_image, ())
+DETERMINE_PADDING = checking(_determine_padding)
+GET_IM2COL_INDICES = Entry(_get_im2col_indices)
+IMAGE_TO_COLUMN = checking(_image_to_column)
+COLUMN_TO_IMAGE = checking(_column_to_image)

@@ -12,7 +12,17 @@ from ..parsing import LARGEST
 from ..runtime.entries import Entry
 from ..runtime.options import kernel
 from . import moving
-from .arguments import _COPY_32, _COPY_64, call_of_size, dense, has_array, room_for, size_of, slots
+from .arguments import (
+    _COPY_32,
+    _COPY_64,
+    call_of_size,
+    checking,
+    dense,
+    has_array,
+    room_for,
+    size_of,
+    slots,
+)
 from .geometry import CONSTANT, can_show, pair, window_geometry, with_ceil_mode
 from .jobs import address_of, job_of
 from .record import (
@@ -298,11 +308,11 @@ def _col2im(address: Any) -> Any:
     return call_of_size(size, _COL2IM_32, _COL2IM_64, job)
 
 
-PAD2D = Entry(_pad2d, ())
-PAD2D_BACKWARD = Entry(_pad2d_backward, ())
-MAX_POOL2D = Entry(_max_pool2d, ())
-MAX_POOL2D_BACKWARD = Entry(_max_pool2d_backward, ())
-AVG_POOL2D = Entry(_avg_pool2d, ())
-AVG_POOL2D_BACKWARD = Entry(_avg_pool2d_backward, ())
-IM2COL = Entry(_im2col, ())
-COL2IM = Entry(_col2im, ())
+PAD2D = checking(_pad2d)
+PAD2D_BACKWARD = checking(_pad2d_backward)
+MAX_POOL2D = checking(_max_pool2d)
+MAX_POOL2D_BACKWARD = Entry(_max_pool2d_backward)  # which looks at all indices
+AVG_POOL2D = checking(_avg_pool2d)
+AVG_POOL2D_BACKWARD = checking(_avg_pool2d_backward)
+IM2COL = checking(_im2col)
+COL2IM = checking(_col2im)

@@ -13,8 +13,10 @@ Source: llvmlite's documentation, "Execution engine"; Numba's `numba.core.codege
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from enum import Enum, auto
 from functools import cache as once
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
@@ -49,13 +51,27 @@ def _codegen() -> Any:
     return cpu_target.target_context.codegen()
 
 
-# Symbols of register tiles begin so: straight loops that are written as they shall run, of which LLVM's passes would
-# take half of the compile time. They gain the largest tile 2 to 5 % (its loop is unrolled), the others nothing, and
-# cost those of depthwise layers 10 to 20 %, whose loads they move.
+class Passes(Enum):
+    """What LLVM makes of a function before it becomes machine code: that takes as long as the rest, or longer."""
+
+    # Its own choice: loops over elements become loops over vectors.
+    ALL = auto()
+    # For functions that steer and leave elements to others: 28 calls from compiled code, of 2 to 1300 us, took 0.97 to
+    # 1.07 times as long as with all passes, and the first ones, `python -m bench.first_calls`, 0.7 to 0.8 times.
+    FEW = auto()
+    # For what is written as it shall run: register tiles, loops that only move elements. The largest tile gains 2 to
+    # 5 % by all passes (its loop is unrolled), others nothing, and those of depthwise layers, whose loads they move,
+    # lose 10 to 20 %.
+    NONE = auto()
+
+
+# Symbols of register tiles begin so; unless something else is asked for, they get no passes, and others all.
 TILE = "tile_"
 
 # Emits a function's body, without the return: body(builder, arguments).
 Body = Callable[[Any, Sequence[Any]], None]
+
+_AS_USUAL: Mapping[str, Passes] = MappingProxyType({})
 
 # `Vectors.opaque` is a piece of assembly, if an empty one.
 llvm.initialize_native_asmparser()
@@ -69,13 +85,12 @@ anew: set[str] = set()
 
 
 def compiled(
-    name: str, functions: dict[str, tuple[int, Body]], features: str = "", hottest: Sequence[str] = (),
-    moving: Sequence[str] = (),
+    name: str, functions: dict[str, tuple[int, Body]], features: str = "", passes: Mapping[str, Passes] = _AS_USUAL
 ) -> dict[str, int]:  # fmt: skip
     """Addresses of functions, given as `{symbol: (number of arguments, body)}`, compiled as one module.
 
-    `features` are added to the target's. `name` is that of the file on disk. Of register tiles, only the `hottest` are
-    optimised, and of functions for `moving` elements none: that takes as long as to compile them, and gains nothing.
+    `features` are added to the target's. `name` is that of the file on disk. `passes` are those of functions that do
+    not get what is usual.
     """
     with global_compiler_lock:  # which no fork finds locked
         key = hashlib.sha256(repr((sorted(functions), *target(), features)).encode()).hexdigest()[:24]
@@ -85,7 +100,7 @@ def compiled(
         code = cache.read(name, key)
         if code is None:
             anew.add(name)
-            code = machine.emit_object(_optimised(functions, machine, target().triple, hottest, moving))
+            code = machine.emit_object(_optimised(functions, machine, passes))
             cache.keep(name, key, code)
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{target().triple}"'), machine)
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
@@ -95,10 +110,12 @@ def compiled(
         return _made[name, key]
 
 
-def assembly(functions: dict[str, tuple[int, Body]], features: str = "", hottest: Sequence[str] = ()) -> str:
+def assembly(
+    functions: dict[str, tuple[int, Body]], features: str = "", passes: Mapping[str, Passes] = _AS_USUAL
+) -> str:  # fmt: skip
     """What `compiled` makes of them, for people and tests to read."""
     machine = _machine(features)
-    text: str = machine.emit_assembly(_optimised(functions, machine, target().triple, hottest, ()))
+    text: str = machine.emit_assembly(_optimised(functions, machine, passes))
     return text
 
 
@@ -109,24 +126,48 @@ def _machine(features: str) -> Any:
     return llvm.Target.from_default_triple().create_target_machine(**options)
 
 
-def _optimised(
-    functions: dict[str, tuple[int, Body]], machine: Any, triple: str, hottest: Sequence[str], moving: Sequence[str]
-) -> Any:
-    """A module of what is optimised, and of what is as it was written."""
-    written = {symbol for symbol in functions if symbol.startswith(TILE) and symbol not in hottest} | {*moving}
-    module = _parsed(functions, functions.keys() - written, triple)
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
-    if written:
-        module.link_in(_parsed(functions, written, triple))
+def _optimised(functions: dict[str, tuple[int, Body]], machine: Any, passes: Mapping[str, Passes]) -> Any:
+    """A module of all functions, each with its passes behind it."""
+    usual = {symbol: Passes.NONE if symbol.startswith(TILE) else Passes.ALL for symbol in functions}
+    given = usual | dict(passes)
+    parts = []
+    for each in Passes:
+        defined = {symbol for symbol in functions if given[symbol] is each}
+        if defined:
+            parts.append(_parsed(functions, defined))
+            if each in _PASSES:
+                _PASSES[each](parts[-1], machine)
+    module, *others = parts
+    for part in others:
+        module.link_in(part)
     return module
 
 
-def _parsed(functions: dict[str, tuple[int, Body]], defined: Set[str], triple: str) -> Any:
+def _run_all(module: Any, machine: Any) -> None:
+    builder: Any = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+    builder.getModulePassManager().run(module, builder)
+
+
+def _run_few(module: Any, machine: Any) -> None:
+    """Variables into registers, what was computed before, shorter instructions, fewer blocks."""
+    builder: Any = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
+    manager: Any = llvm.create_new_function_pass_manager()
+    manager.add_sroa_pass()
+    manager.add_new_gvn_pass()
+    manager.add_instruction_combine_pass()
+    manager.add_simplify_cfg_pass()
+    for function in module.functions:
+        if not function.is_declaration:
+            manager.run(function, builder)
+
+
+_PASSES = {Passes.ALL: _run_all, Passes.FEW: _run_few}
+
+
+def _parsed(functions: dict[str, tuple[int, Body]], defined: Set[str]) -> Any:
     """A module that knows all functions and defines some of them."""
     module = ir.Module()
-    module.triple = triple
+    module.triple = target().triple
     for symbol, (parameters, body) in functions.items():  # which may call those before them
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [INTEGER] * parameters), symbol)
         for attribute in ("noinline", "nounwind"):

@@ -27,6 +27,7 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import _nrt_python as _nrt
 
 from . import cache, emitting, forks
+from .emitting import Passes
 from .plain import VOCABULARY, Array, word
 from .status import read_status, write_status
 from .translating import Allocator, Translation
@@ -66,15 +67,20 @@ _ENTRIES: dict[int, Entry] = {}
 class Entry:
     """An entry point: `body(address)`, or `body(address, zero)` for a dtype, whose zero it is given.
 
-    `needs` are functions that fill other rows of the table: called with it.
+    `needs` are functions that fill other rows of the table: called with it. For one without long loops of its own
+    `Passes.FEW` do.
     """
 
-    def __init__(self, body: Callable[..., Any], needs: tuple[Callable[[], object], ...], dtype: Any = None) -> None:
+    def __init__(
+        self, body: Callable[..., Any], needs: tuple[Callable[[], object], ...] = (), dtype: Any = None,
+        passes: Passes = Passes.ALL,
+    ) -> None:  # fmt: skip
         self.slot = new_slot()
         self.name = f"{body.__module__}.{body.__qualname__}{'' if dtype is None else f'_{dtype}'}"
         self._body = body
         self._needs = needs
         self._dtype = dtype
+        self._passes = passes
         _ENTRIES[self.slot] = self
 
     @property
@@ -92,7 +98,9 @@ class Entry:
                 need()
             with global_compiler_lock, _making:  # in this order, as whoever compiles a caller has the first one
                 if not self.is_ready:
-                    (TABLE[self.slot],) = emitting.compiled(self.name, {"entry": (2, self._emit)}).values()
+                    passes = {"entry": self._passes}
+                    made = emitting.compiled(self.name, {"entry": (2, self._emit)}, passes=passes)
+                    TABLE[self.slot] = made["entry"]
 
     def _emit(self, builder: Any, arguments: Any) -> None:
         address, status = arguments

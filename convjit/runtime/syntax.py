@@ -12,7 +12,7 @@ import ast
 import builtins
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache as once
 from typing import Any
 
@@ -35,8 +35,16 @@ def _functions(module: str) -> dict[int, ast.FunctionDef]:
     text = source_of(module)
     if text is None:
         raise RuntimeError(f"{module}: its source is needed to compile calls from compiled code")
-    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    nodes = [node for node in _statements(ast.parse(text).body) if isinstance(node, ast.FunctionDef)]
     return {min([node.lineno, *(each.lineno for each in node.decorator_list)]): node for node in nodes}
+
+
+def _statements(block: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Those of a block and of all blocks within; `ast.walk` would look at every expression, too."""
+    for statement in block:
+        yield statement
+        for within in ("body", "orelse", "finalbody"):
+            yield from _statements(getattr(statement, within, ()))
 
 
 def _node(function: Any) -> ast.FunctionDef:
@@ -91,7 +99,7 @@ class Call:
     def run(self) -> Any:
         """Emit it; what it returns."""
         *before, last = self._node.body
-        if isinstance(last, ast.Return) and not any(isinstance(n, ast.Return) for s in before for n in ast.walk(s)):
+        if isinstance(last, ast.Return) and not any(isinstance(each, ast.Return) for each in _statements(before)):
             self._block(before)
             return None if last.value is None else self._value(last.value)
         builder = self._to.builder

@@ -56,7 +56,7 @@ def test_the_widest_tiles_of_pixels_keep_their_chains_in_registers(dtype):
     row = isa.here()
     functions = micro.functions(np.dtype(dtype))
     for rows in tiles.tile_rows(row):
-        hold_in_registers(functions, row, rows, tiles.tile_vectors(row, rows), micro.hottest(row), dtype == "int64")
+        hold_in_registers(functions, row, rows, tiles.tile_vectors(row, rows), micro.passes(row), dtype == "int64")
 
 
 @pytest.mark.parametrize("vectors", [1, 2])
@@ -66,7 +66,7 @@ def test_the_largest_tiles_of_lines_keep_their_chains_in_registers(dtype, vector
     functions = micro.line_functions(np.dtype(dtype), vectors)
     for rows in tiles.tile_rows(row):
         lines = tiles.tile_lines(row, rows, vectors)
-        hold_in_registers(functions, row, rows, lines, (), chains=rows * lines * vectors)
+        hold_in_registers(functions, row, rows, lines, {}, chains=rows * lines * vectors)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -74,17 +74,17 @@ def test_the_widest_tiles_of_channels_keep_their_chains_in_registers(dtype):
     row = isa.here()
     functions, vectors = direct_kernels.functions(np.dtype(dtype)), row.channel_vectors
     for width in range(1, vectors + 1):
-        hold_in_registers(functions, row, direct_kernels.most_rows(row, width), width, direct_kernels.hottest(row))
+        hold_in_registers(functions, row, direct_kernels.most_rows(row, width), width, direct_kernels.passes(row))
 
 
 # A vector on the stack.
 STACK = {"x86_64": r"rsp.*[xyz]mm|[xyz]mm.*rsp", "aarch64": r"\bq\d+,.*\[sp", "arm64": r"\bq\d+,.*\[sp"}
 
 
-def hold_in_registers(functions, row, rows, vectors, hottest, is_integer=False, chains=None):
+def hold_in_registers(functions, row, rows, vectors, passes, is_integer=False, chains=None):
     """The innermost loop of a tile."""
     symbol, chains = f"tile_{rows}_{vectors}", chains or rows * vectors
-    code = emitting.assembly({symbol: functions[symbol]}, row.features, hottest)
+    code = emitting.assembly({symbol: functions[symbol]}, row.features, passes)
     multiplies = re.compile(r"\bvpmullq" if is_integer else r"\bv?fm(la|add)")  # as Arm and x86 call a multiply-add
     if not multiplies.search(code):
         pytest.skip("no instruction for it here: what stands in for a multiplication needs the stack")

@@ -1,13 +1,12 @@
 """Running an operation in its dtype: the one place where dtype rows meet algorithms.
 
-Convolution and both its gradients are bilinear, so complex numbers are computed by parts. Knows dtypes, workers and
-slices of a batch; does not check arguments.
+Convolution and both its gradients are bilinear, so complex numbers are computed by parts. Knows dtypes, images and
+volumes; does not check arguments.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -18,10 +17,10 @@ from ..algorithms.bias import sums_shape
 from ..arrays import DTYPES
 from ..geometry import Geometry, Volume
 from ..layouts import CHANNELS_FIRST, Layout
-from ..runtime.memory import aligned, allocate
+from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array, DType
-from . import kept
+from .batches import run_images
 from .calls import Call, decide
 from .slicing import run_volumes
 from .volumes import VolumeCall, decide_volume
@@ -90,7 +89,7 @@ def run_weight_gradient(
         return run_gradient(function, call, shape, dy, x, dtype), None
     dw = allocate(function, "the result", shape, compute)
     db = allocate(function, "the result", (call.geometry.out_channels,), compute)
-    _run_images(function, call, (dy, x), dw, db)
+    run_images(function, call, (dy, x), dw, db)
     return arrays.converted(function, "the result", dw, dtype), arrays.converted(function, "the result", db, dtype)
 
 
@@ -158,51 +157,6 @@ def _run(function: str, call: AnyCall, inputs: tuple[Array, ...], result: Array)
     if result.size == 0:
         return
     if isinstance(call, Call):
-        _run_images(function, call, inputs, result)
+        run_images(function, call, inputs, result)
     else:
-        run_volumes(function, call, inputs, result, _run_images)
-
-
-def _run_images(
-    function: str, call: Call, inputs: tuple[Array, ...], result: Array, db: Array | None = None
-) -> None:  # fmt: skip
-    """Run it on images: inputs made ready, workers chosen, workspaces allocated; `db` as of `Call.sums_bias`.
-
-    A batch whose workspaces would be too large is cut: images do not see each other, so the bits are the same.
-    """
-    crew, batch = workers(call.nanoseconds), call.geometry.batch
-    together = call.images(crew)
-    if together == batch:
-        _run_slice(function, call, crew, arrays.all_ready(function, "an input", inputs, call.compute), result, db)
-        return
-    images, others = inputs[0], arrays.all_ready(function, "an input", inputs[1:], call.compute)
-    for first in range(0, batch, together):
-        here = slice(first, min(batch, first + together))
-        part = call.of_batch(here.stop - first)
-        slices = arrays.ready(function, "an input", images[here], call.compute)
-        _run_slice(function, part, crew, (slices, *others), result[here])
-
-
-def _run_slice(
-    function: str, call: Call, crew: int, inputs: Sequence[Array], result: Array, db: Array | None = None
-) -> None:
-    if call.is_pointwise:
-        if call.operation_name == "weight_grad":
-            inputs = [_one_row(call, array) for array in inputs]
-        else:
-            inputs, result = [_one_row(call, inputs[0]), *inputs[1:]], _one_row(call, result)
-    source, workspaces = kept.take(function, call, crew)
-    if workspaces is None:
-        spaces = call.spaces(crew)
-        workspaces = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
-    if db is None:
-        call.operation.run(crew, call.geometry, *inputs, result, *workspaces)
-    else:
-        call.operation.run(crew, call.geometry, *inputs, result, *workspaces, db=db)
-    kept.put_back(call, crew, source, workspaces)
-
-
-def _one_row(call: Call, images: Array) -> Array:
-    """Images with all their pixels in one row."""
-    n, c, h, w = call.layout.told(images.shape)
-    return images.reshape(call.layout.lying((n, c, 1, h * w)))
+        run_volumes(function, call, inputs, result)

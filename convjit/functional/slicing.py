@@ -5,8 +5,6 @@ Knows how many slices are gathered at once; does not know how images are compute
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from .. import arrays
@@ -17,21 +15,17 @@ from ..algorithms.slices import turn as turn_weight
 from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array
+from .batches import run_images
 from .calls import Call
 from .volumes import Turn, VolumeCall
 
-# How images are computed: of a call, its inputs and the array for its result, all real.
-RunImages = Callable[[str, Call, tuple[Array, ...], Array], None]
 
-
-def run_volumes(
-    function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array, run_images: RunImages
-) -> None:
+def run_volumes(function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array) -> None:
     """Run an operation on volumes; the result has the dtype that it is computed in."""
     if call.whole is not None and _run_whole(function, call, call.whole, inputs, result):
         return
     run_as = _run_weight_grad if call.operation_name == "weight_grad" else _run_turns
-    run_as(function, call, inputs, result, run_images)
+    run_as(function, call, inputs, result)
 
 
 def _run_whole(function: str, call: VolumeCall, job: Job, inputs: tuple[Array, ...], result: Array) -> bool:
@@ -62,9 +56,7 @@ def packed(function: str, call: Call | VolumeCall, weight: Array) -> Array:
     return form
 
 
-def _run_turns(
-    function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array, run_images: RunImages
-) -> None:
+def _run_turns(function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array) -> None:
     """A result of one slice after the other: planes gathered into images, images computed, results put back."""
     volumes, weight, *rest = [arrays.ready(function, "an input", array, call.compute) for array in inputs]
     bias = rest or [np.empty(0, call.compute)]
@@ -119,9 +111,7 @@ def _clear(turn: Turn, result: Array) -> None:
     arrays.write(target, 0)
 
 
-def _run_weight_grad(
-    function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array, run_images: RunImages
-) -> None:
+def _run_weight_grad(function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array) -> None:
     """The sum over chunks of slices, which depend on the problem alone; every chunk is a problem of images."""
     dy, x = (arrays.ready(function, "an input", array, call.compute) for array in inputs)
     (turn,) = call.turns

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convjit.functional import bilinear, kept
+from convjit.functional import batches, bilinear, kept
 
 
 @pytest.fixture
@@ -13,5 +13,6 @@ def poisoned(monkeypatch):
     def allocate(function, what, shape, dtype):
         return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 1 << 40, dtype)
 
-    monkeypatch.setattr(bilinear, "allocate", allocate)
+    for module in (batches, bilinear):
+        monkeypatch.setattr(module, "allocate", allocate)
     monkeypatch.setattr(kept, "CALLS", 0)

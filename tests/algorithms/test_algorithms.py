@@ -12,7 +12,7 @@ from same_bits import REFERENCE, assert_same_bits, results
 
 from convjit import conv2d
 from convjit.algorithms import ALGORITHMS, choose
-from convjit.functional import bilinear
+from convjit.functional import batches
 from convjit.gemm.summation import TERMS_A_TOTAL
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem, conv2d_cases, real_arrays
@@ -85,7 +85,7 @@ def test_awkward_problems(name, dtype, monkeypatch):
     is_long = np.prod(problem.weight_shape[1:]) > TERMS_A_TOTAL
     for algorithm in set(OTHERS) & set(UNLIMITED) if is_long else OTHERS:
         for crew in (1, 2, 3):  # the serial twin, and the parallel one with more workers than threads
-            monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+            monkeypatch.setattr(batches, "workers", lambda _, crew=crew: crew)
             assert_same_bits(problem, arrays, algorithm, wanted)
 
 

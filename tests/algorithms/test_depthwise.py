@@ -9,7 +9,7 @@ from same_bits import REFERENCE, assert_same_bits, results
 
 from convjit import conv2d
 from convjit.algorithms import depthwise, depthwise_channels, depthwise_pixels, depthwise_rows, weight_channels
-from convjit.functional import bilinear
+from convjit.functional import batches
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
 
@@ -94,7 +94,7 @@ def test_awkward_problems(name, dtype, monkeypatch):
     given_arrays = arrays(problem, dtype, len(name))
     wanted = results(problem, given_arrays, REFERENCE)
     for crew in (1, 2, 3):
-        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        monkeypatch.setattr(batches, "workers", lambda _, crew=crew: crew)
         assert_same_bits(problem, given_arrays, NAME, wanted)
 
 

@@ -9,7 +9,7 @@ from same_bits import REFERENCE, windows
 
 from convjit import conv2d, conv2d_input_grad, conv2d_plan
 from convjit.algorithms import ALGORITHMS, choose, direct
-from convjit.functional import bilinear
+from convjit.functional import batches
 from convjit.gemm import direct as cutting
 from convjit.geometry import conv2d_geometry
 from convjit.simd import isa
@@ -82,7 +82,7 @@ def test_awkward_problems(name, dtype, monkeypatch):
     given_arrays = arrays(AWKWARD[name], dtype, len(name))
     wanted = conv2d(*given_arrays, **AWKWARD[name].options, algorithm=REFERENCE)
     for crew in (1, 2, 3):
-        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        monkeypatch.setattr(batches, "workers", lambda _, crew=crew: crew)
         assert_same(AWKWARD[name], given_arrays, wanted)
 
 
@@ -121,7 +121,7 @@ def test_awkward_input_gradients(name, dtype, monkeypatch):
     dy = np.random.default_rng(1).standard_normal(shape).astype(dtype)
     wanted = conv2d_input_grad(dy, weight, each.image, **each.options, algorithm=REFERENCE)
     for crew in (1, 2, 3):
-        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        monkeypatch.setattr(batches, "workers", lambda _, crew=crew: crew)
         options = {**each.options, "algorithm": NAME}
         got = conv2d_input_grad(dy, weight, each.image, **options)
         assert got.tobytes() == wanted.tobytes(), np.argwhere(got != wanted)[:3].tolist()
@@ -193,7 +193,7 @@ def test_sets_of_any_number_of_panels_give_the_same_bits(name, panels, monkeypat
     forget()
     try:
         for crew in (1, 2):
-            monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+            monkeypatch.setattr(batches, "workers", lambda _, crew=crew: crew)
             assert_same(each, given_arrays, wanted)
             dx = conv2d_input_grad(wanted, given_arrays[1], each.image, **each.options, algorithm=NAME)
             assert dx.tobytes() == of_gradient.tobytes()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from same_bits import REFERENCE, windows
 
 from convjit import conv2d_input_grad
-from convjit.functional import bilinear
+from convjit.functional import batches
 from convjit.gemm import product
 from convjit.testing import Problem
 
@@ -50,7 +50,7 @@ def gradient(problem, dtype, algorithm, seed=0):
 def test_awkward_problems(name, dtype, monkeypatch):
     wanted = gradient(AWKWARD[name], dtype, REFERENCE)
     for crew in (1, 2, 5):
-        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        monkeypatch.setattr(batches, "workers", lambda _, crew=crew: crew)
         assert gradient(AWKWARD[name], dtype, "implicit").tobytes() == wanted.tobytes()
 
 

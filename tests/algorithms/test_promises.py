@@ -28,7 +28,7 @@ from convjit import (
     pad2d,
     pad2d_backward,
 )
-from convjit.functional import bilinear, columns, padding, pools, slicing
+from convjit.functional import batches, bilinear, columns, padding, pools, slicing
 from convjit.testing import Problem, assert_within_rounding, conv2d_cases, real_arrays
 
 DTYPES = ["float32", "float64"]
@@ -199,7 +199,7 @@ def crews(monkeypatch):
     """Sets how many workers every operation gets."""
 
     def set_crew(count):
-        for module in (bilinear, columns, padding, pools, slicing):
+        for module in (batches, bilinear, columns, padding, pools, slicing):
             monkeypatch.setattr(module, "workers", lambda _: count)
 
     return set_crew

@@ -10,7 +10,7 @@ from same_bits import weight_gradient as gradient
 
 from convjit import conv2d_backward, conv2d_weight_grad, explain
 from convjit.algorithms import weight_channels, weight_gradient
-from convjit.functional import bilinear
+from convjit.functional import batches
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
 
@@ -59,7 +59,7 @@ def channel_lanes(monkeypatch):
 def test_awkward_problems(name, dtype, monkeypatch):
     wanted = gradient(AWKWARD[name], dtype, REFERENCE)
     for crew in (1, 2, 5, 40):
-        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        monkeypatch.setattr(batches, "workers", lambda _, crew=crew: crew)
         assert gradient(AWKWARD[name], dtype, "implicit").tobytes() == wanted.tobytes()
 
 

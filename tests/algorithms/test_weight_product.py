@@ -9,7 +9,7 @@ from same_bits import weight_gradient as gradient
 
 from convjit import conv2d_backward, conv2d_weight_grad
 from convjit.algorithms import weight_product
-from convjit.functional import bilinear
+from convjit.functional import batches
 from convjit.gemm import pixel_sums
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
@@ -54,7 +54,7 @@ AWKWARD = {
 def test_awkward_problems(name, dtype, monkeypatch):
     wanted = gradient(AWKWARD[name], dtype, REFERENCE)
     for crew in (1, 2, 5):
-        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        monkeypatch.setattr(batches, "workers", lambda _, crew=crew: crew)
         for layout in ("NCHW", "NHWC"):
             assert gradient(AWKWARD[name], dtype, "implicit", layout=layout).tobytes() == wanted.tobytes()
 
@@ -67,7 +67,7 @@ def test_the_bias_gradient_is_the_same_on_the_way(name, dtype, monkeypatch):
     x, dy = ((9 * rng.standard_normal(shape)).astype(dtype) for shape in (each.x_shape, each.y_shape))
     weight = np.zeros(each.weight_shape, dtype)
     for crew, layout in ((1, "NCHW"), (3, "NCHW"), (3, "NHWC")):
-        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        monkeypatch.setattr(batches, "workers", lambda _, crew=crew: crew)
         options = {**each.options, "algorithm": "implicit", "layout": layout}
         if layout == "NHWC":
             dy, x = np.moveaxis(dy, -3, -1), np.moveaxis(x, -3, -1)

@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from convjit import conv2d, conv2d_backward, conv2d_input_grad, conv2d_plan
 from convjit.algorithms import ALGORITHMS, choose, winograd, winograd_cut
 from convjit.algorithms.algorithm import PACKED_WEIGHT
-from convjit.functional import bilinear, kept
+from convjit.functional import batches, bilinear, kept
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
 
@@ -92,7 +92,8 @@ def poisoned(monkeypatch):
     def allocate(function, what, shape, dtype):
         return np.full(shape, np.nan if np.dtype(dtype).kind in "fc" else 1 << 40, dtype)
 
-    monkeypatch.setattr(bilinear, "allocate", allocate)
+    for module in (batches, bilinear):
+        monkeypatch.setattr(module, "allocate", allocate)
     monkeypatch.setattr(kept, "CALLS", 0)
 
 
@@ -103,7 +104,7 @@ def cut(monkeypatch):
     def set_cut(name, workers):
         for setting in {key for settings in CUTS.values() for key in settings}:
             monkeypatch.setattr(winograd_cut, setting, CUTS[name].get(setting, DEFAULTS[setting]))
-        monkeypatch.setattr(bilinear, "workers", lambda nanoseconds: workers)
+        monkeypatch.setattr(batches, "workers", lambda nanoseconds: workers)
         forget()
 
     yield set_cut

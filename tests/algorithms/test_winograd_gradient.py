@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 from convjit import conv2d_weight_grad, explain
 from convjit.algorithms import winograd_gradient
-from convjit.functional import bilinear, kept
+from convjit.functional import batches, bilinear, kept
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
 
@@ -63,7 +63,8 @@ def poisoned(monkeypatch):
     def allocate(function, what, shape, dtype):
         return np.full(shape, np.nan if np.dtype(dtype).kind in "fc" else 1 << 40, dtype)
 
-    monkeypatch.setattr(bilinear, "allocate", allocate)
+    for module in (batches, bilinear):
+        monkeypatch.setattr(module, "allocate", allocate)
     monkeypatch.setattr(kept, "CALLS", 0)
 
 
@@ -74,7 +75,7 @@ def cut(monkeypatch):
     def set_cut(settings, workers):
         for name in SETTINGS:
             monkeypatch.setattr(winograd_gradient, name, settings.get(name, DEFAULTS[name]))
-        monkeypatch.setattr(bilinear, "workers", lambda nanoseconds: workers)
+        monkeypatch.setattr(batches, "workers", lambda nanoseconds: workers)
         forget()
 
     yield set_cut

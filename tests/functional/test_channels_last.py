@@ -11,7 +11,7 @@ from test_pooling import poolings
 
 import convjit
 from convjit.algorithms import ALGORITHMS, algorithm
-from convjit.functional import bilinear, pools
+from convjit.functional import batches, bilinear, pools
 from convjit.testing import conv2d_cases, exact_arrays, layouts, real_arrays, reference_conv2d
 
 DTYPES = ["float32", "float64", "float16", "complex64", "int16"]
@@ -45,7 +45,8 @@ def drawn_options(data, case):
 @given(data=st.data())
 def test_drawn_problems(data, dtype, monkeypatch):
     crew = data.draw(st.sampled_from([1, 2, 3])) if dtype in ("float32", "float64") else 1
-    monkeypatch.setattr(bilinear, "workers", lambda _: crew)
+    for module in (batches, bilinear):
+        monkeypatch.setattr(module, "workers", lambda _: crew)
     values = data.draw(st.sampled_from([exact_arrays, real_arrays])) if dtype != "int16" else exact_arrays
     case = data.draw(conv2d_cases(dtype, values, empty=True, bias=data.draw(st.booleans())))
     options = drawn_options(data, case)
@@ -159,13 +160,13 @@ def test_a_batch_that_is_turned_is_cut(monkeypatch):
     """Some images at a time are turned for a row that cannot read them as they lie."""
     monkeypatch.setattr(algorithm, "WORKSPACE_BYTES", 1 << 12)
     forget()
-    rng, seen, run = np.random.default_rng(0), [], bilinear._run_slice
+    rng, seen, run = np.random.default_rng(0), [], batches._run_slice
 
     def counted(function, call, *arguments):
         seen.append(call.geometry.batch)
         run(function, call, *arguments)
 
-    monkeypatch.setattr(bilinear, "_run_slice", counted)
+    monkeypatch.setattr(batches, "_run_slice", counted)
     x, weight = rng.standard_normal((9, 5, 8, 8)), rng.standard_normal((64, 5, 3, 3))
     options = {"padding": 1, "stride": 2, "algorithm": "implicit"}
     y = convjit.conv2d(last(x), weight, **options, layout="NHWC")

@@ -178,7 +178,7 @@ def test_the_same_bits_from_any_row_threads_and_slice(name, dtype, gathered_few,
         part = everything(problem, dtype, slice(n, n + 1))
         assert_array_equal(part[0], wanted[0][n : n + 1])
         assert_array_equal(part[1], wanted[1][n : n + 1])
-    monkeypatch.setattr("convjit.functional.bilinear.workers", lambda _: numba.config.NUMBA_NUM_THREADS)
+    monkeypatch.setattr("convjit.functional.batches.workers", lambda _: numba.config.NUMBA_NUM_THREADS)
     monkeypatch.setattr(slicing, "workers", lambda _: numba.config.NUMBA_NUM_THREADS)
     for row in ("direct", "auto"):
         for got, array in zip(everything(problem, dtype, algorithm=row), wanted, strict=True):

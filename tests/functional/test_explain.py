@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from convjit import algorithms, conv2d, conv2d_backward, explain
 from convjit.algorithms import ALGORITHMS, algorithm
-from convjit.functional import bilinear, kept
+from convjit.functional import batches, kept
 from convjit.runtime import memory
 from convjit.testing import conv2d_cases
 
@@ -25,7 +25,7 @@ ROWS = [row.name for row in ALGORITHMS]
 def allocated(monkeypatch):
     """Names and bytes of what was allocated, results aside."""
     seen = []
-    allocate = bilinear.allocate
+    allocate = batches.allocate
 
     def counted(function, what, shape, dtype):
         array = allocate(function, what, shape, dtype)
@@ -33,7 +33,7 @@ def allocated(monkeypatch):
             seen.append((what, array.nbytes))
         return array
 
-    monkeypatch.setattr(bilinear, "allocate", counted)
+    monkeypatch.setattr(batches, "allocate", counted)
     monkeypatch.setattr(kept, "CALLS", 0)
     monkeypatch.setattr(kept, "_kept", OrderedDict())
     monkeypatch.setattr(memory, "ALIGNED_FROM", 1 << 62)  # what that adds, less than a cache line each, is not told
@@ -44,7 +44,7 @@ def allocated(monkeypatch):
 @pytest.mark.parametrize("crew", [1, 3])
 @given(data=st.data())
 def test_workspaces_are_those_that_are_allocated(data, crew, algorithm, allocated, monkeypatch):
-    monkeypatch.setattr(bilinear, "workers", lambda _: crew)
+    monkeypatch.setattr(batches, "workers", lambda _: crew)
     monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: crew)
     case = data.draw(conv2d_cases("float32"))
     options = {**case.problem.options, "algorithm": algorithm}
@@ -73,7 +73,7 @@ def test_workspaces_are_those_that_are_allocated(data, crew, algorithm, allocate
 def test_a_cut_batch(allocated, monkeypatch):
     monkeypatch.setattr(algorithm, "WORKSPACE_BYTES", 1 << 15)
     forget()
-    monkeypatch.setattr(bilinear, "workers", lambda _: 2)
+    monkeypatch.setattr(batches, "workers", lambda _: 2)
     monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 2)
     x, weight = np.ones((9, 2, 3, 3), "f4"), np.ones((2, 2, 3, 3), "f4")
     found = explain(x, weight, padding=20, algorithm="implicit").forward

@@ -7,7 +7,7 @@ import pytest
 
 from convjit import conv3d, conv3d_backward, explain
 from convjit.algorithms import ALGORITHMS
-from convjit.functional import bilinear, explaining, kept, slicing
+from convjit.functional import batches, bilinear, explaining, kept, slicing
 from convjit.runtime import memory
 
 PASSES = ("forward", "input_grad", "weight_grad")
@@ -27,7 +27,7 @@ def allocated(monkeypatch):
 
         return counted
 
-    for module in (bilinear, slicing):
+    for module in (batches, bilinear, slicing):
         monkeypatch.setattr(module, "allocate", counting(module.allocate))
     monkeypatch.setattr(kept, "CALLS", 0)
     monkeypatch.setattr(kept, "_kept", OrderedDict())
@@ -49,7 +49,7 @@ VOLUMES = {
 @pytest.mark.parametrize("crew", [1, 3])
 @pytest.mark.parametrize("name", VOLUMES)
 def test_workspaces_are_those_that_are_allocated(name, crew, allocated, monkeypatch):
-    for module in (bilinear, slicing):
+    for module in (batches, bilinear, slicing):
         monkeypatch.setattr(module, "workers", lambda _: crew)
     monkeypatch.setattr(explaining, "workers_for", lambda _: crew)
     shape, weight_shape, options = VOLUMES[name]

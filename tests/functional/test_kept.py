@@ -8,7 +8,7 @@ import pytest
 
 from convjit import conv2d, conv2d_backward, conv2d_input_grad
 from convjit.algorithms import Operation
-from convjit.functional import bilinear, kept
+from convjit.functional import batches, bilinear, kept
 from convjit.runtime import memory
 from convjit.runtime.reusing import REUSED_FROM, Reused
 
@@ -24,7 +24,7 @@ def shelf(monkeypatch):
 
 @pytest.fixture
 def allocated(monkeypatch):
-    seen, allocate = [], bilinear.allocate
+    seen, allocate = [], batches.allocate
 
     def counted(function, what, shape, dtype):
         seen.append(what)
@@ -35,7 +35,8 @@ def allocated(monkeypatch):
         return allocate_bytes(function, what, size)
 
     allocate_bytes = kept.allocate_bytes
-    monkeypatch.setattr(bilinear, "allocate", counted)
+    for module in (batches, bilinear):
+        monkeypatch.setattr(module, "allocate", counted)
     monkeypatch.setattr(kept, "allocate_bytes", counted_bytes)
     return seen
 
@@ -261,7 +262,7 @@ def test_blocks_are_given_up_for_a_room_that_does_not_fit(shelf, monkeypatch):
 
 
 def test_a_room_is_as_large_as_the_last_step_wanted(monkeypatch):
-    monkeypatch.setattr(bilinear, "workers", lambda _: 1)  # of whom each has a share
+    monkeypatch.setattr(batches, "workers", lambda _: 1)  # of whom each has a share
     network, large = Reused(), (np.ones((1, 64, 20, 20), "f4"), np.ones((64, 64, 3, 3), "f4"))
 
     def size_after(*problems):

@@ -9,7 +9,7 @@ from rows import GENERAL
 
 from convjit import conv2d, conv2d_backward, conv2d_plan, conv2d_weight_grad
 from convjit.algorithms import turning, why_not
-from convjit.functional import bilinear, calls
+from convjit.functional import batches, calls
 from convjit.functional.calls import counted_bytes
 from convjit.geometry import conv2d_geometry
 from convjit.layouts import CHANNELS_FIRST, CHANNELS_LAST
@@ -45,7 +45,7 @@ def window(options):
 @pytest.mark.parametrize("name", CUT)
 def test_a_cut_batch_has_the_same_bits(name, dtype, monkeypatch):
     x, weight, bias, dy = arrays(name, dtype)
-    options, seen, run = {**CUT[name][2], "algorithm": "implicit"}, [], bilinear._run_slice
+    options, seen, run = {**CUT[name][2], "algorithm": "implicit"}, [], batches._run_slice
 
     def counted(function, call, *arguments):
         seen.append((call.operation_name, call.geometry.batch))
@@ -57,9 +57,9 @@ def test_a_cut_batch_has_the_same_bits(name, dtype, monkeypatch):
         conv2d(x[::-1], weight, bias, **options, out=out)
         return [y, out[::-1], conv2d_plan(weight, bias, **options)(x), *conv2d_backward(dy, x, weight, **options)]
 
-    monkeypatch.setattr(bilinear, "_run_slice", counted)
+    monkeypatch.setattr(batches, "_run_slice", counted)
     for crew in (1, 3):
-        monkeypatch.setattr(bilinear, "workers", lambda _, crew=crew: crew)
+        monkeypatch.setattr(batches, "workers", lambda _, crew=crew: crew)
         wanted = results()
         with monkeypatch.context() as patch:
             patch.setattr(
@@ -84,13 +84,13 @@ def test_a_weight_gradient_fills_some_images_at_a_time(pixels, padding, dtype, m
     dy = (9 * rng.standard_normal(conv2d(x, weight, padding=padding).shape)).astype(dtype)
     need = (False, True, False)
     planes = []
-    allocate = bilinear.allocate
+    allocate = batches.allocate
 
     def seen(function, what, shape, dtype):
         planes.extend(shape if what == "planes" else ())
         return np.full(shape, 99, dtype) if what == "planes" else allocate(function, what, shape, dtype)
 
-    monkeypatch.setattr(bilinear, "allocate", seen)
+    monkeypatch.setattr(batches, "allocate", seen)
     results = []
     for room in (1 << 40, 0):
         monkeypatch.setattr(

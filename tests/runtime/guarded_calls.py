@@ -24,7 +24,7 @@ from guarded import Guarded, GuardedNumPy
 from trials import Finding, main
 
 import convjit
-from convjit.functional import bilinear, columns, kept, padding, pools, slicing
+from convjit.functional import batches, bilinear, columns, kept, padding, pools, slicing
 from convjit.runtime import memory
 from convjit.testing import PADDING_MODES, reference_pads
 
@@ -341,6 +341,7 @@ def _everything_guarded(guarded: Guarded, workers: int) -> Iterator[None]:
         mock.patch.object(memory, "_new", guarded.empty),
         mock.patch.multiple(kept, CALLS=0, _kept=OrderedDict()),
         mock.patch.multiple(bilinear, np=numpy, workers=share),
+        mock.patch.object(batches, "workers", share),
         mock.patch.multiple(pools, np=numpy, workers=share),
         mock.patch.object(slicing, "workers", share),
         mock.patch.object(columns, "workers", share),
@@ -408,7 +409,7 @@ def _plant_short_workspace(seed: int) -> None:
         less = shape[-1] // 2 if "result" not in what and memory._new is not np.empty else 0
         return memory.allocate(function, what, (*shape[:-1], shape[-1] - less), dtype)
 
-    bilinear.allocate = shorter
+    batches.allocate = shorter
 
 
 _empty = Guarded.empty

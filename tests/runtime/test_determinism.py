@@ -20,7 +20,7 @@ from numpy.testing import assert_array_equal
 from rows import UNLIMITED
 
 import convjit
-from convjit.functional import bilinear, columns, padding, pools, slicing
+from convjit.functional import batches, bilinear, columns, padding, pools, slicing
 from convjit.gemm import micro
 from convjit.runtime import emitting, launch, team, threads
 from convjit.simd import isa
@@ -53,7 +53,7 @@ def test_the_large_problems_are_for_several_threads(monkeypatch):
         crews[1 if nanoseconds < threads.SERIAL_BELOW_NS else 2] += 1
         return 1
 
-    for module in (bilinear, columns, padding, pools, slicing):
+    for module in (batches, bilinear, columns, padding, pools, slicing):
         monkeypatch.setattr(module, "workers", record)
     for problem in fixed_problems.LARGE.values():
         before = crews[2]

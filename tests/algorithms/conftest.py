@@ -11,7 +11,7 @@ def poisoned(monkeypatch):
     """Results and workspaces start full of NaN or absurd integers: nothing may be left out, or read unwritten."""
 
     def allocate(function, what, shape, dtype):
-        return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 1 << 40, dtype)
+        return np.full(shape, np.nan if np.dtype(dtype).kind in "fc" else 1 << 40, dtype)
 
     for module in (batches, bilinear):
         monkeypatch.setattr(module, "allocate", allocate)

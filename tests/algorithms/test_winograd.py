@@ -10,9 +10,11 @@ from numpy.testing import assert_array_equal
 from convjit import conv2d, conv2d_backward, conv2d_input_grad, conv2d_plan
 from convjit.algorithms import ALGORITHMS, choose, winograd, winograd_cut
 from convjit.algorithms.algorithm import PACKED_WEIGHT
-from convjit.functional import batches, bilinear, kept
+from convjit.functional import batches
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
+
+pytestmark = pytest.mark.usefixtures("poisoned")
 
 BOUND = {"float32": 2e-5, "float64": 4e-14}
 DTYPES = list(BOUND)
@@ -83,18 +85,6 @@ CUTS = {
     "and weights of its own": {"TASK_MULTIPLICATIONS": 1, "_MOST_TILES": 20, "_LASTING_BYTES": -1},
     "panels together": {"_NEAR_BYTES": -1, "_LASTING_BYTES": 1 << 40, "_MOST_TILES": 9},
 }
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """Results and workspaces start full of NaN or absurd integers: nothing may be left out, or read unwritten."""
-
-    def allocate(function, what, shape, dtype):
-        return np.full(shape, np.nan if np.dtype(dtype).kind in "fc" else 1 << 40, dtype)
-
-    for module in (batches, bilinear):
-        monkeypatch.setattr(module, "allocate", allocate)
-    monkeypatch.setattr(kept, "CALLS", 0)
 
 
 @pytest.fixture

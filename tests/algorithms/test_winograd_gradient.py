@@ -9,9 +9,11 @@ from numpy.testing import assert_array_equal
 
 from convjit import conv2d_weight_grad, explain
 from convjit.algorithms import winograd_gradient
-from convjit.functional import batches, bilinear, kept
+from convjit.functional import batches
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
+
+pytestmark = pytest.mark.usefixtures("poisoned")
 
 BOUND = {"float32": 2e-5, "float64": 4e-14}
 DTYPES = list(BOUND)
@@ -54,18 +56,6 @@ TASKS = {
 }
 SETTINGS = ("_MOST_TILES", "_TRANSFORMED", "_SUMMED")
 DEFAULTS = {name: getattr(winograd_gradient, name) for name in SETTINGS}
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """Results and workspaces start full of NaN or absurd integers: nothing may be left out, or read unwritten."""
-
-    def allocate(function, what, shape, dtype):
-        return np.full(shape, np.nan if np.dtype(dtype).kind in "fc" else 1 << 40, dtype)
-
-    for module in (batches, bilinear):
-        monkeypatch.setattr(module, "allocate", allocate)
-    monkeypatch.setattr(kept, "CALLS", 0)
 
 
 @pytest.fixture

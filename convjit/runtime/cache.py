@@ -162,6 +162,8 @@ def read(name: str, key: str) -> bytes | None:
         return None
     try:
         path = _entry(name, key)
+        if not path.is_file():  # a pipe would be waited for, and /dev/zero has no end
+            return None
         content = path.read_bytes()
     except Exception:  # whatever is wrong with a file, the way out is to compile
         return None

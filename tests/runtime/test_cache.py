@@ -221,6 +221,17 @@ def test_an_unreadable_entry_is_replaced(place):
     assert not path.is_symlink()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_what_has_no_end_to_read_is_replaced(place, put):
+    path = entry(place)
+    path.unlink()
+    put(path)
+    assert run(place) == ONE_ANEW
+    assert path.is_file()
+    assert not path.is_symlink()
+
+
 def test_what_a_killed_process_left_does_no_harm(place):
     path = entry(place)
     for name in (".0123456789abcdef.tmp", ".tmp"):

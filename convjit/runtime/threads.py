@@ -30,6 +30,7 @@ _launched = False
 _launching = forks.Lock()
 # Numba's mask for the calling thread; once the pool runs, without the locks that Numba takes to see whether it does.
 _mask: Callable[[], int] = numba.get_num_threads
+_set_mask: Callable[[int], object] = numba.set_num_threads
 
 # Two threads inside Numba's workqueue abort the process. Who holds this may start a parallel loop there; reentrant,
 # because a signal handler may call convjit while its thread holds it between two loops.
@@ -44,7 +45,7 @@ def launch_pool() -> None:
     would only take a core from whoever needs it: a BLAS pool on the same cores, another process. libgomp reads the
     variable when it is loaded, so it is set for that moment only; a value that the user has set is left alone.
     """
-    global _launched, _mask, _has_workqueue
+    global _launched, _mask, _set_mask, _has_workqueue
     if _launched:
         return
     with _launching:
@@ -63,6 +64,7 @@ def launch_pool() -> None:
             finally:
                 del os.environ["GOMP_SPINCOUNT"]
         _mask = getattr(numba_parallel, "_get_num_threads", None) or _mask
+        _set_mask = getattr(numba_parallel, "_set_num_threads", None) or _set_mask
         _has_workqueue = numba.threading_layer() == "workqueue"
         _launched = True
 
@@ -133,7 +135,7 @@ def _run_team(workers: int, twin: Callable[..., None], *arguments: Any) -> None:
         contention.watched(before, twin, *arguments)
         return
     try:
-        numba.set_num_threads(workers)
+        _set_mask(workers)
         contention.watched(workers, twin, *arguments)
     finally:
-        numba.set_num_threads(before)
+        _set_mask(before)  # one call of compiled code: where a function begins, Python looks for signals

@@ -212,3 +212,49 @@ print(*(interrupted_training(each, int(sys.argv[1])) > 100 for each in (convjit.
 
 def test_interrupts_leave_weights_and_optimizers_as_after_whole_steps():
     assert output(TRAINING, "500") == "True True"
+
+
+# Where a function begins, and where one of C code returns, Python looks for signals.
+ANYWHERE = """
+import copy, os, sys
+import numba
+import numpy as np
+import convjit
+from convjit.runtime import contention, threads
+
+def interrupted(call, moment):
+    def look(frame, event, argument):
+        nonlocal moment
+        moment -= event in ("call", "c_return")
+        if moment == 0:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+    sys.setprofile(look)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+def count_moments(call, check):
+    call()
+    moment = 1
+    while interrupted(call, moment):
+        check(moment)
+        moment += 1
+    return moment
+"""
+
+
+def test_an_interrupt_at_any_moment_leaves_the_thread_mask():
+    code = """
+contention.are_free = lambda: True
+threads.cpu_quota = lambda: 2  # so that a team is smaller than the mask
+plan, x = convjit.conv2d_plan(np.ones((16, 16, 3, 3))), np.ones((2, 16, 40, 40))
+def check(moment):
+    assert numba.get_num_threads() == 4, moment
+print(count_moments(lambda: plan(x), check) > 50)
+"""
+    assert output(ANYWHERE + code, NUMBA_NUM_THREADS="4") == "True"

@@ -157,11 +157,12 @@ class Layer:
         return self.input_shape
 
     def _start(self, optimizer: Updates | None, **weights: Array) -> None:
-        """Set the first weights and give each a copy of the optimizer."""
+        """Set the first weights, give each a copy of the optimizer, and forget buffers: all of it, or nothing."""
         self._refuse_if_frozen("initialize", "its weights cannot be drawn")
         check_optimizer(f"{type(self).__name__}.initialize", optimizer)
         state: dict[str, Any] = dict(weights)
         state.update({f"{name}_opt": copy.copy(optimizer) for name in weights})
+        state.update(dict.fromkeys(self.buffer_names))
         self.__dict__.update(state)
 
     def _initialized(self, method: str) -> None:

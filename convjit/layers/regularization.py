@@ -143,7 +143,6 @@ class BatchNormalization(Layer):
         gamma.fill(1)
         beta.fill(0)
         self._start(optimizer, gamma=gamma, beta=beta)
-        self.running_mean = self.running_var = None
 
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """`gamma * (X - mean) / sqrt(var + eps) + beta`, with the batch's or the running statistics."""

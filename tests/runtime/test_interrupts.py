@@ -258,3 +258,18 @@ def check(moment):
 print(count_moments(lambda: plan(x), check) > 50)
 """
     assert output(ANYWHERE + code, NUMBA_NUM_THREADS="4") == "True"
+
+
+def test_an_interrupt_at_any_moment_leaves_statistics_with_the_weights_that_they_belong_to():
+    code = """
+layer = convjit.BatchNormalization()
+layer.set_input_shape((2,))
+def initialize():
+    layer.__dict__.update(gamma=np.full(2, 5.0), running_mean=np.ones(2), running_var=np.ones(2))
+    layer.initialize(None)
+def check(moment):
+    if "gamma" in vars(layer):
+        assert (layer.gamma[0] == 1) == (layer.running_mean is None) == (layer.running_var is None), moment
+print(count_moments(initialize, check) > 20)
+"""
+    assert output(ANYWHERE + code) == "True"

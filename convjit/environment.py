@@ -80,7 +80,7 @@ def cache_state() -> dict[str, str]:
     place, state, sizes = "", "on", []
     try:
         place = str(cache.folder())
-        sizes = [path.stat().st_size for path in Path(place).glob("*.nbc")]
+        sizes = [path.stat().st_size for path in Path(place).glob("*.nbc") if path.is_file()]
         if not _writable(Path(place)):
             state = "on, but the folder cannot be written"
     except OSError as error:

@@ -211,6 +211,17 @@ def test_a_dangling_link_is_replaced(place, tmp_path):
     assert not path.is_symlink()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need a privilege")
+def test_what_is_no_entry_does_not_count_as_one(place, monkeypatch):
+    (ours,) = place.iterdir()
+    (ours / "dangling.nbc").symlink_to(place / "nothing")
+    (ours / "folder.nbc").mkdir()
+    monkeypatch.setenv("CONVJIT_CACHE_DIR", str(place))
+    state = environment.cache_state()
+    assert (state["folder"], state["state"]) == (str(ours), "on")
+    assert state["entries"].startswith("2 (")
+
+
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="the file that root cannot read either is Linux's")
 def test_an_unreadable_entry_is_replaced(place):
     path = entry(place)

@@ -94,7 +94,7 @@ class _Choice(NamedTuple):
 
 
 def _as_whole(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> Job | None:
-    """The operation on whole volumes, where images of slices would be convolved directly and that takes no less."""
+    """The operation on whole volumes, where images of slices would be convolved directly and workspaces fit."""
     depth, plane = volume
     is_gradient, row = how.operation_name == "input_grad", direct.ALGORITHM
     call = turns[0].call if turns else None
@@ -106,7 +106,7 @@ def _as_whole(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> Job | No
     job = Job(volume, met, is_gradient)
     limit = _limit(volume.y_shape if is_gradient else volume.x_shape, how)
     fits = counted_bytes(direct_volumes.workspace(job, 1, how.compute)) <= limit
-    return job if fits and direct_volumes.pays(job, how.compute) else None
+    return job if fits else None
 
 
 def _forward_turn(how: _Choice, volume: Volume) -> Turn:

@@ -214,6 +214,17 @@ def test_volumes_are_read_in_pieces_of_any_size(name, room, monkeypatch):
         forget()
 
 
+@pytest.mark.parametrize(("size", "whole"), [(14, True), (15, True), (17, False)])
+def test_tasks_of_volumes_end_where_slices_end_if_that_is_near(size, whole):
+    """Slices of 196 and 225 points, of which a task takes one; 289 are more than a task takes."""
+    problem = Spatial((1, 8, 4, size, size), (64, 8, 3, 3, 3), (1, 1, 1), 1, ((1, 1),) * 3, (1, 1, 1), 1)
+    dtype = np.dtype("float32")
+    call = volumes.decide_volume("test", "direct", problem_geometry(problem), dtype, "forward")
+    d = direct_volumes._set_up(call.whole, *direct_volumes.piece(call.whole, dtype), 1, dtype).direct
+    assert d.chunks * d.points >= d.grid_h * d.grid_w > (d.chunks - 1) * d.points
+    assert (d.points == size * size) == whole
+
+
 @pytest.mark.parametrize("kind", ["normal", "positive"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_errors_stay_in_their_bound(dtype, kind, gathered_few):

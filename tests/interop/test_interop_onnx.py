@@ -1,6 +1,6 @@
 """ONNX's operators by convjit: the package's own cases, and drawn attributes against the oracle, exactly."""
 
-import warnings
+import importlib
 from collections import Counter
 
 import numpy as np
@@ -25,7 +25,9 @@ from convjit.interop import onnx as bridge
 from convjit.interop.onnx import OPERATORS
 
 # How many cases onnx 1.16 ships, at least: newer versions have more.
-SHIPPED = {"Conv": 6, "ConvTranspose": 10, "Col2Im": 5, "MaxPool": 17, "AveragePool": 17}
+SHIPPED = {"Conv": 6, "ConvTranspose": 9, "Col2Im": 5, "MaxPool": 17, "AveragePool": 17}
+# Until version 1.17 onnx divided by too many pixels where a window of `ceil_mode` reaches beyond the padding.
+MISCOUNTED = ("test_averagepool_3d_dilations_large_count_include_pad_is_1_ceil_mode_is_True",)
 TABLES = {"Conv": "_CONV", "ConvTranspose": "_CONV_TRANSPOSE", "MaxPool": "_MAX_POOL", "AveragePool": "_AVERAGE_POOL",
           "Col2Im": "_COL2IM"}  # fmt: skip
 
@@ -75,11 +77,12 @@ def calls(monkeypatch):
 
 @pytest.fixture(scope="module")
 def shipped():
-    from onnx.backend.test.loader import load_model_tests
+    from onnx.backend.test.case import node
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # making other operators' cases overflows and divides by zero
-        cases = load_model_tests(kind="node")
+    for name in SHIPPED:
+        importlib.import_module(f"{node.__name__}.{name.lower()}")  # makes its cases, and those of no other operator
+    wrong = MISCOUNTED if onnx.defs.onnx_opset_version() < 23 else ()
+    cases = [case for case in node._NodeTestCases if case.name not in wrong]
     return {name: [case for case in cases if {node.op_type for node in case.model.graph.node} == {name}]
             for name in SHIPPED}  # fmt: skip
 
@@ -357,6 +360,8 @@ def test_other_ranks_are_onnxs(calls):
 
 def test_bfloat16_is_onnxs(calls):
     dtype = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
+    if dtype == np.float32:
+        pytest.skip("this onnx computes bfloat16 in float32; that is tested above")
     x, weight = np.ones((1, 1, 3, 3)).astype(dtype), np.ones((1, 1, 2, 2)).astype(dtype)
     (y,) = run("Conv", x, weight)
     assert y.dtype == dtype

@@ -27,8 +27,11 @@ def progress_bar(total: int, wanted: bool | None) -> Iterator[Advance]:
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     terminal = console.is_terminal
+    if not (wanted or terminal):
+        yield _silent  # a disabled bar of rich before 14.3 ends with an empty line
+        return
     # A bar leaves a terminal when it is done; where a file asked for one, its last state is what is written.
-    with Progress(*columns, console=console, transient=terminal, disable=not (wanted or terminal)) as bar:
+    with Progress(*columns, console=console, transient=terminal) as bar:
         task = bar.add_task("", total=total)
 
         def advance(description: str) -> None:

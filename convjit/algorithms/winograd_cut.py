@@ -39,8 +39,8 @@ _ROW_CYCLES, _TILES_CYCLES, _PIXELS_CYCLES, _SECOND_CYCLES, _GATHERED_CYCLES = 6
 # The results of a tile in a vector of output channels, and those that lie apart.
 _RESULTS_CYCLES, _SECOND_RESULTS_CYCLES, _SCATTERED_CYCLES = 180, 220, 320
 # Bytes a cycle: of pixels, which are read and written once for each phase that a cache line has, and of transformed
-# inputs that the second-level cache does not hold.
-_MOVED_BYTES, _DATA_BYTES_A_CYCLE = 8, 20
+# inputs that the second-level cache does not hold, and how many it holds.
+_MOVED_BYTES, _DATA_BYTES_A_CYCLE, _HELD_BYTES = 8, 20, 1 << 20
 # The weights of a channel for a vector of output channels.
 _WEIGHTS_CYCLES = 280
 # Beginning and ending a register tile, in channels.
@@ -101,7 +101,7 @@ def image_cycles(p: Problem, of_weights: float = 1.0) -> float:
     pixels = p.channels * p.in_h * p.in_w + p.filters * p.out_h * p.out_w
     moved = visits * pixels * _FLOAT32.itemsize / _MOVED_BYTES
     data = min(tiles, _MOST_TILES) * _data_elements(p) * _FLOAT32.itemsize
-    if data > _NEAR_BYTES:  # read anew for each panel of two vectors
+    if data > _HELD_BYTES:  # read anew for each panel of two vectors
         moved += -(-p.filters // (2 * VECTOR)) * -(-tiles // _MOST_TILES) * data / _DATA_BYTES_A_CYCLE
     return rows * found.inputs + tiles * (found.results + found.products) + of_weights * found.weights + moved
 
@@ -156,18 +156,22 @@ def _candidates(p: Problem, workers: int, dtype: DType, packed: bool) -> Iterato
             yield Cut(blocks, shares, together, int(lasting))
 
 
-# What is read again for each group of panels that are multiplied together are the transformed inputs; where these are
-# near, one panel at a time leaves its sums near, too. For (1, 512, 28, 28) with 512 filters, in a plan, all panels
-# together take 6.0 ms and one at a time 8.1 ms; for 64 channels and filters and 56x56 pixels it is 0.50 and 0.46 ms.
-_NEAR_BYTES, _SUMS_BYTES = 1 << 20, 1 << 22
+# What is read again for each group of panels that are multiplied together are the transformed inputs. Where these stay
+# in the second-level cache while the weights of a panel pass by, one panel at a time leaves its sums near, too. In a
+# plan on one thread, all panels together took 6.0 ms and one at a time 8.1 ms for 512 channels of 28x28 with 512
+# filters, 1.8 and 2.8 ms for 7x7, 0.89 and 1.03 ms for 256 of 14x14 with 256, but 0.50 and 0.46 ms for 64 of 56x56
+# with 64.
+_NEAR_BYTES, _SUMS_BYTES = 3 << 19, 1 << 22
 
 
 def _together(p: Problem, blocks: Blocks, panels_of_share: int, workers: int, dtype: DType) -> int:
     tiles = blocks.tile_rows * blocks.tile_cols
-    if tiles * _data_elements(p) * dtype.itemsize <= _NEAR_BYTES:
+    # Of a panel, sums of a tile, or weights of a channel.
+    each = int(np.prod([winograd.numbers(dtype, p.stride)[i] for i in (LANES, VECTORS, PRODUCTS)])) * dtype.itemsize
+    data = tiles * _data_elements(p) * dtype.itemsize
+    if data + int(sources(p)) * p.channels * each <= _NEAR_BYTES:
         return 1
-    of_panel = np.prod([winograd.numbers(dtype, p.stride)[i] for i in (LANES, VECTORS, PRODUCTS)]) * dtype.itemsize
-    room = min(_SUMS_BYTES, 2 * _SUMS_BYTES // workers) // max(1, tiles * int(of_panel))
+    room = min(_SUMS_BYTES, 2 * _SUMS_BYTES // workers) // max(1, tiles * each)
     return min(panels_of_share, max(1, room))
 
 

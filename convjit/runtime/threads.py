@@ -58,11 +58,11 @@ def launch_pool() -> None:
         if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
             _start()
         else:
-            os.environ["GOMP_SPINCOUNT"] = "3000"
             try:
+                os.putenv("GOMP_SPINCOUNT", "3000")
                 _start()
             finally:
-                del os.environ["GOMP_SPINCOUNT"]
+                os.unsetenv("GOMP_SPINCOUNT")  # `del os.environ` is Python's code, which an interrupt may end
         _mask = getattr(numba_parallel, "_get_num_threads", None) or _mask
         _set_mask = getattr(numba_parallel, "_set_num_threads", None) or _set_mask
         _has_workqueue = numba.threading_layer() == "workqueue"

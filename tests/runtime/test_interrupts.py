@@ -260,6 +260,24 @@ print(count_moments(lambda: plan(x), check) > 50)
     assert output(ANYWHERE + code, NUMBA_NUM_THREADS="4") == "True"
 
 
+def test_an_interrupt_at_any_moment_leaves_the_environment():
+    code = """
+import ctypes
+getenv = ctypes.CDLL(None).getenv
+getenv.restype = ctypes.c_char_p
+threads.launch_pool()
+threads._start = lambda: None
+def launch():
+    threads._launched = False
+    threads.launch_pool()
+def check(moment):
+    assert getenv(b"GOMP_SPINCOUNT") is None, moment
+    assert "GOMP_SPINCOUNT" not in os.environ, moment
+print(count_moments(launch, check) > 5)
+"""
+    assert output(ANYWHERE + code) == "True"
+
+
 def test_an_interrupt_at_any_moment_leaves_statistics_with_the_weights_that_they_belong_to():
     code = """
 layer = convjit.BatchNormalization()

@@ -76,6 +76,19 @@ class Geometry(NamedTuple):
         """The same pointwise problem on images of one row."""
         return self._replace(in_h=1, in_w=self.in_h * self.in_w, out_h=1, out_w=self.out_h * self.out_w)
 
+    @property
+    def is_row(self) -> bool:
+        """Whether images are rows, met without a stride, as sequences mostly are."""
+        return self.in_h == self.out_h == self.kernel_h == self.stride_w == 1 and self.pads[0] == (0, 0)
+
+    def as_one_column(self) -> Geometry:
+        """The same problem of rows, without a stride, on images of one column."""
+        return self._replace(
+            in_h=self.in_w, in_w=1, out_h=self.out_w, out_w=1, kernel_h=self.kernel_w, kernel_w=1, stride_h=1,
+            dilation_h=self.dilation_w, dilation_w=1, pad_top=self.pad_left, pad_bottom=self.pad_right, pad_left=0,
+            pad_right=0,
+        )  # fmt: skip
+
 
 class Depth(NamedTuple):
     """The first of three dimensions, as `Geometry` has the others: slice `od` and tap `kd` meet in slice

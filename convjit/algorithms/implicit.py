@@ -6,7 +6,7 @@ Knows what rows, channels and planes of the forward pass are; does not know how 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..gemm.planes import forward_axes, term_offsets
 from ..geometry import Geometry
@@ -15,32 +15,40 @@ from ..runtime.options import COMPILED, NOT_COMPILED
 from ..typing import DType
 from . import input_product, weight_gradient
 from .algorithm import Algorithm, Explained, Operation, Space, work_ns
-from .running import Setup, explained_product, product_runs, set_up
+from .running import Setup, as_column, explained_product, in_bands, product_runs, set_up
+
+
+class _Setup(NamedTuple):
+    """Everything about a product that its geometry, dtype and number of workers decide: looked up once a call."""
+
+    setup: Setup
+    met: Any  # where the terms (c, kh, kw) are met
+    is_row: bool
 
 
 @lru_cache(maxsize=256)
-def _forward(g: Geometry, workers: int, dtype: DType) -> tuple[Setup, Any]:
-    """y[n,o,oh,ow] = bias[o] + sum over c,kh,kw of weight[o,c,kh,kw] * x[n, c, oh*stride+kh*dilation-pad, ...]
-
-    The setup, and where the terms (c, kh, kw) are met.
-    """
+def _forward(g: Geometry, workers: int, dtype: DType) -> _Setup:
+    """y[n,o,oh,ow] = bias[o] + sum over c,kh,kw of weight[o,c,kh,kw] * x[n, c, oh*stride+kh*dilation-pad, ...]"""
+    is_row, g = g.is_row, in_bands(g)
     axes, rows, channels = forward_axes(g), g.out_channels // g.groups, g.in_channels // g.groups
     setup = set_up(axes, g.batch, g.groups, rows, channels, g.out_h * g.out_w, workers, dtype, work_ns(g))
-    return setup, term_offsets(*setup.axes, channels)
+    return _Setup(setup, term_offsets(*setup.axes, channels), is_row)
 
 
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    return _forward(g, workers, dtype)[0].spaces
+    return _forward(g, workers, dtype).setup.spaces
 
 
 def _run(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *workspaces: Any) -> None:
-    setup, offsets = _forward(g, workers, y.dtype)
-    run_in_turn(workers, *product_runs(setup, x, weight, offsets, bias, y, *workspaces))
+    how = _forward(g, workers, y.dtype)
+    if how.is_row:
+        x, y = as_column(x), as_column(y)
+    run_in_turn(workers, *product_runs(how.setup, x, weight, how.met, bias, y, *workspaces))
 
 
 def forward_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How the forward product is cut."""
-    return explained_product(_forward(g, workers, dtype)[0], g.kernel_h * g.kernel_w, workers, dtype)
+    return explained_product(_forward(g, workers, dtype).setup, g.kernel_h * g.kernel_w, workers, dtype)
 
 
 def _declines(geometry: Geometry, dtype: DType) -> str | None:

@@ -30,7 +30,7 @@ from ..runtime.launch import Launch, run_in_turn
 from ..typing import Array, DType
 from .algorithm import INDICES, PACKED_WEIGHT, Explained, Space, work_ns
 from .filling import filled
-from .running import Setup, explained_product, product_runs, set_up
+from .running import Setup, as_column, explained_product, in_bands, product_runs, set_up
 
 # Input channels whose weights are transposed together: what is read of one filter fills some cache lines.
 _ROWS_TOGETHER = 16
@@ -154,13 +154,14 @@ def _input_grad(g: Geometry, workers: int, dtype: DType) -> Setup:
 
 def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Packed weights, where their terms are met, and the product's spaces."""
-    terms = g.out_channels // g.groups * g.kernel_h * g.kernel_w
+    g, terms = in_bands(g), g.out_channels // g.groups * g.kernel_h * g.kernel_w
     packed = Space((g.in_channels * terms,), name=PACKED_WEIGHT)
     return packed, Space((terms,), INDICES, "offsets"), *_input_grad(g, workers, dtype).spaces
 
 
 def explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """That of the first phase, with as many taps as a phase has on average."""
+    g = in_bands(g)
     taps = g.kernel_h * g.kernel_w / max(math.prod(_phases(g)), 1)
     transposed = g.in_channels * g.out_channels // g.groups * g.kernel_h * g.kernel_w
     return explained_product(_input_grad(g, workers, dtype), taps, workers, dtype, _phases(g), transposed)
@@ -173,18 +174,20 @@ class _Setup(NamedTuple):
     pack: Launch
     met: Array | None  # where terms are met, if there is no stride
     multiply: Launch | None  # else
+    is_row: bool
 
 
 @lru_cache(maxsize=256)
 def _set_up(g: Geometry, workers: int, dtype: DType) -> _Setup:
+    is_row, g = g.is_row, in_bands(g)
     setup, channels, tables = _input_grad(g, workers, dtype), g.out_channels // g.groups, phase_tables(g)
     packings = math.prod(_phases(g)) * g.groups * -(-(g.in_channels // g.groups) // _ROWS_TOGETHER)
     pack = Launch(_pack_transposed, packings, g.in_channels * channels * g.kernel_h * g.kernel_w, g, *tables)
     if g.stride_h == g.stride_w == 1:
-        return _Setup(setup, pack, term_offsets(*setup.axes, channels), None)
+        return _Setup(setup, pack, term_offsets(*setup.axes, channels), None, is_row)
     tasks = _tasks_together(g) * g.batch * setup.product.tasks
     multiply = Launch(_multiply_phases, tasks, work_ns(g), g, setup.product, *tables, setup.kernels)
-    return _Setup(setup, pack, None, multiply)
+    return _Setup(setup, pack, None, multiply, is_row)
 
 
 def run(
@@ -192,7 +195,9 @@ def run(
     planes: Any,
 ) -> None:  # fmt: skip
     """Launch the drivers."""
-    setup, pack, met, multiply = _set_up(g, workers, dx.dtype)
+    setup, pack, met, multiply, is_row = _set_up(g, workers, dx.dtype)
+    if is_row:
+        dy, dx = as_column(dy), as_column(dx)
     first = pack.on(weight.reshape(-1), packed, offsets)
     if met is not None:
         run_in_turn(workers, first, *product_runs(setup, dy, packed, met, packed[:0], dx, scratch, lists, planes))

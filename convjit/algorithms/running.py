@@ -18,6 +18,7 @@ from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import Axis, Planes
 from ..gemm.product import Product, multiply_tile, plan_product, task_count, task_of
 from ..gemm.summation import TERMS_A_TOTAL
+from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, Run
 from ..typing import Array, DType
@@ -84,6 +85,17 @@ def _multiply_long(
             p, t, vertical, horizontal, kernels, of_row, offsets.ctypes.data, source.ctypes.data, results, bias,
             scratch[worker], lists[worker],
         )  # fmt: skip
+
+
+def in_bands(g: Geometry) -> Geometry:
+    """The problem as it is cut: rows are columns, of which workers fill the bands that they read."""
+    return g.as_one_column() if g.is_row else g
+
+
+def as_column(images: Array) -> Array:
+    """Rows as columns."""
+    n, c, _, length = images.shape
+    return images.reshape(n, c, length, 1)
 
 
 class Setup(NamedTuple):

@@ -155,7 +155,7 @@ def with_turning(share: float, multiplications: int, moved: int, dtype: DType) -
 
 def _pieces(p: Product, count: int, lanes: int) -> list[int]:
     """Vectors of each run of neighbouring pixels that so many grid points meet."""
-    if p.padded_w == p.grid_w and not p.in_place:
+    if p.padded_w == p.grid_w and (p.grid_w == 1 or not p.in_place):
         return [-(-count // lanes)]
     whole, rest = divmod(count, max(p.grid_w, 1))
     return [-(-p.grid_w // lanes)] * whole + ([-(-rest // lanes)] if rest else [])

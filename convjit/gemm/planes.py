@@ -288,17 +288,28 @@ def fill_tile(
             shift, lowest, highest = inside[col, 0], inside[col, 1], inside[col, 2]
             first = min(max(lowest, left), right)
             count = min(max(highest, first), right) - first
-            at = target + left * size
+            at, rows = target + left * size, last_row - first_row
             width, source = right - left, source_row + (first * p.step_w + shift) * size
             fill_rows(kernels, at + top * p.padded_w * size, p.padded_w, source, 0, first_row - top, width, 0, 0, 1)
-            fill_rows(
-                kernels, at + first_row * p.padded_w * size, p.padded_w, source, p.step_h * p.image_w,
-                last_row - first_row, first - left, count, right - first - count, p.step_w,
-            )  # fmt: skip
+            if count == p.padded_w and _are_one_run(p):
+                fill_rows(
+                    kernels, at + first_row * count * size, 0, source, 0, min(rows, 1), 0, rows * count, 0, 1
+                )  # fmt: skip
+            else:
+                fill_rows(
+                    kernels, at + first_row * p.padded_w * size, p.padded_w, source, p.step_h * p.image_w, rows,
+                    first - left, count, right - first - count, p.step_w,
+                )  # fmt: skip
             fill_rows(
                 kernels, at + last_row * p.padded_w * size, p.padded_w, source, 0, bottom - last_row, width, 0, 0, 1
             )
             target += p.padded_h * p.padded_w * size
+
+
+@kernel
+def _are_one_run(p: Planes) -> Any:
+    """Whether rows of a plane that show whole rows lie one behind another, there and in the image."""
+    return p.padded_w == p.image_w and p.step_h == 1 and p.step_w == 1
 
 
 @kernel
@@ -332,9 +343,12 @@ def _fill_many(
         return 0
     source = images + ((first_row * p.step_h + inside[0, 0]) * p.image_w + before + inside[p.planes_h, 0]) * size
     target += (top - origin) * width * size
+    rows, count, each = last_row - first_row, stop - before, width
+    if count == width and _are_one_run(p):
+        rows, count, each = 1, rows * width, rows * width
     fill_many_planes(
         kernels, target, p.padded_h * width, source, p.image_h * p.image_w, channels - 1, (first_row - top) * width,
-        last_row - first_row, before, stop - before, width, p.step_h * p.image_w, (bottom - last_row) * width,
+        rows, before, count, each, p.step_h * p.image_w, (bottom - last_row) * width,
     )  # fmt: skip
     return channels - 1
 

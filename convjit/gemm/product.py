@@ -89,26 +89,28 @@ def plan_product(
     """
     vertical, horizontal = axes
     taps, extent = vertical.taps * horizontal.taps, vertical.grid * horizontal.grid
+    # Grid points that meet neighbours, of a row, or of a column without padding beside it.
+    run = extent if horizontal.padded == horizontal.grid == 1 else horizontal.grid
     tiles = int(tile_count(extent))
     lanes = int(tile_lanes(extent, isa.lanes(dtype)))
     chunk = row_chunk(rows, batch * groups * phases * tiles, channels * taps, workers)
     each = elements_a_channel(vertical, horizontal)
-    vectors, terms = -(-horizontal.grid // isa.lanes(dtype)), max(channels * taps, 1)
+    vectors, terms = -(-run // isa.lanes(dtype)), max(channels * taps, 1)
     alone, lined = tiles_cycles(chunk, vectors, terms), math.inf  # of a row of the grid
-    if dense and vertical.grid > 1 and 0 < vectors <= _LONGEST_LINE:  # rows of several phases differ in length
+    if dense and run < extent and 0 < vectors <= _LONGEST_LINE:  # rows of several phases differ in length
         lined = lines_cycles(chunk, vertical.grid, vectors, terms) / vertical.grid
     in_place = extent > 0 and plane_elements(1, *axes) > 0
-    in_place = in_place and _pays_in_place(axes, chunk, terms, min(alone, lined), dtype)
+    in_place = in_place and _pays_in_place(axes, run, chunk, terms, min(alone, lined), dtype)
     line = vectors if in_place and lined < alone else 0
     lands_alone = dense and channels * taps <= TERMS_A_TOTAL  # in no scratch, whose rows are those of a panel
     if not dense:
         lanes, tiles = (int(size) for size in phase_tiles(vertical.grid, horizontal.grid))
-    elif in_place and (lands_alone or horizontal.grid <= PANEL_LANES):  # whole rows of the grid
-        together = max(1, PANEL_LANES // horizontal.grid)
+    elif in_place and (lands_alone or run <= PANEL_LANES):  # whole rows of the grid
+        together = max(1, min(PANEL_LANES, extent) // run)
         if line > 0:  # whole tiles of the tallest ones
             largest = tile_lines(isa.here(), isa.here().rows, line)
             together = max(together // largest * largest, min(together, largest))
-        lanes = horizontal.grid * together
+        lanes = run * together
         tiles = -(-extent // lanes)
     return Product(
         batch, groups, rows, channels, taps, vertical.grid, horizontal.grid, image_h or vertical.grid,
@@ -153,20 +155,22 @@ def phase_tile(p: Product, task: Any, grid_h: Any) -> Any:
 _LONGEST_LINE = 2
 
 
-def _pays_in_place(axes: tuple[Axis, Axis], rows: int, terms: int, in_place: float, dtype: DType) -> bool:
-    """Whether a row of the grid takes fewer cycles in place, with lanes that it leaves empty, than packed."""
+def _pays_in_place(
+    axes: tuple[Axis, Axis], run: int, rows: int, terms: int, in_place: float, dtype: DType
+) -> bool:  # fmt: skip
+    """Whether a run of the grid takes fewer cycles in place, with lanes that it leaves empty, than packed."""
     vertical, horizontal = axes
     lanes = isa.lanes(dtype)
     planes = elements_a_channel(vertical, horizontal)
     # Planes that lie a multiple of a few hundred bytes apart fall into few sets of the first-level cache. Rows of more
     # than a few panels would make long tasks.
     set_stride = math.gcd(planes * dtype.itemsize, 4096)
-    if set_stride > 256 * vertical.taps * horizontal.taps or horizontal.grid > 4 * PANEL_LANES:
+    if set_stride > 256 * vertical.taps * horizontal.taps or run > 4 * PANEL_LANES:
         return False
     # Packed, a panel of many rows shares what its tiles cost.
-    vectors, whole = -(-horizontal.grid // lanes), PANEL_LANES // lanes
+    vectors, whole = -(-run // lanes), PANEL_LANES // lanes
     packing = terms * (RUN_CYCLES + VECTOR_CYCLES * vectors)
-    return in_place < tiles_cycles(rows, whole, terms) * horizontal.grid / (whole * lanes) + packing
+    return in_place < tiles_cycles(rows, whole, terms) * run / (whole * lanes) + packing
 
 
 @kernel

@@ -12,8 +12,9 @@ from spatial import MODES, RANKS, Spatial, arrays_of, function, real, spatials
 
 import convjit
 import convjit.geometry
-from convjit.algorithms import direct_volumes
-from convjit.functional import slicing, volumes
+from convjit.algorithms import direct_volumes, implicit, input_product
+from convjit.functional import batches, slicing, volumes
+from convjit.gemm import bands
 from convjit.testing import assert_within_rounding, check_adjoint, real_arrays
 
 DTYPES = ["float32", "float64"]
@@ -212,6 +213,27 @@ def test_volumes_are_read_in_pieces_of_any_size(name, room, monkeypatch):
             assert_array_equal(got, array)
     finally:
         forget()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1000, 1001])
+def test_long_sequences_are_cut_into_bands_to_the_same_bits(length, dtype, monkeypatch):
+    """Of whose results each has a halo, and two lie at an end."""
+    problem = Spatial((2, 9, length), (10, 9, 7), (1,), ((5, 11),), ((5, 11),), (3,), 1)
+    wanted = everything(problem, dtype, algorithm="reference")
+    geometry, cuts = problem_geometry(problem), []
+    monkeypatch.setattr(bands, "_CACHED_BYTES", 16000)
+    try:
+        for crew in (1, 2, 3):
+            forget()
+            monkeypatch.setattr(batches, "workers", lambda _, crew=crew: crew)
+            setups = (way(geometry, crew, np.dtype(dtype)).setup for way in (implicit._forward, input_product._set_up))
+            cuts += [(setup.by_band, setup.product.bands > 2) for setup in setups]
+            for got, array in zip(everything(problem, dtype, algorithm="implicit"), wanted, strict=True):
+                assert_array_equal(got, array)
+    finally:
+        forget()
+    assert all(map(all, cuts))
 
 
 @pytest.mark.parametrize(("size", "whole"), [(14, True), (15, True), (17, False)])

@@ -53,7 +53,7 @@ def test_some_of_these_are_cut_into_bands(anew, monkeypatch):
     monkeypatch.setattr(bands, "_CACHED_BYTES", 5000)
     problem = PROBLEMS["3x3"]
     geometry = conv2d_geometry("test", problem.x_shape, problem.weight_shape, 1, 1, 1, 1)
-    setup, _ = implicit._forward(geometry, 1, np.dtype("float32"))
+    setup = implicit._forward(geometry, 1, np.dtype("float32")).setup
     assert setup.by_band
     assert setup.product.bands > 2
     assert setup.tasks == 2 * setup.product.bands

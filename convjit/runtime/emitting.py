@@ -57,7 +57,7 @@ class Passes(Enum):
     # Its own choice: loops over elements become loops over vectors.
     ALL = auto()
     # For functions that steer and leave elements to others: 28 calls from compiled code, of 2 to 1300 us, took 0.97 to
-    # 1.07 times as long as with all passes, and the first ones, `python -m bench.first_calls`, 0.7 to 0.8 times.
+    # 1.07 times as long as with all passes, and the first ones, `python -m bench.first_calls`, 0.6 to 0.8 times.
     FEW = auto()
     # For what is written as it shall run: register tiles, loops that only move elements. The largest tile gains 2 to
     # 5 % by all passes (its loop is unrolled), others nothing, and those of depthwise layers, whose loads they move,

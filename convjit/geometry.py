@@ -78,8 +78,9 @@ class Geometry(NamedTuple):
 
     @property
     def is_row(self) -> bool:
-        """Whether images are rows, met without a stride, as sequences mostly are."""
-        return self.in_h == self.out_h == self.kernel_h == self.stride_w == 1 and self.pads[0] == (0, 0)
+        """Whether images are rows that several taps meet, without a stride, as sequences mostly are."""
+        is_row = self.in_h == self.out_h == self.kernel_h == 1 and self.pads[0] == (0, 0)
+        return is_row and self.stride_w == 1 < self.kernel_w
 
     def as_one_column(self) -> Geometry:
         """The same problem of rows, without a stride, on images of one column."""

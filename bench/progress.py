@@ -16,9 +16,8 @@ def shown(total: int, own_thread: bool = True) -> Iterator[Callable[[str], None]
     Without a thread of its own the bar moves only then, and stands in nobody's way.
     """
     console = Console(stderr=True)
-    console.quiet = not console.is_terminal  # a disabled bar of rich before 14.3 ends with an empty line
+    console.quiet = disabled = not console.is_terminal  # a disabled bar of rich before 14.3 ends with an empty line
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    disabled = console.quiet
     with Progress(*columns, console=console, transient=True, disable=disabled, auto_refresh=own_thread) as progress:
         task = progress.add_task("starting", total=total)
         begun = 0

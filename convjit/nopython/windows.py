@@ -12,17 +12,7 @@ from ..parsing import LARGEST
 from ..runtime.entries import Entry
 from ..runtime.options import kernel
 from . import moving
-from .arguments import (
-    _COPY_32,
-    _COPY_64,
-    call_of_size,
-    checking,
-    dense,
-    has_array,
-    room_for,
-    size_of,
-    slots,
-)
+from .arguments import _COPY_32, _COPY_64, call_of_size, checking, dense, has_array, room_for, size_of, slots
 from .geometry import CONSTANT, can_show, pair, window_geometry, with_ceil_mode
 from .jobs import address_of, job_of
 from .record import (

@@ -43,7 +43,7 @@ def _statements(block: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
     """Those of a block and of all blocks within; `ast.walk` would look at every expression, too."""
     for statement in block:
         yield statement
-        for within in ("body", "orelse", "finalbody"):
+        for within in ("body", "orelse", "finalbody", "handlers"):
             yield from _statements(getattr(statement, within, ()))
 
 

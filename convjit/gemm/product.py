@@ -99,13 +99,15 @@ def plan_product(
     alone, lined = tiles_cycles(chunk, vectors, terms), math.inf  # of a row of the grid
     if dense and run < extent and 0 < vectors <= _LONGEST_LINE:  # rows of several phases differ in length
         lined = lines_cycles(chunk, vertical.grid, vectors, terms) / vertical.grid
-    in_place = extent > 0 and plane_elements(1, *axes) > 0
-    in_place = in_place and _pays_in_place(axes, run, chunk, terms, min(alone, lined), dtype)
-    line = vectors if in_place and lined < alone else 0
-    lands_alone = dense and channels * taps <= TERMS_A_TOTAL  # in no scratch, whose rows are those of a panel
     if not dense:
         lanes, tiles = (int(size) for size in phase_tiles(vertical.grid, horizontal.grid))
-    elif in_place and (lands_alone or run <= PANEL_LANES):  # whole rows of the grid
+    in_place = extent > 0 and plane_elements(1, *axes) > 0
+    if in_place:
+        panels = tiles * tiles_cycles(chunk, -(-lanes // isa.lanes(dtype)), terms)
+        in_place = _pays_in_place(axes, run, terms, min(alone, lined), panels * run / extent, dtype)
+    line = vectors if in_place and lined < alone else 0
+    lands_alone = dense and channels * taps <= TERMS_A_TOTAL  # in no scratch, whose rows are those of a panel
+    if dense and in_place and (lands_alone or run <= PANEL_LANES):  # whole rows of the grid
         together = max(1, min(PANEL_LANES, extent) // run)
         if line > 0:  # whole tiles of the tallest ones
             largest = tile_lines(isa.here(), isa.here().rows, line)
@@ -156,9 +158,9 @@ _LONGEST_LINE = 2
 
 
 def _pays_in_place(
-    axes: tuple[Axis, Axis], run: int, rows: int, terms: int, in_place: float, dtype: DType
+    axes: tuple[Axis, Axis], run: int, terms: int, in_place: float, panels: float, dtype: DType
 ) -> bool:  # fmt: skip
-    """Whether a run of the grid takes fewer cycles in place, with lanes that it leaves empty, than packed."""
+    """Whether a run takes fewer cycles in place, with lanes that it leaves empty, than packed, as its part of panels."""
     vertical, horizontal = axes
     lanes = isa.lanes(dtype)
     planes = elements_a_channel(vertical, horizontal)
@@ -167,10 +169,7 @@ def _pays_in_place(
     set_stride = math.gcd(planes * dtype.itemsize, 4096)
     if set_stride > 256 * vertical.taps * horizontal.taps or run > 4 * PANEL_LANES:
         return False
-    # Packed, a panel of many rows shares what its tiles cost.
-    vectors, whole = -(-run // lanes), PANEL_LANES // lanes
-    packing = terms * (RUN_CYCLES + VECTOR_CYCLES * vectors)
-    return in_place < tiles_cycles(rows, whole, terms) * run / (whole * lanes) + packing
+    return in_place < panels + terms * (RUN_CYCLES + VECTOR_CYCLES * -(-run // lanes))
 
 
 @kernel

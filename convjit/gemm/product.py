@@ -160,7 +160,7 @@ _LONGEST_LINE = 2
 def _pays_in_place(
     axes: tuple[Axis, Axis], run: int, terms: int, in_place: float, panels: float, dtype: DType
 ) -> bool:  # fmt: skip
-    """Whether a run takes fewer cycles in place, with lanes that it leaves empty, than packed, as its part of panels."""
+    """Whether a run takes fewer cycles in place, with lanes that it leaves empty, than packed, its part of panels."""
     vertical, horizontal = axes
     lanes = isa.lanes(dtype)
     planes = elements_a_channel(vertical, horizontal)

@@ -45,7 +45,9 @@ def cut_into_bands(
     padded = vertical.padded - (vertical.grid - band.rows) * step
     axes = vertical._replace(grid=band.rows, padded=padded), horizontal
     planes = Space((workers, plane_elements(channels // band.parts, *axes)), name="planes")
-    return Bands(axes, True, filling(axes, pixel)[0], inside, planes, 1)
+    if padded == vertical.padded:  # pixels are listed of whole planes
+        return Bands(axes, True, record, inside, planes, 1)
+    return Bands(axes, True, filling(axes, pixel)[0]._replace(listed=0), inside, planes, 1)
 
 
 def as_planes(images: Array) -> Array:

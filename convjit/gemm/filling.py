@@ -62,7 +62,7 @@ class _Filling:
 
     def blank(self) -> list[Any]:
         """Zeros alone, in rows one behind another."""
-        self._clear(self.v.builder.mul(self.rows, self.width), self.target_rows)
+        _clear(self.v, self.v.builder.mul(self.rows, self.width), self.target_rows)
         return []
 
     def narrow(self) -> list[Any]:
@@ -103,7 +103,7 @@ class _Filling:
     def _fill_row(self, values: list[Any]) -> list[Any]:
         v = self.v
         to, begin = values
-        first = self._clear(self.before, to)
+        first = _clear(v, self.before, to)
         v.either(
             self.is_one,
             lambda: self._copy(begin, first, self._neighbours),
@@ -113,34 +113,12 @@ class _Filling:
                 lambda: self._copy_one_by_one(begin, first),
             ),
         )
-        self._clear(self.after, v.offset(first, self.count))
+        _clear(v, self.after, v.offset(first, self.count))
         return self._following(to, begin)
 
     def _copy(self, begin: Any, to: Any, load: Callable[[Any, Any, Any], Any]) -> list[Any]:
-        self._write(self.count, to, lambda done, left: load(begin, done, left))
+        _write(self.v, self.count, to, lambda done, left: load(begin, done, left))
         return []
-
-    def _clear(self, count: Any, to: Any) -> Any:
-        return self._write(count, to, lambda done, left: self.v.zero)
-
-    def _write(self, count: Any, to: Any, load: Callable[[Any, Any], Any]) -> Any:
-        """Write `count` elements, where `load(done, left)` gives the vector from element `done` on; return the end."""
-        v, builder, lanes = self.v, self.v.builder, index(self.v.lanes)
-
-        def write_vector(values: list[Any]) -> list[Any]:
-            (done,) = values
-            v.store(load(done, None), v.offset(to, done))
-            return [builder.add(done, lanes)]
-
-        (done,) = v.loop(builder.sdiv(count, lanes), [index(0)], write_vector)
-        left = builder.sub(count, done)
-
-        def write_rest() -> list[Any]:
-            v.store_first([load(done, left)], [v.offset(to, done)], left)
-            return []
-
-        v.either(left, write_rest, list)
-        return v.offset(to, count)
 
     def _neighbours(self, begin: Any, done: Any, left: Any) -> Any:
         at = self.v.offset(begin, done)
@@ -203,6 +181,75 @@ def fill_many(dtype: DType, lanes: int) -> Body:
         v.loop(planes, [v.pointer(target), v.pointer(source)], fill_plane)
 
     return body
+
+
+# Channels whose pixels are copied together, so that each is looked up once: their addresses fit into registers.
+_CHANNELS_TOGETHER = 4
+
+
+def fill_listed(dtype: DType, lanes: int) -> Body:
+    """Planes of channels one behind another, of `each` elements: zeros but for pixels that are listed.
+
+    target[c*each + pixels[i, 0]] = source[c*image + pixels[i, 1]] for i < count, of a list with three columns.
+    """
+
+    def body(builder: Any, arguments: Any) -> None:
+        v = Vectors(builder, dtype, lanes)
+        target, each, source, image, channels, pixels, count = arguments
+        first = v.integers(pixels)
+
+        def fill_channels(number: int) -> Callable[[list[Any]], list[Any]]:
+            def fill_them(values: list[Any]) -> list[Any]:
+                targets, sources = ([start] for start in values)
+                for _ in range(number):
+                    targets.append(v.offset(targets[-1], each))
+                    sources.append(v.offset(sources[-1], image))
+                _clear(v, builder.mul(index(number), each), targets[0])
+
+                def copy_pixel(values: list[Any]) -> list[Any]:
+                    (pixel,) = values
+                    to, met = v.element(pixel), v.element(v.offset(pixel, 1))
+                    found = [v.element(v.offset(start, met)) for start in sources[:number]]
+                    for start, element in zip(targets, found, strict=False):
+                        builder.store(element, v.offset(start, to))
+                    return [v.offset(pixel, 3)]
+
+                v.loop(count, [first], copy_pixel)
+                return [targets[number], sources[number]]
+
+            return fill_them
+
+        starts = [v.pointer(target), v.pointer(source)]
+        together = index(_CHANNELS_TOGETHER)
+        starts = v.loop(builder.sdiv(channels, together), starts, fill_channels(_CHANNELS_TOGETHER))
+        v.loop(builder.srem(channels, together), starts, fill_channels(1))
+
+    return body
+
+
+def _clear(v: Vectors, count: Any, to: Any) -> Any:
+    """Write `count` zeros; return the end."""
+    return _write(v, count, to, lambda done, left: v.zero)
+
+
+def _write(v: Vectors, count: Any, to: Any, load: Callable[[Any, Any], Any]) -> Any:
+    """Write `count` elements, where `load(done, left)` gives the vector from element `done` on; return the end."""
+    builder, lanes = v.builder, index(v.lanes)
+
+    def write_vector(values: list[Any]) -> list[Any]:
+        (done,) = values
+        v.store(load(done, None), v.offset(to, done))
+        return [builder.add(done, lanes)]
+
+    (done,) = v.loop(builder.sdiv(count, lanes), [index(0)], write_vector)
+    left = builder.sub(count, done)
+
+    def write_rest() -> list[Any]:
+        v.store_first([load(done, left)], [v.offset(to, done)], left)
+        return []
+
+    v.either(left, write_rest, list)
+    return v.offset(to, count)
 
 
 def _covering(v: Vectors, elements: Any) -> Any:

@@ -18,7 +18,7 @@ from ..runtime.emitting import Passes
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
-from .filling import fill, fill_many
+from .filling import fill, fill_listed, fill_many
 from .tiles import tile_lines, tile_rows, tile_vectors
 from .weaving import weave
 
@@ -29,8 +29,9 @@ MULTIPLY = 2
 PACK = 3
 FILL = 4
 FILL_MANY = 5
-WEAVE = 6
-MULTIPLY_LINES = 7  # of `line_kernels`
+FILL_LISTED = 6
+WEAVE = 7
+MULTIPLY_LINES = 8  # of `line_kernels`
 
 # Whole vectors that are packed together where so many lie side by side.
 VECTORS_A_PIECE = 4
@@ -55,13 +56,17 @@ def fills(dtype: DType) -> Array:
     row, functions = isa.here(), fill_functions(dtype)
     as_written = dict.fromkeys(functions, Passes.NONE)
     found = emitting.compiled(f"{__name__}.fills.{dtype}.{row.name}", functions, row.features, as_written)
-    return passed((dtype.itemsize, isa.lanes(dtype), 0, 0, found["fill"], found["fill_many"], 0))
+    return passed((dtype.itemsize, isa.lanes(dtype), 0, 0, found["fill"], found["fill_many"], found["fill_listed"], 0))
 
 
 def fill_functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
     """What is emitted for `fills`, by name."""
     lanes = isa.lanes(dtype)
-    return {"fill": (9, fill(dtype, lanes)), "fill_many": (12, fill_many(dtype, lanes))}
+    return {
+        "fill": (9, fill(dtype, lanes)),
+        "fill_many": (12, fill_many(dtype, lanes)),
+        "fill_listed": (7, fill_listed(dtype, lanes)),
+    }
 
 
 def functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
@@ -324,6 +329,7 @@ _call_multiply_lines = emitting.caller(14)
 _call_pack = emitting.caller(7)
 _call_fill = emitting.caller(9)
 _call_fill_many = emitting.caller(12)
+_call_fill_listed = emitting.caller(7)
 _call_weave = emitting.caller(7)
 
 
@@ -375,6 +381,15 @@ def fill_many_planes(
     _call_fill_many(
         kernels[FILL_MANY], target, each, source, image, planes, top, rows, before, count, width, source_pitch, bottom
     )  # fmt: skip
+
+
+@kernel
+def fill_listed_planes(
+    kernels: Any, target: Any, each: Any, source: Any, image: Any, channels: Any, pixels: Any, count: Any
+) -> None:  # fmt: skip
+    """Fill all planes of channels from a list of pixels, see `gemm.filling`; `target`, `source` and `pixels` are
+    addresses."""
+    _call_fill_listed(kernels[FILL_LISTED], target, each, source, image, channels, pixels, count)
 
 
 @kernel

@@ -20,7 +20,7 @@ from ..geometry import Geometry
 from ..runtime.compile import kernel
 from ..runtime.copying import copy_run
 from ..typing import Array
-from .micro import ELEMENT, LANES, fill_many_planes, fill_rows
+from .micro import ELEMENT, LANES, fill_listed_planes, fill_many_planes, fill_rows
 
 # Elements behind the last plane that may be read: the rest of the widest vector, of 16 elements.
 BEHIND = 16
@@ -216,6 +216,7 @@ class Planes(NamedTuple):
     image_w: int
     pixel: int  # of images that are seen as one plane: elements of a pixel
     pitch: int  # and in the plane, elements from a pixel to the next; 0 where they lie as in the image
+    listed: int  # pixels that are listed behind the table, where whole planes are filled pixel by pixel
 
     @property
     def each(self) -> int:
@@ -240,7 +241,8 @@ def filling(axes: tuple[Axis, Axis], pixel: Pixel = AS_IN_IMAGE) -> tuple[Planes
     """How planes are filled, and for each plane down, then each across, what its pixels show.
 
     That is (shift, lowest, highest): pixel `r` shows source pixel `r*step + shift` for `lowest <= r < highest`. With a
-    pitch, the horizontal axis counts as if pixels lay as far apart in the image.
+    pitch, the horizontal axis counts as if pixels lay as far apart in the image. Behind it are listed, where planes are
+    small, pixels of a channel's planes that show one, and which one of the image: (pixel, source pixel, 0).
     """
     vertical, horizontal = axes
     entries = []
@@ -249,12 +251,57 @@ def filling(axes: tuple[Axis, Axis], pixel: Pixel = AS_IN_IMAGE) -> tuple[Planes
             shift = phase * axis.plane_step % axis.step + axis.first
             entries.append((shift, *_inside(shift, axis)))
     table = np.array(entries, np.int64)
+    listed = 0 if pixel.pitch > 0 else listed_pixels(table, vertical, horizontal)
+    table = np.concatenate([table, np.zeros((listed, 3), np.int64)])
+    if listed > 0:
+        list_pixels(table, vertical, horizontal)
     table.flags.writeable = False
     planes = Planes(
         vertical.planes, horizontal.planes, vertical.padded, horizontal.padded, vertical.step, horizontal.step,
         vertical.size, horizontal.size if pixel.pitch == 0 else horizontal.size // pixel.pitch * pixel.elements, *pixel,
+        listed,
     )  # fmt: skip
     return planes, table
+
+
+# Elements of all planes of a channel up to which their pixels are listed: the list stays in the first-level cache.
+_LISTED = 1024
+
+
+@kernel
+def most_listed(vertical: Axis, horizontal: Axis) -> Any:
+    """How many pixels are listed behind the table of `filling` at most: none where rows are copied by vectors."""
+    elements = elements_a_channel(vertical, horizontal)
+    return elements if horizontal.step > 1 and elements <= _LISTED else 0
+
+
+@kernel
+def listed_pixels(table: Any, vertical: Axis, horizontal: Axis) -> Any:
+    """How many they are."""
+    if most_listed(vertical, horizontal) == 0:
+        return 0
+    rows = cols = 0
+    for phase_h in range(vertical.planes):
+        rows += table[phase_h, 2] - table[phase_h, 1]
+    for phase_w in range(vertical.planes, vertical.planes + horizontal.planes):
+        cols += table[phase_w, 2] - table[phase_w, 1]
+    return rows * cols
+
+
+@kernel
+def list_pixels(table: Any, vertical: Axis, horizontal: Axis) -> None:
+    """List them behind the table, which has room for them."""
+    at, plane = vertical.planes + horizontal.planes, 0
+    for phase_h in range(vertical.planes):
+        for phase_w in range(vertical.planes, vertical.planes + horizontal.planes):
+            for row in range(table[phase_h, 1], table[phase_h, 2]):
+                line = (row * vertical.step + table[phase_h, 0]) * horizontal.size + table[phase_w, 0]
+                for col in range(table[phase_w, 1], table[phase_w, 2]):
+                    table[at, 0] = plane + row * horizontal.padded + col
+                    table[at, 1] = line + col * horizontal.step
+                    table[at, 2] = 0
+                    at += 1
+            plane += vertical.padded * horizontal.padded
 
 
 def _inside(shift: int, axis: Axis) -> tuple[int, int]:
@@ -318,6 +365,10 @@ def fill_planes(
 ) -> None:  # fmt: skip
     """As `fill_tile`, whole rows of the planes of neighbouring channels, one behind another."""
     size, each, image = kernels[ELEMENT], p.planes_h * p.planes_w * p.padded_h * p.padded_w, p.image_h * p.image_w
+    if p.listed > 0:
+        pixels = inside.ctypes.data + 24 * (p.planes_h + p.planes_w)
+        fill_listed_planes(kernels, target, each, images, image, channels, pixels, p.listed)
+        return
     done = _fill_many(kernels, target, images, channels, p, inside, origin, top, bottom)
     for c in range(done, channels):
         fill_tile(

@@ -27,6 +27,9 @@ from ..gemm.planes import (
     grid_phases,
     horizontal_phase,
     list_phase_terms,
+    list_pixels,
+    listed_pixels,
+    most_listed,
     shows_image,
     vertical_phase,
 )
@@ -98,20 +101,23 @@ def _list_inside(table: Any, at: Any, axis: Axis) -> None:
 
 
 @kernel
-def _planes(vertical: Axis, horizontal: Axis) -> Any:
-    """As `planes.filling`."""
+def _planes(vertical: Axis, horizontal: Axis, inside: Any) -> Any:
+    """As `planes.filling`, which has made the table."""
     return Planes(
         vertical.planes, horizontal.planes, vertical.padded, horizontal.padded, vertical.step, horizontal.step,
-        vertical.size, horizontal.size, 0, 0,
+        vertical.size, horizontal.size, 0, 0, listed_pixels(inside, vertical, horizontal),
     )  # fmt: skip
 
 
 @kernel
 def _inside(vertical: Axis, horizontal: Axis) -> Any:
     """The table of `planes.filling`."""
-    table = np.empty((vertical.planes + horizontal.planes, 3), np.int64)
+    axes = vertical.planes + horizontal.planes
+    table = np.empty((axes + most_listed(vertical, horizontal), 3), np.int64)
     _list_inside(table, 0, vertical)
     _list_inside(table, vertical.planes, horizontal)
+    if len(table) > axes:
+        list_pixels(table, vertical, horizontal)
     return table
 
 
@@ -147,7 +153,8 @@ def _forward(address: Any, zero: Any) -> Any:
     scratch = np.empty((1, PANEL_LANES * (TOTALS + 2 * p.chunk)), bias.dtype)
     lists = np.empty((1, LIST_ENTRIES), np.int64)
     _list_forward_terms(offsets, vertical, horizontal, channels)
-    inside, how = _inside(vertical, horizontal), _planes(vertical, horizontal)
+    inside = _inside(vertical, horizontal)
+    how = _planes(vertical, horizontal, inside)
     for n in range(g.batch):
         begin = job[A] + n * g.in_channels * pixels_in * size
         y = array_at(job[RESULT] + n * g.out_channels * pixels_out * size, (g.out_channels, g.out_h, g.out_w), zero)
@@ -199,7 +206,8 @@ def _input_grad(address: Any, zero: Any) -> Any:
     run_tasks(input_product._pack_transposed, shares, g, above, before, weight, packed, offsets)
     if g.stride_h * g.stride_w == 1:  # which are not listed there
         list_phase_terms(offsets, 0, vertical, horizontal, channels)
-    inside, how = _inside(vertical, horizontal), _planes(vertical, horizontal)
+    inside = _inside(vertical, horizontal)
+    how = _planes(vertical, horizontal, inside)
     tasks = down * ((along + 1) // 2) * task_count(p)
     for n in range(g.batch):
         begin = job[A] + n * g.out_channels * pixels_out * size
@@ -254,7 +262,8 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
     no_bias = np.empty(0, dy.dtype)
     totals, panel = np.empty((1, chunk * widest), dy.dtype), np.empty((1, TERM_BLOCK * widest), dy.dtype)
     _list_forward_terms(positions, vertical, horizontal, channels)
-    inside, how = _inside(vertical, horizontal), _planes(vertical, horizontal)
+    inside = _inside(vertical, horizontal)
+    how = _planes(vertical, horizontal, inside)
     for first in range(0, terms, span):
         stop = min(terms, first + span)
         image, behind = first // pixels, (stop + pixels - 1) // pixels

@@ -5,7 +5,7 @@ import pytest
 
 from convjit.algorithms.filling import filled
 from convjit.gemm.pixels import plane_axes
-from convjit.gemm.planes import BEHIND, plane_elements
+from convjit.gemm.planes import BEHIND, forward_axes, plane_elements
 from convjit.geometry import conv2d_geometry
 from convjit.runtime.launch import run_in_turn
 
@@ -38,6 +38,48 @@ def test_planes_are_images_with_zeros_around_them(name, workers, dtype):
     source, before = filled(axes, images, planes)
     run_in_turn(workers, *before)
     assert source[: wanted.size].tobytes() == wanted.tobytes()
+    assert np.isnan(room[:32]).all()
+    assert np.isnan(room[-32:]).all()
+
+
+STRIDED = {
+    "one channel": ((1, 1, 7, 5), 3, 2, 1, 1),
+    "channels that are taken together": ((2, 64, 7, 5), 3, (2, 3), ((2, 0), (1, 3)), 1),
+    "and others": ((1, 230, 9, 12), 2, 4, 1, 3),
+    "nothing but zeros across": ((1, 5, 6, 1), (1, 4), (1, 3), ((0, 0), (6, 0)), 1),
+    "rows alone": ((2, 7, 9, 4), 3, (2, 1), 1, 1),
+    "wider": ((2, 3, 9, 20), 3, 2, 1, 1),
+    "larger than the list": ((1, 6, 40, 40), 3, 2, 1, 1),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", STRIDED)
+def test_planes_of_strided_reads_show_the_pixels_of_a_phase_each(name, workers, dtype):
+    shape, kernel, stride, padding, dilation = STRIDED[name]
+    kernel = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    g = conv2d_geometry("test", shape, (1, shape[1], *kernel), stride, padding, dilation, 1)
+    axes = forward_axes(g)
+    images = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    # Tap k of output i meets pixel i * stride + k * dilation - pad, in the plane of its phase.
+    rows, cols = (
+        [
+            min(phase * dilation % axis.step + axis.step * pixel - pad, axis.size)
+            for phase in range(axis.planes)
+            for pixel in range(axis.padded)
+        ]
+        for axis, pad in zip(axes, (g.pad_top, g.pad_left), strict=True)
+    )
+    with_zeros = np.pad(images, ((0, 0), (0, 0), (g.pad_top, 1), (g.pad_left, 1)))
+    seen = with_zeros[:, :, np.add(rows, g.pad_top)][..., np.add(cols, g.pad_left)]
+    split = seen.reshape(*shape[:2], axes[0].planes, axes[0].padded, axes[1].planes, axes[1].padded)
+    wanted = split.swapaxes(3, 4)
+    room = np.full(plane_elements(shape[0] * shape[1], *axes) + 64, np.nan, dtype)
+    planes = room[32:-32]
+    source, before = filled(axes, images, planes)
+    run_in_turn(workers, *before)
+    assert source[:-BEHIND].tobytes() == wanted.tobytes()
     assert np.isnan(room[:32]).all()
     assert np.isnan(room[-32:]).all()
 

@@ -211,11 +211,11 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
 _VOLUMES: dict[str, Callable[[Array, Array, Array], object]] = {
     "conv3d": lambda x, weight, bias: _volume_outputs(x, weight),
     "conv3d_backward": lambda x, weight, bias: [
-        conv3d_backward(_deep(x), _deep(x), _deep(weight), padding=1, algorithm=row) for row in _volume_rows(x)
+        conv3d_backward(volumes, volumes, filters, **options) for volumes, filters, options in _volume_ways(x, weight)
     ],
     "conv3d_input_grad": lambda x, weight, bias: _volume_gradients(x, weight),
     "conv3d_plan": lambda x, weight, bias: [
-        conv3d_plan(_deep(weight), padding=1, algorithm=row)(_deep(x)) for row in _volume_rows(x)
+        conv3d_plan(filters, **options)(volumes) for volumes, filters, options in _volume_ways(x, weight)
     ],
     "conv3d_weight_grad": lambda x, weight, bias: conv3d_weight_grad(_deep(x), _deep(x), 3, padding=1),
     "conv_transpose3d": lambda x, weight, bias: [
@@ -247,17 +247,25 @@ _ALIKE = {
 }
 
 
-def _volume_rows(x: Array) -> tuple[str, ...]:
-    """Rows of the registry that gather slices, and that do not, of a dtype that has both."""
-    return ("implicit", "direct") if x.dtype.kind in "fc" else ("auto",)
+def _volume_ways(x: Array, weight: Array) -> list[Way]:
+    """Volumes with the size of their output: of gathered slices, as they lie where a dtype has that, and depthwise."""
+    volumes, filters = _deep(x), _deep(weight)
+    rows = ("implicit", "direct") if x.dtype.kind in "fc" else ("auto",)
+    return [
+        *((volumes, filters, {"padding": 1, "algorithm": row}) for row in rows),
+        (volumes, filters[:, :1], {"padding": 1, "groups": volumes.shape[1]}),
+    ]
 
 
 def _volume_outputs(x: Array, weight: Array) -> list[Array]:
-    return [conv3d(_deep(x), _deep(weight), padding=1, algorithm=row) for row in _volume_rows(x)]
+    return [conv3d(volumes, filters, **options) for volumes, filters, options in _volume_ways(x, weight)]
 
 
 def _volume_gradients(x: Array, weight: Array) -> list[Array]:
-    return [conv3d_input_grad(_deep(x), _deep(weight), (2, 4, 4), padding=1, algorithm=row) for row in _volume_rows(x)]
+    return [
+        conv3d_input_grad(volumes, filters, volumes.shape[2:], **options)
+        for volumes, filters, options in _volume_ways(x, weight)
+    ]
 
 
 def _deep(array: Array) -> Array:

@@ -115,6 +115,8 @@ def call_everything(dtype):
     convjit.conv3d_backward(y, volumes, filters, padding=1)
     convjit.conv3d_input_grad(y, filters, (3, 9, 8), padding=1)
     convjit.conv3d_input_grad(y, filters, (3, 9, 8), padding=1, algorithm="implicit")  # of gathered slices
+    each = filters[:4, :1]
+    convjit.conv3d_backward(convjit.conv3d(volumes, each, groups=4), volumes, each, groups=4)
     convjit.conv3d_weight_grad(y, volumes, (2, 3, 3), padding=1)
     y = convjit.conv_transpose3d(volumes, np.ones((4, 3, 2, 2, 2), dtype), stride=2)
     convjit.conv_transpose3d_backward(y, volumes, np.ones((4, 3, 2, 2, 2), dtype), stride=2)

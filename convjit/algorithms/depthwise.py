@@ -63,7 +63,7 @@ def _input_grad_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
 _LARGEST_BYTES = 1 << 21
 # More filters a channel fill a register tile's rows, and the matrix product is faster: in float32 on AVX-512, 3x3, it
 # takes 1.2 times as long for 8 filters on 56x56 pixels and 0.7 to 0.8 times as long on 14x14 and 7x7 (`bench.measure`).
-_MOST_FILTERS = 8
+MOST_FILTERS = 8
 
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
@@ -74,8 +74,8 @@ def _declines(g: Geometry, dtype: DType) -> str | None:
     if g.in_channels == 0 or g.out_channels == 0:
         return NO_CHANNELS
     each = g.out_channels // g.groups
-    if each > _MOST_FILTERS:
-        return f"channels have {each} filters, it takes {_MOST_FILTERS} at most"
+    if each > MOST_FILTERS:
+        return f"channels have {each} filters, it takes {MOST_FILTERS} at most"
     if _tile_bytes(g, dtype) > _LARGEST_BYTES:
         return "taps lie too far apart for tiles of a cache"
     return too_long(each * g.kernel_h * g.kernel_w)

@@ -171,6 +171,13 @@ def workspace(job: Job, workers: int, dtype: DType) -> tuple[Space, ...]:
     )
 
 
+def explained(job: Job, workers: int, dtype: DType) -> tuple[str, int]:
+    """How it is cut, for people to read, and how many volumes are computed together."""
+    volumes, slices = piece(job, dtype)
+    how = "as they lie" if job.is_in_place() else f"planes filled once, {slices} slices at a time"
+    return f"volumes {how}", volumes
+
+
 @driver
 def _fill(
     task: Any, worker: Any, p: Planes, s: Slices, of_channel: Any, rows: Any, cols: Any, kernels: Any, inside: Any,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import algorithms
-from ..algorithms import check_algorithm, direct_volumes
+from ..algorithms import check_algorithm, depthwise_volumes
 from ..arrays import DTYPES, as_array, as_dtype, as_images, result_dtype
 from ..geometry import check_bias, check_weight_rank
 from ..layouts import as_layout
@@ -29,6 +29,9 @@ from .options import ConvOptions
 from .volumes import VolumeCall
 
 _PASSES = {"forward": "forward", "input_grad": "input gradient", "weight_grad": "weight gradient"}
+
+
+_ROWS = [row.name for row in algorithms.ALGORITHMS]
 
 
 class Pass(NamedTuple):
@@ -216,12 +219,14 @@ def _explain_volumes(call: VolumeCall, algorithm: str, products: int) -> Pass:
     assert here is not None
     found, multiplications = _explain_pass(here, algorithm, products), products * call.volume.multiplications
     if call.whole is not None:
-        crew = workers_for(call.whole.nanoseconds)
-        volumes, slices = direct_volumes.piece(call.whole, call.compute)
-        how = "as they lie" if call.whole.is_in_place() else f"planes filled once, {slices} slices at a time"
-        spaces = direct_volumes.workspace(call.whole, crew, call.compute)
-        sizes = {space.name: space_bytes(space) for space in spaces}
-        return Pass(found.algorithm, found.others, crew, volumes, sizes, multiplications, f"volumes {how}", None)
+        way, job = call.whole
+        crew = workers_for(job.nanoseconds)
+        sizes = {space.name: space_bytes(space) for space in way.workspace(job, crew, call.compute)}
+        cut, volumes = way.explained(job, crew, call.compute)
+        name, others = found.algorithm, found.others
+        if way is depthwise_volumes:  # in place of what would compute images of slices
+            name, others = way.NAME, {each: others.get(each, "slower") for each in _ROWS if each != way.NAME}
+        return Pass(name, others, crew, volumes, sizes, multiplications, cut, None)
     workspace: dict[str, int] = {}  # each as the turn needs it that needs most
     for part in (each.gathered for each in call.turns):
         for name, size in _workspace_of_slices(part).items() if part else ():

@@ -8,8 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 from .. import arrays
-from ..algorithms import direct_volumes
-from ..algorithms.direct_volumes import Job
 from ..algorithms.slices import gather, put_back
 from ..algorithms.slices import turn as turn_weight
 from ..runtime.memory import aligned, allocate
@@ -17,7 +15,7 @@ from ..runtime.threads import workers
 from ..typing import Array
 from .batches import run_images
 from .calls import Call
-from .volumes import Turn, VolumeCall
+from .volumes import Turn, VolumeCall, Whole
 
 
 def run_volumes(function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array) -> None:
@@ -28,18 +26,18 @@ def run_volumes(function: str, call: VolumeCall, inputs: tuple[Array, ...], resu
     run_as(function, call, inputs, result)
 
 
-def _run_whole(function: str, call: VolumeCall, job: Job, inputs: tuple[Array, ...], result: Array) -> bool:
+def _run_whole(function: str, call: VolumeCall, whole: Whole, inputs: tuple[Array, ...], result: Array) -> bool:
     """Volumes as they are; False, and nothing done, where tasks would pack a weight that is packed already."""
-    crew = workers(job.nanoseconds)
-    packing, *others = direct_volumes.workspace(job, crew, result.dtype)
+    crew = workers(whole.job.nanoseconds)
+    spaces = list(whole.way.workspace(whole.job, crew, result.dtype))
     if call.is_packed:
-        if packing.shape == (0,):
+        if spaces[0].shape == (0,):
             return False
-        packing = packing._replace(shape=(0,))  # a packed weight lies as it would lie there
+        spaces[0] = spaces[0]._replace(shape=(0,))  # a packed weight lies as it would lie there
     volumes, weight, *rest = [arrays.ready(function, "an input", array, result.dtype) for array in inputs]
     bias = rest[0] if rest else weight.reshape(-1)[:0]
-    workspaces = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in (packing, *others)]
-    direct_volumes.run(crew, job, volumes, weight, bias, result, *workspaces)
+    workspaces = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
+    whole.way.run(crew, whole.job, volumes, weight, bias, result, *workspaces)
     return True
 
 

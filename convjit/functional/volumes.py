@@ -3,8 +3,9 @@
 Output slice `od` of volume n is a convolution in two dimensions, of an image whose channels `(c, kd)` are the planes
 that its taps in depth meet, with the weight seen as (O, C*KD, KH, KW): terms are those of the definition, in order.
 So everything that holds of images holds of volumes. Where such images would be convolved directly, volumes may be read
-as they lie, see `algorithms.direct_volumes`; else the planes are copied, one move of a value for every
-O // groups * KH * KW multiplications of it. Knows geometries, dtypes and limits; does not know arrays.
+as they lie, see `algorithms.direct_volumes`, and those of one channel a group are, see `algorithms.depthwise_volumes`;
+else the planes are copied, one move of a value for every O // groups * KH * KW multiplications of it. Knows geometries,
+dtypes and limits; does not know arrays.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from __future__ import annotations
 import math
 from copy import copy
 from functools import lru_cache
+from types import ModuleType
 from typing import NamedTuple
 
-from ..algorithms import Packing, direct, direct_volumes, why_not
+from ..algorithms import Packing, depthwise_volumes, direct, direct_volumes, is_choice, why_not
 from ..algorithms.algorithm import workspace_limit
-from ..algorithms.direct_volumes import Job
 from ..algorithms.slices import Slices, backward_phases, forward_slices, output_slices
 from ..geometry import Geometry, Volume
 from ..layouts import CHANNELS_FIRST
@@ -44,6 +45,13 @@ class Turn(NamedTuple):
         return None if self.call is None else self.call.of_batch(min(self.together, self.call.geometry.batch))
 
 
+class Whole(NamedTuple):
+    """A way that takes volumes as they are, and what is to be done."""
+
+    way: ModuleType  # `direct_volumes` or `depthwise_volumes`
+    job: direct_volumes.Job | depthwise_volumes.Job
+
+
 class VolumeCall:
     """An operation on volumes in a dtype, as `Call` is one on images."""
 
@@ -55,6 +63,8 @@ class VolumeCall:
         self.volume = volume
         self.compute = compute
         how = _Choice(function, algorithm, compute, operation_name)
+        if algorithm == depthwise_volumes.NAME and depthwise_volumes.job_of(volume, compute, is_gradient=False):
+            how = how._replace(algorithm="auto")  # images of their slices have several channels a group
         self.turns = (
             tuple(_backward_turns(how, volume)) if operation_name == "input_grad" else (_forward_turn(how, volume),)
         )
@@ -74,7 +84,8 @@ class VolumeCall:
     @property
     def packing(self) -> Packing | None:
         """How the weight of a forward operation is packed, where it is: for volumes as for images of their slices."""
-        return None if self.of_images is None else self.of_images.packing
+        reads_it_so = self.whole is None or self.whole.way is direct_volumes
+        return self.of_images.packing if self.of_images is not None and reads_it_so else None
 
     def packed(self) -> VolumeCall:
         """The same on a packed weight."""
@@ -93,8 +104,25 @@ class _Choice(NamedTuple):
     operation_name: str
 
 
-def _as_whole(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> Job | None:
-    """The operation on whole volumes, where images of slices would be convolved directly and workspaces fit."""
+def _as_whole(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> Whole | None:
+    """The operation on whole volumes, where a way takes them and its workspaces fit."""
+    is_gradient = how.operation_name == "input_grad"
+    limit = _limit(volume.y_shape if is_gradient else volume.x_shape, how)
+    for way, job in ((depthwise_volumes, _depthwise(how, volume)), (direct_volumes, _direct(how, volume, turns))):
+        if job is not None and counted_bytes(way.workspace(job, 1, how.compute)) <= limit:
+            return Whole(way, job)
+    return None
+
+
+def _depthwise(how: _Choice, volume: Volume) -> depthwise_volumes.Job | None:
+    """The job of one channel a group; weight gradients have none."""
+    if how.operation_name == "weight_grad" or not is_choice(how.algorithm):
+        return None
+    return depthwise_volumes.job_of(volume, how.compute, how.operation_name == "input_grad")
+
+
+def _direct(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> direct_volumes.Job | None:
+    """The job where images of slices would be convolved directly."""
     depth, plane = volume
     is_gradient, row = how.operation_name == "input_grad", direct.ALGORITHM
     call = turns[0].call if turns else None
@@ -103,10 +131,7 @@ def _as_whole(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> Job | No
     if is_gradient and (depth.stride, plane.stride_h, plane.stride_w) != (1, 1, 1):
         return None
     met = backward_phases(depth, plane)[0].gradients if is_gradient else forward_slices(depth, plane.in_channels)
-    job = Job(volume, met, is_gradient)
-    limit = _limit(volume.y_shape if is_gradient else volume.x_shape, how)
-    fits = counted_bytes(direct_volumes.workspace(job, 1, how.compute)) <= limit
-    return job if fits else None
+    return direct_volumes.Job(volume, met, is_gradient)
 
 
 def _forward_turn(how: _Choice, volume: Volume) -> Turn:

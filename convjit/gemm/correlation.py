@@ -173,25 +173,75 @@ def correlate(
     _list_axis(lists, 0, vertical, 2 * vertical.taps, horizontal.planes * plane, pixel)
     _list_axis(lists, 2 * vertical.taps, horizontal, horizontal.taps, plane, 1)
     step, apart = _ratio(vertical)
-    most = 4 if vertical.taps >= 3 * step else 2 if vertical.taps >= step else 1
     for first in range(min(apart, vertical.grid)):
         i = first
         while i < vertical.grid:
-            left = (vertical.grid - i + apart - 1) // apart
-            rows = 4 if min(left, most) >= 4 else 2 if min(left, most) >= 2 else 1
+            rows = _tile_of(vertical.taps, step, (vertical.grid - i + apart - 1) // apart)
             _row_of_tiles(
                 kernels, rows, lists, source + i * pixel * size, weight, vertical.taps - (rows - 1) * step, step,
-                vertical.taps, horizontal, target + i * pitch * size, apart * pitch, bias,
+                vertical.taps, horizontal, horizontal.taps, target + i * pitch * size, apart * pitch, bias,
             )  # fmt: skip
             i += rows * apart
 
 
 @kernel
+def _tile_of(taps: Any, step: Any, left: Any) -> Any:
+    """Grid rows of a tile, of those that are left: neighbours meet what is `step` of so many taps further."""
+    most = 4 if taps >= 3 * step else 2 if taps >= step else 1
+    return 4 if min(left, most) >= 4 else 2 if min(left, most) >= 2 else 1
+
+
+def list_slice_entries(depth: Axis, vertical: Axis, horizontal: Axis) -> int:
+    """Entries of the lists of a correlation of slices."""
+    return 2 * depth.taps + vertical.taps * horizontal.taps
+
+
+@kernel
+def correlate_slices(
+    kernels: Any, lists: Any, source: Any, weight: Any, depth: Axis, vertical: Axis, horizontal: Axis, target: Any,
+    bias: Any,
+) -> None:  # fmt: skip
+    """target[(d, i, k)] = bias + sum over taps of weight[tap] * what grid point (i, k) of slice d meets.
+
+    As `correlate` of one channel with short sums: a slice is a row of the grid, a plane of the volume a row of the
+    plane, and all its taps are in one list. Planes of the volume lie one behind another, those of a stride in height
+    and width within each; the axis in depth has no planes of its own.
+    """
+    size, pixel = kernels[ELEMENT], horizontal.padded
+    plane = vertical.padded * horizontal.padded
+    each = vertical.planes * horizontal.planes * plane
+    for t in range(2 * depth.taps):
+        lists[t] = t * depth.tap_step * each
+    at, taps = 2 * depth.taps, vertical.taps * horizontal.taps
+    for s in range(vertical.taps):
+        row = s % vertical.planes * horizontal.planes * plane
+        row += (vertical.shift + s * vertical.tap_step) // vertical.step * pixel
+        _list_axis(lists, at, horizontal, horizontal.taps, plane, 1)
+        for t in range(at, at + horizontal.taps):
+            lists[t] += row
+        at += horizontal.taps
+    step, apart = _ratio(depth)
+    pixels = vertical.grid * horizontal.grid
+    for first in range(min(apart, depth.grid)):
+        d = first
+        while d < depth.grid:
+            slices = _tile_of(depth.taps, step, (depth.grid - d + apart - 1) // apart)
+            for i in range(vertical.grid):
+                _row_of_tiles(
+                    kernels, slices, lists, source + (d * depth.step * each + i * pixel) * size, weight,
+                    depth.taps - (slices - 1) * step, step, depth.taps, horizontal, taps,
+                    target + (d * pixels + i * horizontal.grid) * size, apart * pixels, bias,
+                )  # fmt: skip
+            d += slices * apart
+
+
+@kernel
 def _row_of_tiles(
     kernels: Any, rows: Any, lists: Any, source: Any, weight: Any, full: Any, step: Any, taps: Any, horizontal: Axis,
-    target: Any, pitch: Any, bias: Any,
+    of_row: Any, target: Any, pitch: Any, bias: Any,
 ) -> None:  # fmt: skip
-    """So many grid rows, `pitch` apart in the target, in tiles of nearly equal width."""
+    """So many grid rows, `pitch` apart in the target, in tiles of nearly equal width; filters have `taps` rows of
+    `of_row`."""
     size, lanes, widest = kernels[ELEMENT], kernels[LANES], kernels[VECTORS]
     vectors = (horizontal.grid + lanes - 1) // lanes
     panels = (vectors + widest - 1) // widest
@@ -201,7 +251,7 @@ def _row_of_tiles(
         here = min(width * lanes, horizontal.grid - j)
         _call_tile(
             kernels[TILES + rows // 2 * widest + width - 1], source + j * size, lists.ctypes.data,
-            lists.ctypes.data + 16 * taps, horizontal.taps, full, step, weight, target + j * size, pitch, here, bias,
+            lists.ctypes.data + 16 * taps, of_row, full, step, weight, target + j * size, pitch, here, bias,
         )  # fmt: skip
         j += here
         vectors -= width

@@ -25,7 +25,7 @@ from .products import _axes
 
 _TILE_BYTES = depthwise_pixels._TILE_BYTES
 _COLUMNS = depthwise_pixels._COLUMNS
-_MOST_FILTERS = depthwise._MOST_FILTERS
+_MOST_FILTERS = depthwise.MOST_FILTERS
 
 # Rows of the table: where a dtype's correlation kernels are, and how many numbers they are.
 _KERNELS_32, _KERNELS_64, _NUMBERS = new_slot(), new_slot(), new_slot()

@@ -206,7 +206,7 @@ def test_volumes_are_read_in_pieces_of_any_size(name, room, monkeypatch):
         call = volumes.decide_volume("test", "direct", problem_geometry(problem), dtype, "forward")
         sizes = {1 << 30: (problem.x_shape[0], problem.out_size[0]), 1: (1, 1)}
         if room in sizes:
-            assert direct_volumes.piece(call.whole, dtype) == sizes[room]
+            assert direct_volumes.piece(call.whole.job, dtype) == sizes[room]
         assert (call.whole is None) == (room == 0)
         # The parts of a weight gradient are another sum where memory is short.
         for got, array in zip(everything(problem, "float32", algorithm="direct")[:2], wanted, strict=False):
@@ -242,7 +242,7 @@ def test_tasks_of_volumes_end_where_slices_end_if_that_is_near(size, whole):
     problem = Spatial((1, 8, 4, size, size), (64, 8, 3, 3, 3), (1, 1, 1), 1, ((1, 1),) * 3, (1, 1, 1), 1)
     dtype = np.dtype("float32")
     call = volumes.decide_volume("test", "direct", problem_geometry(problem), dtype, "forward")
-    d = direct_volumes._set_up(call.whole, *direct_volumes.piece(call.whole, dtype), 1, dtype).direct
+    d = direct_volumes._set_up(call.whole.job, *direct_volumes.piece(call.whole.job, dtype), 1, dtype).direct
     assert d.chunks * d.points >= d.grid_h * d.grid_w > (d.chunks - 1) * d.points
     assert (d.points == size * size) == whole
 
@@ -284,7 +284,7 @@ def test_workspaces_stay_within_their_limit():
             )
             volume_call = volumes.VolumeCall("test", "auto", problem, dtype, name)
             if volume_call.whole is not None:
-                assert 0 < volumes.counted_bytes(direct_volumes.workspace(volume_call.whole, 1, dtype)) <= size
+                assert 0 < volumes.counted_bytes(direct_volumes.workspace(volume_call.whole.job, 1, dtype)) <= size
             for turn in volume_call.turns:
                 call = turn.call.of_batch(turn.together)
                 planes = (np.prod(call.geometry.x_shape) + np.prod(call.geometry.y_shape)) * dtype.itemsize

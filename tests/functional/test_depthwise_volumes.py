@@ -75,6 +75,25 @@ def test_a_task_of_several_slices_and_one_of_fewer():
     assert (cut.slices, cut.deep) == (4, 2)
 
 
+def test_slices_that_meet_padding_alone_fill_their_planes_and_nothing_else(monkeypatch):
+    problem = of_name("more padding than taps")
+    monkeypatch.setattr(depthwise_volumes, "_TILE_BYTES", 1)
+    forget()
+    try:
+        job = decided(problem, "forward").whole.job
+        x, weight = real(problem.x_shape, "float32", 0), real(problem.weight_shape, "float32", 1)
+        planes, *others = depthwise_volumes.workspace(job, 1, x.dtype)
+        room = np.full(planes.shape[1] + 2000, np.nan, np.float32)
+        spaces = [room[None, 1000:-1000], *(np.empty(space.shape, space.dtype) for space in others)]
+        y, bias = np.empty(problem.y_shape, np.float32), np.empty(0, np.float32)
+        depthwise_volumes.run(1, job, x, weight, bias, y, *spaces)
+    finally:
+        forget()
+    assert_array_equal(y, convjit.conv3d(x, weight, **problem.options))
+    assert np.isnan(room[:1000]).all()
+    assert np.isnan(room[-1000:]).all()
+
+
 @pytest.mark.parametrize(
     ("x", "weight", "groups"),
     [

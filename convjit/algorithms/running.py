@@ -16,7 +16,7 @@ from ..gemm.landing import multiply_and_store
 from ..gemm.micro import ELEMENT, line_kernels
 from ..gemm.micro import kernels as kernels_of
 from ..gemm.planes import Axis, Planes
-from ..gemm.product import Product, multiply_tile, plan_product, task_count, task_of
+from ..gemm.product import FROM_PLANES, Product, multiply_tile, plan_product, task_count, task_of
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
@@ -132,7 +132,7 @@ def set_up(
     )  # fmt: skip
     terms = of_group if terms is None else terms
     scratch = scratch_elements(p.chunk, terms) * (1 if dense else 2)  # of two phases at once
-    if dense and p.in_place and p.is_short:
+    if dense and p.in_place == FROM_PLANES and p.is_short:
         scratch = 0  # no panel, no totals
     spaces = (
         Space((workers, scratch), name="scratch"),

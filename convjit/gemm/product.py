@@ -30,6 +30,10 @@ from .planes import Axis, add_piece, elements_a_channel, list_pieces, plane_elem
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
 from .tiles import lines_cycles, tile_lines, tiles_cycles
 
+# Whether tiles of lanes are packed into panels; read from filled planes, behind which may be read; or read from images
+# as they lie, but for the tile that would read behind the last of them, which is packed.
+PACKED, FROM_PLANES, FROM_IMAGES = 0, 1, 2
+
 
 class Product(NamedTuple):
     """A product, how it is cut into tasks, and how lanes meet the planes: all that compiled code is told."""
@@ -48,7 +52,7 @@ class Product(NamedTuple):
     lanes: int  # of a tile
     tiles: int  # a band
     chunk: int  # rows a task
-    in_place: int  # 1 where planes are read in place, row by row of the grid; 0 where panels are packed
+    in_place: int  # PACKED, or one of the ways that read planes in place, row by row of the grid
     line: int  # vectors of a row of the grid, several of which share register tiles in place; 0 where each is alone
     parts: int  # that the groups are cut into, each of which has bands of its own
 
@@ -101,13 +105,16 @@ def plan_product(
         lined = lines_cycles(chunk, vertical.grid, vectors, terms) / vertical.grid
     if not dense:
         lanes, tiles = (int(size) for size in phase_tiles(vertical.grid, horizontal.grid))
-    in_place = extent > 0 and plane_elements(1, *axes) > 0
-    if in_place:
+    way = PACKED
+    if extent > 0 and plane_elements(1, *axes) > 0:
         panels = tiles * tiles_cycles(chunk, -(-lanes // isa.lanes(dtype)), terms)
-        in_place = _pays_in_place(axes, run, terms, min(alone, lined), panels * run / extent, dtype)
-    line = vectors if in_place and lined < alone else 0
+        if _pays_in_place(axes, run, terms, min(alone, lined), panels * run / extent, dtype):
+            way = FROM_PLANES
+    elif extent > 0 and dense and taps == vertical.grid == 1 and _stays_near(each * dtype.itemsize, chunk, terms):
+        way = FROM_IMAGES
+    line = vectors if way == FROM_PLANES and lined < alone else 0
     lands_alone = dense and channels * taps <= TERMS_A_TOTAL  # in no scratch, whose rows are those of a panel
-    if dense and in_place and (lands_alone or run <= PANEL_LANES):  # whole rows of the grid
+    if dense and way == FROM_PLANES and (lands_alone or run <= PANEL_LANES):  # whole rows of the grid
         together = max(1, min(PANEL_LANES, extent) // run)
         if line > 0:  # whole tiles of the tallest ones
             largest = tile_lines(isa.here(), isa.here().rows, line)
@@ -116,7 +123,7 @@ def plan_product(
         tiles = -(-extent // lanes)
     return Product(
         batch, groups, rows, channels, taps, vertical.grid, horizontal.grid, image_h or vertical.grid,
-        horizontal.padded, each, result, lanes, tiles, chunk, int(in_place), line, parts,
+        horizontal.padded, each, result, lanes, tiles, chunk, way, line, parts,
     )  # fmt: skip
 
 
@@ -170,6 +177,24 @@ def _pays_in_place(
     if set_stride > 256 * vertical.taps * horizontal.taps or run > 4 * PANEL_LANES:
         return False
     return in_place < panels + terms * (RUN_CYCLES + VECTOR_CYCLES * -(-run // lanes))
+
+
+# Rows that share what packing costs: of 40 convolutions of one pixel, 3 to 2048 filters on 3 to 2048 channels of 49 to
+# 50,000 pixels (AVX-512), those of up to 48 took 0.73 to 1.01 of the time from images, and others up to 1.19, since
+# whole vectors of images cross lines of the cache.
+_FEW_ROWS = 48
+# Of the first-level cache, 8 ways on the smallest; a way is as large as a page.
+_WAYS, _WAY_BYTES = 8, 4096
+
+
+def _stays_near(apart: int, rows: int, terms: int) -> bool:
+    """Whether a few rows are multiplied with pixels of images while these stay in the first-level cache.
+
+    Channels lie so many bytes apart: those a multiple of a page apart all fall into a few sets. One tile of rows reads
+    them once, and needs no cache.
+    """
+    sets = _WAY_BYTES // math.gcd(apart, _WAY_BYTES)
+    return rows <= isa.here().rows or (rows <= _FEW_ROWS and min(terms, TERM_BLOCK) <= _WAYS * sets)
 
 
 @kernel
@@ -226,7 +251,7 @@ def multiply_tile(
                 kernels, a + term * size, terms, t.rows, planes + t.position // p.grid_w * p.padded_w * size, met, here,
                 p.grid_w, target, pitch, extend, shift, t.lanes // p.grid_w, p.padded_w, p.grid_w,
             )  # fmt: skip
-        elif p.in_place == 1:
+        elif _reads_in_place(p, t, kernels):
             for i in range(PIECES, PIECES + 3 * count, 3):
                 multiply(
                     kernels, a + term * size, terms, t.rows, planes + lists[i] * size, met, here, lists[i + 2],
@@ -242,10 +267,19 @@ def multiply_tile(
 
 
 @kernel
+def _reads_in_place(p: Product, t: Task, kernels: Any) -> Any:
+    """Whether a tile is not packed: of images, one behind whose whole vectors something of them lies."""
+    lanes = kernels[LANES]
+    stop = t.position + (t.lanes + lanes - 1) // lanes * lanes
+    is_inside = stop <= p.each or t.image + 1 < p.batch * p.groups
+    return p.in_place == FROM_PLANES or (p.in_place == FROM_IMAGES and is_inside)
+
+
+@kernel
 def _list_lanes(p: Product, t: Task, kernels: Any, lists: Any) -> Any:
     """List the rows of the panel, and what the tile's lanes meet: rows of the grid, or vectors; return how many."""
     pieces, lanes = lists[PIECES:], kernels[LANES]
-    if p.in_place == 1:
+    if _reads_in_place(p, t, kernels):
         return list_pieces(pieces, p.grid_w, p.padded_w, t.position, t.lanes, PANEL_LANES, 1)
     list_panel_offsets(lists)
     count = list_pieces(pieces, p.grid_w, p.padded_w, t.position, t.lanes, lanes, VECTORS_A_PIECE)

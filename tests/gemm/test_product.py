@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 
 from convjit import conv2d, conv2d_input_grad
 from convjit.algorithms import direct, implicit
-from convjit.gemm import bands, product, tiles
+from convjit.gemm import bands, micro, product, tiles
 from convjit.geometry import conv2d_geometry
 from convjit.runtime import threads
 from convjit.simd import isa
@@ -75,6 +75,51 @@ def test_some_are_cut_into_parts_of_their_groups(anew, monkeypatch):
 def test_in_place_or_packed(name, dtype, in_place, anew, monkeypatch):
     monkeypatch.setattr(product, "_pays_in_place", lambda *arguments: in_place)
     check(PROBLEMS[name], dtype)
+
+
+# Pixels that fill vectors and do not, some tiles of them and a piece of one; sums of one block, of some and of totals.
+ONE_PIXEL = {
+    "one tile": Problem((1, 5, 3, 5), (4, 5, 1, 1)),
+    "images": Problem((3, 30, 7, 7), (40, 30, 1, 1)),
+    "groups": Problem((2, 12, 11, 29), (9, 4, 1, 1), groups=3),
+    "whole vectors": Problem((2, 9, 16, 18), (3, 9, 1, 1)),
+    "blocks": Problem((1, 300, 13, 13), (10, 300, 1, 1)),
+    "totals": Problem((1, 16400, 3, 6), (2, 16400, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("stays", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ONE_PIXEL)
+def test_images_as_they_lie_or_packed(name, dtype, stays, anew, monkeypatch):
+    monkeypatch.setattr(product, "_stays_near", lambda *arguments: stays)
+    check(ONE_PIXEL[name], dtype, "implicit")
+
+
+def test_the_tile_that_would_read_behind_the_last_image_is_packed(anew):
+    problem, dtype = ONE_PIXEL["images"], np.dtype("float32")
+    geometry = conv2d_geometry("test", problem.x_shape, problem.weight_shape, 1, 0, 1, 1).as_one_row()
+    p = implicit._forward(geometry, 1, dtype).setup.product
+    assert p.in_place == product.FROM_IMAGES
+    reads = [
+        bool(product._reads_in_place(p, product.task_of(p, task, 1), micro.kernels(dtype)))
+        for task in range(p.batch * p.tasks)
+    ]
+    assert reads == [True, True, False]  # 49 pixels are no whole vectors
+
+
+@pytest.mark.parametrize(
+    ("image", "rows", "wanted"),
+    [
+        ((56, 56), 48, product.FROM_IMAGES),
+        ((56, 56), 72, product.PACKED),  # which share what packing costs
+        ((64, 64), 48, product.PACKED),  # channels four pages apart
+        ((64, 64), 3, product.FROM_IMAGES),
+    ],
+)
+def test_which_images_are_read_as_they_lie(image, rows, wanted):
+    geometry = conv2d_geometry("test", (1, 100, *image), (rows, 100, 1, 1), 1, 0, 1, 1).as_one_row()
+    assert implicit._forward(geometry, 1, np.dtype("float32")).setup.product.in_place == wanted
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

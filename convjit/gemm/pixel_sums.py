@@ -19,6 +19,7 @@ from .direct_kernels import ELEMENT, LANES, add_panel, add_rows, copy_panel, lan
 from .pixels import pixel_steps, plane_steps
 from .planes import AS_IN_IMAGE, Axis, Pixel
 from .summation import TERM_BLOCK
+from .tiles import FMAS_A_CYCLE
 
 
 class PixelSums(NamedTuple):
@@ -61,6 +62,8 @@ class PixelSums(NamedTuple):
 _MOST_ROWS = 256
 # Tasks a worker, to even out; and the fewest (channel, tap) that pay for packing the output gradient once more.
 _TASKS_A_WORKER, _LEAST_ROWS = 4, 72
+# Of an element that is packed, 16 rows of 16 pixels transposed at a time: 64 shuffles, one a cycle.
+_PACK_CYCLES = 0.25
 
 
 def plan_sums(
@@ -71,15 +74,15 @@ def plan_sums(
 
     `axes` are `pixels.plane_axes`; where channels lie last, `axes` and `pixel` are `pixels.pixel_axes`.
     """
-    # Each chunk packs what it shares with the others, so the less of that the better.
-    is_swapped = is_pointwise and channels * -(-columns // _MOST_ROWS) <= columns * -(-channels // _MOST_ROWS)
+    lanes = isa.lanes(dtype)
+    is_swapped = is_pointwise and _pixel_cycles(columns, channels, lanes) <= _pixel_cycles(channels, columns, lanes)
     if is_swapped:
         columns, channels = channels, columns
         if channels_last:  # the other images are as large, but for their channels
             axes = axes[0], axes[1]._replace(padded=axes[1].grid * groups * channels)
     vertical, horizontal = axes
     machine = isa.here()
-    vectors = -(-columns // isa.lanes(dtype))
+    vectors = -(-columns // lanes)
     panels = max(1, -(-vectors // machine.channel_vectors))
     tile = most_rows(machine, max(1, -(-vectors // panels)))
     rows = channels * vertical.taps * horizontal.taps
@@ -99,6 +102,12 @@ def plan_sums(
         steps.pixel, steps.group, steps.image, vectors, panels, min(chunk, rows), int(is_swapped), int(channels_last),
     )  # fmt: skip
     return sums, at_once
+
+
+def _pixel_cycles(rows: int, columns: int, lanes: int) -> float:
+    """Cycles a pixel: of its products, lanes that are left empty among them, and of packing it for each chunk."""
+    vectors, chunks = -(-columns // lanes), -(-rows // _MOST_ROWS)
+    return rows * vectors / FMAS_A_CYCLE + chunks * vectors * lanes * _PACK_CYCLES
 
 
 @kernel

@@ -73,7 +73,7 @@ def _ways(x: Array, weight: Array) -> list[Way]:
     """Small problems (x, weight, options) that take every way through the kernels that "auto" may pick."""
     many, long = np.ones((1, 5000, 4, 8), x.dtype), np.ones((1, 1 << 15, 1, 1), x.dtype)
     lanes = isa.lanes(arrays.DTYPES[arrays.result_dtype(x)].compute)
-    wide = np.ones((1, 2, 2, 2 * lanes), x.dtype)
+    wide, few = np.ones((1, 2, 2, 2 * lanes), x.dtype), np.ones((1, 64, 16, 32), x.dtype)
     return [
         *((x, weight, padded) for padded in _PADDED),
         (wide, weight, {"padding": 1, "algorithm": "implicit"}),  # rows of two vectors that share tiles, not of one
@@ -81,6 +81,7 @@ def _ways(x: Array, weight: Array) -> list[Way]:
         (x, weight, _SEVERAL_PRODUCTS),
         (many, np.ones((1, 5000, 3, 1), x.dtype), {}),  # planes too large for bands
         (long, long, {}),  # sums of more than one total
+        (few, np.ones((1, 64, 3, 3), x.dtype), {"padding": 1}),  # one filter, whose gradient has channels as lanes
         # Lanes of output channels, which "auto" picks for wider ones: weights packed by the way, or before.
         *(_direct_ways(x, weight) if x.dtype.kind in "fc" else []),
         # Few channels of one a group are computed otherwise than many.

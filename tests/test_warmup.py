@@ -86,6 +86,8 @@ def call_everything(dtype):
         many, each = np.ones(many, dtype), np.ones(each, dtype)
         y = convjit.conv2d(many, each)
         convjit.conv2d_backward(y, many, each)
+    many, each = np.ones((2, 48, 20, 40), dtype), np.ones((2, 48, 3, 3), dtype)
+    convjit.conv2d_backward(convjit.conv2d(many, each), many, each)
     many, each = np.ones((9, 2, 8, 8), dtype), np.ones((3, 2, 3, 3), dtype)
     convjit.conv2d_backward(convjit.conv2d(many, each, padding=2), many, each, padding=2)
     for side in (1, 3):  # planes read in place, and filled band by band

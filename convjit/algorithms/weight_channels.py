@@ -58,12 +58,13 @@ def _are_repeated(g: Geometry, lanes: int) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _walk(g: Geometry, workers: int, dtype: DType) -> Walk:
+def walk_of(g: Geometry, workers: int, dtype: DType, summed: int = 1) -> Walk:
+    """How the gradient is walked, where each lane has so many sums of a tap at once."""
     lanes, (pieces, _) = isa.lanes(dtype), channel_lanes.pieces(g.kernel_h, g.kernel_w)
     vectors, all_pieces = -(-g.out_channels // lanes), g.in_channels // g.groups * pieces
     # A total of a task stays short, and there are tasks for all workers.
-    longest = max(1, ONE_CHANNEL_TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * g.kernel_w) * pieces // g.kernel_h)
-    chunk = min(all_pieces, longest)
+    longest = ONE_CHANNEL_TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * g.kernel_w * summed) * pieces // g.kernel_h
+    chunk = min(all_pieces, max(1, longest))
     if workers > 1:
         chunk = min(chunk, max(1, vectors * all_pieces // (2 * workers)))
     chunks = -(-all_pieces // chunk)
@@ -85,7 +86,7 @@ def _walk(g: Geometry, workers: int, dtype: DType) -> Walk:
     # Behind each packed part a square of lanes is written.
     gradients_at = lanes * (((rows - 1) * g.stride_h + reach) * width + lanes)
     chains_at = gradients_at + lanes * (rows * cols + lanes)
-    taps = chunk * -(-g.kernel_h // pieces) * g.kernel_w * lanes
+    taps = summed * chunk * -(-g.kernel_h // pieces) * g.kernel_w * lanes
     elements = chains_at + 2 * taps + CACHE_LINE // dtype.itemsize
     return Walk(rows, cols, chunk, chunks, gradients_at, chains_at, chains_at + taps, elements)
 
@@ -102,6 +103,7 @@ def _weight_grad(
     """
     size, lanes, pieces = kernels[ELEMENT], kernels[LANES], kernels[channel_lanes.ROW_PIECES]
     each, channels, pixels = g.out_channels // g.groups, g.in_channels // g.groups, g.out_h * g.out_w
+    of_filter = channels * g.kernel_h * g.kernel_w
     o, first_piece = task // walk.chunks * lanes, task % walk.chunks * walk.chunk
     stop_piece = min(channels * pieces, first_piece + walk.chunk)
     scratch, sources = scratches[worker], lists[worker]
@@ -152,25 +154,27 @@ def _weight_grad(
                 )  # fmt: skip
             taps = (stop_kh - kh) * g.kernel_w
             chains, totals = base + walk.chains_at + of_channel, base + walk.totals_at + of_channel
-            _walk_band(
+            walk_band(
                 g, walk, kernels, piece, end, here, width, width * lanes * (g.dilation_h // apart), rows, cols, term,
-                stop, scratch, chains, totals, taps, dw, o, (c * g.kernel_h + kh) * g.kernel_w,
+                stop, scratch, chains, totals, taps, dw, o * of_filter + (c * g.kernel_h + kh) * g.kernel_w, of_filter,
+                min(lanes, g.out_channels - o),
             )  # fmt: skip
             of_channel += taps * lanes
         term += rows * cols
 
 
 @kernel
-def _walk_band(
+def walk_band(
     g: Geometry, walk: Walk, kernels: Any, piece: Any, stop_piece: Any, here: Any, width: Any, x_row: Any, rows: Any,
-    cols: Any, first: Any, stop: Any, scratch: Any, chains: Any, totals: Any, taps: Any, dw: Any, o: Any, place: Any,
+    cols: Any, first: Any, stop: Any, scratch: Any, chains: Any, totals: Any, taps: Any, dw: Any, place: Any,
+    apart: Any, count: Any,
 ) -> None:  # fmt: skip
     """Extend the sums of `taps` taps of one channel by rows x cols packed terms, from `first` on.
 
-    `place` is where they are among the weights of a filter. Whole totals, and the last one, are put into `dw`.
+    Whole totals, and the last one, are put into `dw`: those of `count` lanes that count, the first one at `place`, each
+    so far `apart` from the next.
     """
     size, lanes = kernels[ELEMENT], kernels[LANES]
-    of_filter = g.in_channels // g.groups * g.kernel_h * g.kernel_w
     term = first
     for r in range(rows):
         q = 0
@@ -195,8 +199,8 @@ def _walk_band(
                     scratch[totals + i] += scratch[chains + i]
             if term % TERMS_A_TOTAL != 0 and term != stop:
                 continue
-            for j in range(min(lanes, g.out_channels - o)):
-                at = (o + j) * of_filter + place
+            for j in range(count):
+                at = place + j * apart
                 for t in range(taps):
                     value = scratch[totals + t * lanes + j]
                     dw[at + t] = value if term <= TERMS_A_TOTAL else dw[at + t] + value
@@ -204,13 +208,13 @@ def _walk_band(
 
 def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     """Scratch, and where channels lie."""
-    lists = 2 * (isa.lanes(dtype) + MOST_REPEATED)
-    return Space((workers, _walk(g, workers, dtype).elements), name="bands"), Space((workers, lists), INDICES, "lists")
+    scratch, lists = walk_of(g, workers, dtype).elements, 2 * (isa.lanes(dtype) + MOST_REPEATED)
+    return Space((workers, scratch), name="bands"), Space((workers, lists), INDICES, "lists")
 
 
 def explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     """How it is cut, for people to read."""
-    walk, lanes = _walk(g, workers, dtype), isa.lanes(dtype)
+    walk, lanes = walk_of(g, workers, dtype), isa.lanes(dtype)
     vectors, results = -(-g.out_channels // lanes), g.batch * g.out_h * g.out_w
     tasks = vectors * walk.chunks
     width = (walk.cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
@@ -227,27 +231,41 @@ def explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     return Explained(f"channels as lanes, {piece} at once; tasks: {tasks}", share)
 
 
+class Totals(NamedTuple):
+    """A launch, its tasks, and how many terms it sums at once."""
+
+    launch: Launch
+    tasks: int
+    terms: int
+
+    def run(self, workers: int, g: Geometry, dy: Any, x: Any, dw: Any, *spaces: Any) -> None:
+        """Launch after launch."""
+        terms, flat = g.batch * g.out_h * g.out_w, dw.reshape(-1)
+        if terms == 0:
+            dw[...] = 0
+        for first in range(0, terms, self.terms):
+            stop = min(terms, first + self.terms)
+            share = work_ns(g) * (stop - first) / terms
+            run_in_turn(workers, self.launch.part(self.tasks, share, first, stop, dy, x, flat, *spaces))
+
+
+def totals_of(summed: Any, g: Geometry, walk: Walk, vectors: int, rows: int, dtype: DType) -> Totals:
+    """How a driver is launched that sums so many rows of taps for each of so many vectors.
+
+    As many totals at once as keep a task short: they follow one another, so each launch waits for the last one.
+    """
+    taps = -(-rows // walk.chunks) * g.kernel_w * isa.lanes(dtype)
+    together = TERMS_A_TOTAL * max(1, ONE_CHANNEL_TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * taps))
+    kernels = channel_lanes.kernels(dtype, g.kernel_h, g.kernel_w)
+    return Totals(Launch(summed, vectors * walk.chunks, work_ns(g), g, walk, kernels), vectors * walk.chunks, together)
+
+
 @lru_cache(maxsize=256)
-def _launch(g: Geometry, workers: int, dtype: DType) -> tuple[Launch, int, int]:
-    """With its tasks, and how many terms are summed at once."""
-    kernels, walk = channel_lanes.kernels(dtype, g.kernel_h, g.kernel_w), _walk(g, workers, dtype)
-    lanes = isa.lanes(dtype)
-    tasks = -(-g.out_channels // lanes) * walk.chunks
-    # As many totals at once as keep a task short: totals follow one another, so each launch waits for the last one.
-    taps = -(-g.in_channels // g.groups * g.kernel_h // walk.chunks) * g.kernel_w
-    together = TERMS_A_TOTAL * max(1, ONE_CHANNEL_TASK_MULTIPLICATIONS // (TERMS_A_TOTAL * lanes * taps))
-    return Launch(_weight_grad, tasks, work_ns(g), g, walk, kernels), tasks, together
+def _totals(g: Geometry, workers: int, dtype: DType) -> Totals:
+    vectors, rows = -(-g.out_channels // isa.lanes(dtype)), g.in_channels // g.groups * g.kernel_h
+    return totals_of(_weight_grad, g, walk_of(g, workers, dtype), vectors, rows, dtype)
 
 
 def run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, scratches: Any, lists: Any) -> None:
     """Launch the driver."""
-    terms = g.batch * g.out_h * g.out_w
-    if terms == 0:
-        dw[...] = 0
-        return
-    sum_up, tasks, together = _launch(g, workers, dw.dtype)
-    flat = dw.reshape(-1)
-    for first in range(0, terms, together):
-        stop = min(terms, first + together)
-        share = work_ns(g) * (stop - first) / terms
-        run_in_turn(workers, sum_up.part(tasks, share, first, stop, dy, x, flat, scratches, lists))
+    _totals(g, workers, dw.dtype).run(workers, g, dy, x, dw, scratches, lists)

@@ -1,6 +1,6 @@
 """The weight gradient of `implicit`, also where `direct` does the rest: a matrix product, or channels as lanes.
 
-Knows which of the two is expected to be faster; does not know how either computes. Both give the same bits.
+Knows which of them is expected to be fastest; does not know how any computes. All give the same bits.
 """
 
 from __future__ import annotations
@@ -11,23 +11,20 @@ from typing import Any
 
 from ..geometry import Geometry
 from ..typing import DType
-from . import weight_channels, weight_product
+from . import weight_channels, weight_input_lanes, weight_product
 from .algorithm import Explained, Operation, Space
 
 
 @lru_cache(maxsize=256)
-def _has_channel_lanes(g: Geometry, dtype: DType) -> bool:
-    """Whether lanes of several groups are summed at once: a product's lanes are filters of one group alone."""
-    if g.groups == 1 or math.prod(g.x_shape) * math.prod(g.y_shape) * math.prod(g.weight_shape) == 0:
-        return False
-    if weight_channels.declines(g, dtype) is not None:
-        return False
-    channels, product = weight_channels.explained(g, 1, dtype), weight_product.explained(g, 1, dtype)
-    return channels.share_of_peak > product.share_of_peak
-
-
 def _way(g: Geometry, dtype: DType) -> Any:
-    return weight_channels if _has_channel_lanes(g, dtype) else weight_product
+    """A product, whose lanes are filters of one group; filters of several groups as lanes; or the input's channels."""
+    if math.prod(g.x_shape) * math.prod(g.y_shape) * math.prod(g.weight_shape) == 0:
+        return weight_product
+    ways = [weight_channels] if g.groups > 1 else []
+    if not g.is_pointwise:  # where a product may have the input's channels as lanes, too
+        ways.append(weight_input_lanes)
+    taken: list[Any] = [weight_product, *(way for way in ways if way.declines(g, dtype) is None)]
+    return max(taken, key=lambda way: way.explained(g, 1, dtype).share_of_peak)
 
 
 def _run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, *spaces: Any, **bias: Any) -> None:
@@ -45,7 +42,7 @@ def _explained(g: Geometry, workers: int, dtype: DType) -> Explained:
 
 
 def _sums_bias(g: Geometry, dtype: DType) -> bool:
-    return not _has_channel_lanes(g, dtype) and weight_product.sums_bias(g, dtype)
+    return _way(g, dtype) is weight_product and weight_product.sums_bias(g, dtype)
 
 
 OPERATION = Operation(

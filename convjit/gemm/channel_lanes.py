@@ -265,6 +265,12 @@ def pack(kernels: Any, sources: Any, first: Any, count: Any, target: Any) -> Non
 
 
 @kernel
+def repeat(kernels: Any, table: Any, first: Any, count: Any, target: Any) -> None:
+    """Pixels of the one image in a table of `_repeat`, each in all lanes; `table` and `target` are addresses."""
+    _call_repeat(kernels[REPEAT], table, 1, first, count, target)
+
+
+@kernel
 def unpack(kernels: Any, targets: Any, first: Any, count: Any, source: Any) -> None:
     """The reverse of `pack`, see `_unpack`."""
     _call_pack(kernels[UNPACK], targets, first, count, source)

@@ -124,15 +124,16 @@ def weight_share(s: PixelSums, batch: int, filling: float, tasks: int, workers: 
 
 def channel_lanes_share(
     products: float, packed: float, unpacked: float, filled: float, tasks: int, workers: int, *, is_long: bool = False,
-    shared: float = 0,
+    shared: float = 0, around: float = 0,
 ) -> float:  # fmt: skip
     """Of an operation with channels as lanes: of a vector of channels, `filled` of whose lanes count.
 
     So many pixels are packed before the products and unpacked after them; sums are `is_long` over pixels, else taps,
-    and then some of the pixels may be `shared` by lanes.
+    and then some of the pixels may be `shared` by lanes; `around` are other cycles.
     """
     each, pixel = (_LONG_CYCLES, _LONG_PIXEL_CYCLES) if is_long else (_CHANNEL_TAP_CYCLES, _PIXEL_CYCLES)
     cycles = products * each + unpacked * _UNPACK_CYCLES + packed * pixel + shared * _SHARED_PIXEL_CYCLES
+    cycles += around
     return _dealt(filled * products / FMAS_A_CYCLE, cycles, tasks, workers)
 
 

@@ -1,4 +1,4 @@
-"""Weight gradients of groups with few filters: lanes of channels give the bits of the product, and are chosen."""
+"""Weight gradients of few filters: lanes of channels, of either side, give the bits of the product, and are chosen."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from same_bits import REFERENCE, windows
 from same_bits import weight_gradient as gradient
 
 from convjit import conv2d_backward, conv2d_weight_grad, explain
-from convjit.algorithms import weight_channels, weight_gradient
+from convjit.algorithms import weight_channels, weight_gradient, weight_input_lanes, weight_product
 from convjit.functional import batches
 from convjit.geometry import conv2d_geometry
 from convjit.testing import Problem
@@ -38,16 +38,17 @@ AWKWARD = {
     "dilation with a stride": problem(2, 3, 2, (25, 24), 5, (3, 2), stride=(2, 3), dilation=(3, 2), padding=3),
     "filters of several pieces": problem(1, 3, 2, (14, 15), 4, (9, 10), padding=((3, 0), (1, 4))),
     "rows wider than a band": problem(1, 2, 2, (5, 3000), 3, (3, 3), padding=1),
+    "vectors of a group, the last one cut": problem(2, 2, 37, (6, 7), 3, (3, 3), padding=1),
     "one total": problem(4, 2, 2, (64, 64), 3, (1, 1)),
     "one total and a pixel": problem(1, 2, 2, (5, 3277), 2, (1, 1)),
     "totals that end in images": problem(5, 2, 2, (90, 91), 3, (3, 3), padding=1),
 }
 
 
-@pytest.fixture
-def channel_lanes(monkeypatch):
-    """Every gradient with channels as lanes, whatever is expected to be faster."""
-    monkeypatch.setattr(weight_gradient, "_has_channel_lanes", lambda g, dtype: True)
+@pytest.fixture(params=[weight_channels, weight_input_lanes], ids=lambda way: way.__name__.rpartition(".")[2])
+def channel_lanes(request, monkeypatch):
+    """Every gradient with channels as lanes, outputs' or inputs', whatever is expected to be faster."""
+    monkeypatch.setattr(weight_gradient, "_way", lambda g, dtype: request.param)
     forget()
     yield
     forget()
@@ -69,7 +70,7 @@ def test_awkward_problems(name, dtype, monkeypatch):
     "name",
     [
         "lanes of many groups", "stride of 2", "dilation with a stride", "one total", "shared pixels with a stride",
-        "lanes of up to four groups",
+        "lanes of up to four groups", "vectors of a group, the last one cut",
     ],
 )  # fmt: skip
 def test_bands_of_any_size_give_the_same_bits(name, tile, monkeypatch):
@@ -105,7 +106,22 @@ def test_the_bias_gradient_is_a_pass_of_its_own():
 
 def chosen(x_shape, weight_shape, groups, dilation=1):
     g = conv2d_geometry("test", x_shape, weight_shape, 1, 0, dilation, groups)
-    return weight_gradient._has_channel_lanes(g, np.dtype("float32"))
+    return weight_gradient._way(g, np.dtype("float32")) is weight_channels
+
+
+def test_few_filters_of_many_channels_have_the_channels_as_lanes():
+    def way(x_shape, weight_shape, groups=1, dtype="float32"):
+        g = conv2d_geometry("test", x_shape, weight_shape, 1, 0, 1, groups)
+        return weight_gradient._way(g, np.dtype(dtype))
+
+    assert way((2, 256, 42, 42), (3, 256, 3, 3)) is weight_input_lanes
+    assert way((2, 256, 42, 42), (1, 256, 3, 3), dtype="float64") is weight_input_lanes
+    assert way((2, 256, 42, 42), (8, 64, 3, 3), 4) is weight_input_lanes
+    assert way((2, 256, 42, 42), (64, 256, 3, 3)) is weight_product
+    assert way((2, 256, 42, 42), (17, 256, 1, 3)) is weight_product  # more than it takes
+    assert way((2, 256, 42, 42), (1, 256, 1, 1)) is weight_product  # which puts channels into lanes itself
+    assert way((2, 4, 42, 42), (3, 4, 3, 3)) is weight_product  # lanes would be as empty
+    assert way((0, 256, 42, 42), (3, 256, 3, 3)) is weight_product
 
 
 def test_few_filters_a_group_are_chosen():

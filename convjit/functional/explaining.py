@@ -7,7 +7,6 @@ Knows the choice and its reasons; computes nothing and measures nothing.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ from .calls import Call, decide, space_bytes
 from .convolving import new_problem
 from .front_door import public
 from .options import ConvOptions
-from .volumes import VolumeCall
+from .volumes import Turn, VolumeCall
 
 _PASSES = {"forward": "forward", "input_grad": "input gradient", "weight_grad": "weight gradient"}
 
@@ -228,8 +227,8 @@ def _explain_volumes(call: VolumeCall, algorithm: str, products: int) -> Pass:
             name, others = way.NAME, {each: others.get(each, "slower") for each in _ROWS if each != way.NAME}
         return Pass(name, others, crew, volumes, sizes, multiplications, cut, None)
     workspace: dict[str, int] = {}  # each as the turn needs it that needs most
-    for part in (each.gathered for each in call.turns):
-        for name, size in _workspace_of_slices(part).items() if part else ():
+    for part in call.turns:
+        for name, size in _workspace_of_slices(part).items():
             workspace[name] = max(workspace.get(name, 0), size)
     g = here.geometry
     channels = g.out_channels if here.operation_name == "input_grad" else g.in_channels
@@ -237,18 +236,13 @@ def _explain_volumes(call: VolumeCall, algorithm: str, products: int) -> Pass:
     return found._replace(images=g.batch, workspace=workspace, multiplications=multiplications, cut=cut)
 
 
-def _workspace_of_slices(call: Call) -> dict[str, int]:
+def _workspace_of_slices(turn: Turn) -> dict[str, int]:
     """Bytes for the planes that are gathered, what is made of them, and what that needs."""
-    g, crew = call.geometry, workers_for(call.nanoseconds)
-    met, made = (g.y_shape, g.x_shape) if call.operation_name == "input_grad" else (g.x_shape, g.y_shape)
-    copies = {
-        "planes of slices": met,
-        f"{'gradients' if call.operation_name == 'weight_grad' else 'results'} of slices": made,
-    }
-    together = call.of_batch(call.images(crew))
-    return {name: math.prod(shape) * call.compute.itemsize for name, shape in copies.items()} | {
-        space.name: space_bytes(space) for space in together.spaces(crew)
-    }
+    if turn.gathered is None or turn.copies is None:
+        return {}
+    crew = workers_for(turn.gathered.nanoseconds)
+    together = turn.gathered.of_batch(turn.gathered.images(crew))
+    return {space.name: space_bytes(space) for space in (*turn.copies.spaces(crew), *together.spaces(crew))}
 
 
 def _why_not(row: algorithms.Algorithm, call: Call, algorithm: str) -> str:

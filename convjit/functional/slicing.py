@@ -5,6 +5,10 @@ Knows how many slices are gathered at once; does not know how images are compute
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from .. import arrays
@@ -13,6 +17,7 @@ from ..algorithms.slices import turn as turn_weight
 from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array
+from . import kept
 from .batches import run_images
 from .calls import Call
 from .volumes import Turn, VolumeCall, Whole
@@ -66,18 +71,34 @@ def _run_turns(function: str, call: VolumeCall, inputs: tuple[Array, ...], resul
         part = weight if call.is_packed else _turned(function, turn, call.volume.plane.groups, weight)
         if images_of.packing is not None and turn.together < images_of.geometry.batch:
             images_of, part = images_of.packed(), packed(function, images_of, part)
-        for first in range(0, images_of.geometry.batch, turn.together):
-            here = images_of.of_batch(min(turn.together, images_of.geometry.batch - first))
-            images = _gathered(function, turn, first, here, volumes)
-            results = allocate(function, "the results of slices", _result_shape(here), call.compute)
-            run_images(function, here, (images, part, *(bias if here.operation_name == "forward" else [])), results)
-            put_back(workers(float(results.size)), turn.landing, first, results, result)
+        with _copies(function, turn) as (planes, results):
+            for first in range(0, images_of.geometry.batch, turn.together):
+                here = images_of.of_batch(min(turn.together, images_of.geometry.batch - first))
+                images, made = _gathered(turn, first, here, volumes, planes), _shaped(results, _result_shape(here))
+                run_images(function, here, (images, part, *(bias if here.operation_name == "forward" else [])), made)
+                put_back(workers(float(made.size)), turn.landing, first, made, result)
 
 
-def _gathered(function: str, turn: Turn, first: int, call: Call, volumes: Array) -> Array:
+@contextmanager
+def _copies(function: str, turn: Turn) -> Iterator[list[Array]]:
+    """Flat arrays for planes of slices and for what goes with them, left for the next call if they are small."""
+    assert turn.copies is not None
+    source, arrays = kept.take(function, turn.copies, 1)
+    if arrays is None:
+        spaces = turn.copies.spaces(1)
+        arrays = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
+    yield arrays
+    kept.put_back(turn.copies, 1, source, arrays)
+
+
+def _shaped(room: Array, shape: tuple[int, ...]) -> Array:
+    """As many images as there are, in the room for as many as are computed at once."""
+    return room[: math.prod(shape)].reshape(shape)
+
+
+def _gathered(turn: Turn, first: int, call: Call, volumes: Array, planes: Array) -> Array:
     g = call.geometry
-    shape = g.y_shape if call.operation_name == "input_grad" else g.x_shape
-    images = allocate(function, "the planes of slices", shape, call.compute)
+    images = _shaped(planes, g.y_shape if call.operation_name == "input_grad" else g.x_shape)
     gather(workers(float(images.size)), turn.met, first, volumes, images)
     return images
 
@@ -117,12 +138,12 @@ def _run_weight_grad(function: str, call: VolumeCall, inputs: tuple[Array, ...],
     batch = turn.call.geometry.batch
     if batch == 0:
         arrays.write(result, 0)
-    for first in range(0, batch, turn.together):
-        here = turn.call.of_batch(min(turn.together, batch - first))
-        images = _gathered(function, turn, first, here, x)
-        gradients = allocate(function, "the gradients of slices", here.geometry.y_shape, call.compute)
-        gather(workers(float(gradients.size)), turn.landing, first, dy, gradients)
-        part = result if first == 0 else allocate(function, "a part of the gradient", result.shape, call.compute)
-        run_images(function, here, (gradients, images), part.reshape(here.geometry.weight_shape))
-        if first > 0:
-            arrays.add(result, part)
+    with _copies(function, turn) as (planes, others):
+        for first in range(0, batch, turn.together):
+            here = turn.call.of_batch(min(turn.together, batch - first))
+            images, gradients = _gathered(turn, first, here, x, planes), _shaped(others, here.geometry.y_shape)
+            gather(workers(float(gradients.size)), turn.landing, first, dy, gradients)
+            part = result if first == 0 else allocate(function, "a part of the gradient", result.shape, call.compute)
+            run_images(function, here, (gradients, images), part.reshape(here.geometry.weight_shape))
+            if first > 0:
+                arrays.add(result, part)

@@ -16,13 +16,34 @@ from functools import lru_cache
 from types import ModuleType
 from typing import NamedTuple
 
-from ..algorithms import Packing, depthwise_volumes, direct, direct_volumes, is_choice, why_not
+from ..algorithms import Packing, Space, depthwise_volumes, direct, direct_volumes, is_choice, why_not
 from ..algorithms.algorithm import workspace_limit
 from ..algorithms.slices import Slices, backward_phases, forward_slices, output_slices
 from ..geometry import Geometry, Volume
 from ..layouts import CHANNELS_FIRST
 from ..typing import DType
-from .calls import Call, counted_bytes, decide
+from .calls import Call, counted_bytes, decide, space_bytes
+
+
+class Copies:
+    """Room for as many images as are gathered at once, and for what is made of them: kept as workspaces are."""
+
+    def __init__(self, call: Call, together: int) -> None:
+        g = call.geometry._replace(batch=min(together, call.geometry.batch))
+        met, made = (g.y_shape, g.x_shape) if call.operation_name == "input_grad" else (g.x_shape, g.y_shape)
+        other = "gradients of slices" if call.operation_name == "weight_grad" else "results of slices"
+        self._spaces = (
+            Space((math.prod(met),), call.compute, "planes of slices"),
+            Space((math.prod(made),), call.compute, other),
+        )
+
+    def spaces(self, workers: int) -> tuple[Space, ...]:
+        """Both, for any number of workers."""
+        return self._spaces
+
+    def bytes(self, workers: int) -> int:
+        """Of both."""
+        return sum(map(space_bytes, self._spaces))
 
 
 class Turn(NamedTuple):
@@ -33,6 +54,7 @@ class Turn(NamedTuple):
     landing: Slices  # results, or the gradients that go with the images
     taps: Slices | None  # of the weight; None where it is all of it, as it lies
     together: int  # images that are gathered at once
+    copies: Copies | None
 
     @property
     def multiplications(self) -> int:
@@ -140,7 +162,12 @@ def _forward_turn(how: _Choice, volume: Volume) -> Turn:
     met, landing = forward_slices(depth, plane.in_channels), output_slices(depth, plane.out_channels)
     g, met = _with_margin(g, met)
     call = decide(how.function, how.algorithm, g, how.compute, how.operation_name)
-    return Turn(call, met, landing, None, _together(call, _limit(volume.x_shape, how)))
+    return _turn(call, met, landing, None, _limit(volume.x_shape, how))
+
+
+def _turn(call: Call, met: Slices, landing: Slices, taps: Slices | None, limit: int) -> Turn:
+    together = _together(call, limit)
+    return Turn(call, met, landing, taps, together, Copies(call, together))
 
 
 def _with_margin(g: Geometry, met: Slices) -> tuple[Geometry, Slices]:
@@ -160,7 +187,7 @@ def _backward_turns(how: _Choice, volume: Volume) -> list[Turn]:
     for phase in backward_phases(depth, plane):
         taps = phase.weights.images
         if taps == 0:
-            turns.append(Turn(None, phase.gradients, phase.landing, None, 0))
+            turns.append(Turn(None, phase.gradients, phase.landing, None, 0, None))
             continue
         g = plane._replace(batch=plane.batch * phase.landing.images, out_channels=plane.out_channels * taps)
         forward = _as_forward(g)
@@ -171,7 +198,7 @@ def _backward_turns(how: _Choice, volume: Volume) -> list[Turn]:
             # Another problem than the one that the row was named for: it may not take it.
             named = "auto" if why_not(how.algorithm, forward, how.compute) else how.algorithm
             call = decide(how.function, named, forward, how.compute, "forward")
-        turns.append(Turn(call, met, phase.landing, phase.weights, _together(call, limit)))
+        turns.append(_turn(call, met, phase.landing, phase.weights, limit))
     return turns
 
 
@@ -197,9 +224,10 @@ def _limit(shape: tuple[int, ...], how: _Choice) -> int:
     return workspace_limit(math.prod(shape), how.compute)
 
 
-# Planes that a cache of the second level still has when they are read, and enough pixels to be worth a call: one slice
-# at a time took 3-8 % less than eight in layers of R3D-18 of 56 and 28 pixels.
-_GATHERED_BYTES = 4 << 20
+# So much that copies are kept from call to call (`kept.BYTES`), and that a cache of the second level still has planes
+# when they are read. Copies of 3.6 MB that no call left to the next took 1.4 ms, of 2.5 in all, for their pages alone:
+# 3-24 channels of 8x112x112, taps 1x3x3, stride (1, 2, 2).
+_GATHERED_BYTES = 3 << 19
 
 
 def _together(call: Call, limit: int) -> int:

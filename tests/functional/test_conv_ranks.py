@@ -13,8 +13,9 @@ from spatial import MODES, RANKS, Spatial, arrays_of, function, real, spatials
 import convjit
 import convjit.geometry
 from convjit.algorithms import direct_volumes, implicit, input_product
-from convjit.functional import batches, slicing, volumes
+from convjit.functional import batches, kept, slicing, volumes
 from convjit.gemm import bands
+from convjit.runtime.memory import allocate
 from convjit.testing import assert_within_rounding, check_adjoint, real_arrays
 
 DTYPES = ["float32", "float64"]
@@ -408,3 +409,21 @@ def test_pytorch_agrees(data, rank):
     dx, dw, _ = function("conv2d_backward", rank)(dy, x, weight, **problem.options)
     np.testing.assert_allclose(dx, tensors[0].grad.numpy(), **close)
     np.testing.assert_allclose(dw, tensors[1].grad.numpy(), **close)
+
+
+def test_copies_of_slices_are_left_to_the_next_call(monkeypatch):
+    """A call that computes some slices at a time has room for so many, which the next one finds."""
+    allocated = []
+    monkeypatch.setattr(slicing, "allocate", lambda *given: allocated.append(given[1]) or allocate(*given))
+    forget()
+    kept._kept.clear()
+    try:
+        x, weight = real((1, 3, 8, 112, 112), "float32", 0), real((24, 3, 1, 3, 3), "float32", 1)
+        options = {"stride": (1, 2, 2), "padding": (0, 1, 1), "algorithm": "implicit"}
+        y = convjit.conv3d(x, weight, **options)
+        assert allocated == ["planes of slices", "results of slices"]
+        assert_array_equal(convjit.conv3d(x, weight, **options), y)
+        assert len(allocated) == 2
+    finally:
+        forget()
+    assert_array_equal(y, convjit.conv3d(x, weight, **{**options, "algorithm": "reference"}))

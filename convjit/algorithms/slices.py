@@ -21,7 +21,7 @@ class Slices(NamedTuple):
     """How images are cut from volumes: image `(n, i)` has channels `(c, t)`, which are planes of volume n.
 
     Channel `(c, t)` is plane `(c, i*step + t*tap_step + first)`, and zero where there is no such plane; around it may
-    be a margin of zeros.
+    be a margin of zeros, or it has every `step_h`-th row and `step_w`-th column alone.
     """
 
     channels: int  # of a volume
@@ -35,6 +35,13 @@ class Slices(NamedTuple):
     bottom: int = 0
     left: int = 0
     right: int = 0
+    step_h: int = 1
+    step_w: int = 1
+
+    @property
+    def by_row(self) -> bool:
+        """Whether planes are not moved as they are."""
+        return self.top + self.bottom + self.left + self.right > 0 or self.step_h * self.step_w > 1
 
 
 def forward_slices(depth: Depth, channels: int) -> Slices:
@@ -85,9 +92,11 @@ def _gather(
 ) -> None:  # fmt: skip
     """images[(n,i) - begin, (c,t)] = volumes[n, (c, i*step + t*tap_step + first)], 0 outside and in the margin.
 
+    Of planes that are not whole, every `step_h`-th row and `step_w`-th column.
+
     A task is so many planes, or so many rows of one; `images` (planes, height, width), `volumes` likewise.
     """
-    height, width = volumes.shape[1], volumes.shape[2]
+    height, width = volumes.shape[1], (volumes.shape[2] + s.step_w - 1) // s.step_w
     pieces = (images.shape[1] + rows - 1) // rows
     top, row = task % pieces * rows, task // pieces * planes
     bottom, stop = min(top + rows, images.shape[1]), min(row + planes, images.shape[0])
@@ -98,11 +107,16 @@ def _gather(
         is_there = 0 <= plane < s.size
         source = (n * s.channels + c) * s.size + plane
         for r in range(top, bottom):
-            line = images[row, r]
-            if is_there and 0 <= r - s.top < height:
+            line, met = images[row, r], (r - s.top) * s.step_h
+            if is_there and 0 <= met < height:
                 for q in range(s.left):
                     line[q] = 0
-                copy_run(line, s.left, volumes[source, r - s.top], 0, width)
+                if s.step_w == 1:
+                    copy_run(line, s.left, volumes[source, met], 0, width)
+                else:
+                    of_plane = volumes[source, met]
+                    for q in range(width):
+                        line[s.left + q] = of_plane[q * s.step_w]
                 for q in range(s.left + width, len(line)):
                     line[q] = 0
             else:
@@ -147,11 +161,11 @@ def _put_back(
 
 def gather(workers: int, s: Slices, begin: int, volumes: Any, images: Any) -> None:
     """Fill `images` (images, channels * taps, H, W) of the volumes (N, channels, size, H, W) from number `begin` on."""
-    margin = s.top + s.bottom + s.left + s.right > 0
-    if margin:  # also of images that are seen as one row
-        *_, height, width = volumes.shape
+    if s.by_row:  # also of images that are seen as one row
+        height, width = (-(-size // step) for size, step in zip(volumes.shape[3:], (s.step_h, s.step_w), strict=True))
         images = images.reshape(*images.shape[:2], height + s.top + s.bottom, width + s.left + s.right)
-    _launch(_gather, workers, s, begin, _planes(images, margin), _planes(volumes, margin), _planes(images, margin))
+    source, target = (_planes(array, s.by_row) for array in (volumes, images))
+    _launch(_gather, workers, s, begin, target, source, target)
 
 
 def put_back(workers: int, s: Slices, begin: int, images: Any, volumes: Any) -> None:
@@ -163,10 +177,10 @@ def put_back(workers: int, s: Slices, begin: int, images: Any, volumes: Any) -> 
 _ROW = 1 << 12
 
 
-def _planes(array: Any, margin: bool) -> Any:
-    """Planes as bits, so that one driver serves all dtypes of a size; as long rows where there is no margin."""
+def _planes(array: Any, by_row: bool) -> Any:
+    """Planes as bits, so that one driver serves all dtypes of a size; as long rows unless rows are to be seen."""
     *_, height, width = array.shape
-    if not margin:
+    if not by_row:
         pixels = height * width
         height, width = (pixels // _ROW, _ROW) if pixels % _ROW == 0 else (1, pixels)
     planes = array.size // max(height * width, 1)

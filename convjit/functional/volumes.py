@@ -160,7 +160,7 @@ def _forward_turn(how: _Choice, volume: Volume) -> Turn:
     depth, plane = volume
     g = plane._replace(batch=plane.batch * depth.out_size, in_channels=plane.in_channels * depth.kernel)
     met, landing = forward_slices(depth, plane.in_channels), output_slices(depth, plane.out_channels)
-    g, met = _with_margin(g, met)
+    g, met = _as_read(g, met)
     call = decide(how.function, how.algorithm, g, how.compute, how.operation_name)
     return _turn(call, met, landing, None, _limit(volume.x_shape, how))
 
@@ -170,11 +170,16 @@ def _turn(call: Call, met: Slices, landing: Slices, taps: Slices | None, limit: 
     return Turn(call, met, landing, taps, together, Copies(call, together))
 
 
-def _with_margin(g: Geometry, met: Slices) -> tuple[Geometry, Slices]:
-    """Planes gathered with their padding, where they are read as they lie then: without a stride."""
-    if g.stride_h * g.stride_w > 1:
-        return g, met
+def _as_read(g: Geometry, met: Slices) -> tuple[Geometry, Slices]:
+    """Planes gathered so that they are read as they lie then: with their padding, where there is no stride; of taps
+    that are one pixel, those alone that are met.
+    """
     (top, bottom), (left, right) = g.pads
+    if g.stride_h * g.stride_w > 1:
+        if g.kernel_h * g.kernel_w > 1 or top + bottom + left + right > 0:
+            return g, met
+        met = met._replace(step_h=g.stride_h, step_w=g.stride_w)
+        return g._replace(in_h=g.out_h, in_w=g.out_w, stride_h=1, stride_w=1), met
     padded = g._replace(
         in_h=g.in_h + top + bottom, in_w=g.in_w + left + right, pad_top=0, pad_bottom=0, pad_left=0, pad_right=0
     )
@@ -194,7 +199,7 @@ def _backward_turns(how: _Choice, volume: Volume) -> list[Turn]:
         if forward is None:
             call, met = decide(how.function, how.algorithm, g, how.compute, "input_grad"), phase.gradients
         else:
-            forward, met = _with_margin(forward, phase.gradients)
+            forward, met = _as_read(forward, phase.gradients)
             # Another problem than the one that the row was named for: it may not take it.
             named = "auto" if why_not(how.algorithm, forward, how.compute) else how.algorithm
             call = decide(how.function, named, forward, how.compute, "forward")

@@ -145,7 +145,8 @@ def test_a_volume_of_one_slice_is_an_image(data):
 
 # --- the same bits --------------------------------------------------------------------------------------------------
 
-# Many slices; a stride, so that there are phases; kernels one pixel wide, which are rows; depthwise.
+# Many slices; a stride, so that there are phases; kernels one pixel wide, which are rows, also of pixels with a stride;
+# depthwise.
 VOLUMES = {
     "plain": Spatial((2, 6, 9, 11, 13), (5, 6, 3, 3, 3), (1, 1, 1), 1, ((1, 1),) * 3, (1, 1, 1), 1),
     "strided": Spatial(
@@ -153,6 +154,12 @@ VOLUMES = {
     ),
     "in depth": Spatial(
         (2, 6, 9, 11, 13), (5, 6, 3, 1, 1), (2, 1, 1), (1, 0, 0), ((1, 1), (0, 0), (0, 0)), (1, 1, 1), 1
+    ),
+    "every second row, every third column": Spatial(
+        (2, 6, 9, 11, 13), (5, 6, 3, 1, 1), (2, 2, 3), ((1, 2), (0, 0), (0, 0)), ((1, 2), (0, 0), (0, 0)), (1, 1, 1), 1
+    ),
+    "and with padding": Spatial(
+        (2, 6, 9, 11, 13), (5, 6, 3, 1, 1), (2, 2, 3), ((0, 1), (2, 1), (1, 0)), ((0, 1), (2, 1), (1, 0)), (1, 1, 1), 1
     ),
     "depthwise": Spatial((2, 6, 9, 11, 13), (6, 1, 3, 3, 3), (1, 1, 1), 1, ((1, 1),) * 3, (1, 1, 1), 6),
 }

@@ -10,7 +10,19 @@ from tempfile import TemporaryDirectory
 
 from . import command
 from .contenders import CONTENDERS, PASSES, installed
-from .problems import DTYPES, NAMES, OTHER_NAMES, OTHERS, PROBLEMS, QUICK, RANK_NAMES, RANKS, Problem, select
+from .problems import (
+    DTYPES,
+    NAMES,
+    OTHER_NAMES,
+    OTHERS,
+    PROBLEMS,
+    QUICK,
+    RANK_NAMES,
+    RANKS,
+    Problem,
+    drawn_names,
+    select,
+)
 
 TABLE_WIDTH = 170
 
@@ -29,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="few small problems, few rounds: two to three minutes")
     parser.add_argument("--others", action="store_true", help="layers of other networks, instead of the named problems")
     parser.add_argument("--ranks", action="store_true", help="layers of one dimension and of three, instead")
+    parser.add_argument("--drawn", type=positive, metavar="N", help="so many layers that are drawn, instead")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="problems to run, of all tables (see --list)")
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES), help="default: all that there are")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: both")
@@ -48,8 +61,12 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _list() -> None:
+def _list(options: argparse.Namespace) -> None:
     print(f"{'problem':18}{'N':>5}{'C':>6}{'H=W':>6}{'O':>6}{'k':>3}{'s':>3}{'p':>3}{'d':>4}{'g':>5}{'MMAC':>8}")
+    if options.drawn:
+        for problem in select(drawn_names(options.drawn)):
+            print(f"{_listed(problem)}  {_RANKS[problem.rank]}")
+        return
     for problem in PROBLEMS:
         print(_listed(problem) + ("  quick" if problem.name in QUICK else ""))
     print("\nwith --others:")
@@ -62,6 +79,9 @@ def _list() -> None:
     here = installed()
     for contender in CONTENDERS:
         print(f"contender: {contender.name}{'' if contender in here else ' (not installed)'}")
+
+
+_RANKS = {1: "sequences", 2: "images", 3: "volumes"}
 
 
 def _listed(problem: Problem) -> str:
@@ -77,7 +97,7 @@ def main(arguments: list[str]) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.list:
-        _list()
+        _list(options)
         return 0
     if not command.has("rich", "python -m bench"):
         return 1
@@ -97,6 +117,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     from .results import write_json
 
     table = RANK_NAMES if options.ranks else OTHER_NAMES if options.others else QUICK if options.quick else NAMES
+    table = drawn_names(options.drawn) if options.drawn else table
     problems = select(tuple(options.only or table))
     threads = options.threads or default_threads()[-1 if options.quick else 0 :]
     rounds = options.rounds or (3 if options.quick else 11)

@@ -1,12 +1,13 @@
 """The named problems.
 
-Three tables, integers only: what is convolved with what. Does not know who computes it. Inputs are drawn from a fixed
-seed, the same in every process.
+Three tables, integers only: what is convolved with what; and as many more as are drawn. Does not know who computes it.
+Inputs are drawn from a fixed seed, the same in every process.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from typing import NamedTuple
 
 import numpy as np
@@ -172,9 +173,57 @@ OTHER_NAMES = tuple(problem.name for problem in OTHERS)
 RANK_NAMES = tuple(problem.name for problem in RANKS)
 
 
+# What is drawn, for each rank: sizes and kernels. Of a group of one channel, one filter or two.
+_DRAWN = {
+    1: ((8, 20, 49, 100, 256, 1000, 4000, 16000), (1, 3, 3, 5, 7, 9, 15, 31)),
+    2: ((4, 5, 7, 8, 10, 14, 16, 20, 27, 28, 32, 40, 56, 64, 112, 128, 224), (1, 1, 2, 3, 3, 3, 4, 5, 7, 9)),
+    3: ((4, 6, 8, 12, 16, 28, 32), (1, 2, 3, 3, 3, 5)),
+}
+_DRAWN_CHANNELS = (1, 3, 4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 512)
+# Multiplications and elements: milliseconds on one core, and nothing that is over before it began.
+_LEAST_WORK, _MOST_WORK, _MOST_ELEMENTS = 20_000, 600_000_000, 20_000_000
+_PREFIX = "drawn "
+
+
+def drawn(number: int) -> Problem:
+    """One of the problems that nobody chose: what layers have, in any combination; its number says which."""
+    r = random.Random(number)
+    while True:
+        rank = r.choice((1, 2, 2, 2, 3))
+        sizes, kernels = _DRAWN[rank]
+        size, kernel, channels, filters = (
+            r.choice(pool) for pool in (sizes, kernels, _DRAWN_CHANNELS, _DRAWN_CHANNELS)
+        )
+        batch, stride, dilation = (
+            r.choice((1, 1, 1, 2, 8, 32, 64)),
+            r.choice((1, 1, 1, 2, 2, 3, 4)),
+            r.choice((1, 1, 1, 2)),
+        )
+        same = dilation * (kernel - 1) // 2
+        groups = r.choice((1, 1, 1, 1, 1, 1, 2, 4, 8, channels))
+        if groups == channels:
+            filters = channels * r.choice((1, 1, 2))
+        problem = Problem(
+            f"{_PREFIX}{number}", batch, channels, size, filters, kernel, stride, r.choice((0, same, same)), dilation,
+            groups, rank, size if rank == 3 else 0,
+        )  # fmt: skip
+        if channels % groups or filters % groups or problem.out_size < 1:
+            continue
+        elements = max(math.prod(problem.x_shape), math.prod(problem.y_shape))
+        if _LEAST_WORK <= problem.multiplications <= _MOST_WORK and elements <= _MOST_ELEMENTS:
+            return problem
+
+
+def drawn_names(count: int) -> tuple[str, ...]:
+    """The first so many of them."""
+    return tuple(f"{_PREFIX}{number}" for number in range(1, count + 1))
+
+
 def select(names: tuple[str, ...]) -> list[Problem]:
-    """The problems of these names, in the tables' order; a `ValueError` names one that is not there."""
-    for name in names:
-        if name not in NAMES + OTHER_NAMES + RANK_NAMES:
+    """The problems of these names, in the tables' order, then drawn ones; a `ValueError` names an unknown one."""
+    others = [name for name in names if name not in NAMES + OTHER_NAMES + RANK_NAMES]
+    for name in others:
+        if not name.startswith(_PREFIX) or not name.removeprefix(_PREFIX).isdecimal():
             raise ValueError(f"there is no problem {name!r}; `python -m bench --list` shows them")
-    return [problem for problem in PROBLEMS + OTHERS + RANKS if problem.name in names]
+    found = [problem for problem in PROBLEMS + OTHERS + RANKS if problem.name in names]
+    return found + [drawn(int(name.removeprefix(_PREFIX))) for name in others]

@@ -1,7 +1,8 @@
 """The micro-kernels that fill zero-padded planes: zeros, every `step`-th element of a row, zeros.
 
 Know rows and elements; do not know images. Of `fill`, nothing outside the rows is read or written, since other workers
-fill what lies beside them; `fill_many` is for planes that one worker fills one after another.
+fill what lies beside them; `fill_many` is for planes that one worker fills one after another, and `fill_listed` for
+small ones, pixel by pixel.
 """
 
 from __future__ import annotations

@@ -272,7 +272,8 @@ _LISTED = 1024
 def most_listed(vertical: Axis, horizontal: Axis) -> Any:
     """How many pixels are listed behind the table of `filling` at most: none where rows are copied by vectors."""
     elements = elements_a_channel(vertical, horizontal)
-    return elements if horizontal.step > 1 and elements <= _LISTED else 0
+    is_tiny = min(vertical.size * horizontal.size, vertical.padded * horizontal.padded) < BEHIND
+    return elements if (is_tiny or horizontal.step > 1) and elements <= _LISTED else 0
 
 
 @kernel

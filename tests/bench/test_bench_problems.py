@@ -18,7 +18,7 @@ from bench import measure
 from bench.answers import TOLERANCE, faults, solve
 from bench.contenders import BY_NAME, CONTENDERS, OURS, PASSES, TRAINING, Convjit, OriginalNumPy, installed
 from bench.measure import Setting
-from bench.problems import NAMES, OTHERS, PROBLEMS, QUICK, RANKS, Problem, draw, select
+from bench.problems import NAMES, OTHERS, PROBLEMS, QUICK, RANKS, Problem, draw, drawn, drawn_names, select
 from bench.process import CHECKOUT, WorkerError, WorkerProcess
 from bench.ratios import lines
 from bench.worker import Worker
@@ -45,7 +45,9 @@ def test_other_problems_are_other_problems():
     assert len({problem.name for problem in everything}) == len({problem[1:] for problem in everything}) == 47
 
 
-@pytest.mark.parametrize("problem", PROBLEMS + OTHERS + RANKS, ids=lambda problem: problem.name)
+@pytest.mark.parametrize(
+    "problem", [*PROBLEMS, *OTHERS, *RANKS, *map(drawn, range(1, 31))], ids=lambda problem: problem.name
+)
 def test_problems_are_possible(problem):
     assert problem.in_channels % problem.groups == problem.out_channels % problem.groups == 0
     assert problem.out_size >= 1
@@ -67,6 +69,18 @@ def test_select_keeps_the_order_and_names_what_is_unknown():
     assert [problem.name for problem in select(("vit patch16", "lenet", "seed"))] == ["seed", "lenet", "vit patch16"]
     with pytest.raises(ValueError, match="no problem 'nobody'"):
         select(("nobody",))
+
+
+def test_drawn_problems_are_the_same_every_time_of_all_ranks_and_of_no_more_work_than_others():
+    problems = select(drawn_names(100))
+    assert [problem.name for problem in problems[:2]] == ["drawn 1", "drawn 2"]
+    assert select(("drawn 7", "seed")) == [*select(("seed",)), problems[6]]
+    assert {problem.rank for problem in problems} == {1, 2, 3}
+    assert any(1 < problem.groups == problem.in_channels for problem in problems)
+    assert len({problem[1:] for problem in problems}) == 100
+    assert max(problem.multiplications for problem in problems) <= 6e8
+    with pytest.raises(ValueError, match="no problem 'drawn seven'"):
+        select(("drawn seven",))
 
 
 def test_inputs_are_the_same_every_time_and_of_the_dtype():

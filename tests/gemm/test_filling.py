@@ -49,6 +49,7 @@ STRIDED = {
     "nothing but zeros across": ((1, 5, 6, 1), (1, 4), (1, 3), ((0, 0), (6, 0)), 1),
     "rows alone": ((2, 7, 9, 4), 3, (2, 1), 1, 1),
     "wider": ((2, 3, 9, 20), 3, 2, 1, 1),
+    "fewer pixels than a vector has": ((2, 70, 3, 4), 3, 1, 1, 1),
     "larger than the list": ((1, 6, 40, 40), 3, 2, 1, 1),
 }
 
@@ -56,7 +57,7 @@ STRIDED = {
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("name", STRIDED)
-def test_planes_of_strided_reads_show_the_pixels_of_a_phase_each(name, workers, dtype):
+def test_planes_of_strided_reads_and_tiny_ones_show_the_pixels_of_a_phase_each(name, workers, dtype):
     shape, kernel, stride, padding, dilation = STRIDED[name]
     kernel = kernel if isinstance(kernel, tuple) else (kernel, kernel)
     g = conv2d_geometry("test", shape, (1, shape[1], *kernel), stride, padding, dilation, 1)

@@ -176,7 +176,10 @@ def _as_read(g: Geometry, met: Slices) -> tuple[Geometry, Slices]:
     """
     (top, bottom), (left, right) = g.pads
     if g.stride_h * g.stride_w > 1:
-        if g.kernel_h * g.kernel_w > 1 or top + bottom + left + right > 0:
+        # Of a transposed convolution with output padding, pixels behind the last one that is met may lie further on.
+        met_h, met_w = -(-g.in_h // g.stride_h), -(-g.in_w // g.stride_w)
+        is_thin = g.kernel_h * g.kernel_w == 1 and top + bottom + left + right == 0
+        if not is_thin or (g.out_h, g.out_w) != (met_h, met_w):
             return g, met
         met = met._replace(step_h=g.stride_h, step_w=g.stride_w)
         return g._replace(in_h=g.out_h, in_w=g.out_w, stride_h=1, stride_w=1), met

@@ -434,3 +434,15 @@ def test_copies_of_slices_are_left_to_the_next_call(monkeypatch):
     finally:
         forget()
     assert_array_equal(y, convjit.conv3d(x, weight, **{**options, "algorithm": "reference"}))
+
+
+def test_pixels_behind_the_last_one_that_is_met_are_left_out():
+    """Those of an output padding that is no less than the stride."""
+    rng = np.random.default_rng(0)
+    x, weight = (rng.integers(-9, 9, shape).astype(float) for shape in ((3, 1, 1, 3, 3), (1, 1, 3, 1, 1)))
+    dy = rng.integers(-9, 9, (3, 1, 7, 5, 7)).astype(float)
+    options = {"stride": 2, "dilation": 3, "output_padding": (0, 0, 2)}
+    dx, dw, _ = convjit.conv_transpose3d_backward(dy, x, weight, **options)
+    met = dy[:, 0, ::3, ::2, :6:2]  # slice, row and column of each tap
+    assert_array_equal(dx[:, 0, 0], (weight[0, 0, :, :, :] * met).sum(axis=1))
+    assert_array_equal(dw[0, 0, :, 0, 0], (x[:, 0] * met).sum(axis=(0, 2, 3)))

@@ -118,20 +118,13 @@ def _weight_grad(
     met = sources.ctypes.data + 8 * table
     if repeated > most_repeated(lanes):
         repeated, met = 0, sources.ctypes.data
-    # Rows that lie side by side, or those that one output row meets.
-    apart = g.dilation_h if walk.rows == 1 else 1
     term = first
     while term < stop:
-        n, oh, ow = term // pixels, term // g.out_w % g.out_h, term % g.out_w
-        rows, cols = 1, min(walk.cols, g.out_w - ow, stop - term)
-        if cols == g.out_w:
-            rows = min(walk.rows, g.out_h - oh, (stop - term) // g.out_w)
+        n, oh, ow, rows, cols = band_at(g, walk, term, stop)
         for j in range(lanes):  # behind the last channel it is summed again
             channel = min(o + j, g.out_channels - 1)
             sources[lanes + j] = dy.ctypes.data + (n * g.out_channels + channel) * pixels * size
         pack(kernels, gradients, oh * g.out_w + ow, rows * cols, here + walk.gradients_at * size)
-        width = (cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
-        in_col = ow * g.stride_w - g.pad_left
         of_channel = 0  # chains of the channels before
         for c in range(first_piece // pieces, (stop_piece + pieces - 1) // pieces):
             piece, end = max(first_piece - c * pieces, 0), min(stop_piece - c * pieces, pieces)
@@ -143,38 +136,72 @@ def _weight_grad(
             else:
                 for j in range(lanes):
                     sources[j] = planes + min(o + j, g.out_channels - 1) // each * channels * plane
-            count = stop_kh - kh
-            if walk.rows > 1:
-                count = (rows - 1) * g.stride_h + (stop_kh - kh - 1) * g.dilation_h + 1
-            in_row = oh * g.stride_h + kh * g.dilation_h - g.pad_top
-            for r in range(count):
-                pack_row(
-                    kernels, met, repeated, scratch, base + r * width * lanes, in_col, width, in_row + r * apart,
-                    g.in_h, g.in_w,
-                )  # fmt: skip
+            pack_band(g, walk, kernels, met, repeated, scratch, base, kh, stop_kh, oh, ow, rows, cols)
             taps = (stop_kh - kh) * g.kernel_w
             chains, totals = base + walk.chains_at + of_channel, base + walk.totals_at + of_channel
             walk_band(
-                g, walk, kernels, piece, end, here, width, width * lanes * (g.dilation_h // apart), rows, cols, term,
-                stop, scratch, chains, totals, taps, dw, o * of_filter + (c * g.kernel_h + kh) * g.kernel_w, of_filter,
-                min(lanes, g.out_channels - o),
+                g, walk, kernels, piece, end, here, rows, cols, term, stop, scratch, chains, totals, taps, dw,
+                o * of_filter + (c * g.kernel_h + kh) * g.kernel_w, of_filter, min(lanes, g.out_channels - o),
             )  # fmt: skip
             of_channel += taps * lanes
         term += rows * cols
 
 
 @kernel
+def _width(g: Geometry, cols: Any) -> Any:
+    """Pixels of a row that so many output pixels meet, from the first to the last."""
+    return (cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
+
+
+@kernel
+def _packed_rows(g: Geometry, walk: Walk, rows: Any, kernel_rows: Any) -> Any:
+    """Rows that are packed of a channel: those that lie side by side, or those that one output row meets."""
+    return (rows - 1) * g.stride_h + (kernel_rows - 1) * g.dilation_h + 1 if walk.rows > 1 else kernel_rows
+
+
+def packed_pixels(g: Geometry, walk: Walk) -> tuple[int, int]:
+    """Rows, and pixels of one, that are packed of a channel for a whole band and a chunk of a filter's rows."""
+    reach = min(g.kernel_h, walk.chunk * -(-g.kernel_h // channel_lanes.pieces(g.kernel_h, g.kernel_w)[0]))
+    return int(_packed_rows(g, walk, walk.rows, reach)), int(_width(g, walk.cols))
+
+
+@kernel
+def band_at(g: Geometry, walk: Walk, term: Any, stop: Any) -> Any:
+    """The image, row and pixel of an output term, and how many rows and pixels from there on are walked together."""
+    oh, ow = term // g.out_w % g.out_h, term % g.out_w
+    rows, cols = 1, min(walk.cols, g.out_w - ow, stop - term)
+    if cols == g.out_w:
+        rows = min(walk.rows, g.out_h - oh, (stop - term) // g.out_w)
+    return term // (g.out_h * g.out_w), oh, ow, rows, cols
+
+
+@kernel
+def pack_band(
+    g: Geometry, walk: Walk, kernels: Any, met: Any, repeated: Any, scratch: Any, base: Any, kh: Any, stop_kh: Any,
+    oh: Any, ow: Any, rows: Any, cols: Any,
+) -> None:  # fmt: skip
+    """What a band meets at rows `kh .. stop_kh` of the filter, to `scratch` from `base` on; `met` as of `pack_row`."""
+    width, apart = _width(g, cols), g.dilation_h if walk.rows == 1 else 1
+    in_row, in_col = oh * g.stride_h + kh * g.dilation_h - g.pad_top, ow * g.stride_w - g.pad_left
+    for r in range(_packed_rows(g, walk, rows, stop_kh - kh)):
+        pack_row(
+            kernels, met, repeated, scratch, base + r * width * kernels[LANES], in_col, width, in_row + r * apart,
+            g.in_h, g.in_w,
+        )  # fmt: skip
+
+
+@kernel
 def walk_band(
-    g: Geometry, walk: Walk, kernels: Any, piece: Any, stop_piece: Any, here: Any, width: Any, x_row: Any, rows: Any,
-    cols: Any, first: Any, stop: Any, scratch: Any, chains: Any, totals: Any, taps: Any, dw: Any, place: Any,
-    apart: Any, count: Any,
+    g: Geometry, walk: Walk, kernels: Any, piece: Any, stop_piece: Any, here: Any, rows: Any, cols: Any, first: Any,
+    stop: Any, scratch: Any, chains: Any, totals: Any, taps: Any, dw: Any, place: Any, apart: Any, count: Any,
 ) -> None:  # fmt: skip
     """Extend the sums of `taps` taps of one channel by rows x cols packed terms, from `first` on.
 
     Whole totals, and the last one, are put into `dw`: those of `count` lanes that count, the first one at `place`, each
     so far `apart` from the next.
     """
-    size, lanes = kernels[ELEMENT], kernels[LANES]
+    size, lanes, width = kernels[ELEMENT], kernels[LANES], _width(g, cols)
+    x_row = width * lanes * (1 if walk.rows == 1 else g.dilation_h)
     term = first
     for r in range(rows):
         q = 0
@@ -217,11 +244,8 @@ def explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     walk, lanes = walk_of(g, workers, dtype), isa.lanes(dtype)
     vectors, results = -(-g.out_channels // lanes), g.batch * g.out_h * g.out_w
     tasks = vectors * walk.chunks
-    width = (walk.cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
-    channels = g.in_channels // g.groups
+    channels, (rows, width) = g.in_channels // g.groups, packed_pixels(g, walk)
     # Of each channel, and of each chunk of one, the rows that its taps meet.
-    reach = min(g.kernel_h, walk.chunk * -(-g.kernel_h // channel_lanes.pieces(g.kernel_h, g.kernel_w)[0]))
-    rows = (walk.rows - 1) * g.stride_h + (reach - 1) * g.dilation_h + 1 if walk.rows > 1 else reach
     pixels = max(walk.chunks, channels) * results * rows * width / max(1, walk.rows * walk.cols)
     filled = g.out_channels / max(1, vectors * lanes)
     products, gradients = results * channels * g.kernel_h * g.kernel_w, walk.chunks * results

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..gemm import channel_lanes
-from ..gemm.channel_lanes import ELEMENT, LANES, MOST_REPEATED, pack_row, repeat
+from ..gemm.channel_lanes import ELEMENT, LANES, MOST_REPEATED, repeat
 from ..gemm.estimate import channel_lanes_share
 from ..gemm.summation import TERM_BLOCK, TERMS_A_TOTAL
 from ..geometry import Geometry
@@ -21,7 +21,7 @@ from ..simd import isa
 from ..typing import DType
 from . import weight_channels
 from .algorithm import INDICES, Explained, Space
-from .weight_channels import Totals, Walk, totals_of, walk_band, walk_of
+from .weight_channels import Totals, Walk, band_at, pack_band, packed_pixels, totals_of, walk_band, walk_of
 
 # Filters of a group: their sums are in the first-level cache beside one another.
 _MOST_FILTERS = 16
@@ -74,35 +74,22 @@ def _weight_grad(
     sources[lanes + MOST_REPEATED] = 0
     kh, stop_kh = piece * g.kernel_h // pieces, end * g.kernel_h // pieces
     taps = (stop_kh - kh) * g.kernel_w
-    # Rows that lie side by side, or those that one output row meets.
-    apart = g.dilation_h if walk.rows == 1 else 1
     term = first
     while term < stop:
-        n, oh, ow = term // pixels, term // g.out_w % g.out_h, term % g.out_w
-        rows, cols = 1, min(walk.cols, g.out_w - ow, stop - term)
-        if cols == g.out_w:
-            rows = min(walk.rows, g.out_h - oh, (stop - term) // g.out_w)
+        n, oh, ow, rows, cols = band_at(g, walk, term, stop)
         for j in range(lanes):  # behind the last channel it is summed again
             channel = group * channels + min(c + j, channels - 1)
             sources[j] = x.ctypes.data + (n * g.in_channels + channel) * plane
-        width = (cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
-        count = stop_kh - kh
-        if walk.rows > 1:
-            count = (rows - 1) * g.stride_h + (stop_kh - kh - 1) * g.dilation_h + 1
-        in_row = oh * g.stride_h + kh * g.dilation_h - g.pad_top
-        for r in range(count):
-            pack_row(
-                kernels, met, 0, scratch, base + r * width * lanes, ow * g.stride_w - g.pad_left, width,
-                in_row + r * apart, g.in_h, g.in_w,
-            )  # fmt: skip
+        pack_band(g, walk, kernels, met, 0, scratch, base, kh, stop_kh, oh, ow, rows, cols)
         for e in range(each):
             o = group * each + e
             sources[lanes] = dy.ctypes.data + (n * g.out_channels + o) * pixels * size
             repeat(kernels, table, oh * g.out_w + ow, rows * cols, here + walk.gradients_at * size)
+            sums = e * taps * lanes
             walk_band(
-                g, walk, kernels, piece, end, here, width, width * lanes * (g.dilation_h // apart), rows, cols, term,
-                stop, scratch, base + walk.chains_at + e * taps * lanes, base + walk.totals_at + e * taps * lanes, taps,
-                dw, (o * channels + c) * all_taps + kh * g.kernel_w, all_taps, min(lanes, channels - c),
+                g, walk, kernels, piece, end, here, rows, cols, term, stop, scratch, base + walk.chains_at + sums,
+                base + walk.totals_at + sums, taps, dw, (o * channels + c) * all_taps + kh * g.kernel_w, all_taps,
+                min(lanes, channels - c),
             )  # fmt: skip
         term += rows * cols
 
@@ -125,9 +112,7 @@ def explained(g: Geometry, workers: int, dtype: DType) -> Explained:
     vectors, each, taps = _vectors(g, dtype), g.out_channels // g.groups, g.kernel_h * g.kernel_w
     row_pieces, col_pieces = channel_lanes.pieces(g.kernel_h, g.kernel_w)
     tasks = vectors * walk.chunks
-    width = (walk.cols - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
-    reach = min(g.kernel_h, walk.chunk * -(-g.kernel_h // row_pieces))
-    rows = (walk.rows - 1) * g.stride_h + (reach - 1) * g.dilation_h + 1 if walk.rows > 1 else reach
+    rows, width = packed_pixels(g, walk)
     # Whole squares of pixels are transposed.
     packed = walk.chunks * results * rows * -(-width // lanes) * lanes / max(1, walk.rows * walk.cols)
     filled = g.in_channels / max(1, vectors * lanes)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..gemm.summation import TERMS_A_TOTAL
-from ..geometry import Geometry
+from ..geometry import Geometry, Volume
 from ..typing import DType
 
 INDICES = np.dtype("int64")
@@ -57,6 +57,11 @@ def work_ns(geometry: Geometry) -> float:
     """About how long one core takes for any of the three operations, in nanoseconds."""
     each = _OF_ONE_CHANNEL if geometry.in_channels == geometry.groups else _MULTIPLICATIONS_A_NS
     return geometry.multiplications / each
+
+
+def volume_work_ns(volume: Volume) -> float:
+    """The same of volumes."""
+    return work_ns(volume.plane) * volume.depth.out_size * volume.depth.kernel
 
 
 class Explained(NamedTuple):

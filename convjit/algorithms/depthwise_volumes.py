@@ -33,7 +33,7 @@ from ..runtime.compile import driver
 from ..runtime.launch import Launch, run_in_turn
 from ..runtime.options import COMPILED
 from ..typing import Array, DType
-from .algorithm import INDICES, Space, work_ns
+from .algorithm import INDICES, Space, volume_work_ns
 from .depthwise import MOST_FILTERS
 from .depthwise_pixels import window
 
@@ -61,8 +61,8 @@ class Job(NamedTuple):
 
     @property
     def nanoseconds(self) -> float:
-        """As `work_ns`."""
-        return work_ns(self.volume.plane) * self.volume.depth.out_size * self.volume.depth.kernel
+        """As `volume_work_ns`."""
+        return volume_work_ns(self.volume)
 
 
 def _forward_depth(depth: Depth) -> Axis:

@@ -36,7 +36,7 @@ from ..runtime.tiles import tile, tiling
 from ..simd import isa
 from ..typing import Array, DType
 from . import direct
-from .algorithm import INDICES, PACKED_WEIGHT, Space, work_ns
+from .algorithm import INDICES, PACKED_WEIGHT, Space, volume_work_ns
 from .slices import Slices
 
 
@@ -64,8 +64,8 @@ class Job(NamedTuple):
 
     @property
     def nanoseconds(self) -> float:
-        """As `work_ns`."""
-        return work_ns(self.volume.plane) * self.volume.depth.out_size * self.volume.depth.kernel
+        """As `volume_work_ns`."""
+        return volume_work_ns(self.volume)
 
     def planes(self, slices: int) -> int:
         """Planes of a channel that so many slices meet."""

@@ -4,9 +4,12 @@ Starting a team takes 10 us, and a thread that sleeps is awake 50 to 100 us late
 start. A worker that finds all tasks of a step taken waits until they are done, not until every worker has come: one
 that wakes late, or whose core is taken, holds up nothing but the tasks that it has begun.
 
-A board is memory that the workers share: a row of 16 words of 64 bits for each step, then the numbers that the steps'
-tasks are given. Teams are Numba's: the one parallel loop here starts any worker by its address. Does not know what a
-task does.
+Each worker has a share of a step's tasks, neighbours, and takes those of others when it has none left. So what a worker
+reads in one step is more often what it wrote in the step before, which its core's caches have.
+
+A board is memory that the workers share: a row of 16 words of 64 bits for each step, a cache line for each share, then
+the numbers that the steps' tasks are given. Teams are Numba's: the one parallel loop here starts any worker by its
+address. Does not know what a task does.
 """
 
 from __future__ import annotations
@@ -37,10 +40,13 @@ class Step(NamedTuple):
     numbers: bytes
 
 
-# A row: what workers write, in a cache line of its own, the next task that nobody has taken and how many are done;
-# then what they read: where the tasks end, how many are taken at once, how many there are, and what is called.
-_NEXT, _DONE, _STOP, _GRAIN, _COUNT, _TASKS, _ARGUMENTS, _NUMBERS, _WORDS = 0, 1, 8, 9, 10, 11, 12, 13, 16
+# A row: what workers write, in a cache line of its own, how many tasks are done; then what they read: where the tasks
+# begin, how many there are, how many are taken at once, among how many workers, and where shares and numbers are and
+# what is called.
+_DONE, _FIRST, _COUNT, _GRAIN, _WORKERS, _SHARES, _TASKS, _ARGUMENTS, _NUMBERS, _WORDS = 0, *range(8, 17)
 _ROW = struct.Struct(f"{_WORDS}q")
+# The line of a share begins with how many of its tasks are taken, or more when none is left.
+_SHARE_BYTES = 64
 
 # A worker that waits looks so many times, about 20 us, before it lets others have its core between two looks.
 _LOOKS = 1000
@@ -48,13 +54,17 @@ _LOOKS = 1000
 
 def run_in_turn(workers: int, steps: list[Step]) -> None:
     """Run steps on a team of so many workers."""
-    rows, at = [], _ROW.size * len(steps)
+    rows, shares = [], _ROW.size * len(steps)
+    lines = _SHARE_BYTES * workers
+    at = shares + lines * len(steps)
     for tasks, first, stop, arguments, numbers in steps:
         grain = team.grain(workers, first, stop)
-        told = stop, grain, stop - first, tasks, id(arguments), at, 0, 0
-        rows.append(_ROW.pack(first, 0, 0, 0, 0, 0, 0, 0, *told))
+        told = first, stop - first, grain, workers, shares, tasks, id(arguments), at
+        rows.append(_ROW.pack(0, 0, 0, 0, 0, 0, 0, 0, *told))
+        shares += lines
         at += len(numbers)
-    board = ctypes.create_string_buffer(b"".join([*rows, *[step.numbers for step in steps]]), at)
+    nothing_taken = bytes(lines * len(steps))
+    board = ctypes.create_string_buffer(b"".join([*rows, nothing_taken, *[step.numbers for step in steps]]), at)
     arguments = workers, _worker(), ctypes.addressof(board), len(steps), _give_way()
     threads.run_parallel(workers, work_in_team(), *arguments)
 
@@ -70,23 +80,38 @@ def _emit_worker(builder: Any, parameters: Any) -> None:
     to = Translation(builder)
 
     def take_turn(step: Any, _: Any) -> None:
-        at = to.computed(ast.Add, board, to.computed(ast.Mult, step, _ROW.size))
-        row = Array(at, (_WORDS,), np.int64)
-        stop, grain, count, tasks, arguments = (to.load(row, i) for i in (_STOP, _GRAIN, _COUNT, _TASKS, _ARGUMENTS))
-        numbers = to.computed(ast.Add, board, to.load(row, _NUMBERS))
+        row = Array(_at(to, board, step, _ROW.size), (_WORDS,), np.int64)
+        first, count, grain, workers = (to.load(row, i) for i in (_FIRST, _COUNT, _GRAIN, _WORKERS))
+        shares, tasks, arguments = (to.load(row, i) for i in (_SHARES, _TASKS, _ARGUMENTS))
+        shares, numbers = (to.computed(ast.Add, board, offset) for offset in (shares, to.load(row, _NUMBERS)))
 
-        def take() -> Any:
-            return builder.atomic_rmw("add", to.place(row, _NEXT), grain, "monotonic")
+        def take_share(others: Any, _: Any) -> None:
+            share = to.computed(ast.Mod, to.computed(ast.Add, worker, others), workers)
+            begin, end = (
+                to.computed(ast.Add, first, to.computed(ast.FloorDiv, to.computed(ast.Mult, count, bound), workers))
+                for bound in (share, to.computed(ast.Add, share, 1))
+            )
+            taken = to.place(Array(_at(to, shares, share, _SHARE_BYTES), (1,), np.int64), 0)
 
-        first = to.variable(take())
-        with to.loop(lambda: to.compared(ast.Lt, first.get(), stop)):
-            end = to.extreme(ast.Lt, (to.computed(ast.Add, first.get(), grain), stop))
-            emitting.emit_call(builder, tasks, arguments, numbers, first.get(), end, worker)
-            builder.atomic_rmw("add", to.place(row, _DONE), to.computed(ast.Sub, end, first.get()), "release")
-            first.set(take())
+            def now(count: Any) -> Any:
+                return to.computed(ast.Add, begin, count)
+
+            with to.loop(lambda: to.compared(ast.Lt, now(builder.load_atomic(taken, "monotonic", 8)), end)):
+                start = now(builder.atomic_rmw("add", taken, grain, "monotonic"))
+                with builder.if_then(to.compared(ast.Lt, start, end)):
+                    stop = to.extreme(ast.Lt, (to.computed(ast.Add, start, grain), end))
+                    emitting.emit_call(builder, tasks, arguments, numbers, start, stop, worker)
+                    builder.atomic_rmw("add", to.place(row, _DONE), to.computed(ast.Sub, stop, start), "release")
+
+        to.count(0, workers, 1, take_share)
         _emit_wait(to, lambda: builder.load_atomic(to.place(row, _DONE), "acquire", 8), count, give_way)
 
     to.count(0, steps, 1, take_turn)
+
+
+def _at(to: Translation, first: Any, i: Any, size: int) -> Any:
+    """The address of one of several things of such a size."""
+    return to.computed(ast.Add, first, to.computed(ast.Mult, i, size))
 
 
 def _emit_wait(to: Translation, done: Any, count: Any, give_way: Any) -> None:

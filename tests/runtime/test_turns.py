@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from itertools import pairwise
 from typing import Any
 
@@ -86,6 +87,27 @@ def test_a_worker_that_comes_late_finds_nothing_to_do():
     run_in_turn(1, *runs)
     assert order == [3]
     assert all(a.tobytes() == b.tobytes() for a, b in zip(arrays, wanted, strict=True))
+
+
+def numbered(task: Any, worker: Any, count: Any, target: Any) -> None:
+    """target[task] = how many tasks were run before."""
+    target[task] = count[0]
+    count[0] += 1
+
+
+@pytest.mark.parametrize(("worker", "order"), [(0, "0123456789"), (1, "3456789012"), (2, "6789012345")])
+def test_a_worker_begins_with_its_own_share_and_takes_those_of_others_then(worker, order, monkeypatch):
+    """So that it finds in its caches what it wrote in the step before."""
+
+    def alone(_, twin, workers, work, *told):
+        ctypes.CFUNCTYPE(None, *4 * [ctypes.c_int64])(work)(*told, worker)
+
+    monkeypatch.setattr(threads, "run_parallel", alone)
+    counts, target = np.zeros((2, 1), np.int64), np.zeros((2, 10), np.int64)
+    how = Launch(Driver(numbered), 10, 1.0)
+    run_in_turn(3, *map(how.on, counts, target))
+    for step in target:
+        assert "".join(map(str, np.argsort(step))) == order
 
 
 def test_what_numba_compiles_is_run_step_by_step():

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from ..gemm.bands import FILLED_BEFORE, band_count, band_size
 from ..gemm.direct import (
-    MOST_POINTS,
     Direct,
     pack_weights,
     packed_elements,
@@ -88,6 +87,10 @@ def _multiply_band(
         )  # fmt: skip
 
 
+# Pixels of which workers share the weights: each packs and reads its own part, and there are too few for bands.
+_FEW_POINTS = 256
+
+
 class _Setup(NamedTuple):
     """Everything that geometry, dtype and number of workers decide: made once, looked up after."""
 
@@ -116,8 +119,8 @@ def _set_up(
         (axes, pixel), planes = pixel_axes(g, dtype.itemsize, is_gradient), 1
     of_group, step = channels // g.groups, stride[0] // axes[0].step
     terms = of_group * g.kernel_h * g.kernel_w
-    band = FILLED_BEFORE  # where pixels are few: workers share the weights, of which each packs and reads its own part
-    if workers == 1 or g.batch * phases.height * phases.width > MOST_POINTS:
+    band = FILLED_BEFORE
+    if workers == 1 or g.batch * phases.height * phases.width > _FEW_POINTS:
         groups = 1 if channels_last else g.groups
         band = band_size(axes, planes, g.batch, rows, terms, workers, dtype.itemsize, step=step, groups=groups)
     bands = cut_into_bands(axes, band, g.batch, planes, workers, step, pixel)
@@ -127,7 +130,7 @@ def _set_up(
     d = plan_direct(
         bands.axes, steps, g.batch, g.groups, rows // g.groups, of_group,
         0 if channels_last else phases.height * phases.width, bands.crew, dtype, axes[0].grid, phases,
-        is_packed=is_packed, is_gradient=is_gradient, parts=band.parts,
+        is_packed=is_packed, is_gradient=is_gradient, parts=band.parts, packers=workers,
     )  # fmt: skip
     widest = d.widest * isa.lanes(dtype)
     spaces = (

@@ -86,10 +86,14 @@ def panel_sets(d: Direct) -> Any:
 
 # Totals of a task at most, for each channel: these, beside the weights of a block of terms, stay in the second-level
 # cache.
-MOST_POINTS = 256
+_MOST_POINTS = 512
 # Where a panel's weights serve one task only, the task packs them, so many terms at a time: 256 KiB in float32 stay in
 # the second-level cache, and what is read of each channel is long enough for the processor to read ahead.
 _TERMS_TOGETHER = 8 * TERM_BLOCK
+# So does each of as many tasks as there are workers, if it has so many grid points: packing takes up to a cycle a
+# weight, and multiplying four. What another core has just written comes slowly: packed by all and then read by all,
+# weights of 128-128 (28x28) and 64-192 (5x5, 27x27) took 4 to 6 % more of the time of a call, on two threads.
+_PACKING_POINTS = 128
 # Terms of some filters whose weights are packed together for all panels.
 _PACKED_TERMS = 72
 # Weights of more bytes come from beyond the second-level cache each time that they are read, and are asked for a block
@@ -109,7 +113,7 @@ _LEAST_TASKS_A_WORKER = 2
 
 def plan_direct(
     axes: tuple[Axis, Axis], steps: Steps, batch: int, groups: int, rows: int, channels: int, result: int, workers: int,
-    dtype: DType, image_h: int, phases: Phases, *, is_packed: bool, is_gradient: bool, parts: int = 1,
+    dtype: DType, image_h: int, phases: Phases, *, is_packed: bool, is_gradient: bool, parts: int = 1, packers: int = 1,
 ) -> Direct:  # fmt: skip
     """How a band of `axes` is cut; `rows` and `channels` are those of a group, the grid has `image_h` rows in all.
 
@@ -121,7 +125,7 @@ def plan_direct(
     vectors = -(-rows // isa.lanes(dtype))
     panels = -(-vectors // machine.channel_vectors)
     points = vertical.grid * horizontal.grid
-    chunks = -(-points // max(MOST_POINTS // phases.columns, 1))
+    chunks = -(-points // max(_MOST_POINTS // phases.columns, 1))
     if workers > 1:
         tasks = batch * groups * panels * phases.rows
         if tasks * chunks % workers != 0:
@@ -134,10 +138,10 @@ def plan_direct(
     terms = channels * vertical.taps * horizontal.taps
     # Of several workers another one may take the next panel.
     reach = 0 if rows * terms * dtype.itemsize <= _NEAR_BYTES else 1 if workers > 1 else 2
-    is_used_once = batch * chunks == 1 and image_h == vertical.grid
+    uses = batch * chunks * -(-image_h // max(vertical.grid, 1))
     # What phases have of a filter does not lie together.
     is_parted = phases.places.size > 0
-    is_by_task = is_used_once and not is_packed and not is_parted
+    is_by_task = (uses == 1 or (uses <= packers and each >= _PACKING_POINTS)) and not is_packed and not is_parted
     abreast = 1 if is_by_task else _panels_abreast(machine, panels, batch * groups * phases.rows * chunks, workers)
     return Direct(
         batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,

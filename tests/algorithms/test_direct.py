@@ -48,6 +48,7 @@ AWKWARD = {
     "padding on one side": problem(1, 3, (5, 6), 20, (3, 3), padding=((0, 20), (20, 0))),
     "kernel in the padding": problem(1, 2, (1, 1), 20, (9, 9), padding="full"),
     "bands": problem(1, 40, (150, 90), 20, (3, 3), padding=1),
+    "bands that pack their weights": problem(1, 40, (20, 21), 70, (3, 3), padding=1),
     "bands with a stride": problem(2, 30, (150, 190), 10, (3, 3), stride=2, padding=1),
     # With channels last, pixels that lie a multiple of 256 bytes apart are moved apart in planes.
     "64 channels and filters": problem(2, 64, (9, 8), 64, (3, 3), padding=((1, 3), (2, 0))),
@@ -173,7 +174,7 @@ def test_chunks_of_any_size_give_the_same_bits(name, points, monkeypatch):
     wanted = conv2d(*given_arrays, **AWKWARD[name].options, algorithm=NAME)
     options = {**AWKWARD[name].options, "algorithm": NAME}
     dx = conv2d_input_grad(wanted, given_arrays[1], AWKWARD[name].image, **options)
-    monkeypatch.setattr(cutting, "MOST_POINTS", points)
+    monkeypatch.setattr(cutting, "_MOST_POINTS", points)
     forget()
     try:
         assert_same(AWKWARD[name], given_arrays, wanted)

@@ -132,7 +132,8 @@ def sum_pixels(
 ) -> None:  # fmt: skip
     """target[o, c, tap] (+)= sum over pixels p of dy[o, p] * (what tap meets at p), for one task of one total.
 
-    Pixels are counted through the batch, `first <= p < stop`. Tasks are (group, panel, chunk), the last one fastest.
+    Pixels are counted through the batch, `first <= p < stop`. Tasks are (group, chunk, panel), the last one fastest, so
+    that a worker reads the planes of few channels, which it may have filled.
     `positions` lists where each (channel, tap) meets pixel 0. Arrays are `dy` (N * O, pixels), or (N * pixels, O) where
     channels lie last, `target` (O, (c, tap)), which is added to with `extend`, and `totals`; addresses are `source`, of
     the planes of image 0, and `panel`, of room for whole vectors; `offsets` is a list. Of a sum that is swapped `dy` is
@@ -144,8 +145,7 @@ def sum_pixels(
     size, lanes = kernels[ELEMENT], kernels[LANES]
     rows, pixels = s.channels * s.taps, s.grid_h * s.grid_w
     chunks = (rows + s.chunk - 1) // s.chunk
-    row = task % chunks * s.chunk
-    group, of_group = task // (chunks * s.panels), task // chunks % s.panels
+    group, row, of_group = task // (chunks * s.panels), task // s.panels % chunks * s.chunk, task % s.panels
     here = min(s.chunk, rows - row)
     vector = first_vector(s, of_group)
     width = (first_vector(s, of_group + 1) - vector) * lanes

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import arrays
-from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
 from ..typing import Array
 from . import kept
@@ -46,9 +45,6 @@ def _run_slice(
         else:
             inputs, result = [_one_row(call, inputs[0]), *inputs[1:]], _one_row(call, result)
     source, workspaces = kept.take(function, call, crew)
-    if workspaces is None:
-        spaces = call.spaces(crew)
-        workspaces = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
     if db is None:
         call.operation.run(crew, call.geometry, *inputs, result, *workspaces)
     else:

@@ -1,19 +1,23 @@
 """Workspaces of calls: those that the last call of a kind left, if they are small; in a network's step, its room.
 
-Allocating, aligning and shaping five arrays takes 10 us. Knows calls and their workspaces; does not know what is
-computed in them.
+Allocating, aligning and shaping five arrays takes 10 us. And once more memory is free than twice its largest block,
+glibc gives it back to the system, and the next call gets it again page by page: in a process that does nothing else,
+Winograd's weight gradient of 64-64 (56x56), whose workspaces are two of 1.8 MB and small ones, took twice the time so,
+the gradients of 256-256 (56x56, stride 2, 32 groups) too. So those that nobody has left lie in one block.
+Knows calls and their workspaces; does not know what is computed in them.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable, Iterable
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from ..algorithms import Space
-from ..runtime.memory import allocate_bytes
+from ..runtime.memory import aligned, allocate, allocate_bytes
 from ..runtime.reusing import Reused, Room, here
 from ..typing import Array
 
@@ -28,9 +32,9 @@ class Kind(Protocol):
         """Of all of them."""
 
 
-# So many kinds of call leave their workspaces, the latest ones, and so many bytes in all: those of some layers, which
-# stay in the second-level cache.
-CALLS, BYTES = 16, 3 << 20
+# So many kinds of call leave their workspaces, the latest ones, and so many bytes in all, one of them half of these at
+# most. With no calls, as in tests that look at what is around them, each workspace is alone.
+CALLS, BYTES = 16, 16 << 20
 
 # Each step on it is one in C, which no other thread sees half done.
 _kept: OrderedDict[tuple[Kind, int], list[Array]] = OrderedDict()
@@ -39,17 +43,25 @@ _kept: OrderedDict[tuple[Kind, int], list[Array]] = OrderedDict()
 _Source = tuple[Reused, Room] | bool
 
 
-def take(function: str, call: Kind, workers: int) -> tuple[_Source, list[Array] | None]:
-    """Workspaces, which nobody else has until they are put back, and where they come from; None for new ones."""
+def take(function: str, call: Kind, workers: int) -> tuple[_Source, list[Array]]:
+    """Workspaces, which nobody else has until they are put back, and where they come from."""
     network = here() if CALLS > 0 else None
     if network is not None and (room := network.take_room()) is not None:
-        kind = call, workers
-        arrays = room.arrays(kind)
+        arrays = room.arrays((call, workers))
         if arrays is None:
-            arrays = _new_in(network, room, kind, function)
+            arrays = _new_in_network(network, room, function, call, workers)
         return (network, room), arrays
     left = _kept.pop((call, workers), None)
-    return left is not None, left
+    if left is not None:
+        return True, left
+    return False, new_arrays(function, call.spaces(workers))
+
+
+def new_arrays(function: str, spaces: Iterable[Space]) -> list[Array]:
+    """Workspaces that nobody has had, in one block."""
+    if CALLS == 0:
+        return [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
+    return _new_in(Room(), function, None, spaces)
 
 
 def put_back(call: Kind, workers: int, source: _Source, arrays: list[Array]) -> None:
@@ -70,12 +82,14 @@ def put_back(call: Kind, workers: int, source: _Source, arrays: list[Array]) -> 
         return
 
 
-def _new_in(network: Reused, room: Room, kind: tuple[Kind, int], function: str) -> list[Array]:
-    call, workers = kind
-    spaces = [(space.shape, np.dtype(space.dtype)) for space in call.spaces(workers)]
-    new = partial(allocate_bytes, function, "workspaces")
+def _new_in_network(network: Reused, room: Room, function: str, call: Kind, workers: int) -> list[Array]:
     try:
-        return room.new_arrays(kind, spaces, new)
+        return _new_in(room, function, (call, workers), call.spaces(workers))
     except MemoryError:
         network.clear()  # blocks that nobody has
-        return room.new_arrays(kind, spaces, new)
+        return _new_in(room, function, (call, workers), call.spaces(workers))
+
+
+def _new_in(room: Room, function: str, kind: Hashable, spaces: Iterable[Space]) -> list[Array]:
+    kinds = [(space.shape, np.dtype(space.dtype)) for space in spaces]
+    return room.new_arrays(kind, kinds, partial(allocate_bytes, function, "workspaces"))

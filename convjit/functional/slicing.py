@@ -41,7 +41,7 @@ def _run_whole(function: str, call: VolumeCall, whole: Whole, inputs: tuple[Arra
         spaces[0] = spaces[0]._replace(shape=(0,))  # a packed weight lies as it would lie there
     volumes, weight, *rest = [arrays.ready(function, "an input", array, result.dtype) for array in inputs]
     bias = rest[0] if rest else weight.reshape(-1)[:0]
-    workspaces = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
+    workspaces = kept.new_arrays(function, [space._replace(dtype=space.dtype or result.dtype) for space in spaces])
     whole.way.run(crew, whole.job, volumes, weight, bias, result, *workspaces)
     return True
 
@@ -84,9 +84,6 @@ def _copies(function: str, turn: Turn) -> Iterator[list[Array]]:
     """Flat arrays for planes of slices and for what goes with them, left for the next call if they are small."""
     assert turn.copies is not None
     source, arrays = kept.take(function, turn.copies, 1)
-    if arrays is None:
-        spaces = turn.copies.spaces(1)
-        arrays = [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
     yield arrays
     kept.put_back(turn.copies, 1, source, arrays)
 

@@ -57,8 +57,8 @@ class PixelSums(NamedTuple):
         return -(-self.vectors // self.panels)
 
 
-# (channel, tap) of a task at most: their totals, with 64 channels in float32, take 256 KiB of the second-level cache. Of
-# eleven gradients of 256 to 4608 (AVX-512, one thread), tasks of all took 0.91 to 1.05 of the time of tasks of 256.
+# (channel, tap) of a task at most: their totals, with 64 channels in float32, take 256 KiB of the second-level cache.
+# Eleven gradients of 256 to 4608 took 0.91 to 1.05 of the time of tasks of 256 in tasks of all (AVX-512, one thread).
 _MOST_ROWS = 1024
 # Packing the output gradient once more takes as long as so many (channel, tap) of whole vectors. Cut into 1 to 12 tasks
 # for 2 workers, r50 64, 128 and 256, 64-256 and 64-64 (112x112) took what this tells within 6 %.

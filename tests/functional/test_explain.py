@@ -25,7 +25,7 @@ ROWS = [row.name for row in ALGORITHMS]
 def allocated(monkeypatch):
     """Names and bytes of what was allocated, results aside."""
     seen = []
-    allocate = batches.allocate
+    allocate = kept.allocate
 
     def counted(function, what, shape, dtype):
         array = allocate(function, what, shape, dtype)
@@ -33,7 +33,7 @@ def allocated(monkeypatch):
             seen.append((what, array.nbytes))
         return array
 
-    monkeypatch.setattr(batches, "allocate", counted)
+    monkeypatch.setattr(kept, "allocate", counted)
     monkeypatch.setattr(kept, "CALLS", 0)
     monkeypatch.setattr(kept, "_kept", OrderedDict())
     monkeypatch.setattr(memory, "ALIGNED_FROM", 1 << 62)  # what that adds, less than a cache line each, is not told

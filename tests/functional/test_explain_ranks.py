@@ -27,7 +27,7 @@ def allocated(monkeypatch):
 
         return counted
 
-    for module in (batches, bilinear, slicing):
+    for module in (kept, bilinear, slicing):
         monkeypatch.setattr(module, "allocate", counting(module.allocate))
     monkeypatch.setattr(kept, "CALLS", 0)
     monkeypatch.setattr(kept, "_kept", OrderedDict())

@@ -13,7 +13,7 @@ from spatial import MODES, RANKS, arrays_of, function, real, spatials
 
 from convjit import Conv1DPlan, Conv3DPlan, conv1d_plan, conv3d_plan
 from convjit.algorithms.algorithm import PACKED_WEIGHT
-from convjit.functional import slicing
+from convjit.functional import kept, slicing
 from convjit.testing import real_arrays
 
 
@@ -63,7 +63,9 @@ def packings(monkeypatch):
             seen.append(what)
         return array
 
-    monkeypatch.setattr(slicing, "allocate", counted)
+    monkeypatch.setattr(kept, "CALLS", 0)
+    for module in (kept, slicing):
+        monkeypatch.setattr(module, "allocate", counted)
     return seen
 
 

@@ -9,7 +9,7 @@ from rows import GENERAL
 
 from convjit import conv2d, conv2d_backward, conv2d_plan, conv2d_weight_grad
 from convjit.algorithms import turning, why_not
-from convjit.functional import batches, calls
+from convjit.functional import batches, calls, kept
 from convjit.functional.calls import counted_bytes
 from convjit.geometry import conv2d_geometry
 from convjit.layouts import CHANNELS_FIRST, CHANNELS_LAST
@@ -84,13 +84,14 @@ def test_a_weight_gradient_fills_some_images_at_a_time(pixels, padding, dtype, m
     dy = (9 * rng.standard_normal(conv2d(x, weight, padding=padding).shape)).astype(dtype)
     need = (False, True, False)
     planes = []
-    allocate = batches.allocate
+    allocate = kept.allocate
+    monkeypatch.setattr(kept, "CALLS", 0)
 
     def seen(function, what, shape, dtype):
         planes.extend(shape if what == "planes" else ())
         return np.full(shape, 99, dtype) if what == "planes" else allocate(function, what, shape, dtype)
 
-    monkeypatch.setattr(batches, "allocate", seen)
+    monkeypatch.setattr(kept, "allocate", seen)
     results = []
     for room in (1 << 40, 0):
         monkeypatch.setattr(

@@ -409,7 +409,7 @@ def _plant_short_workspace(seed: int) -> None:
         less = shape[-1] // 2 if "result" not in what and memory._new is not np.empty else 0
         return memory.allocate(function, what, (*shape[:-1], shape[-1] - less), dtype)
 
-    batches.allocate = shorter
+    kept.allocate = shorter
 
 
 _empty = Guarded.empty

@@ -144,8 +144,7 @@ def _candidates(p: Problem, workers: int, dtype: DType, packed: bool) -> Iterato
     count = int(panels(p, winograd.numbers(dtype, p.stride)))
     data = min(_DATA_BYTES, _ALL_DATA_BYTES // workers)
     most = min(_MOST_TILES, max(_FEWEST_TILES, data // max(1, _data_elements(p) * dtype.itemsize)))
-    sizes = [most] if workers == 1 else sorted({most, *(size for size in _TILES if _FEWEST_TILES <= size <= most)})
-    for tiles in sizes:
+    for tiles in sorted({most, *(size for size in _TILES if _FEWEST_TILES <= size <= most)}):
         blocks = blocks_of(p, tiles, dtype)
         work = products_of(p) * blocks.tile_rows * blocks.tile_cols * p.channels * p.filters
         fewest = min(count, max(1, -(-work // TASK_MULTIPLICATIONS)))
@@ -197,8 +196,12 @@ def _expected_cycles(p: Problem, cut: Cut, workers: int, packed: bool) -> float:
     inputs = blocks.tile_rows * found.inputs
     of_block = blocks.tile_rows * blocks.tile_cols * (found.products + found.results)
     first = 0.0
-    beyond = lasting_bytes(p, _FLOAT32) - _LASTING_BYTES
-    of_block += found.weights if not cut.lasting else max(beyond, 0) / _WEIGHTS_BYTES
+    passing = lasting_bytes(p, _FLOAT32)
+    of_block += found.weights if not cut.lasting else passing / _WEIGHTS_BYTES if passing > _HELD_BYTES else 0
+    data = blocks.tile_rows * blocks.tile_cols * _data_elements(p) * _FLOAT32.itemsize
+    if data > _HELD_BYTES:  # read anew by each task, for all panels that are multiplied together
+        panels_of_share = -(-int(panels(p, winograd.numbers(_FLOAT32, p.stride))) // cut.shares)
+        of_block += cut.shares * -(-panels_of_share // cut.together) * data / _DATA_BYTES_A_CYCLE
     if cut.lasting and not packed:
         first = found.weights / workers + (_START_CYCLES if workers > 1 else 0)
     repeated = min(cut.shares, workers)  # workers that transform a block's inputs

@@ -1,8 +1,10 @@
 """Winograd's weight gradient: for a block of tiles, the inputs and the output gradient transformed, and their products.
 
-A block is transformed by all workers together, some channels each; then each task multiplies a panel of output channels
-with some channels of the inputs, over all tiles of the block, and transforms the sums into taps, which are added up
-over the blocks, in their order. How many workers there are never shows: blocks are cut by the problem alone.
+Of each block, a panel of output channels is multiplied with some channels of the inputs, over all tiles, and the sums
+are transformed into taps, which are added up over the blocks, in their order. Each worker does whole blocks, where
+memory has room for what each has then, and for the taps of all blocks; or all of them do one block together, first its
+transforms, then its products: what one of them has transformed comes slowly to the others. How many workers there are
+never shows: blocks are cut by the problem alone.
 Knows blocks, tasks and workspaces; does not know how tiles are transformed or multiplied.
 Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks" (2015), section 4.
 """
@@ -45,18 +47,22 @@ PRODUCTS = F4X3.window**2
 _TRANSFORMED, _SUMMED = 8, 64
 # Tasks a worker, to even out, as long as they have so many channels.
 _TASKS_A_WORKER, _LEAST_SUMMED = 4, 16
-# Tiles of a block at most, and what its transformed pixels take, if a chain is as long as it may be: blocks of more
-# tiles add up taps less often, those of fewer stay in nearer caches.
-_MOST_TILES, _BLOCK_BYTES = 4 * TERM_BLOCK, 1 << 22
+# Tiles of a block at most: as many as a chain may have. Of ten layers (32 to 512 channels, one thread) blocks of up to
+# four times as many took 0.99 to 1.12 of the time: they add up taps less often, and leave the near caches.
+_MOST_TILES = TERM_BLOCK
+# So many blocks even out, whoever takes the last one.
+_MANY_BLOCKS = 16
 
 
 class Shares(NamedTuple):
     """How a gradient is cut; all that compiled code is told beside problem and blocks."""
 
     vectors: int  # of output channels, of a panel
+    width: int  # lanes of them
     panels: int
     transformed: int  # channels a task
-    input_tasks: int  # those behind them transform gradients
+    input_tasks: int  # of the tasks that transform: the others transform gradients
+    transform_tasks: int
     summed: int  # channels a task
     chunks: int  # of channels, for each panel
     pixels_pitch: int  # elements from product to product of a panel's transformed gradients
@@ -73,16 +79,19 @@ def _transform(
     if mine[0] != block:
         list_rows(p, blocks, block, mine)
         mine[0] = block
-    if task < shares.input_tasks:
-        first = task * shares.transformed
+    of_data, of_pixels = aligned(data[0].ctypes.data), aligned(pixels[0].ctypes.data)
+    # Both kinds of tasks lie among one another, so that each worker transforms some of the inputs that it sums up.
+    inputs_before = task * shares.input_tasks // shares.transform_tasks
+    if (task + 1) * shares.input_tasks // shares.transform_tasks > inputs_before:
+        first = inputs_before * shares.transformed
         transform_inputs(
             p, blocks, kernels, block, first, min(first + shares.transformed, p.channels), x.ctypes.data, mine,
-            lines[worker], aligned(data.ctypes.data),
+            lines[worker], of_data,
         )  # fmt: skip
     else:
         _transform_gradients(
-            p, blocks, shares, kernels, of_taps, block, task - shares.input_tasks, dy.ctypes.data, mine,
-            aligned(rows[worker].ctypes.data), aligned(pixels.ctypes.data),
+            p, blocks, shares, kernels, of_taps, block, task - inputs_before, dy.ctypes.data, mine,
+            aligned(rows[worker].ctypes.data), of_pixels,
         )  # fmt: skip
 
 
@@ -125,32 +134,93 @@ def _sum_products(
     With the last block they are put into `dw`, which is flat. `totals` have a row for each task, or for each worker
     where there is one block.
     """
-    size, lanes = kernels[ELEMENT], kernels[LANES]
-    panel, first = task // shares.chunks, task % shares.chunks * shares.summed
-    channels, width, o = min(shares.summed, p.channels - first), shares.vectors * lanes, panel * shares.vectors * lanes
+    of_totals = aligned(totals[task if blocks.number > 1 else worker].ctypes.data)
+    _sum_tiles(
+        p, blocks, shares, kernels, of_taps, offsets, block, task, aligned(data[0].ctypes.data),
+        aligned(pixels[0].ctypes.data), aligned(sums[worker].ctypes.data), of_totals, 1 if block > 0 else 0,
+    )  # fmt: skip
+    if block == blocks.number - 1:
+        _land(p, shares, of_results, task, of_totals, dw)
+
+
+@driver
+def _do_block(
+    task: Any, worker: Any, p: Problem, blocks: Blocks, shares: Shares, of_inputs: Any, kernels: Any, of_taps: Any,
+    offsets: Any, x: Any, dy: Any, places: Any, lines: Any, rows: Any, data: Any, pixels: Any, sums: Any, totals: Any,
+) -> None:  # fmt: skip
+    """All of a block but adding up: its taps are put into its own rows of `totals`."""
+    mine, parts = places[worker], shares.panels * shares.chunks
+    of_data, of_pixels = aligned(data[worker].ctypes.data), aligned(pixels[worker].ctypes.data)
+    list_rows(p, blocks, task, mine)
+    transform_inputs(p, blocks, of_inputs, task, 0, p.channels, x.ctypes.data, mine, lines[worker], of_data)
+    for vector in range(shares.transform_tasks - shares.input_tasks):
+        _transform_gradients(
+            p, blocks, shares, of_inputs, of_taps, task, vector, dy.ctypes.data, mine,
+            aligned(rows[worker].ctypes.data), of_pixels,
+        )  # fmt: skip
+    for part in range(parts):
+        _sum_tiles(
+            p, blocks, shares, kernels, of_taps, offsets, task, part, of_data, of_pixels,
+            aligned(sums[worker].ctypes.data), aligned(totals[task * parts + part].ctypes.data), 0,
+        )  # fmt: skip
+
+
+@driver
+def _add_up(
+    task: Any, worker: Any, p: Problem, blocks: Blocks, shares: Shares, of_results: Any, totals: Any, dw: Any
+) -> None:
+    """Add up the taps that blocks have for a panel and some channels, block after block, and put them into `dw`."""
+    parts = shares.panels * shares.chunks
+    of_totals = aligned(totals[task].ctypes.data)
+    first = (of_totals - totals[task].ctypes.data) // totals.itemsize
+    for block in range(1, blocks.number):
+        row = block * parts + task
+        other = (aligned(totals[row].ctypes.data) - totals[row].ctypes.data) // totals.itemsize
+        for i in range(_summed_here(p, shares, task) * _NINE * shares.width):
+            totals[task, first + i] += totals[row, other + i]
+    _land(p, shares, of_results, task, of_totals, dw)
+
+
+@kernel
+def _summed_here(p: Problem, shares: Shares, part: Any) -> Any:
+    """Channels of a part: parts are (channels, panel), the last one fastest."""
+    return min(shares.summed, p.channels - part // shares.panels * shares.summed)
+
+
+@kernel
+def _sum_tiles(
+    p: Problem, blocks: Blocks, shares: Shares, kernels: Any, of_taps: Any, offsets: Any, block: Any, part: Any,
+    data: Any, pixels: Any, sums: Any, totals: Any, extend: Any,
+) -> None:  # fmt: skip
+    """The taps of a part, over the tiles of a block; addresses all, but the list of `offsets`."""
+    size, lanes, width = kernels[ELEMENT], kernels[LANES], shares.width
+    channels, first = _summed_here(p, shares, part), part // shares.panels * shares.summed
     row_first, row_stop, col_first, col_stop = block_of(p, blocks, block)
     tiles = (row_stop - row_first) * (col_stop - col_first)
-    of_data = aligned(data.ctypes.data) + first * blocks.data_pitch * size
-    of_panel = aligned(pixels.ctypes.data) + panel * PRODUCTS * shares.pixels_pitch * size
-    of_sums = aligned(sums[worker].ctypes.data)
+    of_data = data + first * blocks.data_pitch * size
+    of_panel = pixels + part % shares.panels * PRODUCTS * shares.pixels_pitch * size
     for product in range(PRODUCTS):
         for tile in range(0, tiles, TERM_BLOCK):
             multiply(
                 kernels, of_data + (product * blocks.product_pitch + tile) * size, blocks.data_pitch, channels,
                 of_panel + (product * shares.pixels_pitch + tile * width) * size, offsets.ctypes.data,
-                min(TERM_BLOCK, tiles - tile), width, of_sums + product * shares.sums_pitch * size, width,
+                min(TERM_BLOCK, tiles - tile), width, sums + product * shares.sums_pitch * size, width,
                 1 if tile > 0 else 0, 0,
             )  # fmt: skip
-    of_totals = aligned(totals[task if blocks.number > 1 else worker].ctypes.data)
     for j in range(0, width, lanes):
         winograd_taps.transform_taps(
-            of_taps, of_sums + j * size, shares.sums_pitch, channels, width, of_totals + j * size, 1 if block > 0 else 0
+            of_taps, sums + j * size, shares.sums_pitch, channels, width, totals + j * size, extend
         )  # fmt: skip
-    if block == blocks.number - 1:
-        direct_kernels.land(
-            of_results, of_totals, shares.vectors, channels * _NINE, min(width, p.filters - o),
-            dw.ctypes.data + (o * p.channels + first) * _NINE * size, p.channels * _NINE, 0,
-        )  # fmt: skip
+
+
+@kernel
+def _land(p: Problem, shares: Shares, kernels: Any, part: Any, totals: Any, dw: Any) -> None:
+    """Put the taps of a part into `dw`, which is flat; `totals` is an address."""
+    first, o = part // shares.panels * shares.summed, part % shares.panels * shares.width
+    direct_kernels.land(
+        kernels, totals, shares.vectors, _summed_here(p, shares, part) * _NINE, min(shares.width, p.filters - o),
+        dw.ctypes.data + (o * p.channels + first) * _NINE * dw.itemsize, p.channels * _NINE, 0,
+    )  # fmt: skip
 
 
 # --- the cut ----------------------------------------------------------------------------------------------------------
@@ -162,8 +232,8 @@ class _Setup(NamedTuple):
     problem: Problem
     blocks: Blocks
     shares: Shares
-    transform: Launch  # of a block
-    sum_up: Launch
+    by_block: bool  # whether each worker does whole blocks
+    steps: tuple[Launch, Launch]  # blocks, and adding them up; or of each block transforms, and products
 
 
 @lru_cache(maxsize=64)
@@ -174,13 +244,14 @@ def _set_up(g: Geometry, dtype: DType, workers: int) -> _Setup:
     panels = -(-of_filters // isa.here().vectors)
     vectors = -(-of_filters // panels)  # of equal width, and none of empty vectors where that can be
     width = vectors * lanes
-    of_tile = PRODUCTS * (p.channels + panels * width) * dtype.itemsize
-    blocks = blocks_of(p, min(_MOST_TILES, max(TERM_BLOCK, _BLOCK_BYTES // of_tile)), dtype)
+    blocks = _blocks_of(p, dtype)
     tiles = blocks.tile_rows * blocks.tile_cols
-    summed = _summed_together(p.channels, panels, workers)
+    by_block = workers > 1 and blocks.number > 1 and _has_room(g, dtype, workers, blocks, panels * width)
+    summed = _summed_together(p.channels, panels, 1 if by_block else workers)
+    input_tasks = -(-p.channels // _TRANSFORMED)
     shares = Shares(
-        vectors, panels, _TRANSFORMED, -(-p.channels // _TRANSFORMED), summed, -(-p.channels // summed),
-        tiles * width + line, summed * width + line,
+        vectors, width, panels, _TRANSFORMED, input_tasks, input_tasks + -(-p.filters // lanes), summed,
+        -(-p.channels // summed), tiles * width + line, summed * width + line,
     )  # fmt: skip
     offsets = np.arange(TERM_BLOCK) * width
     offsets.flags.writeable = False
@@ -188,9 +259,32 @@ def _set_up(g: Geometry, dtype: DType, workers: int) -> _Setup:
     of_inputs, of_taps, products, results = (
         partial(module.kernels, dtype) for module in (winograd, winograd_taps, micro, direct_kernels)
     )
-    transform = Launch(_transform, shares.input_tasks + -(-p.filters // lanes), each, *shared, of_inputs, of_taps)
-    sum_up = Launch(_sum_products, shares.panels * shares.chunks, each, *shared, products, of_taps, results, offsets)
-    return _Setup(p, blocks, shares, transform, sum_up)
+    parts = shares.panels * shares.chunks
+    if by_block:
+        of_blocks = Launch(_do_block, blocks.number, work_ns(g) / 2, *shared, of_inputs, products, of_taps, offsets)
+        added = blocks.number * p.channels * _NINE * panels * width / 4
+        return _Setup(p, blocks, shares, True, (of_blocks, Launch(_add_up, parts, added, *shared, results)))
+    transform = Launch(_transform, shares.transform_tasks, each, *shared, of_inputs, of_taps)
+    sum_up = Launch(_sum_products, parts, each, *shared, products, of_taps, results, offsets)
+    return _Setup(p, blocks, shares, False, (transform, sum_up))
+
+
+def _blocks_of(p: Problem, dtype: DType) -> Blocks:
+    """As few as can be, or a few more where an odd number of them would leave one of two workers without."""
+    most = blocks_of(p, _MOST_TILES, dtype)
+    if most.number in (0, 1) or most.number >= _MANY_BLOCKS:
+        return most
+    sizes = range(_MOST_TILES, _MOST_TILES // 2, -1)
+    return next((cut for cut in (blocks_of(p, size, dtype) for size in sizes) if cut.number % 2 == 0), most)
+
+
+def _has_room(g: Geometry, dtype: DType, workers: int, blocks: Blocks, filters: int) -> bool:
+    """Whether half of the memory has room for all workers' transformed pixels and all blocks' taps."""
+    tiles = blocks.tile_rows * blocks.tile_cols
+    of_pixels = workers * PRODUCTS * tiles * (g.in_channels + filters)
+    of_taps = blocks.number * _NINE * g.in_channels * filters
+    room = workspace_limit(g.batch * g.in_channels * g.in_h * g.in_w, dtype) // 2
+    return (of_pixels + of_taps) * dtype.itemsize <= room
 
 
 def _summed_together(channels: int, panels: int, workers: int) -> int:
@@ -204,15 +298,17 @@ def _summed_together(channels: int, panels: int, workers: int) -> int:
 
 
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    p, blocks, shares, *_ = _set_up(g, dtype, workers)
+    p, blocks, shares, by_block, _ = _set_up(g, dtype, workers)
     lanes, line = isa.lanes(dtype), CACHE_LINE // dtype.itemsize
-    rows = shares.panels * shares.chunks if blocks.number > 1 else workers
+    rows, crew = shares.panels * shares.chunks if blocks.number > 1 else workers, workers if by_block else 1
+    if by_block:
+        rows *= blocks.number
     return (
         Space((workers, int(list_entries(p, blocks.tile_rows))), INDICES, "places"),
         Space((workers, F4X3.window * blocks.line_pitch + line), name="lines"),
         Space((workers, STEP * (blocks.tile_cols * STEP + lanes) * lanes + line), name="rows of gradients"),
-        Space((PRODUCTS * blocks.product_pitch + line,), name="transformed inputs"),
-        Space((shares.panels * PRODUCTS * shares.pixels_pitch + line,), name="transformed gradients"),
+        Space((crew, PRODUCTS * blocks.product_pitch + line), name="transformed inputs"),
+        Space((crew, shares.panels * PRODUCTS * shares.pixels_pitch + line), name="transformed gradients"),
         Space((workers, PRODUCTS * shares.sums_pitch + line), name="sums"),
         Space((rows, shares.summed * _NINE * shares.vectors * lanes + line), name="taps"),
     )
@@ -222,21 +318,25 @@ def _run(
     workers: int, g: Geometry, dy: Any, x: Any, dw: Any, places: Any, lines: Any, rows: Any, data: Any, pixels: Any,
     sums: Any, totals: Any,
 ) -> None:  # fmt: skip
-    """Launch the drivers, twice a block."""
-    _, blocks, _, transform, sum_up = _set_up(g, dw.dtype, workers)
+    """Launch the drivers: twice, or twice a block."""
+    _, blocks, _, by_block, (first, second) = _set_up(g, dw.dtype, workers)
     if blocks.number == 0:
         dw[...] = 0
         return
     x, dy, dw = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
+    if by_block:
+        done = first.on(x, dy, places, lines, rows, data, pixels, sums, totals)
+        run_in_turn(workers, done, second.on(totals, dw))
+        return
     places[:, 0] = -1  # no worker has any block's list
     for block in range(blocks.number):
-        transformed = transform.on(block, x, dy, places, lines, rows, data, pixels)
-        run_in_turn(workers, transformed, sum_up.on(block, data, pixels, sums, totals, dw))
+        transformed = first.on(block, x, dy, places, lines, rows, data, pixels)
+        run_in_turn(workers, transformed, second.on(block, data, pixels, sums, totals, dw))
 
 
 def _explained(g: Geometry, workers: int, dtype: DType) -> Explained:
-    p, blocks, shares, *_ = _set_up(g, dtype, workers)
-    tasks = blocks.number * shares.panels * shares.chunks
+    p, blocks, shares, by_block, _ = _set_up(g, dtype, workers)
+    tasks = blocks.number * (1 if by_block else shares.panels * shares.chunks)
     how = f"{blocks.number} blocks of {blocks.tile_rows}x{blocks.tile_cols} tiles; tasks: {tasks}"
     useful = PRODUCTS * p.channels * p.filters * g.batch * p.out_h * p.out_w / STEP**2 / MULTIPLICATIONS_A_CYCLE
     return Explained(how, useful / max(_expected_cycles(g), 1))

@@ -53,8 +53,9 @@ TASKS = {
     "as they are": {},
     "of few channels": {"_TRANSFORMED": 1, "_SUMMED": 3},
     "of all channels": {"_TRANSFORMED": 1000, "_SUMMED": 1000},
+    "of all workers in each block": {"_has_room": lambda *_: False},
 }
-SETTINGS = ("_MOST_TILES", "_TRANSFORMED", "_SUMMED")
+SETTINGS = ("_MOST_TILES", "_TRANSFORMED", "_SUMMED", "_has_room")
 DEFAULTS = {name: getattr(winograd_gradient, name) for name in SETTINGS}
 
 
@@ -144,9 +145,11 @@ def test_no_task_writes_what_is_another_ones(cut, monkeypatch):
             arrays = numbers(problem, "float32")
             cut(settings, 1)
             wanted = gradient(problem, arrays)
-            with monkeypatch.context() as patch:
-                patch.setattr(winograd_gradient, "run_in_turn", backwards)
-                assert_array_equal(gradient(problem, arrays), wanted)
+            for workers in (1, 2):
+                cut(settings, workers)
+                with monkeypatch.context() as patch:
+                    patch.setattr(winograd_gradient, "run_in_turn", backwards)
+                    assert_array_equal(gradient(problem, arrays), wanted)
 
 
 def test_images_with_channels_last_have_the_same_bits():

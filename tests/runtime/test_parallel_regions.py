@@ -83,13 +83,13 @@ EVERY_DRIVER = (
         many, filters = np.ones((2, channels, 12, 12), "f4"), np.ones((channels, 1, 3, 3), "f4")
         y = convjit.conv2d(many, filters, np.ones(channels, "f4"), 1, 1, 1, channels, algorithm="depthwise")
         convjit.conv2d_backward(y, many, filters, 1, 1, 1, channels, algorithm="depthwise")
-    # Winograd's: with weights transformed in each task, and before all.
+    # Winograd's: with weights transformed in each task, and before all; one block, and several.
     few, many = np.ones((1, 32, 28, 28), "f4"), np.ones((1, 32, 120, 120), "f4")
     weight = np.ones((32, 32, 3, 3), "f4")
     for images in (few, many):
         convjit.conv2d(images, weight, padding=1, algorithm="winograd")
         convjit.conv2d(images, weight, padding=1, stride=2, algorithm="winograd")
-    convjit.conv2d_weight_grad(many, many, 3, padding=1, algorithm="winograd")
+        convjit.conv2d_weight_grad(images, images, 3, padding=1, algorithm="winograd")
     convjit.col2im(convjit.im2col(x, 2), 12, 2)
     convjit.pad2d_backward(convjit.pad2d(x, 1, mode="edge"), 1, mode="edge")
     y = convjit.max_pool2d(x, 2)

@@ -6,17 +6,48 @@ Source: PyTorch's `ConvTranspose2d`; ONNX operator ConvTranspose for `same_upper
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from ..arrays import DTYPES, add, as_array, as_images, converted, result_dtype, shaped, sums_dtype
-from ..geometry import Convolution, check_bias, check_counts_fit, check_same_shape, check_weight_rank
+from ..geometry import Convolution, Geometry, Volume, check_bias, check_counts_fit, check_same_shape, check_weight_rank
 from ..layouts import CHANNELS_FIRST, Layout, as_layout
-from ..parsing import Pads, Sizes, Window, as_entries, as_image_size, as_positive, as_window, by, transposed_padding
+from ..parsing import (
+    Pads,
+    Sizes,
+    Window,
+    are_plain,
+    as_entries,
+    as_image_size,
+    as_positive,
+    as_window,
+    by,
+    transposed_padding,
+)
 from ..typing import Array, ArrayLike, Gradients, IntOrPair, Padding
 from . import bilinear
 from .convolving import check_need
 from .front_door import public
 from .options import TransposeOptions
+
+
+def _problem(
+    function: str, x_shape: Sizes, weight_shape: Sizes, options: TransposeOptions, output_size: Any, layout: Layout
+) -> tuple[Convolution, Geometry | Volume]:
+    """`_geometry`, and how it is computed."""
+    g = _geometry(function, x_shape, weight_shape, options, output_size, layout)
+    return g, g.as_run()
+
+
+_kept_problem = lru_cache(maxsize=512)(_problem)
+
+
+def _problem_of(
+    function: str, x_shape: Sizes, weight_shape: Sizes, options: TransposeOptions, output_size: Any, layout: Layout
+) -> tuple[Convolution, Geometry | Volume]:
+    """As `_problem`, looked up where options are such that it can be."""
+    of = _kept_problem if are_plain((*options, output_size)) else _problem
+    return of(function, x_shape, weight_shape, options, output_size, layout)
 
 
 def _geometry(
@@ -90,11 +121,11 @@ def transpose(
     x, weight = as_array(function, "x", x), as_array(function, "weight", weight)
     bias = None if bias is None else as_array(function, "bias", bias)
     images = as_images(function, "x", x, rank, layout)
-    g = _geometry(function, layout.told(images.shape), weight.shape, options, output_size, layout)
+    g, inner = _problem_of(function, layout.told(images.shape), weight.shape, options, output_size, layout)
     if bias is not None:
         check_bias(function, bias.shape, g.in_channels)
     dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
-    sums, inner = sums_dtype(dtype), g.as_run()
+    sums = sums_dtype(dtype)
     weight = shaped(function, "weight", bilinear.conjugate(weight), inner.weight_shape)
     dy = shaped(function, "x", images, layout.lying(inner.y_shape))
     call = bilinear.decide_any(function, "auto", inner, DTYPES[sums].compute, "input_grad", layout)
@@ -115,12 +146,12 @@ def transposed_gradients(
         as_array(function, "grad_output", grad_output), as_array(function, "x", x), as_array(function, "weight", weight)
     )  # fmt: skip
     images = as_images(function, "x", x, rank, layout)
-    g = _geometry(function, layout.told(images.shape), weight.shape, options, output_size, layout)
+    g, inner = _problem_of(function, layout.told(images.shape), weight.shape, options, output_size, layout)
     shape = layout.lying(g.x_shape)
     shape = shape if x is images else shape[1:]
     check_same_shape(function, "grad_output", dy.shape, shape, "the shape of the forward result")
     wanted = check_need(function, need)
-    dtype, inner = result_dtype(dy, x, weight), g.as_run()
+    dtype = result_dtype(dy, x, weight)
     compute = DTYPES[dtype].compute
     dy = shaped(function, "grad_output", dy, layout.lying(inner.x_shape))
     dx = dw = db = None

@@ -218,7 +218,7 @@ def _explain_volumes(call: VolumeCall, algorithm: str, products: int) -> Pass:
     assert here is not None
     found, multiplications = _explain_pass(here, algorithm, products), products * call.volume.multiplications
     if call.whole is not None:
-        way, job = call.whole
+        way, job = call.whole.way, call.whole.job
         crew = workers_for(job.nanoseconds)
         sizes = {space.name: space_bytes(space) for space in way.workspace(job, crew, call.compute)}
         cut, volumes = way.explained(job, crew, call.compute)

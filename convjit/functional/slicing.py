@@ -25,24 +25,22 @@ from .volumes import Turn, VolumeCall, Whole
 
 def run_volumes(function: str, call: VolumeCall, inputs: tuple[Array, ...], result: Array) -> None:
     """Run an operation on volumes; the result has the dtype that it is computed in."""
-    if call.whole is not None and _run_whole(function, call, call.whole, inputs, result):
+    if call.whole is not None and _run_whole(function, call.whole, inputs, result):
         return
     run_as = _run_weight_grad if call.operation_name == "weight_grad" else _run_turns
     run_as(function, call, inputs, result)
 
 
-def _run_whole(function: str, call: VolumeCall, whole: Whole, inputs: tuple[Array, ...], result: Array) -> bool:
+def _run_whole(function: str, whole: Whole, inputs: tuple[Array, ...], result: Array) -> bool:
     """Volumes as they are; False, and nothing done, where tasks would pack a weight that is packed already."""
     crew = workers(whole.job.nanoseconds)
-    spaces = list(whole.way.workspace(whole.job, crew, result.dtype))
-    if call.is_packed:
-        if spaces[0].shape == (0,):
-            return False
-        spaces[0] = spaces[0]._replace(shape=(0,))  # a packed weight lies as it would lie there
+    if whole.packs_anew(crew):
+        return False
     volumes, weight, *rest = [arrays.ready(function, "an input", array, result.dtype) for array in inputs]
     bias = rest[0] if rest else weight.reshape(-1)[:0]
-    workspaces = kept.new_arrays(function, [space._replace(dtype=space.dtype or result.dtype) for space in spaces])
+    source, workspaces = kept.take(function, whole, crew)
     whole.way.run(crew, whole.job, volumes, weight, bias, result, *workspaces)
+    kept.put_back(whole, crew, source, workspaces)
     return True
 
 

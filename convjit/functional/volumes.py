@@ -67,11 +67,38 @@ class Turn(NamedTuple):
         return None if self.call is None else self.call.of_batch(min(self.together, self.call.geometry.batch))
 
 
-class Whole(NamedTuple):
-    """A way that takes volumes as they are, and what is to be done."""
+class Whole:
+    """A way that takes volumes as they are, and what is to be done; its workspaces are kept as those of images."""
 
-    way: ModuleType  # `direct_volumes` or `depthwise_volumes`
-    job: direct_volumes.Job | depthwise_volumes.Job
+    def __init__(
+        self, way: ModuleType, job: direct_volumes.Job | depthwise_volumes.Job, compute: DType, is_packed: bool = False
+    ) -> None:  # fmt: skip
+        self.way, self.job = way, job  # of `direct_volumes` or `depthwise_volumes`
+        self._compute, self._is_packed = compute, is_packed
+        self._spaces: dict[int, tuple[Space, ...]] = {}
+
+    def packed(self) -> Whole:
+        """The same on a packed weight."""
+        return Whole(self.way, self.job, self._compute, is_packed=True)
+
+    def packs_anew(self, workers: int) -> bool:
+        """Whether tasks would pack a weight that is packed already."""
+        return self._is_packed and self._needed(workers)[0].shape == (0,)
+
+    def spaces(self, workers: int) -> tuple[Space, ...]:
+        """The workspaces for so many workers, with their dtypes."""
+        first, *others = self._needed(workers)
+        return first._replace(shape=(0,)) if self._is_packed else first, *others  # it lies as it would lie there
+
+    def bytes(self, workers: int) -> int:
+        """Of all of them."""
+        return sum(map(space_bytes, self.spaces(workers)))
+
+    def _needed(self, workers: int) -> tuple[Space, ...]:
+        if workers not in self._spaces:
+            spaces = self.way.workspace(self.job, workers, self._compute)
+            self._spaces[workers] = tuple(space._replace(dtype=space.dtype or self._compute) for space in spaces)
+        return self._spaces[workers]
 
 
 class VolumeCall:
@@ -113,6 +140,7 @@ class VolumeCall:
         """The same on a packed weight."""
         call = copy(self)
         call.is_packed = True
+        call.whole = None if self.whole is None else self.whole.packed()
         call.turns = tuple(turn._replace(call=turn.call.packed()) for turn in self.turns if turn.call is not None)
         return call
 
@@ -132,7 +160,7 @@ def _as_whole(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> Whole | 
     limit = _limit(volume.y_shape if is_gradient else volume.x_shape, how)
     for way, job in ((depthwise_volumes, _depthwise(how, volume)), (direct_volumes, _direct(how, volume, turns))):
         if job is not None and counted_bytes(way.workspace(job, 1, how.compute)) <= limit:
-            return Whole(way, job)
+            return Whole(way, job, how.compute)
     return None
 
 

@@ -19,7 +19,6 @@ from ..arrays import (
     batch_shape,
     common_dtype,
     converted,
-    result_dtype,
     shaped,
     sums_dtype,
 )
@@ -59,15 +58,6 @@ class Problem(NamedTuple):
     inner_y_shape: Sizes
 
 
-def problem_of(
-    function: str, x_shape: Sizes, weight_shape: Sizes, options: ConvOptions, mode: str,
-    layout: Layout = CHANNELS_FIRST,
-) -> Problem:  # fmt: skip
-    """As `new_problem`, looked up where options are such that it can be."""
-    of = _kept_problem if are_plain(options) and type(mode) is str else new_problem
-    return of(function, x_shape, weight_shape, options, mode, layout)
-
-
 def new_problem(
     function: str, x_shape: Sizes, weight_shape: Sizes, options: ConvOptions, mode: str,
     layout: Layout = CHANNELS_FIRST,
@@ -82,9 +72,6 @@ def new_problem(
     shapes = geometry.x_shape, geometry.y_shape, inner.x_shape, inner.y_shape
     outer_x, outer_y, images, results = map(layout.lying, shapes)
     return Problem(geometry, inner, mode, layout, outer_x, outer_y, images, inner.weight_shape, results)
-
-
-_kept_problem = lru_cache(maxsize=512)(new_problem)
 
 
 def padded_images(function: str, problem: Problem, x: Array) -> Array:
@@ -257,23 +244,67 @@ def _weight_grad(
     return dw.reshape(problem.geometry.weight_shape), db
 
 
+class _OneGradient(NamedTuple):
+    """What shapes, dtypes and options decide of one gradient."""
+
+    problem: Problem
+    call: bilinear.AnyCall
+    dtype: DType
+    is_straight: bool
+
+
+def _decide_input_gradient(
+    function: str, rank: int, dy_shape: Sizes, weight_shape: Sizes, input_size: Any, dtypes: tuple[DType, ...],
+    options: ConvOptions, mode: str, algorithm: str, layout: Layout,
+) -> _OneGradient:  # fmt: skip
+    batch = batch_shape(function, "grad_output", dy_shape, rank, layout)
+    image = as_image_size(function, "input_size", input_size, rank)
+    channels = input_channels(function, weight_shape, options.groups, rank)
+    problem = new_problem(function, (batch[0], channels, *image), weight_shape, options, mode, layout)
+    check_led_to(function, layout.told(batch), problem.geometry, dy_shape)
+    dtype = common_dtype(dtypes)
+    check_algorithm(function, algorithm)
+    call = _gradient_call(function, algorithm, problem, "input_grad", dtype)
+    return _OneGradient(problem, call, dtype, _is_straight(problem, problem.x_shape, weight_shape, dy_shape, dtype))
+
+
+def _decide_weight_gradient(
+    function: str, rank: int, dy_shape: Sizes, x_shape: Sizes, kernel_size: Any, dtypes: tuple[DType, ...],
+    options: ConvOptions, mode: str, algorithm: str, layout: Layout,
+) -> _OneGradient:  # fmt: skip
+    batch = layout.told(batch_shape(function, "x", x_shape, rank, layout))
+    filters = layout.told(batch_shape(function, "grad_output", dy_shape, rank, layout))[1]
+    kernel = as_entries(function, "kernel_size", kernel_size, 0, rank)
+    channels = batch[1] // as_positive(function, "groups", options.groups)
+    problem = new_problem(function, batch, (filters, channels, *kernel), options, mode, layout)
+    _check_gradient(function, dy_shape, problem, len(x_shape) == rank + 2)
+    dtype = common_dtype(dtypes)
+    check_algorithm(function, algorithm)
+    call, shape = _gradient_call(function, algorithm, problem, "weight_grad", dtype), problem.geometry.weight_shape
+    return _OneGradient(problem, call, dtype, _is_straight(problem, x_shape, shape, dy_shape, dtype))
+
+
+_kept_input_gradient = lru_cache(maxsize=512)(_decide_input_gradient)
+_kept_weight_gradient = lru_cache(maxsize=512)(_decide_weight_gradient)
+
+
 def input_gradient(
     function: str, rank: int, grad_output: ArrayLike, weight: ArrayLike, input_size: Any, options: ConvOptions,
     padding_mode: str, algorithm: str, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv2d_input_grad`, in any number of dimensions."""
     dy, weight = as_array(function, "grad_output", grad_output), as_array(function, "weight", weight)
-    batch = as_images(function, "grad_output", dy, rank, layout)
-    image = as_image_size(function, "input_size", input_size, rank)
-    channels = input_channels(function, weight.shape, options.groups, rank)
-    problem = problem_of(function, (batch.shape[0], channels, *image), weight.shape, options, padding_mode, layout)
-    check_led_to(function, layout.told(batch.shape), problem.geometry, dy.shape)
-    dtype = result_dtype(dy, weight)
-    check_algorithm(function, algorithm)
-    call = _gradient_call(function, algorithm, problem, "input_grad", dtype)
-    dx = _input_grad(
-        function, problem, call, shaped(function, "grad_output", batch, problem.inner_y_shape), weight, dtype
+    decide = (
+        _kept_input_gradient if are_plain((*options, padding_mode, algorithm, input_size)) else _decide_input_gradient
     )
+    problem, call, dtype, is_straight = decide(
+        function, rank, dy.shape, weight.shape, input_size, (dy.dtype, weight.dtype), options, padding_mode, algorithm,
+        layout,
+    )  # fmt: skip
+    if is_straight:  # as most calls are
+        return bilinear.run_gradient(function, call, problem.x_shape, dy, weight, dtype)
+    batch = shaped(function, "grad_output", dy, problem.inner_y_shape)
+    dx = _input_grad(function, problem, call, batch, weight, dtype)
     return dx if dy.ndim == rank + 2 else dx[0]
 
 
@@ -288,14 +319,15 @@ def weight_gradient(
 ) -> Array:  # fmt: skip
     """`conv2d_weight_grad`, in any number of dimensions."""
     dy, x = as_array(function, "grad_output", grad_output), as_array(function, "x", x)
-    images, batch = as_images(function, "x", x, rank, layout), as_images(function, "grad_output", dy, rank, layout)
-    kernel = as_entries(function, "kernel_size", kernel_size, 0, rank)
-    x_shape, filters = layout.told(images.shape), layout.told(batch.shape)[1]
-    channels = x_shape[1] // as_positive(function, "groups", options.groups)
-    problem = problem_of(function, x_shape, (filters, channels, *kernel), options, padding_mode, layout)
-    _check_gradient(function, dy.shape, problem, x is images)
-    dtype = result_dtype(dy, x)
-    check_algorithm(function, algorithm)
-    call = _gradient_call(function, algorithm, problem, "weight_grad", dtype)
-    dy = shaped(function, "grad_output", batch, problem.inner_y_shape)
+    decide = (
+        _kept_weight_gradient
+        if are_plain((*options, padding_mode, algorithm, kernel_size))
+        else _decide_weight_gradient
+    )
+    problem, call, dtype, is_straight = decide(
+        function, rank, dy.shape, x.shape, kernel_size, (dy.dtype, x.dtype), options, padding_mode, algorithm, layout
+    )
+    if is_straight:  # as most calls are
+        return bilinear.run_gradient(function, call, problem.geometry.weight_shape, dy, x, dtype)
+    images, dy = as_images(function, "x", x, rank, layout), shaped(function, "grad_output", dy, problem.inner_y_shape)
     return _weight_grad(function, problem, call, dy, images, dtype, with_bias=False)[0]

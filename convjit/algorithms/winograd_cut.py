@@ -196,8 +196,10 @@ def _expected_cycles(p: Problem, cut: Cut, workers: int, packed: bool) -> float:
     inputs = blocks.tile_rows * found.inputs
     of_block = blocks.tile_rows * blocks.tile_cols * (found.products + found.results)
     first = 0.0
-    passing = lasting_bytes(p, _FLOAT32)
-    of_block += found.weights if not cut.lasting else passing / _WEIGHTS_BYTES if passing > _HELD_BYTES else 0
+    if not cut.lasting:
+        of_block += found.weights
+    elif (passing := lasting_bytes(p, _FLOAT32)) > _HELD_BYTES:
+        of_block += passing / _WEIGHTS_BYTES
     data = blocks.tile_rows * blocks.tile_cols * _data_elements(p) * _FLOAT32.itemsize
     if data > _HELD_BYTES:  # read anew by each task, for all panels that are multiplied together
         panels_of_share = -(-int(panels(p, winograd.numbers(_FLOAT32, p.stride))) // cut.shares)

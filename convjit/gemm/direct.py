@@ -141,7 +141,7 @@ def plan_direct(
     uses = batch * chunks * -(-image_h // max(vertical.grid, 1))
     # What phases have of a filter does not lie together.
     is_parted = phases.places.size > 0
-    is_by_task = (uses == 1 or (uses <= packers and each >= _PACKING_POINTS)) and not is_packed and not is_parted
+    is_by_task = not is_packed and not is_parted and (uses == 1 or (uses <= packers and each >= _PACKING_POINTS))
     abreast = 1 if is_by_task else _panels_abreast(machine, panels, batch * groups * phases.rows * chunks, workers)
     return Direct(
         batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,

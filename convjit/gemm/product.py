@@ -110,8 +110,15 @@ def plan_product(
         panels = tiles * tiles_cycles(chunk, -(-lanes // isa.lanes(dtype)), terms)
         if _pays_in_place(axes, run, terms, min(alone, lined), panels * run / extent, dtype):
             way = FROM_PLANES
-    elif extent > 0 and dense and taps == vertical.grid == 1 and _stays_near(each * dtype.itemsize, chunk, terms):
-        way = FROM_IMAGES
+    elif extent > 0 and dense and taps == vertical.grid == 1:
+        if _stays_near(each * dtype.itemsize, chunk, terms):
+            way = FROM_IMAGES
+    elif extent > 0 and dense and run >= isa.lanes(dtype):
+        of_images, each_tile = _image_tile(run, extent, isa.lanes(dtype))
+        in_place = tiles_cycles(chunk, math.ceil(each_tile), terms) * run / of_images
+        panels = tiles * tiles_cycles(chunk, -(-lanes // isa.lanes(dtype)), terms)
+        if _pays_in_place(axes, run, terms, in_place, panels * run / extent, dtype):
+            way, lanes, tiles = FROM_IMAGES, of_images, -(-extent // of_images)
     line = vectors if way == FROM_PLANES and lined < alone else 0
     lands_alone = dense and channels * taps <= TERMS_A_TOTAL  # in no scratch, whose rows are those of a panel
     if dense and way == FROM_PLANES and (lands_alone or run <= PANEL_LANES):  # whole rows of the grid
@@ -177,6 +184,26 @@ def _pays_in_place(
     if set_stride > 256 * vertical.taps * horizontal.taps or run > 4 * PANEL_LANES:
         return False
     return in_place < panels + terms * (RUN_CYCLES + VECTOR_CYCLES * -(-run // lanes))
+
+
+def _image_tile(run: int, extent: int, step: int) -> tuple[int, float]:
+    """Lanes of a tile that is read from rows of images, and its vectors on average: whole rows, or parts of one.
+
+    Or as many as are packed together else, where these go better together with vectors of `step` lanes.
+    """
+    lanes = int(tile_lanes(extent, step))
+    found = {lanes: lanes / step + lanes / run}  # which end where rows do not
+    if run <= PANEL_LANES:
+        together = min(PANEL_LANES, extent) // run
+        found[together * run] = together * -(-run // step)
+    for parts in range(2, _MOST_PARTS + 1):
+        if run % parts == 0 and run // parts <= PANEL_LANES:
+            found[run // parts] = -(-run // parts // step)
+    return min(found.items(), key=lambda each: each[1] / each[0])
+
+
+# Parts of a row that are looked at.
+_MOST_PARTS = 4
 
 
 # Rows that share what packing costs: of 40 convolutions of one pixel, 3 to 2048 filters on 3 to 2048 channels of 49 to
@@ -269,10 +296,15 @@ def multiply_tile(
 @kernel
 def _reads_in_place(p: Product, t: Task, kernels: Any) -> Any:
     """Whether a tile is not packed: of images, one behind whose whole vectors something of them lies."""
-    lanes = kernels[LANES]
-    stop = t.position + (t.lanes + lanes - 1) // lanes * lanes
-    is_inside = stop <= p.each or t.image + 1 < p.batch * p.groups
-    return p.in_place == FROM_PLANES or (p.in_place == FROM_IMAGES and is_inside)
+    lanes, first, row = kernels[LANES], t.position, 0  # of its last piece
+    count, columns = t.lanes, p.grid_h * p.grid_w
+    if p.padded_w > p.grid_w:
+        row, columns = (t.position + t.lanes - 1) // p.grid_w, p.grid_w
+        first = max(t.position - row * p.grid_w, 0)
+        count = t.position + t.lanes - row * p.grid_w - first
+    stop = first + (count + lanes - 1) // lanes * lanes
+    is_last = t.image + 1 == p.batch * p.groups and (p.padded_w == p.grid_w or row + 1 == p.grid_h)
+    return p.in_place == FROM_PLANES or (p.in_place == FROM_IMAGES and (stop <= columns or not is_last))
 
 
 @kernel

@@ -96,6 +96,37 @@ def test_images_as_they_lie_or_packed(name, dtype, stays, anew, monkeypatch):
     check(ONE_PIXEL[name], dtype, "implicit")
 
 
+# Several pixels and no padding: tiles of whole rows, of parts of a row, of neither; rows that follow one another.
+IMAGES = {
+    "whole rows": Problem((2, 3, 19, 28), (5, 3, 3, 3)),
+    "parts of a row": Problem((1, 2, 5, 264), (3, 2, 2, 3)),
+    "neither": Problem((2, 3, 9, 151), (4, 3, 3, 3)),
+    "one after the other": Problem((2, 3, 21, 19), (5, 3, 3, 1)),
+    "a row": Problem((3, 4, 1, 400), (6, 4, 1, 5)),
+    "dilated": Problem((1, 3, 20, 40), (5, 3, 3, 4), dilation=(2, 3)),
+    "groups": Problem((2, 6, 20, 33), (4, 3, 3, 3), groups=2),
+    "whole vectors": Problem((1, 3, 20, 34), (5, 3, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_of_several_taps_as_they_lie(name, dtype, anew, monkeypatch):
+    problem, dtype = IMAGES[name], np.dtype(dtype)
+    monkeypatch.setattr(product, "_pays_in_place", lambda *arguments: True)
+    geometry = conv2d_geometry("test", problem.x_shape, problem.weight_shape, 1, 0, problem.dilation, problem.groups)
+    p = implicit._forward(geometry, 1, dtype).setup.product
+    assert p.in_place == product.FROM_IMAGES
+    kernels = micro.kernels(dtype)
+    reads = [
+        bool(product._reads_in_place(p, product.task_of(p, task, p.grid_h), kernels))
+        for task in range(p.batch * p.tasks)
+    ]
+    assert sum(reads) >= len(reads) - 1  # all but the last one, unless it ends where a vector does
+    assert reads[-1] == (name == "whole vectors")
+    check(problem, dtype, "implicit")
+
+
 def test_the_tile_that_would_read_behind_the_last_image_is_packed(anew):
     problem, dtype = ONE_PIXEL["images"], np.dtype("float32")
     geometry = conv2d_geometry("test", problem.x_shape, problem.weight_shape, 1, 0, 1, 1).as_one_row()

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convjit import conv2d, max_pool2d, pad2d
+from convjit import (
+    conv2d,
+    conv2d_input_grad,
+    conv2d_weight_grad,
+    conv_transpose2d,
+    conv_transpose2d_backward,
+    max_pool2d,
+    pad2d,
+)
 from convjit.functional import convolving
 from convjit.parsing import are_plain
 
@@ -27,6 +35,25 @@ def test_equal_options_of_another_type_are_refused_after_right_ones():
         conv2d(X, WEIGHT, stride=(1, True), padding=((1, 1), (1, 1)))
     with pytest.raises(TypeError, match=r"padding must be .*, got float 1\.0"):
         conv2d(X, WEIGHT, stride=(1, 1), padding=((1, 1.0), (1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("call", "right", "wrong", "name"),
+    [
+        (lambda option: conv2d_input_grad(X, WEIGHT, option), (10, 10), (10, np.float64(10)), "input_size"),
+        (lambda option: conv2d_input_grad(X, WEIGHT, 10, stride=option), 1, True, "stride"),
+        (lambda option: conv2d_weight_grad(X, X, option), (1, 1), (1, True), "kernel_size"),
+        (lambda option: conv2d_weight_grad(X, X, 1, dilation=option), 1, 1.0, "dilation"),
+        (lambda option: conv_transpose2d(X, WEIGHT, stride=option), 2, 2.0, "stride"),
+        (lambda option: conv_transpose2d(X, WEIGHT, output_size=option), 10, 10.0, "output_size"),
+        (lambda option: conv_transpose2d_backward(X, X, np.ones((1, 1, 1, 1), "f4"), option), 1, True, "stride"),
+    ],
+)
+def test_what_others_keep_is_not_found_for_equal_options_of_another_type(call, right, wrong, name):
+    call(right)
+    call([right, right] if isinstance(right, int) else list(right))  # which nothing can be looked up by
+    with pytest.raises(TypeError, match=f": {name} must be "):
+        call(wrong)
 
 
 def test_tuples_without_an_end_are_refused_in_one_sentence():

@@ -39,7 +39,7 @@ _ROW_CYCLES, _TILES_CYCLES, _PIXELS_CYCLES, _SECOND_CYCLES, _GATHERED_CYCLES = 6
 # The results of a tile in a vector of output channels, and those that lie apart.
 _RESULTS_CYCLES, _SECOND_RESULTS_CYCLES, _SCATTERED_CYCLES = 180, 220, 320
 # Bytes a cycle: of pixels, which are read and written once for each phase that a cache line has, and of transformed
-# inputs that the second-level cache does not hold, and how many it holds.
+# inputs that the second-level cache does not hold, and how many of these, or of weights, it holds.
 _MOVED_BYTES, _DATA_BYTES_A_CYCLE, _HELD_BYTES = 8, 20, 1 << 20
 # The weights of a channel for a vector of output channels.
 _WEIGHTS_CYCLES = 280

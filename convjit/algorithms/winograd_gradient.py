@@ -50,8 +50,9 @@ _TASKS_A_WORKER, _LEAST_SUMMED = 4, 16
 # Tiles of a block at most: as many as a chain may have. Of ten layers (32 to 512 channels, one thread) blocks of up to
 # four times as many took 0.99 to 1.12 of the time: they add up taps less often, and leave the near caches.
 _MOST_TILES = TERM_BLOCK
-# So many blocks even out, whoever takes the last one.
-_MANY_BLOCKS = 16
+# So many blocks even out, whoever takes the last one; and what part of their turns workers are busy at least, where
+# each does whole blocks.
+_MANY_BLOCKS, _EVEN = 16, 0.8
 
 
 class Shares(NamedTuple):
@@ -104,7 +105,7 @@ def _transform_gradients(
     size, lanes = kernels[winograd.ELEMENT], kernels[winograd.LANES]
     row_first, row_stop, col_first, col_stop = block_of(p, blocks, block)
     tiles, channels, plane = col_stop - col_first, p.filters - vector * lanes, p.out_h * p.out_w
-    panel, pitch = vector // shares.vectors, shares.vectors * lanes
+    panel, pitch = vector // shares.vectors, shares.width
     target = pixels + (panel * PRODUCTS * shares.pixels_pitch + (vector - panel * shares.vectors) * lanes) * size
     row_pitch = (tiles * STEP + lanes) * lanes
     for row in range(row_stop - row_first):
@@ -200,13 +201,11 @@ def _sum_tiles(
     of_data = data + first * blocks.data_pitch * size
     of_panel = pixels + part % shares.panels * PRODUCTS * shares.pixels_pitch * size
     for product in range(PRODUCTS):
-        for tile in range(0, tiles, TERM_BLOCK):
-            multiply(
-                kernels, of_data + (product * blocks.product_pitch + tile) * size, blocks.data_pitch, channels,
-                of_panel + (product * shares.pixels_pitch + tile * width) * size, offsets.ctypes.data,
-                min(TERM_BLOCK, tiles - tile), width, sums + product * shares.sums_pitch * size, width,
-                1 if tile > 0 else 0, 0,
-            )  # fmt: skip
+        multiply(
+            kernels, of_data + product * blocks.product_pitch * size, blocks.data_pitch, channels,
+            of_panel + product * shares.pixels_pitch * size, offsets.ctypes.data, tiles, width,
+            sums + product * shares.sums_pitch * size, width, 0, 0,
+        )  # fmt: skip
     for j in range(0, width, lanes):
         winograd_taps.transform_taps(
             of_taps, sums + j * size, shares.sums_pitch, channels, width, totals + j * size, extend
@@ -246,7 +245,9 @@ def _set_up(g: Geometry, dtype: DType, workers: int) -> _Setup:
     width = vectors * lanes
     blocks = _blocks_of(p, dtype)
     tiles = blocks.tile_rows * blocks.tile_cols
-    by_block = workers > 1 and blocks.number > 1 and _has_room(g, dtype, workers, blocks, panels * width)
+    turns = -(-blocks.number // workers)
+    even = workers > 1 and blocks.number >= _EVEN * workers * turns
+    by_block = even and blocks.number > 1 and _has_room(g, dtype, workers, blocks, panels * width)
     summed = _summed_together(p.channels, panels, 1 if by_block else workers)
     input_tasks = -(-p.channels // _TRANSFORMED)
     shares = Shares(
@@ -310,7 +311,7 @@ def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
         Space((crew, PRODUCTS * blocks.product_pitch + line), name="transformed inputs"),
         Space((crew, shares.panels * PRODUCTS * shares.pixels_pitch + line), name="transformed gradients"),
         Space((workers, PRODUCTS * shares.sums_pitch + line), name="sums"),
-        Space((rows, shares.summed * _NINE * shares.vectors * lanes + line), name="taps"),
+        Space((rows, shares.summed * _NINE * shares.width + line), name="taps"),
     )
 
 
@@ -345,7 +346,7 @@ def _explained(g: Geometry, workers: int, dtype: DType) -> Explained:
 # --- whether it pays --------------------------------------------------------------------------------------------------
 
 # Cycles as those of `winograd_cut`: the gradients of a tile in a vector of channels, and the taps of a channel. What is
-# transformed goes to memory that workers share, beyond the nearest cache: (1, 64, 56, 56) with 64 filters took 0.36 ms
+# transformed lies beyond the nearest cache until it is multiplied: (1, 64, 56, 56) with 64 filters took 0.36 ms
 # for it at 2.5 GHz, (256, 16, 8, 8) with 32 3.0 ms, twice to five times what the same takes in near caches.
 _PIXELS_CYCLES, _TAPS_CYCLES, _FAR = 180, 320, 2
 # What the weight gradient of register tiles reaches of two multiply-adds a cycle, and what has to be saved.

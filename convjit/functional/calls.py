@@ -37,6 +37,7 @@ class Call:
         self._spaces: dict[int, tuple[Space, ...]] = {}
         self._bytes: dict[int, int] = {}
         self._slices: dict[int, Call] = {}
+        self._packed: Call | None = None
 
     @property
     def packing(self) -> Packing | None:
@@ -45,10 +46,12 @@ class Call:
 
     def packed(self) -> Call:
         """The same on a packed weight."""
-        packing = self.operation.packing
-        assert packing is not None
-        operation = Operation(packing.run, packing.workspace)
-        return Call(self.operation_name, self.geometry, operation, self.compute, self.layout)
+        if self._packed is None:
+            packing = self.operation.packing
+            assert packing is not None
+            operation = Operation(packing.run, packing.workspace)
+            self._packed = Call(self.operation_name, self.geometry, operation, self.compute, self.layout)
+        return self._packed
 
     def images(self, workers: int) -> int:
         """How many images so many workers compute together: all, or as many as stay within the limit."""

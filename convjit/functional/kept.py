@@ -58,8 +58,8 @@ def take(function: str, call: Kind, workers: int) -> tuple[_Source, list[Array]]
 
 
 def new_arrays(function: str, spaces: Iterable[Space]) -> list[Array]:
-    """Workspaces that nobody has had, in one block."""
-    if CALLS == 0:
+    """New workspaces, in one block; in a network's step each of what the network has for large arrays."""
+    if CALLS == 0 or here() is not None:
         return [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
     return _new_in(Room(), function, None, spaces)
 
@@ -73,7 +73,7 @@ def put_back(call: Kind, workers: int, source: _Source, arrays: list[Array]) -> 
     if not source and (CALLS == 0 or call.bytes(workers) > BYTES // 2):
         return
     _kept[call, workers] = arrays
-    if source and len(_kept) <= CALLS:  # as many bytes as before it took them
+    if source and len(_kept) <= CALLS:  # as many bytes as before it took them, but for what others left meanwhile
         return
     try:
         while len(_kept) > CALLS or sum([call.bytes(workers) for call, workers in list(_kept)]) > BYTES:

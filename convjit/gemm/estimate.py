@@ -103,7 +103,8 @@ def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: 
     phases = d.phases_h * d.phases_w
     each = d.groups * (chunks * panels + phases * d.grid_h * d.grid_w * d.vectors * lanes * _LAND_CYCLES)
     packing = _PACK_CYCLES * (lanes / min(d.taps, lanes) if d.is_gradient and d.taps > 1 else 1)
-    once = d.groups * d.rows * terms * packing / max(d.batch * d.bands, 1)
+    times = d.chunks if d.together > 0 else 1 / max(d.batch * d.bands, 1)  # a band
+    once = d.groups * d.rows * terms * packing * times
     useful = d.groups * d.rows * terms * d.grid_h * d.grid_w / lanes / FMAS_A_CYCLE
     return _dealt(useful, each + filling + once, tasks, workers)
 

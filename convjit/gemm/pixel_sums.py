@@ -63,8 +63,8 @@ _MOST_ROWS = 1024
 # Packing the output gradient once more takes as long as so many (channel, tap) of whole vectors. Cut into 1 to 12 tasks
 # for 2 workers, r50 64, 128 and 256, 64-256 and 64-64 (112x112) took what this tells within 6 %.
 _PACKING_ROWS = 20
-# Tasks a worker even out what workers do: so many at most, if a gradient takes so much longer in them at most. There
-# are no fewer where rows, or totals that are summed at once, are enough; and rows that are worth a task of their own.
+# Tasks even out what workers do: rows are cut into so many a worker at most, if the gradient takes so much longer at
+# most. Where rows that are worth a task would give fewer, several totals are summed at once.
 _TASKS_A_WORKER, _EVENING, _LEAST_ROWS = 4, 1.05, 72
 # Of an element that is packed, 16 rows of 16 pixels transposed at a time: 64 shuffles, one a cycle.
 _PACK_CYCLES = 0.25

@@ -187,18 +187,19 @@ def _pays_in_place(
 
 
 def _image_tile(run: int, extent: int, step: int) -> tuple[int, float]:
-    """Lanes of a tile that is read from rows of images, and its vectors on average: whole rows, or parts of one.
+    """Lanes of a tile that is read from rows of images, and how many vectors of `step` lanes these are on average.
 
-    Or as many as are packed together else, where these go better together with vectors of `step` lanes.
+    They are whole rows, parts of one, or as many as would be packed together, wherever rows end.
     """
-    lanes = int(tile_lanes(extent, step))
-    found = {lanes: lanes / step + lanes / run}  # which end where rows do not
+    found: dict[int, float] = {}
     if run <= PANEL_LANES:
         together = min(PANEL_LANES, extent) // run
         found[together * run] = together * -(-run // step)
     for parts in range(2, _MOST_PARTS + 1):
         if run % parts == 0 and run // parts <= PANEL_LANES:
             found[run // parts] = -(-run // parts // step)
+    lanes = int(tile_lanes(extent, step))
+    found.setdefault(lanes, lanes / step + lanes / run)  # they end where rows do not
     return min(found.items(), key=lambda each: each[1] / each[0])
 
 

@@ -55,16 +55,15 @@ _LOOKS = 1000
 
 def run_in_turn(workers: int, steps: list[Step]) -> None:
     """Run steps on a team of so many workers."""
-    rows, shares = [], _ROW.size * len(steps)
-    lines = _SHARE_BYTES * workers
-    at = shares + lines * len(steps)
+    rows, of_step = [], _SHARE_BYTES * workers
+    share, at = _ROW.size * len(steps), (_ROW.size + of_step) * len(steps)
     for tasks, first, stop, arguments, numbers in steps:
         grain = team.grain(workers, first, stop)
-        told = first, stop - first, grain, workers, shares, tasks, id(arguments), at
+        told = first, stop - first, grain, workers, share, tasks, id(arguments), at
         rows.append(_ROW.pack(0, 0, 0, 0, 0, 0, 0, 0, *told))
-        shares += lines
+        share += of_step
         at += len(numbers)
-    nothing_taken = bytes(lines * len(steps))
+    nothing_taken = bytes(of_step * len(steps))
     board = ctypes.create_string_buffer(b"".join([*rows, nothing_taken, *[step.numbers for step in steps]]), at)
     arguments = workers, _worker(), ctypes.addressof(board), len(steps), _give_way()
     threads.run_parallel(workers, work_in_team(), *arguments)

@@ -47,7 +47,7 @@ AWKWARD = {
 BLOCKS = {
     "as they are": {},
     "of three tiles": {"_MOST_TILES": 3},
-    "of a chain and more": {"_MOST_TILES": 150},
+    "of some rows": {"_MOST_TILES": 60},
 }
 TASKS = {
     "as they are": {},

@@ -6,7 +6,7 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from convjit import conv2d, conv2d_backward, conv2d_input_grad
+from convjit import conv2d, conv2d_backward, conv2d_input_grad, conv3d, conv3d_plan
 from convjit.algorithms import Operation
 from convjit.functional import batches, bilinear, kept
 from convjit.runtime import memory
@@ -63,6 +63,28 @@ def test_gradients_find_theirs(shelf, allocated):
     again = conv2d_backward(dy, X, WEIGHT, need=(True, True, False))
     assert set(allocated) == {"the result"}
     assert [grad.tobytes() for grad in again[:2]] == [grad.tobytes() for grad in first[:2]]
+
+
+def test_whole_volumes_find_theirs(shelf, allocated):
+    x, weight = np.ones((1, 4, 6, 8, 8), "f4"), np.ones((16, 4, 3, 3, 3), "f4")
+    first, plan = conv3d(x, weight), conv3d_plan(weight)
+    assert plan(x).tobytes() == first.tobytes()
+    for left in shelf.values():
+        for space in left:
+            space.reshape(-1).view(np.uint8)[...] = 0xFF
+    del allocated[:]
+    for again in (conv3d(x, weight), plan(x)):
+        assert again.tobytes() == first.tobytes()
+    assert allocated == ["the result"] * 2
+
+
+def test_images_of_slices_find_theirs(shelf, allocated):
+    """Whose weight is packed once for all of them."""
+    x, weight = np.ones((1, 16, 12, 40, 40), "f4"), np.ones((16, 16, 3, 3, 3), "f4")
+    first = conv3d(x, weight, padding=1, algorithm="winograd")
+    del allocated[:]
+    assert conv3d(x, weight, padding=1, algorithm="winograd").tobytes() == first.tobytes()
+    assert allocated == ["the result"]
 
 
 def test_large_calls_leave_nothing(shelf):

@@ -2,8 +2,8 @@
 
 Allocating, aligning and shaping five arrays takes 10 us. And once more memory is free than twice its largest block,
 glibc gives it back to the system, and the next call gets it again page by page: in a process that does nothing else,
-Winograd's weight gradient of 64-64 (56x56), whose workspaces are two of 1.8 MB and small ones, took twice the time so,
-the gradients of 256-256 (56x56, stride 2, 32 groups) too. So those that nobody has left lie in one block.
+Winograd's weight gradient of 64-64 (56x56), whose workspaces are two of 1.8 MB and small ones, took twice the time so.
+So those that nobody has left lie in one block.
 Knows calls and their workspaces; does not know what is computed in them.
 """
 
@@ -33,8 +33,9 @@ class Kind(Protocol):
 
 
 # So many kinds of call leave their workspaces, the latest ones, and so many bytes in all, one of them half of these at
-# most. With no calls, as in tests that look at what is around them, each workspace is alone.
-CALLS, BYTES = 16, 16 << 20
+# most: what calls leave comes and goes, and mixed calls are not to grow a process by more than 2 MB. With no calls, as
+# in tests that look at what is around them, each workspace is alone.
+CALLS, BYTES = 16, 3 << 20
 
 # Each step on it is one in C, which no other thread sees half done.
 _kept: OrderedDict[tuple[Kind, int], list[Array]] = OrderedDict()

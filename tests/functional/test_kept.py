@@ -99,8 +99,7 @@ def test_few_kinds_are_kept_and_those_the_latest(shelf):
     assert [call.geometry.out_channels for call, _ in shelf] == [*range(8 + 2 * kept.CALLS, 8 + 3 * kept.CALLS)]
 
 
-def test_few_bytes_are_kept(shelf, monkeypatch):
-    monkeypatch.setattr(kept, "BYTES", 3 << 20)
+def test_few_bytes_are_kept(shelf):
     for width in range(40, 40 + kept.CALLS):
         conv2d(np.ones((1, 64, 40, width), "f4"), np.ones((64, 64, 3, 3), "f4"), padding=1)
     taken = sum(space.nbytes for left in shelf.values() for space in left)

@@ -10,7 +10,6 @@ Knows calls and their workspaces; does not know what is computed in them.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -55,14 +54,10 @@ def take(function: str, call: Kind, workers: int) -> tuple[_Source, list[Array]]
     left = _kept.pop((call, workers), None)
     if left is not None:
         return True, left
-    return False, new_arrays(function, call.spaces(workers))
-
-
-def new_arrays(function: str, spaces: Iterable[Space]) -> list[Array]:
-    """New workspaces, in one block; in a network's step each of what the network has for large arrays."""
-    if CALLS == 0 or here() is not None:
-        return [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
-    return _new_in(Room(), function, None, spaces)
+    if CALLS == 0 or network is not None:  # each alone, of what a network has for large arrays
+        spaces = call.spaces(workers)
+        return False, [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
+    return False, _new_in(Room(), function, call, workers)
 
 
 def put_back(call: Kind, workers: int, source: _Source, arrays: list[Array]) -> None:
@@ -85,12 +80,13 @@ def put_back(call: Kind, workers: int, source: _Source, arrays: list[Array]) -> 
 
 def _new_in_network(network: Reused, room: Room, function: str, call: Kind, workers: int) -> list[Array]:
     try:
-        return _new_in(room, function, (call, workers), call.spaces(workers))
+        return _new_in(room, function, call, workers)
     except MemoryError:
         network.clear()  # blocks that nobody has
-        return _new_in(room, function, (call, workers), call.spaces(workers))
+        return _new_in(room, function, call, workers)
 
 
-def _new_in(room: Room, function: str, kind: Hashable, spaces: Iterable[Space]) -> list[Array]:
-    kinds = [(space.shape, np.dtype(space.dtype)) for space in spaces]
-    return room.new_arrays(kind, kinds, partial(allocate_bytes, function, "workspaces"))
+def _new_in(room: Room, function: str, call: Kind, workers: int) -> list[Array]:
+    """In one block, the room's."""
+    spaces = [(space.shape, np.dtype(space.dtype)) for space in call.spaces(workers)]
+    return room.new_arrays((call, workers), spaces, partial(allocate_bytes, function, "workspaces"))

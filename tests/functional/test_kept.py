@@ -221,6 +221,15 @@ def test_a_call_within_a_call_of_a_step_has_its_own(shelf, monkeypatch):
     assert_apart(*runs)
 
 
+def test_workspaces_of_a_step_that_find_the_room_taken_are_blocks_of_the_network(shelf):
+    network = Reused()
+    with network.step():
+        room = network.take_room()
+        y = conv2d(np.ones((1, 32, 60, 240), "f4"), np.ones((32, 32, 3, 3), "f4"), padding=1)
+        network.put_back(room)
+    assert network._blocks.keys() > {(y.shape, y.dtype)}
+
+
 def test_a_call_that_fails_does_not_put_the_room_back_and_the_next_step_has_another(shelf, monkeypatch):
     conv2d(X, WEIGHT)
     ((call, _),), network = shelf, Reused()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from pathlib import Path
 
 import llvmlite
@@ -92,10 +93,17 @@ def cache_state() -> dict[str, str]:
 
 
 def _writable(place: Path) -> bool:
-    """Whether the folder, or the nearest one above it that exists, may be written."""
+    """Whether the folder, or the nearest one above it that exists, takes a file, which is gone at once.
+
+    Modes do not tell: root may write everywhere, but for `/proc` and what is mounted read-only.
+    """
     while not place.exists() and place != place.parent:
         place = place.parent
-    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return True
+    except OSError:
+        return False
 
 
 def report() -> dict[str, dict[str, str]]:

@@ -125,7 +125,8 @@ class Loop:
     def run(self, workers: int, first: int, stop: int, arguments: tuple[Any, ...]) -> None:
         """Run tasks `first <= task < stop`, on this thread or on a team of so many."""
         if workers == 1:
-            self._alone(self._pack(id(arguments), first, stop, *map(arguments.__getitem__, self._numbers)))
+            numbers = map(arguments.__getitem__, self._numbers) if self._numbers else ()
+            self._alone(self._pack(id(arguments), first, stop, *numbers))
         else:
             run_in_turn(workers, [self.step(first, stop, arguments)])
 

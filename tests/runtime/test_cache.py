@@ -260,8 +260,10 @@ def test_a_place_below_a_file(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="the folder that root cannot write either is Linux's")
-def test_a_folder_that_nobody_can_write():
+def test_a_folder_that_nobody_can_write(monkeypatch):
     assert run("/proc") == ONE_WARNING
+    monkeypatch.setenv("CONVJIT_CACHE_DIR", "/proc")
+    assert environment.cache_state()["state"] == "on, but the folder cannot be written"
 
 
 def test_a_warm_folder_that_cannot_be_written_serves(place):

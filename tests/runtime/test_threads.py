@@ -223,6 +223,11 @@ LARGE_CALL = """
             "(The threading layer requested 'carrier-pigeon' is unknown to Numba); set NUMBA_THREADING_LAYER to "
             "'default', 'omp', 'workqueue' or 'tbb' (with its library installed)",
         ),
+        (
+            {"NUMBA_THREADING_LAYER_PRIORITY": "omp pigeon", "NUMBA_NUM_THREADS": "2"},
+            "RuntimeError: convjit: NUMBA_THREADING_LAYER_PRIORITY must have 'omp', 'tbb' and 'workqueue', each once, "
+            "in the order in which Numba is to try them, got 'omp pigeon'",
+        ),
         ({"NUMBA_NUM_THREADS": "0"}, "ImportError: convjit: NUMBA_NUM_THREADS must be at least 1, got 0"),
         ({"NUMBA_NUM_THREADS": "-3"}, "ImportError: convjit: NUMBA_NUM_THREADS must be at least 1, got -3"),
     ],

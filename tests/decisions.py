@@ -6,6 +6,7 @@ import functools
 import sys
 
 from convjit.functional import kept
+from convjit.functional.looking_up import LookedUp
 
 
 def forget() -> None:
@@ -13,6 +14,7 @@ def forget() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("convjit."):
             for each in vars(module).values():
+                each = each.kept if isinstance(each, LookedUp) else each
                 if isinstance(each, functools._lru_cache_wrapper) and each.cache_parameters()["maxsize"] is not None:
                     each.cache_clear()
     kept._kept.clear()

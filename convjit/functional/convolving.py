@@ -7,7 +7,6 @@ Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learn
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..algorithms import check_algorithm
@@ -33,9 +32,10 @@ from ..geometry import (
     conv_geometry,
 )
 from ..layouts import CHANNELS_FIRST, Layout
-from ..parsing import Sizes, are_plain, as_entries, as_flag, as_image_size, as_positive, shown
+from ..parsing import Sizes, as_entries, as_flag, as_image_size, as_positive, shown
 from ..typing import Array, ArrayLike, DType, Gradients
 from . import bilinear
+from .looking_up import LookedUp
 from .options import ConvOptions
 from .padding import check_mode, pad_images, pad_images_backward
 
@@ -97,7 +97,8 @@ class _Decision(NamedTuple):
     is_straight: bool
 
 
-def _decide(
+@LookedUp
+def _decision(
     function: str, rank: int, x_shape: Sizes, weight_shape: Sizes, bias_shape: Sizes | None,
     dtypes: tuple[DType, ...], options: ConvOptions, mode: str, algorithm: str, layout: Layout,
 ) -> _Decision:  # fmt: skip
@@ -112,9 +113,6 @@ def _decide(
     return _Decision(problem, call, dtype, shape, _is_straight(problem, x_shape, weight_shape, shape, dtype))
 
 
-_kept_decision = lru_cache(maxsize=512)(_decide)
-
-
 def convolve(
     function: str, rank: int, x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, options: ConvOptions,
     padding_mode: str, algorithm: str, out: Array | None, layout: Layout = CHANNELS_FIRST,
@@ -122,7 +120,7 @@ def convolve(
     """`conv2d`, in any number of dimensions."""
     x, weight = as_array(function, "x", x), as_array(function, "weight", weight)
     bias = None if bias is None else as_array(function, "bias", bias)
-    decide = _kept_decision if are_plain((*options, padding_mode, algorithm)) else _decide
+    decide = _decision.of((*options, padding_mode, algorithm))
     dtypes = (x.dtype, weight.dtype) if bias is None else (x.dtype, weight.dtype, bias.dtype)
     problem, call, dtype, shape, is_straight = decide(
         function, rank, x.shape, weight.shape, None if bias is None else bias.shape, dtypes, options, padding_mode,
@@ -149,7 +147,8 @@ class _Gradients(NamedTuple):
     is_straight: bool
 
 
-def _decide_gradients(
+@LookedUp
+def _all_gradients(
     function: str, rank: int, x_shape: Sizes, weight_shape: Sizes, dy_shape: Sizes, dtypes: tuple[DType, ...],
     options: ConvOptions, mode: str, algorithm: str, need: tuple[bool, bool, bool], layout: Layout,
 ) -> _Gradients:  # fmt: skip
@@ -162,9 +161,6 @@ def _decide_gradients(
     of_weight = _gradient_call(function, algorithm, problem, "weight_grad", dtype) if need[1] else None
     is_straight = _is_straight(problem, x_shape, weight_shape, dy_shape, dtype)
     return _Gradients(problem, of_input, of_weight, dtype, is_straight)
-
-
-_kept_gradients = lru_cache(maxsize=512)(_decide_gradients)
 
 
 def _gradient_call(function: str, algorithm: str, problem: Problem, what: str, dtype: DType) -> bilinear.AnyCall:
@@ -180,7 +176,7 @@ def gradients(
         as_array(function, "grad_output", grad_output), as_array(function, "x", x), as_array(function, "weight", weight)
     )  # fmt: skip
     wanted = check_need(function, need)
-    decide = _kept_gradients if are_plain((*options, padding_mode, algorithm)) else _decide_gradients
+    decide = _all_gradients.of((*options, padding_mode, algorithm))
     problem, of_input, of_weight, dtype, is_straight = decide(
         function, rank, x.shape, weight.shape, dy.shape, (dy.dtype, x.dtype, weight.dtype), options, padding_mode,
         algorithm, wanted, layout,
@@ -253,7 +249,8 @@ class _OneGradient(NamedTuple):
     is_straight: bool
 
 
-def _decide_input_gradient(
+@LookedUp
+def _input_gradient(
     function: str, rank: int, dy_shape: Sizes, weight_shape: Sizes, input_size: Any, dtypes: tuple[DType, ...],
     options: ConvOptions, mode: str, algorithm: str, layout: Layout,
 ) -> _OneGradient:  # fmt: skip
@@ -268,7 +265,8 @@ def _decide_input_gradient(
     return _OneGradient(problem, call, dtype, _is_straight(problem, problem.x_shape, weight_shape, dy_shape, dtype))
 
 
-def _decide_weight_gradient(
+@LookedUp
+def _weight_gradient(
     function: str, rank: int, dy_shape: Sizes, x_shape: Sizes, kernel_size: Any, dtypes: tuple[DType, ...],
     options: ConvOptions, mode: str, algorithm: str, layout: Layout,
 ) -> _OneGradient:  # fmt: skip
@@ -284,19 +282,13 @@ def _decide_weight_gradient(
     return _OneGradient(problem, call, dtype, _is_straight(problem, x_shape, shape, dy_shape, dtype))
 
 
-_kept_input_gradient = lru_cache(maxsize=512)(_decide_input_gradient)
-_kept_weight_gradient = lru_cache(maxsize=512)(_decide_weight_gradient)
-
-
 def input_gradient(
     function: str, rank: int, grad_output: ArrayLike, weight: ArrayLike, input_size: Any, options: ConvOptions,
     padding_mode: str, algorithm: str, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`conv2d_input_grad`, in any number of dimensions."""
     dy, weight = as_array(function, "grad_output", grad_output), as_array(function, "weight", weight)
-    decide = (
-        _kept_input_gradient if are_plain((*options, padding_mode, algorithm, input_size)) else _decide_input_gradient
-    )
+    decide = _input_gradient.of((*options, padding_mode, algorithm, input_size))
     problem, call, dtype, is_straight = decide(
         function, rank, dy.shape, weight.shape, input_size, (dy.dtype, weight.dtype), options, padding_mode, algorithm,
         layout,
@@ -319,11 +311,7 @@ def weight_gradient(
 ) -> Array:  # fmt: skip
     """`conv2d_weight_grad`, in any number of dimensions."""
     dy, x = as_array(function, "grad_output", grad_output), as_array(function, "x", x)
-    decide = (
-        _kept_weight_gradient
-        if are_plain((*options, padding_mode, algorithm, kernel_size))
-        else _decide_weight_gradient
-    )
+    decide = _weight_gradient.of((*options, padding_mode, algorithm, kernel_size))
     problem, call, dtype, is_straight = decide(
         function, rank, dy.shape, x.shape, kernel_size, (dy.dtype, x.dtype), options, padding_mode, algorithm, layout
     )

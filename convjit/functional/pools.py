@@ -17,31 +17,24 @@ from ..algorithms import pooling as image_pools
 from ..arrays import DTYPES, as_array, as_images, common_dtype, converted, ready, result_dtype, write
 from ..geometry import Convolution, Volume, check_pooling_padding, check_same_shape, pooling_geometry
 from ..layouts import CHANNELS_FIRST, Layout
-from ..parsing import Sizes, are_plain, as_divisor, as_flag, as_image_size, as_padding, as_window
+from ..parsing import Sizes, as_divisor, as_flag, as_image_size, as_padding, as_window
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
 from ..typing import Array, ArrayLike, DType, MaybeArray
+from .looking_up import LookedUp
 from .options import WindowOptions
 
 _INDICES = np.dtype(np.int64)
 
 
+@LookedUp
 def _geometry(function: str, x_shape: Sizes, options: WindowOptions, ceil_mode: bool) -> Convolution:
-    if type(ceil_mode) is bool and are_plain(options):
-        return _kept_geometry(function, x_shape, options, ceil_mode)
-    return _new_geometry(function, x_shape, options, ceil_mode)
-
-
-def _new_geometry(function: str, x_shape: Sizes, options: WindowOptions, ceil_mode: bool) -> Convolution:
     kernel_size, stride, padding, dilation = options
     rank = len(x_shape) - 2
     window = as_window(function, kernel_size, kernel_size if stride is None else stride, dilation, rank)
     pads = as_padding(function, padding, window, x_shape[2:])
     check_pooling_padding(function, window, pads)
-    return pooling_geometry(function, x_shape, window, pads, as_flag(function, "ceil_mode", ceil_mode))
-
-
-_kept_geometry = lru_cache(maxsize=256)(_new_geometry)
+    return pooling_geometry(function, x_shape, window, pads, ceil_mode)
 
 
 def _work(g: Convolution) -> float:
@@ -87,25 +80,18 @@ class _Maxima(NamedTuple):
     of: Any  # what it takes
 
 
-def _new_maxima(
+@LookedUp
+def _maxima(
     function: str, x_shape: Sizes, x_dtype: DType, options: WindowOptions, ceil_mode: bool, layout: Layout
 ) -> _Maxima:
     dtype = common_dtype((x_dtype,))
     compute = _comparable(function, dtype)
-    g = _new_geometry(function, layout.told(x_shape), options, ceil_mode)
+    g = _geometry.anew(function, layout.told(x_shape), options, ceil_mode)
     lowest = np.full(1, -np.inf if compute.kind == "f" else np.iinfo(dtype).min, compute)
     lowest.flags.writeable = False
     return _Maxima(
         g, layout, dtype, compute, layout.lying(g.y_shape), lowest, _work(g), *_driven(g, "max_pool", layout)
     )
-
-
-_kept_maxima = lru_cache(maxsize=256)(_new_maxima)
-
-
-def _maxima(function: str, images: Array, options: WindowOptions, ceil_mode: bool, layout: Layout) -> _Maxima:
-    decide = _kept_maxima if type(ceil_mode) is bool and are_plain(options) else _new_maxima
-    return decide(function, images.shape, images.dtype, options, ceil_mode, layout)
 
 
 def _max_pool(function: str, images: Array, m: _Maxima) -> tuple[Array, Array]:
@@ -123,10 +109,11 @@ def max_pool(
     layout: Layout = CHANNELS_FIRST,
 ) -> MaybeArray:  # fmt: skip
     """`max_pool2d`, in any number of dimensions."""
-    wanted = as_flag(function, "return_indices", return_indices)
+    wanted, is_ceil = as_flag(function, "return_indices", return_indices), as_flag(function, "ceil_mode", ceil_mode)
     x = as_array(function, "x", x, real=True)
     images = as_images(function, "x", x, rank, layout)
-    y, indices = _max_pool(function, images, _maxima(function, images, options, ceil_mode, layout))
+    maxima = _maxima.of(options)(function, images.shape, images.dtype, options, is_ceil, layout)
+    y, indices = _max_pool(function, images, maxima)
     if x is not images:
         y, indices = y[0], indices[0]
     return (y, indices) if wanted else y
@@ -138,8 +125,8 @@ def max_pool_backward(
 ) -> Array:  # fmt: skip
     """`max_pool2d_backward`, in any number of dimensions."""
     dy, x = as_array(function, "grad_output", grad_output, real=True), as_array(function, "x", x, real=True)
-    images = as_images(function, "x", x, rank, layout)
-    maxima = _maxima(function, images, options, ceil_mode, layout)
+    images, is_ceil = as_images(function, "x", x, rank, layout), as_flag(function, "ceil_mode", ceil_mode)
+    maxima = _maxima.of(options)(function, images.shape, images.dtype, options, is_ceil, layout)
     shape = maxima.shape if x is images else maxima.shape[1:]
     check_same_shape(function, "grad_output", dy.shape, shape, "the shape of the forward result")
     dtype = result_dtype(dy, x)
@@ -209,10 +196,10 @@ def avg_pool(
     layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`avg_pool2d`, in any number of dimensions."""
-    divisor = _divisor(function, *counting)
+    divisor, is_ceil = _divisor(function, *counting), as_flag(function, "ceil_mode", ceil_mode)
     x = as_array(function, "x", x)
     images = as_images(function, "x", x, rank, layout)
-    g = _geometry(function, layout.told(images.shape), options, ceil_mode)
+    g = _geometry.of(options)(function, layout.told(images.shape), options, is_ceil)
     pool, of = _driven(g, "avg_pool", layout)
 
     def run(source: Array, target: Array) -> None:
@@ -230,11 +217,11 @@ def avg_pool_backward(
     counting: Counting, layout: Layout = CHANNELS_FIRST,
 ) -> Array:  # fmt: skip
     """`avg_pool2d_backward`, in any number of dimensions."""
-    divisor = _divisor(function, *counting)
+    divisor, is_ceil = _divisor(function, *counting), as_flag(function, "ceil_mode", ceil_mode)
     dy = as_array(function, "grad_output", grad_output)
     gradients = as_images(function, "grad_output", dy, rank, layout)
     size = as_image_size(function, "input_size", input_size, rank)
-    g = _geometry(function, (*layout.told(gradients.shape)[:2], *size), options, ceil_mode)
+    g = _geometry.of(options)(function, (*layout.told(gradients.shape)[:2], *size), options, is_ceil)
     needed = layout.lying(g.y_shape)
     needed = needed if dy is gradients else needed[1:]
     check_same_shape(function, "grad_output", dy.shape, needed, f"the forward result of input_size {size}")

@@ -6,7 +6,6 @@ Source: PyTorch's `ConvTranspose2d`; ONNX operator ConvTranspose for `same_upper
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from ..arrays import DTYPES, add, as_array, as_images, converted, result_dtype, shaped, sums_dtype
@@ -16,7 +15,6 @@ from ..parsing import (
     Pads,
     Sizes,
     Window,
-    are_plain,
     as_entries,
     as_image_size,
     as_positive,
@@ -28,26 +26,17 @@ from ..typing import Array, ArrayLike, Gradients, IntOrPair, Padding
 from . import bilinear
 from .convolving import check_need
 from .front_door import public
+from .looking_up import LookedUp
 from .options import TransposeOptions
 
 
+@LookedUp
 def _problem(
     function: str, x_shape: Sizes, weight_shape: Sizes, options: TransposeOptions, output_size: Any, layout: Layout
 ) -> tuple[Convolution, Geometry | Volume]:
     """`_geometry`, and how it is computed."""
     g = _geometry(function, x_shape, weight_shape, options, output_size, layout)
     return g, g.as_run()
-
-
-_kept_problem = lru_cache(maxsize=512)(_problem)
-
-
-def _problem_of(
-    function: str, x_shape: Sizes, weight_shape: Sizes, options: TransposeOptions, output_size: Any, layout: Layout
-) -> tuple[Convolution, Geometry | Volume]:
-    """As `_problem`, looked up where options are such that it can be."""
-    of = _kept_problem if are_plain((*options, output_size)) else _problem
-    return of(function, x_shape, weight_shape, options, output_size, layout)
 
 
 def _geometry(
@@ -121,7 +110,9 @@ def transpose(
     x, weight = as_array(function, "x", x), as_array(function, "weight", weight)
     bias = None if bias is None else as_array(function, "bias", bias)
     images = as_images(function, "x", x, rank, layout)
-    g, inner = _problem_of(function, layout.told(images.shape), weight.shape, options, output_size, layout)
+    g, inner = _problem.of((*options, output_size))(
+        function, layout.told(images.shape), weight.shape, options, output_size, layout
+    )
     if bias is not None:
         check_bias(function, bias.shape, g.in_channels)
     dtype = result_dtype(x, weight) if bias is None else result_dtype(x, weight, bias)
@@ -146,7 +137,9 @@ def transposed_gradients(
         as_array(function, "grad_output", grad_output), as_array(function, "x", x), as_array(function, "weight", weight)
     )  # fmt: skip
     images = as_images(function, "x", x, rank, layout)
-    g, inner = _problem_of(function, layout.told(images.shape), weight.shape, options, output_size, layout)
+    g, inner = _problem.of((*options, output_size))(
+        function, layout.told(images.shape), weight.shape, options, output_size, layout
+    )
     shape = layout.lying(g.x_shape)
     shape = shape if x is images else shape[1:]
     check_same_shape(function, "grad_output", dy.shape, shape, "the shape of the forward result")

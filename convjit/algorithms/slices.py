@@ -6,15 +6,16 @@ computed of the images.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..gemm.planes import backward_axis, grid_phases
 from ..geometry import Depth, Geometry
-from ..runtime.compile import driver
+from ..runtime.compile import Driver, driver
 from ..runtime.copying import copy_run
-from ..runtime.launch import launch
+from ..runtime.launch import Launch, launch, run_in_turn
 
 
 class Slices(NamedTuple):
@@ -39,6 +40,11 @@ class Slices(NamedTuple):
     step_w: int = 1
 
     @property
+    def are_volumes(self) -> bool:
+        """Whether images are volumes of one plane, as they lie: nothing is to be moved."""
+        return self.size == self.images == self.taps == 1 and not self.by_row
+
+    @property
     def by_row(self) -> bool:
         """Whether planes are not moved as they are."""
         return self.top + self.bottom + self.left + self.right > 0 or self.step_h * self.step_w > 1
@@ -54,6 +60,23 @@ def forward_slices(depth: Depth, channels: int) -> Slices:
 def output_slices(depth: Depth, channels: int) -> Slices:
     """The output, a slice an image."""
     return Slices(channels, depth.out_size, depth.out_size, 1, 0, 1, 0)
+
+
+def input_slices(depth: Depth, channels: int) -> Slices:
+    """The input, a slice an image."""
+    return Slices(channels, depth.in_size, depth.in_size, 1, 0, 1, 0)
+
+
+def as_volumes(channels: int) -> Slices:
+    """Volumes, all of whose planes are seen as one."""
+    return Slices(channels, 1, 1, 1, 0, 1, 0)
+
+
+def every_stride(depth: Depth, plane: Geometry, channels: int) -> Slices:
+    """Of volumes as large as the input the planes, rows and columns that strides meet: one image each."""
+    return Slices(
+        channels, depth.in_size, 1, 1, 0, depth.out_size, depth.stride, step_h=plane.stride_h, step_w=plane.stride_w
+    )  # fmt: skip
 
 
 class Phase(NamedTuple):
@@ -88,7 +111,7 @@ _TOGETHER = 1 << 14
 
 @driver
 def _gather(
-    task: Any, worker: Any, s: Slices, begin: Any, planes: Any, rows: Any, volumes: Any, images: Any
+    task: Any, worker: Any, s: Slices, planes: Any, rows: Any, begin: Any, volumes: Any, images: Any
 ) -> None:  # fmt: skip
     """images[(n,i) - begin, (c,t)] = volumes[n, (c, i*step + t*tap_step + first)], 0 outside and in the margin.
 
@@ -137,40 +160,56 @@ def _gather(
 
 @driver
 def _put_back(
-    task: Any, worker: Any, s: Slices, begin: Any, planes: Any, rows: Any, images: Any, volumes: Any
+    task: Any, worker: Any, s: Slices, planes: Any, rows: Any, begin: Any, images: Any, volumes: Any
 ) -> None:  # fmt: skip
-    """volumes[n, (c, i*step + first)] = images[(n,i) - begin, c], where there is one tap and no margin."""
+    """volumes[n, (c, i*step + t*tap_step + first)] = images[(n,i) - begin, (c,t)], where there is no margin.
+
+    Into every `step_h`-th row and `step_w`-th column, where planes are not whole.
+    """
     pieces = (images.shape[1] + rows - 1) // rows
     top, row = task % pieces * rows, task // pieces * planes
     bottom, stop = min(top + rows, images.shape[1]), min(row + planes, images.shape[0])
-    image, c = row // s.channels + begin, row % s.channels
-    n, i = image // s.images, image % s.images
+    image, channel = row // (s.channels * s.taps) + begin, row % (s.channels * s.taps)
+    n, i, c, t = image // s.images, image % s.images, channel // s.taps, channel % s.taps
     while row < stop:
-        target = (n * s.channels + c) * s.size + i * s.step + s.first
+        target = (n * s.channels + c) * s.size + i * s.step + t * s.tap_step + s.first
         for r in range(top, bottom):
-            copy_run(volumes[target, r], 0, images[row, r], 0, images.shape[2])
+            if s.step_w == 1:
+                copy_run(volumes[target, r * s.step_h], 0, images[row, r], 0, images.shape[2])
+            else:
+                line, of_plane = volumes[target, r * s.step_h], images[row, r]
+                for q in range(images.shape[2]):
+                    line[q * s.step_w] = of_plane[q]
         row += 1
-        c += 1
-        if c == s.channels:
-            c = 0
-            i += 1
-            if i == s.images:
-                i = 0
-                n += 1
+        t += 1
+        if t == s.taps:
+            t = 0
+            c += 1
+            if c == s.channels:
+                c = 0
+                i += 1
+                if i == s.images:
+                    i = 0
+                    n += 1
 
 
 def gather(workers: int, s: Slices, begin: int, volumes: Any, images: Any) -> None:
     """Fill `images` (images, channels * taps, H, W) of the volumes (N, channels, size, H, W) from number `begin` on."""
-    if s.by_row:  # also of images that are seen as one row
-        height, width = (-(-size // step) for size, step in zip(volumes.shape[3:], (s.step_h, s.step_w), strict=True))
-        images = images.reshape(*images.shape[:2], height + s.top + s.bottom, width + s.left + s.right)
-    source, target = (_planes(array, s.by_row) for array in (volumes, images))
+    source, target = _planes(volumes, s.by_row), _planes(_as_met(s, images, volumes), s.by_row)
     _launch(_gather, workers, s, begin, target, source, target)
 
 
 def put_back(workers: int, s: Slices, begin: int, images: Any, volumes: Any) -> None:
-    """Write `images` (images, channels, H, W) into the volumes, from number `begin` on."""
-    _launch(_put_back, workers, s, begin, _planes(images, False), _planes(images, False), _planes(volumes, False))
+    """Write `images` (images, channels * taps, H, W) into the volumes, from number `begin` on."""
+    source, target = _planes(_as_met(s, images, volumes), s.by_row), _planes(volumes, s.by_row)
+    _launch(_put_back, workers, s, begin, source, source, target)
+
+
+def _as_met(s: Slices, images: Any, volumes: Any) -> Any:
+    """Images, also those that are seen as one row, as planes with their margins."""
+    height, width = (-(-size // step) for size, step in zip(volumes.shape[3:], (s.step_h, s.step_w), strict=True))
+    height, width = height + s.top + s.bottom, width + s.left + s.right
+    return images.reshape(images.size // max(height * width, 1), height, width)
 
 
 # Elements of a row of a plane that is seen as rows: pieces of a plane that is moved as it is.
@@ -187,14 +226,18 @@ def _planes(array: Any, by_row: bool) -> Any:
     return array.reshape(planes, height, width).view(f"uint{8 * array.itemsize}")
 
 
-def _launch(moved: Any, workers: int, s: Slices, begin: int, tiled: Any, source: Any, target: Any) -> None:
-    count, height, width = tiled.shape
-    if tiled.size == 0:
-        return
+def _launch(moved: Driver, workers: int, s: Slices, begin: int, tiled: Any, source: Any, target: Any) -> None:
+    if tiled.size > 0:
+        run_in_turn(workers, _moving(moved, s, *tiled.shape).on(begin, source, target))
+
+
+@lru_cache(maxsize=256)
+def _moving(moved: Driver, s: Slices, count: int, height: int, width: int) -> Launch:
+    """What moves so many planes of this size."""
     rows = max(1, min(height, _TOGETHER // width))
     planes = max(1, _TOGETHER // (height * width))
     tasks = -(-count // planes) * -(-height // rows)
-    launch(moved, workers, tasks, count * (10 + height * (4 + width / 4)), s, begin, planes, rows, source, target)
+    return Launch(moved, tasks, count * (10 + height * (4 + width / 4)), s, planes, rows)
 
 
 # Channels whose taps are turned together: squares of them, since rows of both arrays may lie far apart.

@@ -6,13 +6,11 @@ Knows how many slices are gathered at once; does not know how images are compute
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 
 from .. import arrays
-from ..algorithms.slices import gather, put_back
+from ..algorithms.slices import Slices, gather, put_back
 from ..algorithms.slices import turn as turn_weight
 from ..runtime.memory import aligned, allocate
 from ..runtime.threads import workers
@@ -69,33 +67,36 @@ def _run_turns(function: str, call: VolumeCall, inputs: tuple[Array, ...], resul
         part = weight if call.is_packed else _turned(function, turn, call.volume.plane.groups, weight)
         if images_of.packing is not None and turn.together < images_of.geometry.batch:
             images_of, part = images_of.packed(), packed(function, images_of, part)
-        with _copies(function, turn) as (planes, results):
-            for first in range(0, images_of.geometry.batch, turn.together):
-                here = images_of.of_batch(min(turn.together, images_of.geometry.batch - first))
-                images, made = _gathered(turn, first, here, volumes, planes), _shaped(results, _result_shape(here))
-                run_images(function, here, (images, part, *(bias if here.operation_name == "forward" else [])), made)
+        assert turn.copies is not None
+        source, copies = kept.take(function, turn.copies, 1)
+        planes, results = copies
+        for first in range(0, images_of.geometry.batch, turn.together):
+            here = images_of.of_batch(min(turn.together, images_of.geometry.batch - first))
+            images = _gathered(turn.met, first, _images_shape(here), volumes, planes)
+            made = _room(turn.landing, first, _result_shape(here), result, results)
+            run_images(function, here, (images, part, *(bias if here.operation_name == "forward" else [])), made)
+            if not turn.landing.are_volumes:
                 put_back(workers(float(made.size)), turn.landing, first, made, result)
+        kept.put_back(turn.copies, 1, source, copies)
 
 
-@contextmanager
-def _copies(function: str, turn: Turn) -> Iterator[list[Array]]:
-    """Flat arrays for planes of slices and for what goes with them, left for the next call if they are small."""
-    assert turn.copies is not None
-    source, arrays = kept.take(function, turn.copies, 1)
-    yield arrays
-    kept.put_back(turn.copies, 1, source, arrays)
+def _room(s: Slices, first: int, shape: tuple[int, ...], volumes: Array, copies: Array) -> Array:
+    """Where images of this shape are, number `first` and those behind it: volumes as they lie, or room for copies."""
+    if s.are_volumes:
+        return volumes[first : first + shape[0]].reshape(shape)
+    return copies[: math.prod(shape)].reshape(shape)
 
 
-def _shaped(room: Array, shape: tuple[int, ...]) -> Array:
-    """As many images as there are, in the room for as many as are computed at once."""
-    return room[: math.prod(shape)].reshape(shape)
-
-
-def _gathered(turn: Turn, first: int, call: Call, volumes: Array, planes: Array) -> Array:
-    g = call.geometry
-    images = _shaped(planes, g.y_shape if call.operation_name == "input_grad" else g.x_shape)
-    gather(workers(float(images.size)), turn.met, first, volumes, images)
+def _gathered(s: Slices, first: int, shape: tuple[int, ...], volumes: Array, copies: Array) -> Array:
+    """Images of this shape, copied unless they are volumes as they lie."""
+    images = _room(s, first, shape, volumes, copies)
+    if not s.are_volumes:
+        gather(workers(float(images.size)), s, first, volumes, images)
     return images
+
+
+def _images_shape(call: Call) -> tuple[int, ...]:
+    return call.geometry.y_shape if call.operation_name == "input_grad" else call.geometry.x_shape
 
 
 def _result_shape(call: Call) -> tuple[int, ...]:
@@ -133,12 +134,15 @@ def _run_weight_grad(function: str, call: VolumeCall, inputs: tuple[Array, ...],
     batch = turn.call.geometry.batch
     if batch == 0:
         arrays.write(result, 0)
-    with _copies(function, turn) as (planes, others):
-        for first in range(0, batch, turn.together):
-            here = turn.call.of_batch(min(turn.together, batch - first))
-            images, gradients = _gathered(turn, first, here, x, planes), _shaped(others, here.geometry.y_shape)
-            gather(workers(float(gradients.size)), turn.landing, first, dy, gradients)
-            part = result if first == 0 else allocate(function, "a part of the gradient", result.shape, call.compute)
-            run_images(function, here, (gradients, images), part.reshape(here.geometry.weight_shape))
-            if first > 0:
-                arrays.add(result, part)
+    assert turn.copies is not None
+    source, copies = kept.take(function, turn.copies, 1)
+    planes, others = copies
+    for first in range(0, batch, turn.together):
+        here = turn.call.of_batch(min(turn.together, batch - first))
+        images = _gathered(turn.met, first, here.geometry.x_shape, x, planes)
+        gradients = _gathered(turn.landing, first, here.geometry.y_shape, dy, others)
+        part = result if first == 0 else allocate(function, "a part of the gradient", result.shape, call.compute)
+        run_images(function, here, (gradients, images), part.reshape(here.geometry.weight_shape))
+        if first > 0:
+            arrays.add(result, part)
+    kept.put_back(turn.copies, 1, source, copies)

@@ -4,8 +4,9 @@ Output slice `od` of volume n is a convolution in two dimensions, of an image wh
 that its taps in depth meet, with the weight seen as (O, C*KD, KH, KW): terms are those of the definition, in order.
 So everything that holds of images holds of volumes. Where such images would be convolved directly, volumes may be read
 as they lie, see `algorithms.direct_volumes`, and those of one channel a group are, see `algorithms.depthwise_volumes`;
-else the planes are copied, one move of a value for every O // groups * KH * KW multiplications of it. Knows geometries,
-dtypes and limits; does not know arrays.
+else the planes are copied, one move of a value for every O // groups * KH * KW multiplications of it. Of a kernel of
+one voxel with strides, those voxels alone are copied that it meets, as one row of an image.
+Knows geometries, dtypes and limits; does not know arrays.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from typing import NamedTuple
 
 from ..algorithms import Packing, Space, depthwise_volumes, direct, direct_volumes, is_choice, why_not
 from ..algorithms.algorithm import workspace_limit
-from ..algorithms.slices import Slices, backward_phases, forward_slices, output_slices
+from ..algorithms.slices import (
+    Slices,
+    as_volumes,
+    backward_phases,
+    every_stride,
+    forward_slices,
+    input_slices,
+    output_slices,
+)
 from ..geometry import Geometry, Volume
 from ..layouts import CHANNELS_FIRST
 from ..typing import DType
@@ -28,13 +37,13 @@ from .calls import Call, counted_bytes, decide, space_bytes
 class Copies:
     """Room for as many images as are gathered at once, and for what is made of them: kept as workspaces are."""
 
-    def __init__(self, call: Call, together: int) -> None:
+    def __init__(self, call: Call, together: int, met: Slices, landing: Slices) -> None:
         g = call.geometry._replace(batch=min(together, call.geometry.batch))
-        met, made = (g.y_shape, g.x_shape) if call.operation_name == "input_grad" else (g.x_shape, g.y_shape)
+        read, made = (g.y_shape, g.x_shape) if call.operation_name == "input_grad" else (g.x_shape, g.y_shape)
         other = "gradients of slices" if call.operation_name == "weight_grad" else "results of slices"
         self._spaces = (
-            Space((math.prod(met),), call.compute, "planes of slices"),
-            Space((math.prod(made),), call.compute, other),
+            Space((0 if met.are_volumes else math.prod(read),), call.compute, "planes of slices"),
+            Space((0 if landing.are_volumes else math.prod(made),), call.compute, other),
         )
 
     def spaces(self, workers: int) -> tuple[Space, ...]:
@@ -176,7 +185,7 @@ def _direct(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> direct_vol
     depth, plane = volume
     is_gradient, row = how.operation_name == "input_grad", direct.ALGORITHM
     call = turns[0].call if turns else None
-    if call is None or call.operation not in (row.forward, row.input_grad):
+    if call is None or call.operation not in (row.forward, row.input_grad) or _as_one_row(volume) is not None:
         return None
     if is_gradient and (depth.stride, plane.stride_h, plane.stride_w) != (1, 1, 1):
         return None
@@ -184,8 +193,29 @@ def _direct(how: _Choice, volume: Volume, turns: tuple[Turn, ...]) -> direct_vol
     return direct_volumes.Job(volume, met, is_gradient)
 
 
+def _as_one_row(volume: Volume) -> Geometry | None:
+    """What a kernel of one voxel meets with its strides, as images of one row; None of other kernels.
+
+    Of a transposed convolution with output padding, voxels behind the last one that is met may lie further on.
+    """
+    depth, plane = volume
+    kernel, strides = (depth.kernel, plane.kernel_h, plane.kernel_w), (depth.stride, plane.stride_h, plane.stride_w)
+    sizes, results = (depth.in_size, plane.in_h, plane.in_w), (depth.out_size, plane.out_h, plane.out_w)
+    if kernel != (1, 1, 1) or any(map(any, (*plane.pads, (depth.pad_front, depth.pad_back)))):
+        return None
+    if results != tuple(-(-size // stride) for size, stride in zip(sizes, strides, strict=True)):
+        return None
+    voxels = math.prod(results)
+    return plane._replace(in_h=1, in_w=voxels, out_h=1, out_w=voxels, stride_h=1, stride_w=1)
+
+
 def _forward_turn(how: _Choice, volume: Volume) -> Turn:
     depth, plane = volume
+    row = _as_one_row(volume)
+    if row is not None:
+        call = decide(how.function, how.algorithm, row, how.compute, how.operation_name)
+        met, landing = every_stride(depth, plane, plane.in_channels), as_volumes(plane.out_channels)
+        return _turn(call, met, landing, None, _limit(volume.x_shape, how))
     g = plane._replace(batch=plane.batch * depth.out_size, in_channels=plane.in_channels * depth.kernel)
     met, landing = forward_slices(depth, plane.in_channels), output_slices(depth, plane.out_channels)
     g, met = _as_read(g, met)
@@ -195,7 +225,7 @@ def _forward_turn(how: _Choice, volume: Volume) -> Turn:
 
 def _turn(call: Call, met: Slices, landing: Slices, taps: Slices | None, limit: int) -> Turn:
     together = _together(call, limit)
-    return Turn(call, met, landing, taps, together, Copies(call, together))
+    return Turn(call, met, landing, taps, together, Copies(call, together, met, landing))
 
 
 def _as_read(g: Geometry, met: Slices) -> tuple[Geometry, Slices]:
@@ -220,7 +250,15 @@ def _as_read(g: Geometry, met: Slices) -> tuple[Geometry, Slices]:
 def _backward_turns(how: _Choice, volume: Volume) -> list[Turn]:
     depth, plane = volume
     limit, turns = _limit(volume.y_shape, how), []
-    for phase in backward_phases(depth, plane):
+    row, phases = _as_one_row(volume), backward_phases(depth, plane)
+    if row is not None:
+        # Every voxel is zero but for those that are met.
+        everywhere, landing = input_slices(depth, plane.in_channels), every_stride(depth, plane, plane.in_channels)
+        row = row._replace(in_channels=row.out_channels, out_channels=row.in_channels)
+        call = decide(how.function, _named(how, row), row, how.compute, "forward")
+        zeros = Turn(None, everywhere, everywhere, None, 0, None)
+        return [zeros, _turn(call, as_volumes(plane.out_channels), landing, phases[0].weights, limit)]
+    for phase in phases:
         taps = phase.weights.images
         if taps == 0:
             turns.append(Turn(None, phase.gradients, phase.landing, None, 0, None))
@@ -231,11 +269,14 @@ def _backward_turns(how: _Choice, volume: Volume) -> list[Turn]:
             call, met = decide(how.function, how.algorithm, g, how.compute, "input_grad"), phase.gradients
         else:
             forward, met = _as_read(forward, phase.gradients)
-            # Another problem than the one that the row was named for: it may not take it.
-            named = "auto" if why_not(how.algorithm, forward, how.compute) else how.algorithm
-            call = decide(how.function, named, forward, how.compute, "forward")
+            call = decide(how.function, _named(how, forward), forward, how.compute, "forward")
         turns.append(_turn(call, met, phase.landing, phase.weights, limit))
     return turns
+
+
+def _named(how: _Choice, forward: Geometry) -> str:
+    """The algorithm for another problem than the one that it was named for: it may not take it."""
+    return "auto" if why_not(how.algorithm, forward, how.compute) else how.algorithm
 
 
 def _as_forward(g: Geometry) -> Geometry | None:

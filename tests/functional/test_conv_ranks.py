@@ -6,7 +6,7 @@ import pytest
 from decisions import forget
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from rows import GENERAL
 from spatial import MODES, RANKS, Spatial, arrays_of, function, real, spatials
 
@@ -67,6 +67,50 @@ def test_slices_are_gathered_in_any_number(data, together, gathered_few):
     got = convjit.conv3d_backward(dy, x, weight, **options)
     for gradient, wanted in zip(got, problem.backward(dy, x, weight), strict=True):
         assert_array_equal(gradient, wanted, strict=True)
+
+
+# With strides: sizes that they divide, and not; strides of rows or columns alone; a single voxel that is met.
+VOXELS = [
+    ((3, 4, 7, 9, 11), (2, 2, 2)), ((3, 4, 6, 9, 8), (3, 1, 2)), ((2, 4, 5, 6, 7), (1, 2, 1)),
+    ((2, 4, 4, 5, 40), (1, 1, 3)), ((5, 4, 2, 3, 2), (4, 4, 4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("together", [None, 2])
+@pytest.mark.parametrize("algorithm", ["auto", *GENERAL])
+@pytest.mark.parametrize(("shape", "stride"), VOXELS)
+def test_kernels_of_one_voxel_with_strides(shape, stride, algorithm, together, gathered_few):
+    if together is not None:
+        gathered_few(together)
+    size = tuple(-(-n // s) for n, s in zip(shape[2:], stride, strict=True))
+    problem = Spatial(shape, (6, 2, 1, 1, 1), stride, 0, ((0, 0),) * 3, (1, 1, 1), 2)
+    rng = np.random.default_rng(1)
+    x, weight, bias, dy = (
+        rng.integers(-4, 5, shape).astype("f4")
+        for shape in (shape, problem.weight_shape, (6,), (shape[0], 6, *size))
+    )  # fmt: skip
+    options = {**problem.options, "algorithm": algorithm}
+    y = problem.forward(x, weight, bias)
+    assert_array_equal(convjit.conv3d(x, weight, bias, **options), y, strict=True)
+    assert_array_equal(convjit.conv3d_plan(weight, bias, **options)(x), y, strict=True)
+    got = convjit.conv3d_backward(dy, x, weight, **options)
+    for gradient, wanted in zip(got, problem.backward(dy, x, weight), strict=True):
+        assert_array_equal(gradient, wanted, strict=True)
+
+
+def test_voxels_that_a_larger_result_has_are_zero():
+    """Of a transposed convolution with output padding, more voxels than strides meet."""
+    x, weight = real((1, 2, 3, 3, 3), "f4", 0), real((2, 3, 1, 1, 1), "f4", 1)
+    y = convjit.conv_transpose3d(x, weight, stride=2, output_padding=2, dilation=3)
+    assert y.shape == (1, 3, 7, 7, 7)
+    wanted = np.zeros_like(y)
+    wanted[:, :, :5:2, :5:2, :5:2] = convjit.conv_transpose3d(x, weight)
+    assert_array_equal(y, wanted)
+    for got, small in zip(
+        convjit.conv_transpose3d_backward(y, x, weight, stride=2, output_padding=2, dilation=3)[:2],
+        convjit.conv_transpose3d_backward(wanted[:, :, :5:2, :5:2, :5:2], x, weight)[:2], strict=True,
+    ):  # fmt: skip
+        assert_allclose(got, small, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("rank", RANKS)

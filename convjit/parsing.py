@@ -209,11 +209,10 @@ def as_divisor(function: str, name: str, value: Any) -> int:
 
 def as_window(function: str, kernel_size: Any, stride: Any, dilation: Any, rank: int = 2) -> Window:
     """Parse kernel, stride and dilation together."""
-    kernel = as_entries(function, "kernel_size", kernel_size, 0, rank)
-    if 0 in kernel:
-        raise ValueError(f"{function}: kernel must be at least {by((1,) * rank)}, got {by(kernel)}")
     return Window(
-        kernel, as_entries(function, "stride", stride, 1, rank), as_entries(function, "dilation", dilation, 1, rank)
+        as_entries(function, "kernel_size", kernel_size, 1, rank),
+        as_entries(function, "stride", stride, 1, rank),
+        as_entries(function, "dilation", dilation, 1, rank),
     )
 
 
@@ -274,12 +273,17 @@ def _axis_padding(name: str, axis: int, window: Window, image: Sizes | None) -> 
     return (less, more) if name == "same_upper" else (more, less)
 
 
+def is_for_size(padding: Any) -> bool:
+    """Whether a padding is as large as a size of the result needs it: `same_upper` and `same_lower`."""
+    return isinstance(padding, str) and padding in ("same_upper", "same_lower")
+
+
 def transposed_padding(function: str, padding: Any, window: Window, image: Sizes, output: Sizes | None) -> Pads:
     """Padding of a transposed convolution of `image`; `same_upper` and `same_lower` cut the result down to `output`.
 
     Where no output size is given it is `image * stride`.
     """
-    if not isinstance(padding, str) or padding not in ("same_upper", "same_lower"):
+    if not is_for_size(padding):
         return as_padding(function, padding, window)
     sides = []
     for axis in range(window.rank):

@@ -208,7 +208,8 @@ def conv2d_input_grad(
 
     Notes
     -----
-    Callable in `@njit` code as `conv2d` is.
+    Callable in `@njit` code as `conv2d` is. Around the output gradient are zeros, so an infinity or a NaN in the weight
+    may spoil any pixel of its input channel.
 
     Examples
     --------

@@ -272,7 +272,7 @@ def _weight_gradient(
 ) -> _OneGradient:  # fmt: skip
     batch = layout.told(batch_shape(function, "x", x_shape, rank, layout))
     filters = layout.told(batch_shape(function, "grad_output", dy_shape, rank, layout))[1]
-    kernel = as_entries(function, "kernel_size", kernel_size, 0, rank)
+    kernel = as_entries(function, "kernel_size", kernel_size, 1, rank)
     channels = batch[1] // as_positive(function, "groups", options.groups)
     problem = new_problem(function, batch, (filters, channels, *kernel), options, mode, layout)
     _check_gradient(function, dy_shape, problem, len(x_shape) == rank + 2)

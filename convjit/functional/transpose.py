@@ -20,6 +20,7 @@ from ..parsing import (
     as_positive,
     as_window,
     by,
+    is_for_size,
     transposed_padding,
 )
 from ..typing import Array, ArrayLike, Gradients, IntOrPair, Padding
@@ -73,6 +74,8 @@ def _geometry(
     check_counts_fit(function, window, pads)
     extra = as_entries(function, "output_padding", output_padding, 0, rank)
     sizes = _output_sizes(function, image, window, pads, extra, wanted)
+    if wanted is None and is_for_size(padding):  # kernels shorter than the stride leave pixels at the end
+        sizes = tuple(max(size, n * stride) for size, n, stride in zip(sizes, image, window.stride, strict=True))
     return Convolution(x_shape[0], group_out * groups, sizes, channels, image, window, pads, groups)
 
 
@@ -189,7 +192,8 @@ def conv_transpose2d(
     stride, dilation : int or (int, int)
     padding
         What `conv2d` would pad and so is cut off here, in any of its forms. `"same_upper"` and `"same_lower"` give an
-        output of `size * stride`, or of `output_size`, the odd pixel cut at the end or at the start.
+        output of `size * stride`, or of `output_size`, the odd pixel cut at the end or at the start; where kernels are
+        shorter than the stride, zeros and the bias fill the end.
     output_padding : int or (int, int)
         Pixels added at the end, fewer than stride or dilation.
     groups : int
@@ -212,7 +216,8 @@ def conv_transpose2d(
 
     Notes
     -----
-    Callable in `@njit` code as `conv2d` is.
+    Callable in `@njit` code as `conv2d` is. Around `x` are zeros, so an infinity or a NaN in the weight may spoil any
+    pixel of its output channel.
 
     Examples
     --------

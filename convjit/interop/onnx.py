@@ -188,7 +188,7 @@ class MaxPool(op_max_pool.MaxPool):  # type: ignore[misc]
     """ONNX's MaxPool by `convjit.max_pool1d`, `max_pool2d` and `max_pool3d`.
 
     With `Indices` where the node has a second output. A NaN is larger than everything. A window that sees no pixel
-    gives the least value, and -1 as its index.
+    gives the least value, and -1 as its index. As the standard has it, `ceil_mode` says nothing beside an `auto_pad`.
 
     Examples
     --------
@@ -236,6 +236,8 @@ def _in_the_tensor(indices: Array, shape: tuple[int, ...], column_major: bool) -
 
 class AveragePool(op_average_pool.AveragePool_19):  # type: ignore[misc]
     """ONNX's AveragePool by `convjit.avg_pool1d`, `avg_pool2d` and `avg_pool3d`.
+
+    As the standard has it, `ceil_mode` says nothing beside an `auto_pad`.
 
     Examples
     --------

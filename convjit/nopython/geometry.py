@@ -149,6 +149,9 @@ def transposed_geometry(r: Any, x_shape: Any, weight_shape: Any) -> Any:
             fine = fine and (max(extra_h, extra_w) == 0 or (more_h == extra_h and more_w == extra_w))
         else:
             wanted_h, wanted_w = least_h + extra_h, least_w + extra_w
+            padding = of_value(1)
+            if r[padding + FORM] == NAME and (r[padding + FIRST] == SAME_UPPER or r[padding + FIRST] == SAME_LOWER):
+                wanted_h, wanted_w = max(wanted_h, height * stride_h), max(wanted_w, width * stride_w)
         fine = fine and min(wanted_h, wanted_w) >= 1
     g = Geometry(
         batch, group_out * max(groups, 1), wanted_h, wanted_w, channels, height, width, kernel_h, kernel_w, stride_h,

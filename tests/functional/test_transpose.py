@@ -88,7 +88,7 @@ def test_output_padding_and_output_size_agree(extra):
 
 
 @pytest.mark.parametrize("padding", ["same_upper", "same_lower"])
-@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (2, 4), (3, 3), ((2, 3), 5)])
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (2, 4), (3, 3), ((2, 3), 5), (2, 1), ((4, 3), 2)])
 def test_least_padding_gives_size_times_stride(padding, stride, kernel):
     x, weight = np.ones((1, 1, 4, 5)), np.ones((1, 1, kernel, kernel))
     pair = stride if isinstance(stride, tuple) else (stride, stride)
@@ -96,6 +96,10 @@ def test_least_padding_gives_size_times_stride(padding, stride, kernel):
     assert y.shape == (1, 1, 4 * pair[0], 5 * pair[1])
     back = conv2d(y, weight, stride=stride, padding=padding)
     assert back.shape == x.shape
+    if kernel < min(pair):  # nothing is cut, and the end is filled
+        whole = conv_transpose2d(x, weight, stride=stride)
+        assert_array_equal(y[..., : whole.shape[2], : whole.shape[3]], whole)
+        assert y.sum() == whole.sum()
 
 
 def test_it_undoes_the_shape_of_a_convolution():

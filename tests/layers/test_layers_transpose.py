@@ -46,6 +46,8 @@ def layers(draw):
     else:
         pads = reference_pads(padding, (1, 1), kernel, stride, dilation)
     size = tuple(span - sum(pad) + more for span, pad, more in zip(spans, pads, extra, strict=True))
+    if padding in ("same_upper", "same_lower"):
+        size = tuple(max(each, n * s) for each, n, s in zip(size, images, stride, strict=True))
     if min(size) < 1:
         padding, pads = 0, ((0, 0), (0, 0))
         size = tuple(span + more for span, more in zip(spans, extra, strict=True))

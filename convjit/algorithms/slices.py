@@ -42,7 +42,7 @@ class Slices(NamedTuple):
     @property
     def are_volumes(self) -> bool:
         """Whether images are volumes of one plane, as they lie: nothing is to be moved."""
-        return self.size == self.images == self.taps == 1 and not self.by_row
+        return self.size == self.images == self.taps == 1 and self.first == 0 and not self.by_row
 
     @property
     def by_row(self) -> bool:

@@ -16,6 +16,7 @@ from ..geometry import Depth, Geometry
 from ..runtime.compile import Driver, driver
 from ..runtime.copying import copy_run
 from ..runtime.launch import Launch, launch, run_in_turn
+from ..typing import DType
 
 
 class Slices(NamedTuple):
@@ -228,12 +229,12 @@ def _planes(array: Any, by_row: bool) -> Any:
 
 def _launch(moved: Driver, workers: int, s: Slices, begin: int, tiled: Any, source: Any, target: Any) -> None:
     if tiled.size > 0:
-        run_in_turn(workers, _moving(moved, s, *tiled.shape).on(begin, source, target))
+        run_in_turn(workers, _moving(moved, tiled.dtype, s, *tiled.shape).on(begin, source, target))
 
 
 @lru_cache(maxsize=256)
-def _moving(moved: Driver, s: Slices, count: int, height: int, width: int) -> Launch:
-    """What moves so many planes of this size."""
+def _moving(moved: Driver, bits: DType, s: Slices, count: int, height: int, width: int) -> Launch:
+    """What moves so many planes of this size; a launch is for arrays of one dtype."""
     rows = max(1, min(height, _TOGETHER // width))
     planes = max(1, _TOGETHER // (height * width))
     tasks = -(-count // planes) * -(-height // rows)

@@ -133,7 +133,7 @@ thread.join()
 print(len(statuses) > 1, max(statuses, key=abs))
 """
     )
-    assert output(code, CONVJIT_CACHE="0") == "True 0"
+    assert output(code, CONVJIT_CACHE="0").splitlines()[-1] == "True 0"  # on tbb, Numba has printed a word of its own
 
 
 METHODS = """

@@ -251,7 +251,7 @@ def as_padding(
 def _named_padding(
     function: str, argument: str, name: str, window: Window | None, image: Sizes | None, rank: int
 ) -> Pads:
-    usable = PADDING_NAMES if image else tuple(n for n in PADDING_NAMES if n not in ("same_upper", "same_lower"))
+    usable = PADDING_NAMES if image else tuple(n for n in PADDING_NAMES if not is_for_size(n))
     if window is None or name not in usable:
         names = ", ".join(repr(n) for n in usable) + ", " if window else ""
         raise ValueError(f"{function}: {argument} must be {names}{_PADDINGS[rank]}, got {name!r}")
@@ -281,7 +281,7 @@ def is_for_size(padding: Any) -> bool:
 def transposed_padding(function: str, padding: Any, window: Window, image: Sizes, output: Sizes | None) -> Pads:
     """Padding of a transposed convolution of `image`; `same_upper` and `same_lower` cut the result down to `output`.
 
-    Where no output size is given it is `image * stride`.
+    Where no output size is given it is `image * stride`, of which short kernels leave the end unfilled.
     """
     if not is_for_size(padding):
         return as_padding(function, padding, window)

@@ -74,7 +74,7 @@ def as_volumes(channels: int) -> Slices:
 
 
 def every_stride(depth: Depth, plane: Geometry, channels: int) -> Slices:
-    """Of volumes as large as the input the planes, rows and columns that strides meet: one image each."""
+    """Of volumes as large as the input the planes, rows and columns that strides meet: an image a volume."""
     return Slices(
         channels, depth.in_size, 1, 1, 0, depth.out_size, depth.stride, step_h=plane.stride_h, step_w=plane.stride_w
     )  # fmt: skip

@@ -232,7 +232,10 @@ def _explain_volumes(call: VolumeCall, algorithm: str, products: int) -> Pass:
             workspace[name] = max(workspace.get(name, 0), size)
     g = here.geometry
     channels = g.out_channels if here.operation_name == "input_grad" else g.in_channels
-    cut = f"slices as images of {channels} channels" + (f", {found.cut}" if found.cut else "")
+    cut = f"slices as images of {channels} channels"
+    if turn.is_row:
+        cut = "the voxels that strides meet, copied, as one row"
+    cut += f", {found.cut}" if found.cut else ""
     return found._replace(images=g.batch, workspace=workspace, multiplications=multiplications, cut=cut)
 
 
@@ -242,7 +245,8 @@ def _workspace_of_slices(turn: Turn) -> dict[str, int]:
         return {}
     crew = workers_for(turn.gathered.nanoseconds)
     together = turn.gathered.of_batch(turn.gathered.images(crew))
-    return {space.name: space_bytes(space) for space in (*turn.copies.spaces(crew), *together.spaces(crew))}
+    copies = [space for space in turn.copies.spaces(crew) if space_bytes(space) > 0]
+    return {space.name: space_bytes(space) for space in (*copies, *together.spaces(crew))}
 
 
 def _why_not(row: algorithms.Algorithm, call: Call, algorithm: str) -> str:

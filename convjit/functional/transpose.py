@@ -195,7 +195,7 @@ def conv_transpose2d(
         output of `size * stride`, or of `output_size`, the odd pixel cut at the end or at the start; where kernels are
         shorter than the stride, zeros and the bias fill the end.
     output_padding : int or (int, int)
-        Pixels added at the end, fewer than stride or dilation.
+        Pixels added at the end, fewer than stride or dilation; those that fill the end of `size * stride` count.
     groups : int
     output_size : int or (int, int), optional
         `(H, W)` of the result, instead of `output_padding`, or beside one that agrees.
@@ -207,7 +207,7 @@ def conv_transpose2d(
     ndarray, (N, O, OH, OW) or (O, OH, OW)
         `y[n, o, h, w] = bias[o] + sum of weight[c, o, kh, kw] * x[n, c, i, j]` over all `c, i, j, kh, kw` with
         `h = i*stride + kh*dilation - pad` and `w` likewise; `OH = (H-1)*stride - pads + dilation*(KH-1) + 1 +
-        output_padding`. Of dtype `np.result_type(x, weight, bias)`.
+        output_padding`, or what `padding` or `output_size` say. Of dtype `np.result_type(x, weight, bias)`.
 
     Raises
     ------

@@ -69,26 +69,13 @@ def test_slices_are_gathered_in_any_number(data, together, gathered_few):
         assert_array_equal(gradient, wanted, strict=True)
 
 
-# With strides: sizes that they divide, and not; strides of rows or columns alone; a single voxel that is met.
-VOXELS = [
-    ((3, 4, 7, 9, 11), (2, 2, 2)), ((3, 4, 6, 9, 8), (3, 1, 2)), ((2, 4, 5, 6, 7), (1, 2, 1)),
-    ((2, 4, 4, 5, 40), (1, 1, 3)), ((5, 4, 2, 3, 2), (4, 4, 4)),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("together", [None, 2])
-@pytest.mark.parametrize("algorithm", ["auto", *GENERAL])
-@pytest.mark.parametrize(("shape", "stride"), VOXELS)
-def test_kernels_of_one_voxel_with_strides(shape, stride, algorithm, together, gathered_few):
-    if together is not None:
-        gathered_few(together)
-    size = tuple(-(-n // s) for n, s in zip(shape[2:], stride, strict=True))
-    problem = Spatial(shape, (6, 2, 1, 1, 1), stride, 0, ((0, 0),) * 3, (1, 1, 1), 2)
+def check_exactly(problem, algorithm="auto", dtype="f4"):
+    """Everything of a problem on small integers beside the oracle."""
     rng = np.random.default_rng(1)
     x, weight, bias, dy = (
-        rng.integers(-4, 5, shape).astype("f4")
-        for shape in (shape, problem.weight_shape, (6,), (shape[0], 6, *size))
-    )  # fmt: skip
+        rng.integers(-4, 5, shape).astype(dtype)
+        for shape in (problem.x_shape, problem.weight_shape, (problem.weight_shape[0],), problem.y_shape)
+    )
     options = {**problem.options, "algorithm": algorithm}
     y = problem.forward(x, weight, bias)
     assert_array_equal(convjit.conv3d(x, weight, bias, **options), y, strict=True)
@@ -96,6 +83,43 @@ def test_kernels_of_one_voxel_with_strides(shape, stride, algorithm, together, g
     got = convjit.conv3d_backward(dy, x, weight, **options)
     for gradient, wanted in zip(got, problem.backward(dy, x, weight), strict=True):
         assert_array_equal(gradient, wanted, strict=True)
+
+
+NOT_PADDED = ((0, 0),) * 3
+# With strides: sizes that they divide, and not; strides of rows or columns alone; a single voxel that is met; padding.
+VOXELS = [
+    ((3, 4, 7, 9, 11), (2, 2, 2), NOT_PADDED), ((3, 4, 6, 9, 8), (3, 1, 2), NOT_PADDED),
+    ((2, 4, 5, 6, 7), (1, 2, 1), NOT_PADDED), ((2, 4, 4, 5, 40), (1, 1, 3), NOT_PADDED),
+    ((5, 4, 2, 3, 2), (4, 4, 4), NOT_PADDED), ((2, 4, 3, 3, 3), (2, 2, 2), ((1, 0), (0, 0), (0, 0))),
+    ((2, 4, 3, 3, 3), (2, 2, 2), ((0, 0), (1, 0), (0, 0))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("together", [None, 2])
+@pytest.mark.parametrize("algorithm", ["auto", *GENERAL])
+@pytest.mark.parametrize(("shape", "stride", "pads"), VOXELS)
+def test_kernels_of_one_voxel_with_strides(shape, stride, pads, algorithm, together, gathered_few):
+    if together is not None:
+        gathered_few(together)
+    for dtype in DTYPES:  # nothing that is kept of the first one is found for the second
+        check_exactly(Spatial(shape, (6, 2, 1, 1, 1), stride, pads, pads, (1, 1, 1), 2), algorithm, dtype)
+
+
+@pytest.mark.parametrize("operation", ["forward", "input_grad", "weight_grad"])
+def test_voxels_that_strides_meet_are_one_row_of_small_volumes(operation, anew):
+    def turns(size):
+        geometry = convjit.geometry.conv_geometry("test", (2, 4, *size), (6, 4, 1, 1, 1), 2, 0, 1, 1)
+        call = volumes.decide_volume("test", "auto", geometry.as_run(), np.dtype("f4"), operation)
+        return [turn.is_row for turn in call.turns if turn.call is not None]
+
+    assert turns((7, 9, 11)) == [True]
+    assert not any(turns((170, 180, 190)))
+
+
+def test_phases_of_one_plane_that_meet_another_one():
+    """The plane of the output gradient is not the one that some phases would read."""
+    pads = ((0, 1), (0, 0), (0, 0))
+    check_exactly(Spatial((1, 1, 4, 3, 3), (1, 1, 3, 1, 1), (3, 1, 2), pads, pads, (2, 1, 1), 1))
 
 
 def test_voxels_that_a_larger_result_has_are_zero():

@@ -172,7 +172,7 @@ def transposed(a: dict, image: Any, kernel: Any) -> _Transposed:
     stride, dilation = (as_entries(a.get(name, 1), rank) for name in ("stride", "dilation"))
     reach = tuple((n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(image, stride, kernel, dilation, strict=True))
     wanted = None if a.get("output_size") is None else as_entries(a["output_size"], rank)
-    padding = a.get("padding", 0)
+    padding, goal = a.get("padding", 0), (0,) * rank
     if isinstance(padding, str) and padding in ("same_upper", "same_lower"):
         goal = wanted or tuple(n * s for n, s in zip(image, stride, strict=True))
         cut = [max(0, r - g) for r, g in zip(reach, goal, strict=True)]
@@ -181,7 +181,7 @@ def transposed(a: dict, image: Any, kernel: Any) -> _Transposed:
     else:
         pads = as_pads(padding, rank, image, kernel, stride, dilation)
     extra = as_entries(a.get("output_padding", 0), rank)
-    size = wanted or tuple(r - sum(p) + e for r, p, e in zip(reach, pads, extra, strict=True))
+    size = wanted or tuple(max(r - sum(p) + e, g) for r, p, e, g in zip(reach, pads, extra, goal, strict=True))
     options = {"stride": stride, "pads": pads, "dilation": dilation, "groups": operator.index(a.get("groups", 1))}
     return _Transposed(options, size, reach)
 

@@ -65,6 +65,8 @@ _PADDED: tuple[dict[str, Any], ...] = ({"padding": 1}, {"padding": 1, "padding_m
 
 # An input gradient with a stride, which "auto" computes in one product for each phase, or directly.
 _SEVERAL_PRODUCTS: dict[str, Any] = {"padding": 1, "stride": 2, "algorithm": "implicit"}
+# And one whose windows do not overlap; floating point alone goes this way.
+_PATCHES: dict[str, Any] = {"stride": 3, "algorithm": "patches"}
 
 Way = tuple[Array, Array, dict[str, Any]]
 
@@ -96,6 +98,7 @@ def _direct_ways(x: Array, weight: Array) -> list[Way]:
     return [
         (x, weight, {"padding": 1, "algorithm": "direct"}),
         (np.repeat(x, 2, 0), weight[:, :, :1, :1], {"algorithm": "direct"}),
+        (x, weight, _PATCHES),
     ]
 
 
@@ -162,7 +165,7 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     ],
     "conv_transpose2d": lambda x, weight, bias: [
         *(conv_transpose2d(x, weight, bias, stride=stride) for stride in (1, 2)),
-        _input_grad(x, weight, _SEVERAL_PRODUCTS),
+        *(_input_grad(x, weight, way) for way in (_SEVERAL_PRODUCTS, _PATCHES)[: 2 if x.dtype.kind in "fc" else 1]),
         conv_transpose2d(_last(x), weight, bias, stride=2, layout="NHWC"),
     ],
     "conv_transpose2d_backward": lambda x, weight, bias: [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..geometry import Geometry
 from ..parsing import describe
 from ..typing import DType
-from . import depthwise, direct, implicit, reference, winograd
+from . import depthwise, direct, implicit, patches, reference, winograd
 from .algorithm import Algorithm, Explained, Operation, Packing, Space
 from .turning import turned
 
@@ -31,6 +31,7 @@ __all__ = [
 ALGORITHMS: tuple[Algorithm, ...] = (
     winograd.ALGORITHM,
     depthwise.ALGORITHM,
+    patches.ALGORITHM,
     direct.ALGORITHM,
     implicit.ALGORITHM,
     reference.ALGORITHM,

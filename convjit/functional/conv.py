@@ -58,7 +58,8 @@ def conv2d(
         are not exact, and a NaN or a huge value spoils pixels up to 3 times the dilation beside those that see it (of
         an input gradient with stride 2 up to 7), and of a weight gradient all taps of a channel. Weight gradients with
         a dilation or a stride are computed as with `"auto"`. Threads and other images still change no bit. Or a name:
-        `"winograd"`, `"depthwise"` (one input channel a group), `"direct"`, `"implicit"`, `"reference"`.
+        `"winograd"`, `"depthwise"` (one input channel a group), `"patches"` (input gradients of windows that do not
+        overlap), `"direct"`, `"implicit"`, `"reference"`.
     out : ndarray, optional
         Where to put the result: C-contiguous and aligned, of the result's shape and dtype, sharing no memory with the
         arguments.

@@ -80,6 +80,9 @@ class _Shapes(NamedTuple):
 def _shapes(r: random.Random, row: str = "") -> _Shapes:
     kernel = r.choice(((1, 1), (3, 3), (r.randint(1, 4), r.randint(1, 4)), (1, 5), (7, 2)))
     stride, dilation = ((r.choice((1, 1, 1, 2, 3)), r.choice((1, 1, 1, 2, 3, 4))) for _ in range(2))
+    if row == "patches":  # windows that do not overlap
+        kernel, dilation = kernel if kernel != (1, 1) else (2, 2), (1, 1)
+        stride = tuple(max(k, 2) + r.choice((0, 0, 1)) for k in kernel)
     extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     pads = r.choice((((0, 0), (0, 0)), tuple((r.randint(0, 3), r.randint(0, 3)) for _ in range(2)), "same_upper",
                      "same_lower", "full"))  # fmt: skip
@@ -138,7 +141,7 @@ Parts = tuple[dict[str, Any], dict[str, Any]]
 def _shapes_of(row: str, d: _Draw) -> _Shapes:
     """A convolution problem that the row takes, and the draw's dtype one that it takes."""
     r, s = d.random, _shapes(d.random, row)
-    if row in ("direct", "winograd") and d.dtype.kind == "i":
+    if row in ("direct", "patches", "winograd") and d.dtype.kind == "i":
         d.dtype = np.dtype("float32")
     if row != "winograd":
         return s
@@ -308,6 +311,7 @@ CALLS: list[tuple[str, Callable[[_Draw], Parts]]] = [
     )),
     ("conv2d", _forward("direct")),
     ("conv2d_input_grad", _input_grad("direct")),
+    ("conv2d_input_grad", _input_grad("patches")),
     ("conv2d", _forward("winograd")),
     ("conv2d_input_grad", _input_grad("winograd")),
     ("conv2d_weight_grad", _weight_grad("winograd")),

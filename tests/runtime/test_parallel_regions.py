@@ -80,6 +80,7 @@ EVERY_DRIVER = (
     convjit.conv2d(np.ones((1, 20000, 2, 2), "f4"), np.ones((1, 20000, 1, 1), "f4"))  # a long sum
     for algorithm in ("direct", "implicit"):  # phase by phase
         convjit.conv2d_input_grad(x, weight, 25, stride=2, algorithm=algorithm)
+    convjit.conv2d_input_grad(x, weight, 36, stride=3, algorithm="patches")
     for channels in (4, 64):  # pixels as lanes, and channels
         many, filters = np.ones((2, channels, 12, 12), "f4"), np.ones((channels, 1, 3, 3), "f4")
         y = convjit.conv2d(many, filters, np.ones(channels, "f4"), 1, 1, 1, channels, algorithm="depthwise")

@@ -95,6 +95,7 @@ def call_everything(dtype):
     for channels in (2, 16):
         many, each = np.ones((2, channels, 9, 9), dtype), np.ones((channels, 1, 3, 3), dtype)
         convjit.conv2d_backward(convjit.conv2d(many, each, groups=channels), many, each, groups=channels)
+    convjit.conv2d_input_grad(np.ones((1, 6, 2, 2), dtype), np.ones((6, 2, 3, 3), dtype), 7, 3, algorithm="patches")
     y = convjit.conv2d(x, weight[:, :1].repeat(4, 1), stride=2)
     convjit.conv2d_backward(y, x, weight[:, :1].repeat(4, 1), stride=2)
     y = convjit.conv2d(x, weight[:4, :1], bias[:4], stride=2, groups=4)

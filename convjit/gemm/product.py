@@ -31,7 +31,7 @@ from .summation import TERM_BLOCK, TERMS_A_TOTAL
 from .tiles import lines_cycles, tile_lines, tiles_cycles
 
 # Whether tiles of lanes are packed into panels; read from filled planes, behind which may be read; or read from images
-# as they lie, but for the tile that would read behind the last of them, which is packed.
+# as they lie, but for tiles that would read behind the last of them, which are packed.
 PACKED, FROM_PLANES, FROM_IMAGES = 0, 1, 2
 
 
@@ -296,7 +296,7 @@ def multiply_tile(
 
 @kernel
 def _reads_in_place(p: Product, t: Task, kernels: Any) -> Any:
-    """Whether a tile is not packed: of images, one behind whose whole vectors something of them lies."""
+    """Whether a tile is not packed: of images, one whose whole vectors end within them."""
     lanes, first, row = kernels[LANES], t.position, 0  # of its last piece
     count, columns = t.lanes, p.grid_h * p.grid_w
     if p.padded_w > p.grid_w:
@@ -304,8 +304,10 @@ def _reads_in_place(p: Product, t: Task, kernels: Any) -> Any:
         first = max(t.position - row * p.grid_w, 0)
         count = t.position + t.lanes - row * p.grid_w - first
     stop = first + (count + lanes - 1) // lanes * lanes
-    is_last = t.image + 1 == p.batch * p.groups and (p.padded_w == p.grid_w or row + 1 == p.grid_h)
-    return p.in_place == FROM_PLANES or (p.in_place == FROM_IMAGES and (stop <= columns or not is_last))
+    behind = (p.batch * p.groups - 1 - t.image) * p.channels * p.each  # of images
+    if p.padded_w > p.grid_w:
+        behind += (p.grid_h - 1 - row) * p.padded_w
+    return p.in_place == FROM_PLANES or (p.in_place == FROM_IMAGES and stop - columns <= behind)
 
 
 @kernel

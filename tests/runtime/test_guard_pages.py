@@ -1,5 +1,6 @@
 """No operation reads or writes beside its arrays, and the guard pages that say so notice who does."""
 
+import os
 import weakref
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import guarded
 import numpy as np
 import pytest
 import trials
+from fresh import output
 from guarded_calls import CALLS
 
 SCRIPT = Path(__file__).with_name("guarded_calls.py")
@@ -19,6 +21,31 @@ def test_operations_stay_inside_their_arrays(share):
     if report.findings:
         pytest.fail(f"{report.summary()}\n{report.details()}", pytrace=False)
     assert report.counts["unharmed"] == len(seeds)
+
+
+TINY_IMAGES = """
+    import guarded
+    import numpy as np
+    import convjit
+
+    room = guarded.Guarded(at_end=True)
+    for dtype in (np.float32, np.float64):
+        for images, channels, rows in ((2, 1, 1), (3, 1, 1), (2, 2, 1), (3, 1, 2), (2, 1, 3), (5, 1, 1)):
+            for columns in range(1, 18):
+                for kernel in (1, 2):
+                    if kernel <= min(rows, columns):
+                        x = room.full((images, channels, rows, columns), 1, dtype)
+                        weight = np.ones((3, channels, kernel, kernel), dtype)
+                        y = convjit.conv2d(x, weight, algorithm="implicit")
+                        assert (y == channels * kernel * kernel).all()
+    print(room.overwritten())
+"""
+
+
+def test_images_of_less_than_a_vector_are_not_read_beyond_the_last_one():
+    """Behind the last but one there are fewer pixels than fill a vector."""
+    path = os.pathsep.join(filter(None, (str(SCRIPT.parent), os.environ.get("PYTHONPATH"))))
+    assert output(TINY_IMAGES, PYTHONPATH=path) == "0"
 
 
 @pytest.mark.parametrize("plant", ["read behind", "read before"])

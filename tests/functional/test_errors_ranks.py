@@ -49,8 +49,8 @@ REFUSED = [
     (1, "conv2d", (X[1], W[1]), {"padding": HUGE}, ValueError,
      f"conv1d: padding must be at most {convjit.parsing.LARGEST}, got {HUGE}: the result is too large"),
     (1, "conv2d", (X[1], W[1]), {"algorithm": "quick"}, ValueError,
-     "conv1d: algorithm must be one of 'auto', 'fastest', 'winograd', 'depthwise', 'direct', 'implicit', 'reference', "
-     "got 'quick'"),
+     "conv1d: algorithm must be one of 'auto', 'fastest', 'winograd', 'depthwise', 'patches', 'direct', 'implicit', "
+     "'reference', got 'quick'"),
     (1, "conv2d", (X[1], W[1]), {"strides": 2}, TypeError,
      "conv1d: unknown keyword 'strides'; it is called 'stride' here"),
     (3, "conv2d", (X[3], W[3]), {"data_format": "NDHWC"}, TypeError,

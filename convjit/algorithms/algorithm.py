@@ -9,6 +9,7 @@ import numpy as np
 
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry, Volume
+from ..runtime.options import COMPILED, NOT_COMPILED
 from ..typing import DType
 
 INDICES = np.dtype("int64")
@@ -16,6 +17,15 @@ INDICES = np.dtype("int64")
 
 # Why several rows decline.
 NO_CHANNELS = "there are no channels"
+
+
+def not_for(geometry: Geometry, dtype: DType) -> str | None:
+    """Why rows of kernels for floating point alone decline any problem: None where they may take it."""
+    if not COMPILED:
+        return NOT_COMPILED
+    if dtype.kind != "f":
+        return f"it is for floating point, not {dtype}"
+    return NO_CHANNELS if geometry.in_channels * geometry.out_channels == 0 else None
 
 
 def too_long(terms: int) -> str | None:

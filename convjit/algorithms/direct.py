@@ -33,19 +33,18 @@ from ..gemm.planes import AS_IN_IMAGE, Axis, Pixel, Planes, plane_elements, term
 from ..geometry import Geometry
 from ..runtime.compile import driver
 from ..runtime.launch import Launch, Run, run_in_turn
-from ..runtime.options import COMPILED, NOT_COMPILED
 from ..simd import isa
 from ..typing import Array, DType
 from . import implicit
 from .algorithm import (
     INDICES,
-    NO_CHANNELS,
     PACKED_WEIGHT,
     Algorithm,
     Explained,
     Operation,
     Packing,
     Space,
+    not_for,
     too_long,
     work_ns,
 )
@@ -257,13 +256,7 @@ def _pack_weight(workers: int, g: Geometry, weight: Any, packed: Any) -> None:
 
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
-    if not COMPILED:
-        return NOT_COMPILED
-    if dtype.kind != "f":
-        return f"it is for floating point, not {dtype}"
-    if g.in_channels * g.out_channels == 0:
-        return NO_CHANNELS
-    return too_long(g.in_channels // g.groups * g.kernel_h * g.kernel_w)
+    return not_for(g, dtype) or too_long(g.in_channels // g.groups * g.kernel_h * g.kernel_w)
 
 
 def _gradient_declines(g: Geometry, dtype: DType) -> str | None:

@@ -20,10 +20,9 @@ from ..gemm.estimate import with_turning
 from ..geometry import Geometry
 from ..runtime.compile import driver
 from ..runtime.launch import Launch, run_in_turn
-from ..runtime.options import COMPILED, NOT_COMPILED
 from ..typing import DType
 from . import direct, implicit
-from .algorithm import NO_CHANNELS, Algorithm, Explained, Operation, Space, workspace_limit
+from .algorithm import Algorithm, Explained, Operation, Space, not_for, workspace_limit
 
 
 @driver
@@ -99,12 +98,9 @@ def _explained(g: Geometry, workers: int, dtype: DType) -> Explained:
 
 
 def _declines(g: Geometry, dtype: DType) -> str | None:
-    if not COMPILED:
-        return NOT_COMPILED
-    if dtype.kind != "f":
-        return f"it is for floating point, not {dtype}"
-    if g.in_channels * g.out_channels == 0:
-        return NO_CHANNELS
+    reason = not_for(g, dtype)
+    if reason is not None:
+        return reason
     if (g.stride_h, g.stride_w) == (1, 1) or g.kernel_h * g.kernel_w == 1:
         return "it is for kernels of several pixels with a stride"
     for taps, stride, dilation in (

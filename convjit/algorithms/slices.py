@@ -13,7 +13,7 @@ import numpy as np
 
 from ..gemm.planes import backward_axis, grid_phases
 from ..geometry import Depth, Geometry
-from ..runtime.compile import Driver, driver
+from ..runtime.compile import Driver, driver, kernel
 from ..runtime.copying import copy_run
 from ..runtime.launch import Launch, launch, run_in_turn
 from ..typing import DType
@@ -110,6 +110,29 @@ def backward_phases(depth: Depth, plane: Geometry) -> tuple[Phase, ...]:
 _TOGETHER = 1 << 14
 
 
+@kernel
+def _place(s: Slices, row: Any, begin: Any) -> Any:
+    """Of a plane of images from number `begin` on: volume, image of it, channel and tap."""
+    image, channel = row // (s.channels * s.taps) + begin, row % (s.channels * s.taps)
+    return image // s.images, image % s.images, channel // s.taps, channel % s.taps
+
+
+@kernel
+def _next_place(s: Slices, n: Any, i: Any, c: Any, t: Any) -> Any:
+    """The same of the plane behind it, without a division."""
+    t += 1
+    if t == s.taps:
+        t = 0
+        c += 1
+        if c == s.channels:
+            c = 0
+            i += 1
+            if i == s.images:
+                i = 0
+                n += 1
+    return n, i, c, t
+
+
 @driver
 def _gather(
     task: Any, worker: Any, s: Slices, planes: Any, rows: Any, begin: Any, volumes: Any, images: Any
@@ -124,8 +147,7 @@ def _gather(
     pieces = (images.shape[1] + rows - 1) // rows
     top, row = task % pieces * rows, task // pieces * planes
     bottom, stop = min(top + rows, images.shape[1]), min(row + planes, images.shape[0])
-    image, channel = row // (s.channels * s.taps) + begin, row % (s.channels * s.taps)
-    n, i, c, t = image // s.images, image % s.images, channel // s.taps, channel % s.taps
+    n, i, c, t = _place(s, row, begin)
     while row < stop:
         plane = i * s.step + t * s.tap_step + s.first
         is_there = 0 <= plane < s.size
@@ -147,16 +169,7 @@ def _gather(
                 for q in range(len(line)):
                     line[q] = 0
         row += 1
-        t += 1
-        if t == s.taps:
-            t = 0
-            c += 1
-            if c == s.channels:
-                c = 0
-                i += 1
-                if i == s.images:
-                    i = 0
-                    n += 1
+        n, i, c, t = _next_place(s, n, i, c, t)
 
 
 @driver
@@ -170,8 +183,7 @@ def _put_back(
     pieces = (images.shape[1] + rows - 1) // rows
     top, row = task % pieces * rows, task // pieces * planes
     bottom, stop = min(top + rows, images.shape[1]), min(row + planes, images.shape[0])
-    image, channel = row // (s.channels * s.taps) + begin, row % (s.channels * s.taps)
-    n, i, c, t = image // s.images, image % s.images, channel // s.taps, channel % s.taps
+    n, i, c, t = _place(s, row, begin)
     while row < stop:
         target = (n * s.channels + c) * s.size + i * s.step + t * s.tap_step + s.first
         for r in range(top, bottom):
@@ -182,16 +194,7 @@ def _put_back(
                 for q in range(images.shape[2]):
                     line[q * s.step_w] = of_plane[q]
         row += 1
-        t += 1
-        if t == s.taps:
-            t = 0
-            c += 1
-            if c == s.channels:
-                c = 0
-                i += 1
-                if i == s.images:
-                    i = 0
-                    n += 1
+        n, i, c, t = _next_place(s, n, i, c, t)
 
 
 def gather(workers: int, s: Slices, begin: int, volumes: Any, images: Any) -> None:

@@ -39,6 +39,10 @@ DTYPES: dict[DType, DTypeRow] = {
     **{np.dtype(name): DTypeRow(np.dtype("int64")) for name in _INTEGERS},
 }
 
+# By bytes of an element: what arrays are viewed as to be moved and not computed with, once a size, not once a dtype.
+# Of these loops are compiled, see `runtime.loops`.
+AS_BITS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "int64"}
+
 
 def result_dtype(*arrays: Array) -> DType:
     """`np.result_type` of the arrays; bool counts as 0 and 1 and gives int64."""

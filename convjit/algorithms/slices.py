@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arrays import AS_BITS
 from ..gemm.planes import backward_axis, grid_phases
 from ..geometry import Depth, Geometry
 from ..runtime.compile import Driver, driver, kernel
@@ -227,7 +228,7 @@ def _planes(array: Any, by_row: bool) -> Any:
         pixels = height * width
         height, width = (pixels // _ROW, _ROW) if pixels % _ROW == 0 else (1, pixels)
     planes = array.size // max(height * width, 1)
-    return array.reshape(planes, height, width).view(f"uint{8 * array.itemsize}")
+    return array.reshape(planes, height, width).view(AS_BITS[array.itemsize])
 
 
 def _launch(moved: Driver, workers: int, s: Slices, begin: int, tiled: Any, source: Any, target: Any) -> None:
@@ -270,7 +271,7 @@ def _turn(task: Any, worker: Any, s: Slices, groups: Any, weight: Any, turned: A
 def turn(workers: int, s: Slices, groups: int, weight: Any, turned: Any) -> None:
     """Fill `turned` (C, O // groups * taps, KH, KW) from `weight` (O, C // groups, KD, KH, KW), last taps first."""
     filters, _, _, kernel_h, kernel_w = weight.shape
-    area, bits = kernel_h * kernel_w, f"uint{8 * weight.itemsize}"
+    area, bits = kernel_h * kernel_w, AS_BITS[weight.itemsize]
     source = weight.reshape(filters, s.channels * s.size, area).view(bits)
     target = turned.reshape(groups * s.channels, filters // groups * s.images, area).view(bits)
     tasks = groups * -(-s.channels // _SQUARE)

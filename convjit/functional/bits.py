@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..arrays import ready
+from ..arrays import AS_BITS, ready
 from ..runtime.memory import allocate
 from ..typing import Array
-
-# Of which loops are compiled, see `runtime.loops`.
-_INTEGERS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "int64"}
 
 
 def move(function: str, sources: Sequence[Array], shape: tuple[int, ...], run: Callable[..., None]) -> Array:
@@ -21,8 +18,8 @@ def move(function: str, sources: Sequence[Array], shape: tuple[int, ...], run: C
     result = allocate(function, "the result", shape, dtype)
     if result.size == 0:
         return result
-    if dtype.itemsize in _INTEGERS:
-        bits = _INTEGERS[dtype.itemsize]
+    if dtype.itemsize in AS_BITS:
+        bits = AS_BITS[dtype.itemsize]
         run(*(ready(function, "x", source, dtype).view(bits) for source in sources), result.view(bits))
         return result
     for take in ("real", "imag"):

@@ -137,7 +137,9 @@ def compiled(function: FunctionType) -> Any:
     code = function.__code__
     names = {n: _meaning(function.__globals__[n], code.co_names) for n in code.co_names if n in function.__globals__}
     enclosed = tuple(CellType(_meaning(cell.cell_contents, ())) for cell in function.__closure__ or ())
-    return numba.njit(**OPTIONS)(FunctionType(code, names, function.__name__, function.__defaults__, enclosed))
+    copy = FunctionType(code, names, function.__name__, function.__defaults__, enclosed)
+    copy.__module__ = function.__module__  # of which Numba makes a note in what is kept on disk, and imports it there
+    return numba.njit(**OPTIONS)(copy)
 
 
 def _meaning(thing: Any, attributes: tuple[str, ...]) -> Any:

@@ -111,6 +111,13 @@ def test_a_second_process_loads_what_the_first_compiled(place):
     assert leftovers(place) == []
 
 
+def test_what_numba_compiled_with_its_kernels_is_loaded(place):
+    of_uint64 = "convjit.max_pool2d(np.ones((1, 4, 4), np.uint64), 2)"  # plain code does not compare those
+    first = run(place, between=of_uint64)
+    assert first.compiled > 0
+    assert run(place, between=of_uint64) == Outcome(first.loaded + first.compiled, compiled=0, warnings=0)
+
+
 def test_the_cache_can_be_switched_off(place):
     before = sorted(place.rglob("*"))
     assert run(place, CONVJIT_CACHE="0") == COLD

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from .contenders import BY_NAME, COMPARED, OURS, PASSES
@@ -20,6 +20,9 @@ TIE = 1.03
 
 # Work beside that of the forward pass: the gradients in the input and in the weight take as much each.
 WORK = {"backward": 2, "backward-fastest": 2, "layer": 3}
+
+# Layers of so many channels and more, in and out of each group, wait for the multiply-add units, if for anything.
+MANY_CHANNELS = 64
 
 ALL_PEERS = "best of all"
 DIRECT_PEERS = "best direct"
@@ -108,6 +111,29 @@ def ratios(found: Iterable[Line], peer: str) -> dict[Problem, float]:
         if value is not None:
             result[line.problem] = tied(value)
     return result
+
+
+class Bound(NamedTuple):
+    """How near the multiply-adds' peak layers of many channels come, and what ratio its whole would give: means."""
+
+    layers: int
+    ours: float  # share of the peak
+    peer: float  # of the fastest direct peer
+    ratio: float
+    at_peak: float  # the ratio, if convjit had the whole peak
+
+
+def bound(found: Iterable[Line], share: Callable[[Row], float | None]) -> Bound | None:
+    """Of layers of `MANY_CHANNELS` and more, whose shares of the peak are `share(row)`; None without any."""
+    shares, reached = [], []
+    for line in found:
+        best, ours = line.best(direct=True), None if line.ours is None else share(line.ours)
+        channels = min(line.problem.in_channels, line.problem.out_channels) // line.problem.groups
+        if best is not None and ours and channels >= MANY_CHANNELS:
+            shares.append(ours)
+            reached.append(best.ratio)
+    ours, ratio = geometric_mean(shares), geometric_mean(reached)
+    return None if ours is None or ratio is None else Bound(len(shares), ours, ours / ratio, ratio, ratio / ours)
 
 
 def scaling(found: Iterable[Line]) -> dict[tuple[Problem, str, str], float]:

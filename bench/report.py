@@ -14,9 +14,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .contenders import COMPARED, OURS, PASSES
+from .contenders import COMPARED, DIRECT, OURS, PASSES
 from .measure import Outcome, Row
-from .ratios import ALL_PEERS, DIRECT_PEERS, TIE, Line, flops, geometric_mean, is_direct, lines, ratios, scaling
+from .ratios import (
+    ALL_PEERS,
+    DIRECT_PEERS,
+    MANY_CHANNELS,
+    TIE,
+    Line,
+    bound,
+    flops,
+    geometric_mean,
+    is_direct,
+    lines,
+    ratios,
+    scaling,
+)
 
 NOTHING = "[dim]-[/dim]"
 
@@ -39,7 +52,7 @@ def print_report(console: Console, outcome: Outcome, rounds: int) -> None:
     found = lines(outcome.rows)
     peers = [name for name in outcome.versions if name != OURS]
     console.print(_times(found, peers, outcome, rounds))
-    for table in (_means(found, peers), _scaling(found), _starts(outcome)):
+    for table in (_means(found, peers), _bounds(found, outcome), _scaling(found), _starts(outcome)):
         if table.row_count:
             console.print(table)
     for trouble in outcome.troubles:
@@ -145,6 +158,26 @@ def _means(found: list[Line], peers: list[str]) -> Table:
             if any(means):
                 cells = [NOTHING if mean is None else f"{mean:.2f}" for mean in means]
                 table.add_row(name, passed, *cells, _least(of_pass))
+        table.add_section()
+    return table
+
+
+def _bounds(found: list[Line], outcome: Outcome) -> Table:
+    """How far the multiply-add units let layers of many channels go."""
+    table = plain_table(
+        f"Layers of {MANY_CHANNELS} channels and more in each group: geometric means",
+        f"of peak: share of the multiply-adds' peak; at peak: {DIRECT_PEERS} / {OURS} if {OURS} had all of it",
+        ("setting", "pass"), ("layers", f"{OURS}, of peak", f"{DIRECT_PEERS}, of peak", "ratio", "at peak"),
+    )  # fmt: skip
+    for name, section in _by_setting(found):
+        for passed in DIRECT:
+            means = bound(
+                [line for line in section if line.passed == passed],
+                lambda row: outcome.share_of_peak(row.dtype, row.threads, flops(row)),
+            )
+            if means is not None:
+                cells = f"{means.ours:.0%}", f"{means.peer:.0%}", f"{means.ratio:.2f}", f"{means.at_peak:.2f}"
+                table.add_row(name, passed, str(means.layers), *cells)
         table.add_section()
     return table
 

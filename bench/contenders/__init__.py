@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from .contender import COMPARED, INFERENCE, OURS, PASSES, TRAINING, Contender, Pass
+from .contender import COMPARED, DIRECT, INFERENCE, OURS, PASSES, TRAINING, Contender, Pass
 from .ncnn_net import Ncnn
 from .onnx_runtime import OnnxRuntime
 from .open_vino import OpenVino
@@ -27,8 +27,8 @@ from .ours import Convjit
 from .pytorch import Torch
 
 __all__ = [
-    "BY_NAME", "COMPARED", "CONTENDERS", "Contender", "Convjit", "INFERENCE", "Ncnn", "OURS", "OnnxRuntime", "OpenVino",
-    "OriginalNumPy", "PASSES", "Pass", "TRAINING", "Torch", "installed",
+    "BY_NAME", "COMPARED", "CONTENDERS", "Contender", "Convjit", "DIRECT", "INFERENCE", "Ncnn", "OURS", "OnnxRuntime",
+    "OpenVino", "OriginalNumPy", "PASSES", "Pass", "TRAINING", "Torch", "installed",
 ]  # fmt: skip
 
 CONTENDERS: tuple[Contender, ...] = (Convjit(), OriginalNumPy(), Torch(), OnnxRuntime(), OpenVino(), Ncnn())

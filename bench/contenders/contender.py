@@ -26,6 +26,8 @@ COMPARED = {
     "layer": "layer",
 }
 PASSES = tuple(COMPARED)
+# Those of which convjit, too, sums each result directly: a share of the peak says what they wait for.
+DIRECT = tuple(passed for passed in PASSES if "fastest" not in passed)
 INFERENCE = ("forward",)
 TRAINING = ("forward", "backward", "layer")
 

@@ -15,7 +15,19 @@ from bench.contenders import BY_NAME, OURS
 from bench.measure import Outcome, Row, Setting
 from bench.problems import Problem
 from bench.process import CHECKOUT
-from bench.ratios import ALL_PEERS, DIRECT_PEERS, Best, flops, geometric_mean, lines, ratios, scaling, tied
+from bench.ratios import (
+    ALL_PEERS,
+    DIRECT_PEERS,
+    Best,
+    Bound,
+    bound,
+    flops,
+    geometric_mean,
+    lines,
+    ratios,
+    scaling,
+    tied,
+)
 from bench.report import print_report
 from bench.results import read_json, write_json
 
@@ -80,6 +92,17 @@ def test_means_and_scaling():
     assert scaling(lines(some_rows())) == {(ONE, "float32", "forward"): 2.0}
 
 
+def test_how_far_the_peak_lets_layers_of_many_channels_go():
+    many, grouped = (Problem("many", 1, 64 * g, 6, 64 * g, 3, 1, 1, 1, g) for g in (1, 2))
+    few, split = Problem("few", 1, 63, 6, 64, 3, 1, 1, 1, 1), Problem("split", 1, 64, 6, 64, 3, 1, 1, 1, 2)
+    rows = [row(name, [t], each) for each in (many, grouped, few, split) for name, t in ((OURS, 2.0), ("torch", 4.0))]
+    rows += [row("ncnn", [1.0], many), row(OURS, [8.0], many, passed="plan")]
+    forward = [line for line in lines(rows) if line.passed == "forward"]
+    assert bound(forward, lambda row: 0.5) == Bound(layers=2, ours=0.5, peer=0.25, ratio=2.0, at_peak=4.0)
+    assert bound(forward, lambda row: None) is None
+    assert bound(forward[2:], lambda row: 0.5) is None
+
+
 def test_operations_are_those_of_the_direct_method():
     assert flops(row(OURS, [1.0])) == 2 * 3 * 36 * 2 * 9
     assert flops(row(OURS, [1.0], passed="layer")) == 3 * flops(row(OURS, [1.0]))
@@ -102,6 +125,14 @@ def test_the_tables_say_it_all(capsys):
     text = capsys.readouterr().out
     for words in ("ncnn 0.50", "wrong", "best direct", "0.50 (one)", "trouble: something", "f32 forward"):
         assert words in text
+
+
+def test_the_tables_say_how_near_the_peak_is(capsys):
+    many = Problem("many", 1, 64, 6, 64, 3, 1, 1, 1, 1)
+    rows = [row(OURS, [flops(row(OURS, [1.0], many))], many), row("torch", [flops(row(OURS, [1.0], many)) * 3], many)]
+    print_report(Console(width=170), Outcome(rows, {OURS: "1", "torch": "2"}, [], {("float32", 1): 2.0}), 1)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[-1:] == ["6.00"]]
+    assert line.split() == ["float32,", "1", "thread", "forward", "1", "50%", "17%", "3.00", "6.00"]
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path):

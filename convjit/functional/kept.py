@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from ..algorithms import Space
-from ..runtime.memory import aligned, allocate, allocate_bytes
+from ..runtime.memory import ALIGNED_FROM, allocate, allocate_bytes
 from ..runtime.reusing import Reused, Room, here
 from ..typing import Array
 
@@ -56,7 +56,7 @@ def take(function: str, call: Kind, workers: int) -> tuple[_Source, list[Array]]
         return True, left
     if CALLS == 0 or network is not None:  # each alone, of what a network has for large arrays
         spaces = call.spaces(workers)
-        return False, [aligned(allocate, function, space.name, space.shape, space.dtype) for space in spaces]
+        return False, [allocate(function, space.name, space.shape, space.dtype, ALIGNED_FROM) for space in spaces]
     return False, _new_in(Room(), function, call, workers)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from .. import arrays
 from ..algorithms.slices import Slices, gather, put_back
 from ..algorithms.slices import turn as turn_weight
-from ..runtime.memory import aligned, allocate
+from ..runtime.memory import ALIGNED_FROM, allocate
 from ..runtime.threads import workers
 from ..typing import Array
 from . import kept
@@ -49,7 +49,7 @@ def packed(function: str, call: Call | VolumeCall, weight: Array) -> Array:
     assert images_of.packing is not None
     geometry, packing = images_of.geometry, images_of.packing
     space = packing.space(geometry, call.compute)
-    form = aligned(allocate, function, "the packed weight", space.shape, space.dtype or call.compute)
+    form = allocate(function, "the packed weight", space.shape, space.dtype or call.compute, ALIGNED_FROM)
     packing.pack(workers(form.size), geometry, weight.reshape(geometry.weight_shape), form)
     form.flags.writeable = False
     return form

@@ -23,6 +23,7 @@ from .. import functional
 from ..functional.front_door import unknown_keyword
 from ..parsing import PADDING_NAMES
 from ..runtime.entries import DIGEST, Entry, Stamp, emit_entry, emit_preparation, emit_row
+from ..runtime.memory import CACHE_LINE
 from . import record, refusals
 from .checks import checked, constant_of, entries_of
 from .refusals import Refused
@@ -199,8 +200,7 @@ def _allocate(context: Any, builder: Any, kind: Any, shape: list[Any], result: A
     for extent in reversed(shape):
         strides.insert(0, builder.mul(extent, strides[0]))
     size, *strides = strides
-    align = ir.Constant(ir.IntType(32), context.get_preferred_array_alignment(kind.dtype))
-    memory = context.nrt.meminfo_alloc_aligned_unchecked(builder, size, align)
+    memory = context.nrt.meminfo_alloc_aligned_unchecked(builder, size, ir.Constant(ir.IntType(32), CACHE_LINE))
     with builder.if_else(cgutils.is_null(builder, memory), likely=False) as (failed, succeeded):
         with failed:
             builder.store(builder.sub(ir.Constant(_INT64, -_LEAST_BYTES), size), status)

@@ -8,7 +8,6 @@ import pytest
 from convjit import conv3d, conv3d_backward, explain
 from convjit.algorithms import ALGORITHMS
 from convjit.functional import batches, bilinear, explaining, kept, slicing
-from convjit.runtime import memory
 
 PASSES = ("forward", "input_grad", "weight_grad")
 
@@ -19,8 +18,8 @@ def allocated(monkeypatch):
     seen = {}
 
     def counting(allocate):
-        def counted(function, what, shape, dtype):
-            array, name = allocate(function, what, shape, dtype), what.removeprefix("the ")
+        def counted(function, what, shape, dtype, *aligned_from):
+            array, name = allocate(function, what, shape, dtype, *aligned_from), what.removeprefix("the ")
             if name not in ("result", "weight of a phase") and not name.startswith("a part"):
                 seen[name] = max(seen.get(name, 0), array.nbytes)
             return array
@@ -31,7 +30,6 @@ def allocated(monkeypatch):
         monkeypatch.setattr(module, "allocate", counting(module.allocate))
     monkeypatch.setattr(kept, "CALLS", 0)
     monkeypatch.setattr(kept, "_kept", OrderedDict())
-    monkeypatch.setattr(memory, "ALIGNED_FROM", 1 << 62)  # what that adds, less than a cache line each, is not told
     return seen
 
 

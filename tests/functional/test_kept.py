@@ -227,7 +227,9 @@ def test_workspaces_of_a_step_that_find_the_room_taken_are_blocks_of_the_network
         room = network.take_room()
         y = conv2d(np.ones((1, 32, 60, 240), "f4"), np.ones((32, 32, 3, 3), "f4"), padding=1)
         network.put_back(room)
-    assert network._blocks.keys() > {(y.shape, y.dtype)}
+        blocks = [block[0] for blocks in network._blocks.values() for block in blocks]
+        assert len(blocks) > 1
+        assert sum(y.base is block for block in blocks) == 1
 
 
 def test_a_call_that_fails_does_not_put_the_room_back_and_the_next_step_has_another(shelf, monkeypatch):

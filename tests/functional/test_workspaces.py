@@ -87,9 +87,9 @@ def test_a_weight_gradient_fills_some_images_at_a_time(pixels, padding, dtype, m
     allocate = kept.allocate
     monkeypatch.setattr(kept, "CALLS", 0)
 
-    def seen(function, what, shape, dtype):
+    def seen(function, what, shape, dtype, aligned_from):
         planes.extend(shape if what == "planes" else ())
-        return np.full(shape, 99, dtype) if what == "planes" else allocate(function, what, shape, dtype)
+        return np.full(shape, 99, dtype) if what == "planes" else allocate(function, what, shape, dtype, aligned_from)
 
     monkeypatch.setattr(kept, "allocate", seen)
     results = []

@@ -53,6 +53,11 @@ def test_transposed_convolution_gives_pythons_bits(case):
     assert_same(called("conv_transpose2d_backward", *arrays, **sized), back)
 
 
+def test_results_begin_with_a_cache_line():
+    kept = [called("conv2d", np.ones((1, 1, size, size)), np.ones((1, 1, 1, 1))) for size in range(3, 15)]
+    assert [y.ctypes.data % 64 for y in kept] == [0] * len(kept)
+
+
 def test_output_padding_and_no_bias():
     x, weight = np.random.default_rng(0).normal(size=(2, 2, 3, 4)), np.ones((2, 3, 2, 2))
     options = {"stride": (3, 2), "output_padding": (2, 1), "padding": 1}

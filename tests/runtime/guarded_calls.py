@@ -342,7 +342,7 @@ def _everything_guarded(guarded: Guarded, workers: int) -> Iterator[None]:
     numpy, share = GuardedNumPy(guarded), lambda nanoseconds: workers
     tables, positions = padding._tables, padding.positions_of_pixels
     with (
-        mock.patch.object(memory, "_new", guarded.empty),
+        mock.patch.multiple(memory, _new=guarded.empty, _ROOM=0),
         mock.patch.multiple(kept, CALLS=0, _kept=OrderedDict()),
         mock.patch.multiple(bilinear, np=numpy, workers=share),
         mock.patch.object(batches, "workers", share),
@@ -408,10 +408,10 @@ def _plant_read_before(seed: int) -> None:
 
 
 def _plant_short_workspace(seed: int) -> None:
-    def shorter(function: str, what: str, shape: Any, dtype: Any) -> Any:
+    def shorter(function: str, what: str, shape: Any, dtype: Any, aligned_from: int) -> Any:
         # Half: what a product has room for is not all used by each. On ordinary arrays it would spoil memory.
         less = shape[-1] // 2 if "result" not in what and memory._new is not np.empty else 0
-        return memory.allocate(function, what, (*shape[:-1], shape[-1] - less), dtype)
+        return memory.allocate(function, what, (*shape[:-1], shape[-1] - less), dtype, aligned_from)
 
     kept.allocate = shorter
 

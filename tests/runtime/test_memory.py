@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -27,19 +29,33 @@ def test_allocation_asks_for_what_is_left(monkeypatch):
         memory.allocate("f", "y", (101 << 20,), np.int8)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
-def test_large_workspaces_begin_with_a_cache_line(dtype):
-    def displaced(function, what, shape, dtype):
-        """The worst place: an element behind a cache line."""
-        buffer = memory.allocate(function, what, (shape[0] + 32,), dtype)
-        first = -buffer.ctypes.data % 64 // buffer.itemsize + 1
-        return buffer[first : first + shape[0]]
+@pytest.mark.parametrize("dtype", ["int8", "float16", "float32", "float64", "complex128"])
+@pytest.mark.parametrize("behind", [0, 16, 48])
+def test_large_arrays_begin_with_a_cache_line(dtype, behind, monkeypatch):
+    def displaced(shape, dtype):
+        """So many bytes behind a cache line."""
+        size = math.prod(shape) * dtype.itemsize
+        buffer = np.empty(size + 128, np.uint8)
+        first = -buffer.ctypes.data % 64 + behind
+        return buffer[first : first + size].view(dtype).reshape(shape)
 
     dtype = np.dtype(dtype)
-    for shape in ((1 << 14,), (3, 5, 1999), (1 << 20,)):
-        space = memory.aligned(displaced, "f", "a workspace", shape, dtype)
-        assert (space.shape, space.dtype) == (shape, dtype)
-        assert space.flags.c_contiguous
-        assert space.ctypes.data % 64 == 0
-    small = memory.aligned(memory.allocate, "f", "a workspace", (3, 4), dtype)
-    assert small.base is None
+    monkeypatch.setattr(memory, "_new", displaced)
+    for shape in ((1 << 20,), (3, 5, 19_999), (2, 0, 3), (1 << 17,)):
+        array = memory.allocate("f", "the result", shape, dtype)
+        assert (array.shape, array.dtype) == (shape, dtype)
+        assert array.flags.carray
+        assert array.size == 0 or array.ctypes.data % 64 == 0
+    small = memory.RESULTS_ALIGNED_FROM // dtype.itemsize - 1
+    assert memory.allocate("f", "the result", (small,), dtype).ctypes.data % 64 == behind
+    assert memory.allocate("f", "a workspace", (small,), dtype, memory.ALIGNED_FROM).ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize("elements", [1, 1 << 15, 1 << 17])
+def test_without_room_nothing_lies_behind_an_array(elements, monkeypatch):
+    made = []
+    monkeypatch.setattr(memory, "_ROOM", 0)
+    monkeypatch.setattr(memory, "_new", lambda shape, dtype: made.append(np.empty(shape, dtype)) or made[-1])
+    array = memory.allocate("f", "the result", (elements,), np.float32)
+    assert [each.shape for each in made] == [array.shape]
+    assert array.ctypes.data == made[0].ctypes.data

@@ -48,6 +48,8 @@ def test_tiles_fit_the_registers(row):
         rows = direct_kernels.most_rows(row, vectors)
         assert rows * vectors + vectors + 1 <= row.registers
         assert rows * vectors >= 8
+        for height in direct_kernels.rows_of_halves(row, vectors):
+            assert 2 * height * vectors + vectors + 1 <= row.registers
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
@@ -77,13 +79,25 @@ def test_the_widest_tiles_of_channels_keep_their_chains_in_registers(dtype):
         hold_in_registers(functions, row, direct_kernels.most_rows(row, width), width, direct_kernels.passes(row))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tiles_of_halves_keep_their_chains_in_registers(dtype):
+    row = isa.here()
+    heights = {width: direct_kernels.rows_of_halves(row, width) for width in range(1, row.channel_vectors + 1)}
+    if not any(heights.values()):
+        pytest.skip(f"{row.title} has registers for no tiles of halves: its panels run those of the test above")
+    functions = direct_kernels.functions(np.dtype(dtype))
+    for width, (most, *_) in ((width, found) for width, found in heights.items() if found):
+        symbol = f"tile_{most}_{width}_of_halves"
+        hold_in_registers(functions, row, most, width, {}, chains=2 * most * width, symbol=symbol)
+
+
 # A vector on the stack.
 STACK = {"x86_64": r"rsp.*[xyz]mm|[xyz]mm.*rsp", "aarch64": r"\bq\d+,.*\[sp", "arm64": r"\bq\d+,.*\[sp"}
 
 
-def hold_in_registers(functions, row, rows, vectors, passes, is_integer=False, chains=None):
+def hold_in_registers(functions, row, rows, vectors, passes, is_integer=False, chains=None, symbol=None):
     """The innermost loop of a tile."""
-    symbol, chains = f"tile_{rows}_{vectors}", chains or rows * vectors
+    symbol, chains = symbol or f"tile_{rows}_{vectors}", chains or rows * vectors
     code = emitting.assembly({symbol: functions[symbol]}, row.features, passes)
     multiplies = re.compile(r"\bvpmullq" if is_integer else r"\bv?fm(la|add)")  # as Arm and x86 call a multiply-add
     if not multiplies.search(code):

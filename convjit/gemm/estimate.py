@@ -33,7 +33,7 @@ _CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 19, 1
 # 5 to 8 cycles a vector in float32 with AVX2 and 16 with AVX-512; and an element of the weights that is packed.
 _LAND_CYCLES, _PACK_CYCLES = 1, 0.5
 # Of the cycles of other tiles, those of tiles of halves: so the chosen one of "direct" and "implicit" took 1.002
-# times as long as the better one, of 332 convolutions of 4 to 64 channels onto 8 to 16 (1.15 at most); with 0.85, 1.005.
+# times as long as the better one, of 332 convolutions of 4 to 64 channels onto 8 to 16 (1.15 at most), with 0.85 1.005.
 _HALVES = 0.75
 # A result of a product that is stored alone, as its neighbours belong to other phases, or with that of one other phase:
 # of 22 input gradients with strides of 2 and 3 (AVX-512), none was left to the slower way by more than 7 %.

@@ -10,7 +10,7 @@ from convjit.functional import bilinear, kept
 def poisoned(monkeypatch):
     """Results and workspaces start full of NaN or absurd integers: nothing may be left out, or read unwritten."""
 
-    def allocate(function, what, shape, dtype):
+    def allocate(function, what, shape, dtype, aligned_from=None):
         return np.full(shape, np.nan if np.dtype(dtype).kind in "fc" else 1 << 40, dtype)
 
     for module in (kept, bilinear):

@@ -57,8 +57,8 @@ def packings(monkeypatch):
     seen = []
     allocate = slicing.allocate
 
-    def counted(function, what, shape, dtype):
-        array = allocate(function, what, shape, dtype)
+    def counted(function, what, shape, dtype, *aligned_from):
+        array = allocate(function, what, shape, dtype, *aligned_from)
         if what in (PACKED_WEIGHT, "the packed weight") and array.nbytes:
             seen.append(what)
         return array

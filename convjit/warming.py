@@ -76,10 +76,12 @@ def _ways(x: Array, weight: Array) -> list[Way]:
     many, long = np.ones((1, 5000, 4, 8), x.dtype), np.ones((1, 1 << 15, 1, 1), x.dtype)
     lanes = isa.lanes(arrays.DTYPES[arrays.result_dtype(x)].compute)
     wide, few = np.ones((1, 2, 2, 2 * lanes), x.dtype), np.ones((1, 64, 16, 32), x.dtype)
+    far = np.ones((1, 2, 512, 512), x.dtype)
     return [
         *((x, weight, padded) for padded in _PADDED),
         (wide, weight, {"padding": 1, "algorithm": "implicit"}),  # rows of two vectors that share tiles, not of one
         (x, weight[:, :, :1, :1], {}),  # read where it lies
+        (far, weight[:, :, :1, :1], {"algorithm": "implicit"}),  # from beyond the second-level cache
         (x, weight, _SEVERAL_PRODUCTS),
         (many, np.ones((1, 5000, 3, 1), x.dtype), {}),  # planes too large for bands
         (long, long, {}),  # sums of more than one total

@@ -82,6 +82,7 @@ def call_everything(dtype):
     weight.flags.writeable = False
     convjit.conv2d(x, weight, bias, groups=2, out=out)
     convjit.conv2d(x[0], np.ones((1, 4, 1, 1), dtype))
+    convjit.conv2d(np.ones((3, 4, 300, 100), dtype), np.ones((5, 4, 1, 1), dtype))
     for many, each in (((1, 5000, 4, 8), (1, 5000, 3, 1)), ((1, 20000, 2, 2), (1, 20000, 1, 1))):
         many, each = np.ones(many, dtype), np.ones(each, dtype)
         y = convjit.conv2d(many, each)
@@ -163,17 +164,22 @@ def test_after_a_warm_up_another_process_compiles_nothing():
 
 @pytest.mark.parametrize("name", ["conv2d", "conv2d_backward", "conv2d_input_grad", "conv2d_plan"])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "bool"])
-def test_rows_of_every_length_that_share_tiles_are_warm(name, dtype, monkeypatch):
+def test_kernels_for_lines_and_for_what_is_far_are_warm(name, dtype, monkeypatch):
     made = set()
 
     def kernels(dtype, vectors):
         made.add(vectors)
         return micro.line_kernels(dtype, vectors)
 
+    def asking(dtype):
+        made.add("asking")
+        return micro.asking_kernels(dtype)
+
     monkeypatch.setattr(running, "line_kernels", kernels)
+    monkeypatch.setattr(running, "asking_kernels", asking)
     forget()
     warming._CALLS[name](np.ones((1, 2, 4, 4), dtype), np.ones((2, 2, 3, 3), dtype), np.ones(2, dtype))
-    assert made == set(range(1, product._LONGEST_LINE + 1))
+    assert made == {"asking", *range(1, product._LONGEST_LINE + 1)}
 
 
 ONE_ALONE = """

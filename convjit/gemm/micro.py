@@ -15,6 +15,7 @@ from typing import Any
 from ..runtime import emitting
 from ..runtime.compile import kernel, passed
 from ..runtime.emitting import Passes
+from ..runtime.memory import CACHE_LINE
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
@@ -32,6 +33,7 @@ FILL_MANY = 5
 FILL_LISTED = 6
 WEAVE = 7
 MULTIPLY_LINES = 8  # of `line_kernels`
+MULTIPLY_ASKING = 8  # of `asking_kernels`
 
 # Whole vectors that are packed together where so many lie side by side.
 VECTORS_A_PIECE = 4
@@ -103,12 +105,34 @@ def line_functions(dtype: DType, vectors: int) -> dict[str, tuple[int, emitting.
     return found | {"multiply": (14, _multiply(dtype, lanes, row, vectors))}
 
 
+@cache
+def asking_kernels(dtype: DType) -> Array:
+    """The same, and behind them the one that asks for what the next tile of lanes meets."""
+    row = isa.here()
+    found = emitting.compiled(f"{__name__}.asking.{dtype}.{row.name}", asking_functions(dtype), row.features)
+    return passed((*kernels(dtype).tolist(), found["multiply"]))
+
+
+def asking_functions(dtype: DType) -> dict[str, tuple[int, emitting.Body]]:
+    """What is emitted for it, by name."""
+    row = isa.here()
+    lanes = isa.lanes(dtype)
+    found = {
+        f"tile_{rows}_{vectors}": (11, _tile(dtype, lanes, rows, vectors, asks=True))
+        for rows in tile_rows(row)
+        for vectors in range(1, tile_vectors(row, rows) + 1)
+    }
+    return found | {"multiply": (12, _multiply(dtype, lanes, row, asks=True))}
+
+
 def passes(row: isa.InstructionSet) -> dict[str, Passes]:
     """Of the tile in which large products spend their time, and of what moves elements."""
     return {f"tile_{row.rows}_{row.vectors}": Passes.ALL, "pack": Passes.NONE, "weave": Passes.NONE}
 
 
-def _tile(dtype: DType, lanes: int, rows: int, vectors: int, lines: int = 1) -> emitting.Body:
+def _tile(
+    dtype: DType, lanes: int, rows: int, vectors: int, lines: int = 1, *, asks: bool = False
+) -> emitting.Body:  # fmt: skip
     """A register tile, called as `multiply` calls it.
 
     target[r*pitch + j] = sum over t of a[r*a_stride + t] * b[offsets[t] + j], r < rows, j < count, t in order, one fma
@@ -116,20 +140,22 @@ def _tile(dtype: DType, lanes: int, rows: int, vectors: int, lines: int = 1) -> 
     `count` fills all vectors but the last one. Of `b` whole vectors are read, of the others what counts.
 
     Several lines of so many vectors are called as `multiply_lines` calls them: those of `b` lie `b_step` apart, those
-    of a row of the target `line_step`.
+    of a row of the target `line_step`. One that `asks` is called with an address, too, in place of `b`, at which each
+    term is asked for.
     """
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        a, a_stride, b, offsets, terms, target, pitch, count, extend, bias, *steps = arguments
-        b_step, line_step = steps or (index(0), index(0))
+        a, a_stride, b, offsets, terms, target, pitch, count, extend, bias, *rest = arguments
+        b_step, line_step = rest if len(rest) == 2 else (index(0), index(0))
+        soon = v.pointer(rest[0]) if asks else None
         of_row = lines * vectors
         starts = _rows(v, target, pitch, rows)
         places = [place for start in starts for place in _places(v, start, vectors, lines, line_step)]
         for place in places:  # they arrive while the sums are taken
             v.prefetch(place)
         chains = _chains(
-            v, _rows(v, a, a_stride, rows), v.pointer(b), v.integers(offsets), terms, vectors, lines, b_step
+            v, _rows(v, a, a_stride, rows), v.pointer(b), v.integers(offsets), terms, vectors, lines, b_step, soon
         )
         left = builder.sub(count, index((vectors - 1) * lanes))
         mask = v.first(left)
@@ -177,9 +203,9 @@ def _rows(v: Vectors, address: Any, stride: Any, rows: int) -> list[Any]:
 
 
 def _chains(
-    v: Vectors, a: list[Any], b: Any, offsets: Any, terms: Any, vectors: int, lines: int, step: Any
+    v: Vectors, a: list[Any], b: Any, offsets: Any, terms: Any, vectors: int, lines: int, step: Any, soon: Any
 ) -> list[Any]:
-    """The sums of so many terms, row by row.
+    """The sums of so many terms, row by row; each is asked for at `soon`, too, if that is not None.
 
     Rows are counted from pointers that LLVM knows nothing of: else it derives one from the other, anew for each term,
     and takes execution ports from multiply-adds.
@@ -187,7 +213,10 @@ def _chains(
     rows, of_row = [v.opaque(pointer) for pointer in a], lines * vectors
 
     def add_term(t: Any, chains: list[Any]) -> list[Any]:
-        met = _places(v, v.offset(b, v.element(v.offset(offsets, t))), vectors, lines, step)
+        at = v.element(v.offset(offsets, t))
+        met = _places(v, v.offset(b, at), vectors, lines, step)
+        if soon is not None:
+            v.prefetch_ahead(v.offset(soon, at))
         extended = list(chains)
         if of_row > len(rows):  # the fewer ones are held, the others pass by
             weights = [v.splat(v.offset(row, t)) for row in rows]
@@ -206,12 +235,17 @@ def _chains(
     return v.counted_loop(terms, [v.zero] * (len(rows) * of_row), add_term)
 
 
-def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet, line: int = 0) -> emitting.Body:
-    """Cover any number of rows and lanes with register tiles; the arguments are `multiply`'s, or `multiply_lines`'.
+def _multiply(
+    dtype: DType, lanes: int, row: isa.InstructionSet, line: int = 0, *, asks: bool = False
+) -> emitting.Body:  # fmt: skip
+    """Cover any number of rows and lanes with register tiles; the arguments are those of `multiply` and its siblings.
 
     Rows are taken by the height of tiles, the tallest first, and lanes in panels that are as wide as tiles of that
     height: of vectors, or of lines of so many vectors. Panels are of nearly equal width: four vectors are two and two,
     not three and one, whose tile has few chains. A panel stays in the first-level cache while rows of `a` pass by.
+
+    One that `asks` does so for the lanes so many bytes further on: the first tiles of a panel for a cache line of each
+    term, those below them for the lines beside it.
     """
 
     def widest_of(height: int) -> int:
@@ -219,10 +253,10 @@ def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet, line: int = 0) 
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        a, a_stride, rows, b, offsets, terms, count, target, pitch, extend, bias, *of_lines = arguments
+        a, a_stride, rows, b, offsets, terms, count, target, pitch, extend, bias, *rest = arguments
         size = index(dtype.itemsize)
         if line > 0:
-            units, *steps = of_lines
+            units, *steps = rest
         else:
             units, steps = builder.sdiv(builder.add(count, index(lanes - 1)), index(lanes)), []
 
@@ -233,18 +267,27 @@ def _multiply(dtype: DType, lanes: int, row: isa.InstructionSet, line: int = 0) 
 
             def run_tiles(width: int, met: Any, to: Any, here: Any) -> None:
                 down = builder.mul(index(height), size)
+                cache_lines = -(-width * lanes * dtype.itemsize // CACHE_LINE)
+                further, step, last = [], index(0), index(0)
+                if asks:
+                    further = [builder.add(met, rest[0])]
+                    # Of fewer tiles than lines each asks for the first of some: processors read their neighbours, too.
+                    some = builder.sdiv(builder.add(times, index(cache_lines - 1)), times)
+                    step = builder.mul(some, index(CACHE_LINE))
+                    last = builder.add(further[0], index((cache_lines - 1) * CACHE_LINE))
 
                 def run_tile(values: list[Any]) -> list[Any]:
-                    from_a, to, shift = values
+                    from_a, to, shift, *soon = values
                     v.call(
                         f"tile_{height}_{width}", from_a, a_stride, met, offsets, terms, to, pitch, here, extend, shift,
-                        *steps,
+                        *steps, *soon,
                     )  # fmt: skip
                     next_shift = builder.add(shift, builder.select(v.is_set(bias), down, index(0)))
                     next_a = builder.add(from_a, builder.mul(a_stride, down))
-                    return [next_a, builder.add(to, builder.mul(pitch, down)), next_shift]
+                    next_soon = [v.least(builder.add(at, step), last) for at in soon]
+                    return [next_a, builder.add(to, builder.mul(pitch, down)), next_shift, *next_soon]
 
-                v.loop(times, [from_a, to, shift], run_tile)
+                v.loop(times, [from_a, to, shift, *further], run_tile)
 
             def run_panel(values: list[Any]) -> list[Any]:
                 met, to, units, panels, left = values
@@ -326,6 +369,7 @@ def _pack(dtype: DType, lanes: int) -> emitting.Body:
 
 _call_multiply = emitting.caller(11)
 _call_multiply_lines = emitting.caller(14)
+_call_multiply_asking = emitting.caller(12)
 _call_pack = emitting.caller(7)
 _call_fill = emitting.caller(9)
 _call_fill_many = emitting.caller(12)
@@ -360,6 +404,21 @@ def multiply_lines(
     _call_multiply_lines(
         kernels[MULTIPLY_LINES], a, a_stride, rows, b, offsets, terms, count, target, pitch, extend, bias, lines,
         b_step, line_step,
+    )  # fmt: skip
+
+
+@kernel
+def multiply_asking(
+    kernels: Any, a: Any, a_stride: Any, rows: Any, b: Any, offsets: Any, terms: Any, count: Any, target: Any,
+    pitch: Any, extend: Any, bias: Any, further: Any,
+) -> None:  # fmt: skip
+    """As `multiply`, with the kernel of `asking_kernels`: meanwhile what lies so many bytes further is asked for.
+
+    Rows of `b` that lie in more pages than a processor reads ahead in are waited for otherwise, where they come from
+    beyond the second-level cache.
+    """
+    _call_multiply_asking(
+        kernels[MULTIPLY_ASKING], a, a_stride, rows, b, offsets, terms, count, target, pitch, extend, bias, further
     )  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def _product(
     return Product(
         1, g.groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, vertical.grid,
         horizontal.padded, elements_a_channel(vertical, horizontal), g.out_h * g.out_w, lanes, tiles,
-        max(min(rows, _ROWS), 1), 0, 0, 1,
+        max(min(rows, _ROWS), 1), 0, 0, 1, 0,
     )  # fmt: skip
 
 

@@ -143,6 +143,33 @@ def test_register_tiles_are_a_chain_a_lane(dtype, rows, terms, extend):
 
 
 @compiled
+def _multiply_asking(kernels, a, rows, b, offsets, count, c, pitch, extend, bias, further):
+    """Runs `micro.multiply_asking` on flat arrays, the result from element 1 on."""
+    terms = offsets.size
+    micro.multiply_asking(
+        kernels, a.ctypes.data, terms, rows, b.ctypes.data, offsets.ctypes.data, terms, count,
+        c.ctypes.data + c.itemsize, pitch, extend, bias.ctypes.data if bias.size > 0 else 0, further,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("extend", [0, 1])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 21, 48])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_asking_changes_nothing(dtype, rows, extend):
+    """The bits of those that do not ask; what is asked for need not be there."""
+    kernels, terms = micro.asking_kernels(np.dtype(dtype)), 19
+    lanes = int(kernels[micro.LANES])
+    for count in {1, lanes, 3 * lanes, 4 * lanes - 1, 7 * lanes + 1}:
+        plane, pitch = -(-count // lanes) * lanes, count + 5
+        a, b, bias = numbers(rows * terms, dtype), numbers(terms * plane, dtype, 1), numbers(rows * extend, dtype, 2)
+        offsets, results = np.arange(terms)[::-1] * plane, [np.full(1 + rows * pitch, dtype(77)) for _ in range(3)]
+        _multiply(kernels, a, 0, terms, rows, b, 0, offsets, terms, count, results[0], 1, pitch, extend, bias)
+        for result, further in zip(results[1:], (plane, 1 << 40), strict=True):
+            _multiply_asking(kernels, a, rows, b, offsets, count, result, pitch, extend, bias, further)
+            assert_array_equal(result, results[0])
+
+
+@compiled
 def _multiply_lines(kernels, a, rows, b, offsets, count, c, pitch, extend, bias, lines, b_step, line_step):
     """Runs `micro.multiply_lines` on flat arrays, the result from element 1 on."""
     terms = offsets.size

@@ -61,6 +61,14 @@ def test_the_widest_tiles_of_pixels_keep_their_chains_in_registers(dtype):
         hold_in_registers(functions, row, rows, tiles.tile_vectors(row, rows), micro.passes(row), dtype == "int64")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tiles_that_ask_keep_their_chains_in_registers(dtype):
+    row = isa.here()
+    functions = micro.asking_functions(np.dtype(dtype))
+    for rows in tiles.tile_rows(row):
+        hold_in_registers(functions, row, rows, tiles.tile_vectors(row, rows), {})
+
+
 @pytest.mark.parametrize("vectors", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_largest_tiles_of_lines_keep_their_chains_in_registers(dtype, vectors):

@@ -13,6 +13,7 @@ import math
 from typing import Any, NamedTuple
 
 from ..runtime.compile import kernel
+from ..runtime.memory import CACHE_LINE
 from ..simd import isa
 from ..typing import DType
 from .bands import band_count
@@ -112,8 +113,10 @@ def plan_product(
         if _pays_in_place(axes, run, terms, min(alone, lined), panels * run / extent, dtype):
             way = FROM_PLANES
     elif extent > 0 and dense and taps == vertical.grid == 1:
-        if _stays_near(each * dtype.itemsize, chunk, terms):
-            way, asks = FROM_IMAGES, int(batch * groups * channels * each * dtype.itemsize > _FAR_BYTES)
+        apart = each * dtype.itemsize
+        is_far = batch * groups * channels * apart > _FAR_BYTES
+        if _stays_near(apart, chunk, terms, is_far=is_far):
+            way, asks = FROM_IMAGES, int(is_far)
     elif extent > 0 and dense and run >= isa.lanes(dtype):
         of_images, each_tile = _image_tile(run, extent, isa.lanes(dtype))
         in_place = tiles_cycles(chunk, math.ceil(each_tile), terms) * run / of_images
@@ -215,18 +218,22 @@ _FEW_ROWS = 48
 # Images of more bytes come from beyond the second-level cache. Asked for a tile before, 192-32 (8 of 28x28), 96-24 (4
 # of 56x56) and 256-32 (one) took 13 to 18 % less in float32 with AVX-512, smaller ones up to 4 % more.
 _FAR_BYTES = 1 << 20
+# Rows that pay for packing what is far, where planes are whole lines of the cache: 192-64 and 240-72 (8 of 28x28) and
+# 72-96 (4 of 56x56) took 6 to 10 % less from images, 256-128 (56x56) up to 5 % more.
+_FEW_FAR_ROWS = 96
 # Of the first-level cache, 8 ways on the smallest; a way is as large as a page.
 _WAYS, _WAY_BYTES = 8, 4096
 
 
-def _stays_near(apart: int, rows: int, terms: int) -> bool:
+def _stays_near(apart: int, rows: int, terms: int, *, is_far: bool) -> bool:
     """Whether a few rows are multiplied with pixels of images while these stay in the first-level cache.
 
     Channels lie so many bytes apart: those a multiple of a page apart all fall into a few sets. One tile of rows reads
     them once, and needs no cache.
     """
     sets = _WAY_BYTES // math.gcd(apart, _WAY_BYTES)
-    return rows <= isa.here().rows or (rows <= _FEW_ROWS and min(terms, TERM_BLOCK) <= _WAYS * sets)
+    few = _FEW_FAR_ROWS if is_far and apart % CACHE_LINE == 0 else _FEW_ROWS
+    return rows <= isa.here().rows or (rows <= few and min(terms, TERM_BLOCK) <= _WAYS * sets)
 
 
 @kernel

@@ -90,11 +90,12 @@ ONE_PIXEL = {
 }
 
 
-@pytest.mark.parametrize("stays", [False, True])
+@pytest.mark.parametrize(("stays", "near"), [(False, 1 << 40), (True, 1 << 40), (True, 0)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ONE_PIXEL)
-def test_images_as_they_lie_or_packed(name, dtype, stays, anew, monkeypatch):
-    monkeypatch.setattr(product, "_stays_near", lambda *arguments: stays)
+def test_images_as_they_lie_asked_for_or_packed(name, dtype, stays, near, anew, monkeypatch):
+    monkeypatch.setattr(product, "_stays_near", lambda *arguments, is_far: stays)
+    monkeypatch.setattr(product, "_FAR_BYTES", near)
     check(ONE_PIXEL[name], dtype, "implicit")
 
 
@@ -153,17 +154,23 @@ def test_the_tile_that_would_read_behind_the_last_image_is_packed(anew):
 
 
 @pytest.mark.parametrize(
-    ("image", "rows", "wanted"),
+    ("image", "rows", "wanted", "asks"),
     [
-        ((56, 56), 48, product.FROM_IMAGES),
-        ((56, 56), 72, product.PACKED),  # which share what packing costs
-        ((64, 64), 48, product.PACKED),  # channels four pages apart
-        ((64, 64), 3, product.FROM_IMAGES),
+        ((1, 28, 28), 48, product.FROM_IMAGES, 0),
+        ((1, 28, 28), 72, product.PACKED, 0),  # which share what packing costs
+        ((4, 28, 28), 72, product.FROM_IMAGES, 1),  # from far
+        ((4, 28, 28), 120, product.PACKED, 0),
+        ((8, 26, 26), 48, product.FROM_IMAGES, 1),
+        ((8, 26, 26), 72, product.PACKED, 0),  # channels no whole lines of the cache apart
+        ((1, 64, 64), 48, product.PACKED, 0),  # channels four pages apart
+        ((1, 64, 64), 3, product.FROM_IMAGES, 1),
     ],
 )
-def test_which_images_are_read_as_they_lie(image, rows, wanted):
-    geometry = conv2d_geometry("test", (1, 100, *image), (rows, 100, 1, 1), 1, 0, 1, 1).as_one_row()
-    assert implicit._forward(geometry, 1, np.dtype("float32")).setup.product.in_place == wanted
+def test_which_images_are_read_as_they_lie(image, rows, wanted, asks):
+    batch, *size = image
+    geometry = conv2d_geometry("test", (batch, 100, *size), (rows, 100, 1, 1), 1, 0, 1, 1).as_one_row()
+    found = implicit._forward(geometry, 1, np.dtype("float32")).setup.product
+    assert (found.in_place, found.asks) == (wanted, asks)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -171,12 +171,12 @@ class Sequential:
         )
 
     def _optimizers(self) -> list[Any]:
-        return [
-            value
-            for layer in self.layers
-            for name, value in getattr(layer, "__dict__", {}).items()
-            if name.endswith("_opt") and value is not None
-        ]
+        """Those of the weights of convjit's layers; what somebody else's layers hold is remembered with them."""
+        found: list[Any] = []
+        for layer in self.layers:
+            if isinstance(layer, Layer):
+                found += [getattr(layer, f"{name}_opt", None) for name in layer.weight_names]
+        return [optimizer for optimizer in found if optimizer is not None]
 
     def freeze(self) -> None:
         """Freeze all layers, or none where one cannot be: `Layer.freeze` says what that means.

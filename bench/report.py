@@ -166,7 +166,8 @@ def _bounds(found: list[Line], outcome: Outcome) -> Table:
     """How far the multiply-add units let layers of many channels go."""
     table = plain_table(
         f"Layers of {MANY_CHANNELS} channels and more in each group: geometric means",
-        f"of peak: share of the multiply-adds' peak; at peak: {DIRECT_PEERS} / {OURS} if {OURS} had all of it",
+        f"of peak: share of the FMA peak; ratio: {DIRECT_PEERS} / {OURS}, ties as they are; at peak: the same, "
+        f"if {OURS} had all of it",
         ("setting", "pass"), ("layers", f"{OURS}, of peak", f"{DIRECT_PEERS}, of peak", "ratio", "at peak"),
     )  # fmt: skip
     for name, section in _by_setting(found):

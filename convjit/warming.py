@@ -106,6 +106,8 @@ def _direct_ways(x: Array, weight: Array) -> list[Way]:
 
 # Of channels last: images are turned by one kernel, and padded by another than of channels first.
 _LAST: dict[str, Any] = {"padding": 1, "padding_mode": "edge", "algorithm": "implicit", "layout": "NHWC"}
+# And with a group a channel, of kernels (2, 1, 3, 3).
+_EACH_LAST: dict[str, Any] = {**_LAST, "algorithm": "auto", "groups": 2}
 
 
 def _last(images: Array) -> Array:
@@ -145,6 +147,7 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "conv2d": lambda x, weight, bias: [
         *(conv2d(x, weight, **options) for x, weight, options in _ways(x, weight)),
         conv2d(_last(x), weight, **_LAST),
+        conv2d(_last(x), weight[:, :1], **_EACH_LAST),
     ],
     "conv2d_backward": lambda x, weight, bias: [
         *(
@@ -152,29 +155,35 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
             for x, weight, options in _ways(x, weight)
         ),
         conv2d_backward(_last(x), _last(x), weight, **_LAST),
+        conv2d_backward(_last(x), _last(x), weight[:, :1], **_EACH_LAST),
     ],
     "conv2d_input_grad": lambda x, weight, bias: [
         *(_input_grad(*way) for way in _ways(x, weight)),
         conv2d_input_grad(_last(x), weight, 4, **_LAST),
+        conv2d_input_grad(_last(x), weight[:, :1], 4, **_EACH_LAST),
     ],
     "conv2d_weight_grad": lambda x, weight, bias: [
         *(_weight_grad(*way) for way in _ways(x, weight)),
-        conv2d_weight_grad(_last(x), _last(x), 3, groups=2, **{**_LAST, "algorithm": "auto"}),
+        conv2d_weight_grad(_last(x), _last(x), 3, **_EACH_LAST),
     ],
     "conv2d_plan": lambda x, weight, bias: [
         *(conv2d_plan(weight, **options)(x) for x, weight, options in _ways(x, weight)),
         conv2d_plan(weight, **_LAST)(_last(x)),
+        conv2d_plan(weight[:, :1], **_EACH_LAST)(_last(x)),
     ],
     "conv_transpose2d": lambda x, weight, bias: [
         *(conv_transpose2d(x, weight, bias, stride=stride) for stride in (1, 2)),
-        *(_input_grad(x, weight, way) for way in (_SEVERAL_PRODUCTS, _PATCHES)[: 2 if x.dtype.kind in "fc" else 1]),
+        *(_input_grad(*way) for way in _ways(x, weight)),
         conv_transpose2d(_last(x), weight, bias, stride=2, layout="NHWC"),
+        conv_transpose2d(_last(x), weight[:, :1], bias, groups=2, layout="NHWC"),
     ],
     "conv_transpose2d_backward": lambda x, weight, bias: [
         *(
             conv_transpose2d_backward(np.ones((1, 2, size, size), x.dtype), x, weight, stride=stride)
             for stride, size in ((1, 6), (2, 9))
         ),
+        *(conv2d(x, weight, **options) for x, weight, options in _ways(x, weight)),
+        *(_weight_grad(*way) for way in _ways(x, weight)),
         conv_transpose2d_backward(np.ones((1, 6, 6, 2), x.dtype), _last(x), weight[:, :1], groups=2, layout="NHWC"),
     ],
     "im2col": lambda x, weight, bias: im2col(x, 1),

@@ -18,6 +18,7 @@ from convjit.algorithms import running
 from convjit.arrays import DTYPES
 from convjit.gemm import micro, product
 from convjit.layers.optimizers import PUBLISHED
+from convjit.simd import isa
 
 COMPILE_NOTHING = {"determine_padding", "explain", "get_im2col_indices"}
 # Layers that are more than functions, and optimizers.
@@ -55,7 +56,7 @@ FIRST_CALLS = """
 import json
 import numpy as np
 import convjit
-from convjit.runtime import contention, threads
+from convjit.runtime import contention, emitting, threads
 from convjit.runtime.compile import made
 
 rng = np.random.default_rng(0)
@@ -82,7 +83,7 @@ def call_everything(dtype):
     weight.flags.writeable = False
     convjit.conv2d(x, weight, bias, groups=2, out=out)
     convjit.conv2d(x[0], np.ones((1, 4, 1, 1), dtype))
-    convjit.conv2d(np.ones((3, 4, 300, 100), dtype), np.ones((5, 4, 1, 1), dtype))
+    convjit.conv2d(np.ones((3, 4, 300, 100), dtype), np.ones((5, 4, 1, 1), dtype), algorithm="implicit")
     for many, each in (((1, 5000, 4, 8), (1, 5000, 3, 1)), ((1, 20000, 2, 2), (1, 20000, 1, 1))):
         many, each = np.ones(many, dtype), np.ones(each, dtype)
         y = convjit.conv2d(many, each)
@@ -150,7 +151,7 @@ contention.are_free = lambda: True  # whoever else has the cores
 for threads.SERIAL_BELOW_NS in (float("inf"), 0):
     for dtype in ("float32", "float64"):
         call_everything(dtype)
-print(json.dumps(made()))
+print(json.dumps([made(), sorted(emitting.anew)]))
 """
 
 
@@ -159,10 +160,18 @@ def test_after_a_warm_up_another_process_compiles_nothing():
     assert compiled + loaded == len(warm)
     again = [0, len(warm)], dict.fromkeys(warm, False)
     assert run(WARM_UP, NUMBA_NUM_THREADS="2") == list(again)
-    assert run(FIRST_CALLS, NUMBA_NUM_THREADS="2") == dict.fromkeys(warm, False)
+    drivers, kernels = run(FIRST_CALLS, NUMBA_NUM_THREADS="2")
+    assert drivers == dict.fromkeys(warm, False)
+    # Of the emitted ones, those that are made for a filter's size.
+    assert {name.removesuffix(f".{isa.here().name}") for name in kernels} <= {
+        f"convjit.gemm.channel_lanes.{dtype}" for dtype in ("float32", "float64")
+    }
 
 
-@pytest.mark.parametrize("name", ["conv2d", "conv2d_backward", "conv2d_input_grad", "conv2d_plan"])
+@pytest.mark.parametrize(
+    "name",
+    ["conv2d", "conv2d_backward", "conv2d_input_grad", "conv2d_plan", "conv_transpose2d", "conv_transpose2d_backward"],
+)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "bool"])
 def test_kernels_for_lines_and_for_what_is_far_are_warm(name, dtype, monkeypatch):
     made = set()

@@ -137,8 +137,8 @@ def _own(function: str, what: str, array: Array) -> Array:
     """A read-only copy, whose memory nobody else can write."""
     copy = allocate(function, f"a copy of {what}", array.shape, array.dtype)
     write(copy, array)
-    copy.flags.writeable = False
-    return copy.view()  # of a view that is read-only, NumPy lets nobody change that
+    # Of a buffer that is read-only: of a view, which a large copy is, NumPy would let anybody change that.
+    return np.asarray(copy.data.toreadonly())
 
 
 def _check_that_it_takes(

@@ -22,6 +22,7 @@ from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
 from . import micro
+from .tiles import ENOUGH_CHAINS
 
 # What compiled code is told of a dtype's kernels, an int64 array: numbers, then addresses.
 ELEMENT = 0  # bytes an element
@@ -101,10 +102,6 @@ def tile_rows(row: isa.InstructionSet, vectors: int) -> list[int]:
     return sorted({most, *small, *([most - 1] if vectors in _usual_widths(row) else [])}, reverse=True)
 
 
-# Chains that hide the latency of a multiply-add with something to spare: 8 would, if nothing else took a cycle.
-_ENOUGH_CHAINS = 12
-
-
 def rows_of_halves(row: isa.InstructionSet, vectors: int) -> list[int]:
     """Heights of tiles that take as many rows from each half of the pixels, the tallest first: none if that is useless.
 
@@ -113,7 +110,7 @@ def rows_of_halves(row: isa.InstructionSet, vectors: int) -> list[int]:
     """
     most = most_rows(row, vectors)
     fits = 2 * most * vectors + vectors + 1 <= row.registers
-    return tile_rows(row, vectors) if most * vectors < _ENOUGH_CHAINS and fits else []
+    return tile_rows(row, vectors) if most * vectors < ENOUGH_CHAINS and fits else []
 
 
 def cover_rows(count: int, heights: list[int]) -> list[int]:
@@ -143,8 +140,8 @@ def _tile(
     row's. Each channel has a plane of its own, so that no processor foresees them: of 1x1 kernels, which meet a pixel
     once, 1024-256 (16 of 14x14) took 15 % less on one thread and 22 % less on two (AVX-512), others the same.
 
-    A tile `of_halves` takes rows `half + r`, too, in place of `ahead`: all as far from rows r as the first one, so that
-    they need a distance in a register, and no pointers.
+    A tile `of_halves` is given `half` in place of `ahead`, and takes rows `half + r`, too: all as far from rows r as
+    the first one, so that they need a distance in a register, and no pointers.
     """
     asks = vectors in _usual_widths(row) and not of_halves
     together = _TERMS_A_ROUND if asks and rows == most_rows(row, vectors) else 1
@@ -198,7 +195,10 @@ def _tile(
 
 
 def _panel(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
-    """Cover any number of pixels with register tiles, for a panel of so many vectors."""
+    """Cover any number of pixels with register tiles, for a panel of so many vectors.
+
+    Of few vectors by tiles of both halves of the pixels, where these lie alike: as those of an even number of rows do.
+    """
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
@@ -254,7 +254,8 @@ def _panel(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
             def look(i: Any, found: list[Any]) -> list[Any]:
                 return [builder.or_(found[0], builder.xor(distance(i), distance(index(0))))]
 
-            return v.counted_loop(half, [builder.and_(pixels, index(1))], look)[0]
+            odd = builder.and_(pixels, index(1))
+            return v.counted_loop(builder.select(v.is_set(odd), index(0), half), [odd], look)[0]
 
         def run_panel(width: int) -> list[Any]:
             heights, halves = tile_rows(row, width), rows_of_halves(row, width)

@@ -49,7 +49,7 @@ _PIXEL_TAP_CYCLES, _CORRELATED_CYCLES = 0.8, 10
 
 
 def _panel_cycles(rows: int, width: int, terms: float, row: isa.InstructionSet, *, has_halves: bool) -> float:
-    """Of a panel whose lanes are channels; `has_halves` where its rows are two halves that lie alike."""
+    """Of a panel whose lanes are channels; `has_halves` where tiles of halves count."""
     heights = channel_tile_rows(row, width)
     cycles = sum(
         times * tile_cycles(terms, term_cycles(height, width, row.channel_speeds), TILE_CYCLES)
@@ -98,6 +98,8 @@ def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: 
     """Of direct convolution, as `forward_share`; `before` is that of `Phases`."""
     row, lanes, terms = isa.here(), isa.lanes(dtype), d.channels * d.taps
     points = min(d.points, d.grid_h * d.grid_w)
+    # Of one row, whose halves lie alike, too, they are not counted: memory is what 1x1 kernels wait for. Counted, the
+    # chosen way of 181 convolutions onto 8 to 16 channels took 1.012 times as long as the better one, and not 1.004.
     has_halves = points % (2 * max(d.grid_w, 1)) == 0
     panels = sum(
         phases * count * _panel_cycles(points, width, d.channels * taps, row, has_halves=has_halves)

@@ -107,7 +107,10 @@ def line_functions(dtype: DType, vectors: int) -> dict[str, tuple[int, emitting.
 
 @cache
 def asking_kernels(dtype: DType) -> Array:
-    """The same, and behind them the one that asks for what the next tile of lanes meets."""
+    """The same, and behind them the one that asks for what the next tile of lanes meets.
+
+    Its tiles have no passes: what they read comes from far, and is waited for longer than passes could gain.
+    """
     row = isa.here()
     found = emitting.compiled(f"{__name__}.asking.{dtype}.{row.name}", asking_functions(dtype), row.features)
     return passed((*kernels(dtype).tolist(), found["multiply"]))

@@ -13,7 +13,7 @@ FMAS_A_CYCLE, _FMA_LATENCY = 2, 4
 # maps, packed and in lines, forward of 1-16 and 16-32 channels (3x3), took as long as this lets expect with AVX-512.
 TILE_CYCLES, LINED_TILE_CYCLES = 60, 120
 # Chains that hide the latency of a multiply-add and, of few rows, leave loads half of the ports.
-_CHAINS, _MOST_VECTORS = 12, 8
+ENOUGH_CHAINS, _MOST_VECTORS = 12, 8
 
 
 def tile_rows(row: isa.InstructionSet) -> list[int]:
@@ -35,7 +35,7 @@ def tile_lines(row: isa.InstructionSet, rows: int, vectors: int) -> int:
         return max(1, row.vectors // vectors)
     # Live beside the chains are an element of `a` for each row and one vector of `b`, or one element and all vectors.
     fits = max((row.registers - 1 - rows) // rows, (row.registers - 1) // (rows + 1))
-    enough = -(-_CHAINS // (rows * vectors)) * vectors
+    enough = -(-ENOUGH_CHAINS // (rows * vectors)) * vectors
     return max(1, min(fits, enough, _MOST_VECTORS) // vectors)
 
 

@@ -175,7 +175,7 @@ class Sequential:
         found: list[Any] = []
         for layer in self.layers:
             if isinstance(layer, Layer):
-                found += [getattr(layer, f"{name}_opt", None) for name in layer.weight_names]
+                found += [vars(layer).get(f"{name}_opt") for name in layer.weight_names or ()]
         return [optimizer for optimizer in found if optimizer is not None]
 
     def freeze(self) -> None:

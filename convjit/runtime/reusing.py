@@ -148,7 +148,7 @@ class Reused:
             self._rooms.append(room)
 
     def take(self, shape: tuple[int, ...], dtype: DType, new: Callable[[], Array]) -> Array:
-        """An array of a block that nobody has, or of a `new` one, for which all others are given up if need be."""
+        """All of a block that nobody has, or of a `new` one, for which all others are given up if need be."""
         kind = shape, dtype
         self._wanted.add(kind)
         blocks = self._blocks.setdefault(kind, deque())

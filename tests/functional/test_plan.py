@@ -82,8 +82,13 @@ def test_what_callers_write_does_not_show():
     assert_same(plan(x), wanted)
 
 
-def test_weights_are_read_only_for_good():
-    plan = conv2d_plan(np.ones((1, 1, 2, 2)), np.ones(1))
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex128", "int8", "bool"])
+@pytest.mark.parametrize("shape", [(1, 1, 2, 2), (3, 0, 2, 2), (300, 500, 1, 1)])
+def test_weights_are_read_only_for_good(shape, dtype):
+    weight = np.ones(shape, dtype)
+    plan = conv2d_plan(weight, np.ones(shape[0], dtype))
+    assert plan.weight.flags.c_contiguous
+    assert_same(plan.weight, weight)
     for array in (plan.weight, plan.bias):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0

@@ -21,6 +21,10 @@ SHAPES = {
     "zeros to the right only": ((2, 33, 5, 9), ((0, 0), (0, 4))),
     "more zeros than a vector has lanes": ((1, 34, 4, 5), ((1, 2), (17, 20))),
     "no channels": ((2, 0, 5, 9), 1),
+    "two vectors": ((1, 70, 7, 19), 1),
+    "four vectors": ((2, 70, 5, 60), ((1, 2), (2, 1))),
+    "more vectors than masks": ((1, 70, 4, 70), (1, 2)),
+    "a last vector of zeros": ((1, 70, 4, 15), ((0, 1), (1, 9))),
 }
 
 

@@ -27,10 +27,10 @@ def images(*shape, dtype="float64"):
     return np.random.default_rng(0).standard_normal(shape).astype(dtype)
 
 
-def convolution(optimizer=None, **options):
-    layer = Conv2D(6, (3, 2), input_shape=(4, 9, 8), rng=0, **options)
+def convolution(optimizer=None, n_filters=6, **options):
+    layer = Conv2D(n_filters, (3, 2), input_shape=(4, 9, 8), rng=0, **options)
     layer.initialize(optimizer)
-    layer.w0 = np.arange(6.0).reshape(6, 1).astype(layer.W.dtype)
+    layer.w0 = np.arange(float(n_filters)).reshape(-1, 1).astype(layer.W.dtype)
     return layer
 
 
@@ -81,14 +81,15 @@ def test_the_bits_are_those_of_the_unfrozen_layer(options, dtype, calls):
     assert len(calls) == 1
 
 
-def test_weights_are_read_only_until_unfreeze():
-    layer = convolution()
+@pytest.mark.parametrize("filters", [6, 6000])  # of few bytes and of many
+def test_weights_are_read_only_until_unfreeze(filters):
+    layer = convolution(n_filters=filters)
     before = layer.W.copy()
     held = layer.W
     layer.freeze()
     assert layer.frozen
     assert layer.W.shape == before.shape
-    assert layer.w0.shape == (6, 1)
+    assert layer.w0.shape == (filters, 1)
     for weight in (layer.W, layer.w0):
         with pytest.raises(ValueError, match="read-only"):
             weight += 1

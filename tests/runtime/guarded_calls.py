@@ -25,6 +25,7 @@ from trials import Finding, main
 
 import convjit
 from convjit.functional import batches, bilinear, columns, kept, padding, pools, slicing
+from convjit.gemm import product
 from convjit.runtime import memory
 from convjit.testing import PADDING_MODES, reference_pads
 
@@ -362,7 +363,12 @@ def _everything_guarded(guarded: Guarded, workers: int) -> Iterator[None]:
 
 def trial(seed: int) -> str:
     """Run the call on ordinary arrays, then guarded on either side."""
-    call = draw(seed)
+    # Images are small here: every second time they count as far.
+    with mock.patch.object(product, "_FAR_BYTES", 0 if seed % 2 else product._FAR_BYTES):
+        return _try(draw(seed))
+
+
+def _try(call: Trial) -> str:
     function = getattr(convjit, call.name)
     wanted = _bits(function(**{name: a.copy() for name, a in call.arrays.items()}, **call.options))
     for at_end in (True, False):

@@ -66,7 +66,8 @@ def test_tiles_that_ask_keep_their_chains_in_registers(dtype):
     row = isa.here()
     functions = micro.asking_functions(np.dtype(dtype))
     for rows in tiles.tile_rows(row):
-        hold_in_registers(functions, row, rows, tiles.tile_vectors(row, rows), {})
+        loop = hold_in_registers(functions, row, rows, tiles.tile_vectors(row, rows), {})
+        assert any(re.search(r"prefetch|prfm", line) for line in loop)
 
 
 @pytest.mark.parametrize("vectors", [1, 2])
@@ -104,7 +105,7 @@ STACK = {"x86_64": r"rsp.*[xyz]mm|[xyz]mm.*rsp", "aarch64": r"\bq\d+,.*\[sp", "a
 
 
 def hold_in_registers(functions, row, rows, vectors, passes, is_integer=False, chains=None, symbol=None):
-    """The innermost loop of a tile."""
+    """The lines of the innermost loop of a tile."""
     symbol, chains = symbol or f"tile_{rows}_{vectors}", chains or rows * vectors
     code = emitting.assembly({symbol: functions[symbol]}, row.features, passes)
     multiplies = re.compile(r"\bvpmullq" if is_integer else r"\bv?fm(la|add)")  # as Arm and x86 call a multiply-add
@@ -121,3 +122,4 @@ def hold_in_registers(functions, row, rows, vectors, passes, is_integer=False, c
     loop = max(blocks, key=lambda block: sum(map(bool, map(multiplies.search, block))))
     assert sum(map(bool, map(multiplies.search, loop))) >= chains
     assert not [line for line in loop if re.search(stack, line)]
+    return loop

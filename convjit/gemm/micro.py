@@ -109,7 +109,7 @@ def line_functions(dtype: DType, vectors: int) -> dict[str, tuple[int, emitting.
 def asking_kernels(dtype: DType) -> Array:
     """The same, and behind them the one that asks for what the next tile of lanes meets.
 
-    Its tiles have no passes: what they read comes from far, and is waited for longer than passes could gain.
+    Its tiles have no passes: with them, thirteen convolutions of one pixel took 0.97 to 1.04 of the time.
     """
     row = isa.here()
     found = emitting.compiled(f"{__name__}.asking.{dtype}.{row.name}", asking_functions(dtype), row.features)

@@ -166,6 +166,14 @@ def all_ready(function: str, name: str, arrays: Sequence[Array], dtype: DType) -
     return arrays
 
 
+def locked(array: Array) -> Array:
+    """A fresh array as one that nobody can write again: of a read-only buffer.
+
+    The flag of a view, which a large result is, anybody could set again.
+    """
+    return np.asarray(array.data.toreadonly())
+
+
 # --- passes over whole arrays ---------------------------------------------------------------------------------------
 
 

@@ -83,14 +83,16 @@ def _ways(x: Array, weight: Array) -> list[Way]:
         (x, weight[:, :, :1, :1], {}),  # read where it lies
         (far, weight[:, :, :1, :1], {"algorithm": "implicit"}),  # from beyond the second-level cache
         (x, weight, _SEVERAL_PRODUCTS),
-        (many, np.ones((1, 5000, 3, 1), x.dtype), {}),  # planes too large for bands
+        (many, np.ones((1, 5000, 3, 1), x.dtype), {"padding": 1}),  # planes too large for bands
         (long, long, {}),  # sums of more than one total
+        (x[:1, :1, :1, :1], np.ones((1 << 15, 1, 1, 1), x.dtype), {}),  # and those of its input gradient
         (few, np.ones((1, 64, 3, 3), x.dtype), {"padding": 1}),  # one filter, whose gradient has channels as lanes
         # Lanes of output channels, which "auto" picks for wider ones: weights packed by the way, or before.
         *(_direct_ways(x, weight) if x.dtype.kind in "fc" else []),
-        # Few channels of one a group are computed otherwise than many.
+        # Few channels of one a group are computed otherwise than many, whose rows are short.
         *(
-            (np.repeat(x, n, 1), np.repeat(weight[:, :1], n, 0), {"padding": 1, "groups": 2 * n}) for n in (1, 8)
+            (np.tile(np.repeat(x, n, 1), wider), np.repeat(weight[:, :1], n, 0), {"padding": 1, "groups": 2 * n})
+            for n, wider in ((1, 4), (8, 1))
         ),
         (np.tile(x[:, :, :1], 16), weight[:, :1, :1], {"groups": 2}),  # and of one long row
     ]  # fmt: skip
@@ -264,7 +266,7 @@ _ALIKE = {
 
 def _volume_ways(x: Array, weight: Array) -> list[Way]:
     """Volumes with the size of their output: of gathered slices, as they lie where a dtype has that, and depthwise."""
-    volumes, filters = _deep(x), _deep(weight)
+    volumes, filters = _deep(np.repeat(x, 2, 0)), _deep(weight)  # two: of one, tasks pack weights themselves
     rows = ("implicit", "direct") if x.dtype.kind in "fc" else ("auto",)
     return [
         *((volumes, filters, {"padding": 1, "algorithm": row}) for row in rows),
@@ -288,8 +290,16 @@ def _deep(array: Array) -> Array:
     return np.repeat(array[:, :, None], 3 if array.shape[2] == 3 else 2, 2)
 
 
+# Input gradients of volumes without a stride are convolutions of images.
+_BY_CONVOLUTION = ("conv3d_backward", "conv3d_input_grad", "conv_transpose3d")
+
+
 def _of_slices(name: str) -> Callable[[Array, Array, Array], object]:
-    return lambda x, weight, bias: (_CALLS[name.replace("3d", "2d")](x, weight, bias), _VOLUMES[name](x, weight, bias))
+    siblings = [name.replace("3d", "2d"), *(["conv2d"] if name in _BY_CONVOLUTION else [])]
+    return lambda x, weight, bias: (
+        [_CALLS[each](x, weight, bias) for each in siblings],
+        _VOLUMES[name](x, weight, bias),
+    )
 
 
 _CALLS.update({name: _CALLS[alike] for name, alike in _ALIKE.items()})

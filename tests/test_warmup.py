@@ -14,7 +14,6 @@ from decisions import forget
 
 import convjit
 from convjit import functional, warming, warmup
-from convjit.algorithms import running
 from convjit.arrays import DTYPES
 from convjit.gemm import micro, product
 from convjit.layers.optimizers import PUBLISHED
@@ -184,8 +183,8 @@ def test_kernels_for_lines_and_for_what_is_far_are_warm(name, dtype, monkeypatch
         made.add("asking")
         return micro.asking_kernels(dtype)
 
-    monkeypatch.setattr(running, "line_kernels", kernels)
-    monkeypatch.setattr(running, "asking_kernels", asking)
+    monkeypatch.setattr(product, "line_kernels", kernels)
+    monkeypatch.setattr(product, "asking_kernels", asking)
     forget()
     warming._CALLS[name](np.ones((1, 2, 4, 4), dtype), np.ones((2, 2, 3, 3), dtype), np.ones(2, dtype))
     assert made == {"asking", *range(1, product._LONGEST_LINE + 1)}

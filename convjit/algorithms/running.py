@@ -6,17 +6,15 @@ Knows workers and workspaces; does not know which of the two it computes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 from ..gemm.bands import FILLED_BEFORE, band_count, band_size
 from ..gemm.blocked import LIST_ENTRIES, PANEL_LANES, scratch_elements
 from ..gemm.estimate import filling_cycles, forward_share
 from ..gemm.landing import multiply_and_store
-from ..gemm.micro import ELEMENT, asking_kernels, line_kernels
-from ..gemm.micro import kernels as kernels_of
+from ..gemm.micro import ELEMENT
 from ..gemm.planes import Axis, Planes
-from ..gemm.product import FROM_PLANES, Product, multiply_tile, plan_product, task_count, task_of
+from ..gemm.product import FROM_PLANES, Product, kernels_for, multiply_tile, plan_product, task_count, task_of
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
@@ -139,9 +137,7 @@ def set_up(
         Space((workers, LIST_ENTRIES), INDICES, "lists"),
         bands.space,
     )
-    kernels = partial(line_kernels, dtype, p.line) if p.line > 0 else partial(kernels_of, dtype)
-    if p.asks == 1:
-        kernels = partial(asking_kernels, dtype)
+    kernels = kernels_for(p, dtype)
     tasks = batch * p.parts * (p.bands if bands.by_band else p.tasks)
     if bands.by_band:
         multiply = Launch(_multiply_band, tasks, nanoseconds, p, bands.record, bands.inside, kernels)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ..algorithms import check_algorithm, is_choice
-from ..arrays import DTYPES, as_array, as_images, as_out, ready, result_dtype, shaped, write
+from ..arrays import DTYPES, as_array, as_images, as_out, locked, ready, result_dtype, shaped, write
 from ..geometry import Geometry, check_bias, conv_geometry
 from ..layouts import as_layout
 from ..parsing import LARGE_IMAGE, Pads, Sizes, as_entries, as_padding, as_positive
@@ -137,8 +137,7 @@ def _own(function: str, what: str, array: Array) -> Array:
     """A read-only copy, whose memory nobody else can write."""
     copy = allocate(function, f"a copy of {what}", array.shape, array.dtype)
     write(copy, array)
-    # Of a buffer that is read-only: of a view, which a large copy is, NumPy would let anybody change that.
-    return np.asarray(copy.data.toreadonly())
+    return locked(copy)
 
 
 def _check_that_it_takes(

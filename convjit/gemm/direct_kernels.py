@@ -105,8 +105,8 @@ def tile_rows(row: isa.InstructionSet, vectors: int) -> list[int]:
 def rows_of_halves(row: isa.InstructionSet, vectors: int) -> list[int]:
     """Heights of tiles that take as many rows from each half of the pixels, the tallest first: none if that is useless.
 
-    Where chains are too few and registers are left for twice as many. With AVX-512, convolutions onto 16 channels took
-    5 to 16 % less so, their weight gradients 7 to 16 %.
+    Where chains are too few and registers are left for twice as many. In float32 with AVX-512, 6-16 (64 of 14x14, 5x5),
+    16-16 and the input gradient of 16-32 (32 of 8x8, 3x3) took 6 to 11 % less so, their weight gradients 9 to 16 %.
     """
     most = most_rows(row, vectors)
     fits = 2 * most * vectors + vectors + 1 <= row.registers
@@ -148,9 +148,10 @@ def _tile(
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)
-        source, positions, offsets, terms, weights, totals, pitch, extend, ahead = arguments
+        source, positions, offsets, terms, weights, totals, pitch, extend, last = arguments
+        ahead, halves = (weights, [last]) if of_halves else (last, [])
         begin, where = v.pointer(source), v.integers(positions)
-        distances = [builder.sub(v.element(v.offset(where, ahead)), v.element(where))] if of_halves else []
+        distances = [builder.sub(v.element(v.offset(where, half)), v.element(where)) for half in halves]
         # Pointers of which LLVM knows nothing: else it derives one from another, anew for each term.
         pixels = [v.opaque(v.offset(begin, v.element(v.offset(where, r)))) for r in range(rows)]
 
@@ -176,13 +177,13 @@ def _tile(
             ]
 
         chains = [v.zero] * (rows * vectors * (1 + len(distances)))
-        carried = [v.integers(offsets), v.pointer(weights), v.pointer(weights if of_halves else ahead), *chains]
+        carried = [v.integers(offsets), v.pointer(weights), v.pointer(ahead), *chains]
         if together > 1:
             carried = v.loop(builder.sdiv(terms, index(together)), carried, lambda values: add_terms(together, values))
             terms = builder.srem(terms, index(together))
         chains = v.loop(terms, carried, lambda values: add_terms(1, values))[3:]
         place = v.pointer(totals)
-        begins = [place, *[v.offset(place, builder.mul(pitch, ahead)) for _ in distances]]
+        begins = [place, *[v.offset(place, builder.mul(pitch, half)) for half in halves]]
         rows_of = [v.offset(begin, builder.mul(pitch, index(r))) for begin in begins for r in range(rows)]
         places = [v.offset(row, j * lanes) for row in rows_of for j in range(vectors)]
         sums = v.either(
@@ -204,9 +205,7 @@ def _panel(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
         v = Vectors(builder, dtype, lanes)
         source, positions, pixels, offsets, terms, weights, vectors, totals, pitch, extend, *later = arguments
         ahead, apart, last = later
-        size = index(dtype.itemsize)
-
-        half = builder.sdiv(pixels, index(2))
+        size, half = index(dtype.itemsize), builder.sdiv(pixels, index(2))
 
         def run_tile(width: int, height: int, values: list[Any]) -> list[Any]:
             where, to, soon = values
@@ -225,54 +224,52 @@ def _panel(dtype: DType, lanes: int, row: isa.InstructionSet) -> emitting.Body:
             down = builder.mul(builder.mul(pitch, size), index(height))
             return [builder.add(where, index(8 * height)), builder.add(to, down)]
 
-        def tallest(count: Any, height: int, second: int) -> Any:
-            """As `cover_rows` has it."""
-            times = builder.sdiv(count, index(height))
-            if height - second > 1:
-                return times
-            tiles = builder.sdiv(builder.add(count, index(second)), index(height))
-            even = builder.sub(count, builder.mul(tiles, index(second)))
-            return builder.select(builder.icmp_signed(">=", even, index(0)), even, times)
-
-        def cover(
-            count: Any, heights: list[int], at: list[Any], run: Callable[[int, list[Any]], list[Any]]
-        ) -> list[Any]:  # fmt: skip
-            left = count
-            for height in heights:
-                times = tallest(count, *heights[:2]) if height == heights[0] else builder.sdiv(left, index(height))
-                at = v.loop(times, at, partial(run, height))
-                left = builder.sub(left, builder.mul(times, index(height)))
-            return []
-
-        def are_apart() -> Any:
-            """Not 0 where some pixel of the second half is not as far from its fellow of the first as the first one."""
-            where = v.integers(positions)
-
-            def distance(i: Any) -> Any:
-                return builder.sub(v.element(v.offset(where, builder.add(half, i))), v.element(v.offset(where, i)))
-
-            def look(i: Any, found: list[Any]) -> list[Any]:
-                return [builder.or_(found[0], builder.xor(distance(i), distance(index(0))))]
-
-            odd = builder.and_(pixels, index(1))
-            return v.counted_loop(builder.select(v.is_set(odd), index(0), half), [odd], look)[0]
-
         def run_panel(width: int) -> list[Any]:
             heights, halves = tile_rows(row, width), rows_of_halves(row, width)
 
             def run_rows() -> list[Any]:
-                return cover(pixels, heights, [positions, totals, ahead], partial(run_tile, width))
+                return _cover(v, pixels, heights, [positions, totals, ahead], partial(run_tile, width))
 
-            if not halves:
-                return run_rows()
-            return v.either(
-                are_apart(), run_rows, lambda: cover(half, halves, [positions, totals], partial(run_halves, width))
-            )
+            def run_both() -> list[Any]:
+                return _cover(v, half, halves, [positions, totals], partial(run_halves, width))
+
+            return v.either(_are_apart(v, positions, pixels, half), run_rows, run_both) if halves else run_rows()
 
         for width in range(1, row.channel_vectors + 1):
             v.either(v.flag("==", vectors, index(width)), partial(run_panel, width), list)
 
     return body
+
+
+def _cover(
+    v: Vectors, count: Any, heights: list[int], at: list[Any], run: Callable[[int, list[Any]], list[Any]]
+) -> list[Any]:  # fmt: skip
+    """Run so many tiles of each height as `cover_rows` has it, one behind another from what `at` says."""
+    builder, (tallest, second) = v.builder, heights[:2]
+    times, left = builder.sdiv(count, index(tallest)), count
+    if tallest - second == 1:
+        tiles = builder.sdiv(builder.add(count, index(second)), index(tallest))
+        even = builder.sub(count, builder.mul(tiles, index(second)))
+        times = builder.select(builder.icmp_signed(">=", even, index(0)), even, times)
+    for height in heights:
+        times = times if height == tallest else builder.sdiv(left, index(height))
+        at = v.loop(times, at, partial(run, height))
+        left = builder.sub(left, builder.mul(times, index(height)))
+    return []
+
+
+def _are_apart(v: Vectors, positions: Any, pixels: Any, half: Any) -> Any:
+    """Not 0 where some pixel of the second half is not as far from its fellow of the first as the first one."""
+    builder, where = v.builder, v.integers(positions)
+
+    def distance(i: Any) -> Any:
+        return builder.sub(v.element(v.offset(where, builder.add(half, i))), v.element(v.offset(where, i)))
+
+    def look(i: Any, found: list[Any]) -> list[Any]:
+        return [builder.or_(found[0], builder.xor(distance(i), distance(index(0))))]
+
+    odd = builder.and_(pixels, index(1))
+    return v.counted_loop(builder.select(v.is_set(odd), index(0), half), [odd], look)[0]
 
 
 def _transpose(dtype: DType, lanes: int, *, is_result: bool) -> emitting.Body:

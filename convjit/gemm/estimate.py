@@ -32,8 +32,9 @@ _CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 19, 1
 # Of direct convolution: a result that is transposed and put where it belongs, most of it in no near cache, which takes
 # 5 to 8 cycles a vector in float32 with AVX2 and 16 with AVX-512; and an element of the weights that is packed.
 _LAND_CYCLES, _PACK_CYCLES = 1, 0.5
-# Of the cycles of other tiles, those of tiles of halves: so the chosen one of "direct" and "implicit" took 1.002
-# times as long as the better one, of 332 convolutions of 4 to 64 channels onto 8 to 16 (1.15 at most), with 0.85 1.005.
+# Of the cycles of other tiles, those of tiles of halves: so the chosen one of "direct" and "implicit" took 1.002 times
+# as long as the better one, of 332 convolutions of 4 to 64 channels onto 8 to 16, in float32 on one thread with AVX-512
+# (1.15 at most); with 0.85 it took 1.005.
 _HALVES = 0.75
 # A result of a product that is stored alone, as its neighbours belong to other phases, or with that of one other phase:
 # of 22 input gradients with strides of 2 and 3 (AVX-512), none was left to the slower way by more than 7 %.
@@ -98,8 +99,9 @@ def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: 
     """Of direct convolution, as `forward_share`; `before` is that of `Phases`."""
     row, lanes, terms = isa.here(), isa.lanes(dtype), d.channels * d.taps
     points = min(d.points, d.grid_h * d.grid_w)
-    # Of one row, whose halves lie alike, too, they are not counted: memory is what 1x1 kernels wait for. Counted, the
-    # chosen way of 181 convolutions onto 8 to 16 channels took 1.012 times as long as the better one, and not 1.004.
+    # Of one row, whose halves lie alike, too, they are not counted: most are of 1x1 kernels, which wait for memory.
+    # Counted, the chosen way of 181 such convolutions onto 8 to 16 channels took 1.012 times as long as the better one,
+    # and not 1.004. (Of sequences, whose kernels are longer, nothing was measured.)
     has_halves = points % (2 * max(d.grid_w, 1)) == 0
     panels = sum(
         phases * count * _panel_cycles(points, width, d.channels * taps, row, has_halves=has_halves)
@@ -120,6 +122,7 @@ def weight_share(s: PixelSums, batch: int, filling: float, tasks: int, workers: 
     """Of a weight gradient, `filling` cycles an image; so many tasks at once."""
     row, lanes, pixels = isa.here(), isa.lanes(dtype), batch * s.grid_h * s.grid_w
     sums = sum(
+        # As many channels, with all their taps, in either half.
         count * _panel_cycles(s.chunk, width, pixels, row, has_halves=s.chunk % (2 * s.taps) == 0)
         for width, count in widths(s.vectors, s.panels)
     )

@@ -146,8 +146,9 @@ class _Filling:
         return []
 
 
-# Vectors of a row that is read with its zeros, and the least bytes of one: 128-bit sets load no masked vectors.
-_MASKED_VECTORS, _LEAST_BYTES = 4, 32
+# Vectors of a row that is read with its zeros, as many as there are rows of 56 pixels with AVX-512, and the least bytes
+# of one: 128-bit sets load no masked vectors.
+_MASKED_VECTORS, _LEAST_MASKED_BYTES = 4, 32
 
 
 def fill_many(dtype: DType, lanes: int) -> Body:
@@ -160,7 +161,7 @@ def fill_many(dtype: DType, lanes: int) -> Body:
     Rows of a few vectors are read with their zeros, which a mask leaves out: that takes fewer stores. With AVX-512, 256
     planes of 14x14, 128 of 28x28 and 64 of 56x56 took 0.4, 0.5 and 0.8 of the time.
     """
-    masked = range(1, _MASKED_VECTORS + 1) if lanes * dtype.itemsize >= _LEAST_BYTES else ()
+    masked = range(1, _MASKED_VECTORS + 1) if lanes * dtype.itemsize >= _LEAST_MASKED_BYTES else ()
 
     def body(builder: Any, arguments: Any) -> None:
         v = Vectors(builder, dtype, lanes)

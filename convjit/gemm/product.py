@@ -10,12 +10,14 @@ M. Dukhan, "The Indirect Convolution Algorithm" (2019).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..runtime.compile import kernel
 from ..runtime.memory import CACHE_LINE
 from ..simd import isa
-from ..typing import DType
+from ..typing import Array, DType
 from .bands import band_count
 from .blocked import (
     PANEL_LANES,
@@ -26,7 +28,18 @@ from .blocked import (
     tile_count,
     tile_lanes,
 )
-from .micro import ELEMENT, LANES, VECTORS_A_PIECE, multiply, multiply_asking, multiply_lines, pack
+from .micro import (
+    ELEMENT,
+    LANES,
+    VECTORS_A_PIECE,
+    asking_kernels,
+    line_kernels,
+    multiply,
+    multiply_asking,
+    multiply_lines,
+    pack,
+)
+from .micro import kernels as kernels_of
 from .planes import Axis, add_piece, elements_a_channel, list_pieces, plane_elements
 from .summation import TERM_BLOCK, TERMS_A_TOTAL
 from .tiles import lines_cycles, tile_lines, tiles_cycles
@@ -126,16 +139,20 @@ def plan_product(
     line = vectors if way == FROM_PLANES and lined < alone else 0
     lands_alone = dense and channels * taps <= TERMS_A_TOTAL  # in no scratch, whose rows are those of a panel
     if dense and way == FROM_PLANES and (lands_alone or run <= PANEL_LANES):  # whole rows of the grid
-        together = max(1, min(PANEL_LANES, extent) // run)
-        if line > 0:  # whole tiles of the tallest ones
-            largest = tile_lines(isa.here(), isa.here().rows, line)
-            together = max(together // largest * largest, min(together, largest))
-        lanes = run * together
-        tiles = -(-extent // lanes)
+        lanes, tiles = _whole_rows(run, extent, line)
     return Product(
         batch, groups, rows, channels, taps, vertical.grid, horizontal.grid, image_h or vertical.grid,
         horizontal.padded, each, result, lanes, tiles, chunk, way, line, parts, asks,
     )  # fmt: skip
+
+
+def _whole_rows(run: int, extent: int, line: int) -> tuple[int, int]:
+    """Lanes of a tile of whole rows of the grid, of so many lanes each, and how many tiles there are."""
+    together = max(1, min(PANEL_LANES, extent) // run)
+    if line > 0:  # whole tiles of the tallest ones
+        largest = tile_lines(isa.here(), isa.here().rows, line)
+        together = max(together // largest * largest, min(together, largest))
+    return run * together, -(-extent // (run * together))
 
 
 @kernel
@@ -216,10 +233,10 @@ _MOST_PARTS = 4
 # whole vectors of images cross lines of the cache.
 _FEW_ROWS = 48
 # Images of more bytes come from beyond the second-level cache. Asked for a tile before, 192-32 (8 of 28x28), 96-24 (4
-# of 56x56) and 256-32 (one) took 13 to 18 % less in float32 with AVX-512, smaller ones up to 4 % more.
+# of 56x56) and 256-32 (1 of 56x56) took 13 to 18 % less in float32 with AVX-512, smaller ones up to 4 % more.
 _FAR_BYTES = 1 << 20
 # Rows that pay for packing what is far, where planes are whole lines of the cache: 192-64 and 240-72 (8 of 28x28) and
-# 72-96 (4 of 56x56) took 6 to 10 % less from images, 256-128 (56x56) up to 5 % more.
+# 72-96 (4 of 56x56) took 6 to 10 % less from images, 256-128 (1 of 56x56) up to 5 % more, likewise.
 _FEW_FAR_ROWS = 96
 # Of the first-level cache, 8 ways on the smallest; a way is as large as a page.
 _WAYS, _WAY_BYTES = 8, 4096
@@ -264,6 +281,13 @@ def task_of(p: Product, task: Any, grid_h: Any) -> Any:
     row = task // p.tiles % chunks * p.chunk
     lanes = max(0, min(p.lanes, grid_h * p.grid_w - position))
     return Task(task // (p.tiles * chunks), row, min(p.chunk, p.rows - row), position, lanes)
+
+
+def kernels_for(p: Product, dtype: DType) -> Callable[[], Array]:
+    """The kernels that `multiply_tile` calls, made when they are wanted."""
+    if p.line > 0:
+        return partial(line_kernels, dtype, p.line)
+    return partial(asking_kernels if p.asks == 1 else kernels_of, dtype)
 
 
 @kernel

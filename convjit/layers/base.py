@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arrays import as_array, converted
+from ..arrays import as_array, converted, locked
 from ..parsing import as_index, describe, is_iterable, shown
 from ..typing import Array, Updates
 from .optimizers import PUBLISHED, Range, hyperparameter
@@ -107,10 +107,7 @@ class Layer:
 
     def _as_frozen(self) -> dict[str, Any]:
         """What a frozen layer holds."""
-        frozen = {name: getattr(self, name).copy() for name in self.weight_names}
-        for weight in frozen.values():
-            weight.flags.writeable = False
-        return {**{name: weight.view() for name, weight in frozen.items()}, "_frozen": True}
+        return {**{name: locked(getattr(self, name).copy()) for name in self.weight_names}, "_frozen": True}
 
     def _as_thawed(self) -> dict[str, Any]:
         return {**{name: getattr(self, name).copy() for name in self.weight_names}, "_frozen": False}

@@ -192,9 +192,8 @@ def _emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any], 
 def _allocate(context: Any, builder: Any, kind: Any, shape: list[Any], result: Any, status: Any) -> None:
     """A C-contiguous array into the place of a result, or into that of the status minus the bytes that there were not.
 
-    What Numba's own `empty` does, but that one leaves the function where there is no memory, and does not begin with a
-    cache line. Entries have seen to it
-    that the number of bytes is one.
+    What Numba's own `empty` does, but that one leaves the function where there is no memory, and its arrays need not
+    begin with a cache line. Entries have seen to it that the number of bytes is one.
     """
     item = context.get_abi_sizeof(context.get_data_type(kind.dtype))
     strides = [ir.Constant(_INT64, item)]

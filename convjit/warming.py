@@ -75,11 +75,11 @@ def _ways(x: Array, weight: Array) -> list[Way]:
     """Small problems (x, weight, options) that take every way through the kernels that "auto" may pick."""
     many, long = np.ones((1, 5000, 4, 8), x.dtype), np.ones((1, 1 << 15, 1, 1), x.dtype)
     lanes = isa.lanes(arrays.DTYPES[arrays.result_dtype(x)].compute)
-    wide, few = np.ones((1, 2, 2, 2 * lanes), x.dtype), np.ones((1, 64, 16, 32), x.dtype)
-    far = np.ones((1, 2, 512, 512), x.dtype)
+    one, two = (np.ones((1, 2, 2, vectors * lanes), x.dtype) for vectors in (1, 2))
+    few, far = np.ones((1, 64, 16, 32), x.dtype), np.ones((1, 2, 512, 512), x.dtype)
     return [
         *((x, weight, padded) for padded in _PADDED),
-        (wide, weight, {"padding": 1, "algorithm": "implicit"}),  # rows of two vectors that share tiles, not of one
+        *((rows, weight, {"padding": 1, "algorithm": "implicit"}) for rows in (one, two)),  # vectors, that share tiles
         (x, weight[:, :, :1, :1], {}),  # read where it lies
         (far, weight[:, :, :1, :1], {"algorithm": "implicit"}),  # from beyond the second-level cache
         (x, weight, _SEVERAL_PRODUCTS),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,19 @@ def test_every_dtype_is_taken_by_every_function(dtype, monkeypatch):
     """The calls themselves: nothing is compiled that other tests do not compile."""
     for name, kind in warming.plan(None, dtype):
         warming._CALLS[name](np.ones((1, 2, 4, 4), kind), np.ones((2, 2, 3, 3), kind), np.ones(2, kind))
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [{}, {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}, {"NUMBA_CPU_NAME": "generic"}],
+    ids=["here", "haswell", "generic"],
+)
+def test_drawn_calls_of_a_function_that_is_warmed_alone_want_nothing_more(processor):
+    script = [sys.executable, str(Path(__file__).with_name("warmed_alone.py")), "150"]
+    environment = {**os.environ, "CONVJIT_CACHE": "0", **processor}
+    done = subprocess.run(script, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {}
 
 
 PIECEMEAL = """

@@ -175,7 +175,7 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     ],
     "conv_transpose2d": lambda x, weight, bias: [
         *(conv_transpose2d(x, weight, bias, stride=stride) for stride in (1, 2)),
-        *(_input_grad(*way) for way in _ways(x, weight)),
+        _CALLS["conv2d_input_grad"](x, weight, bias),  # which it is
         conv_transpose2d(_last(x), weight, bias, stride=2, layout="NHWC"),
         conv_transpose2d(_last(x), weight[:, :1], bias, groups=2, layout="NHWC"),
     ],
@@ -184,8 +184,7 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
             conv_transpose2d_backward(np.ones((1, 2, size, size), x.dtype), x, weight, stride=stride)
             for stride, size in ((1, 6), (2, 9))
         ),
-        *(conv2d(x, weight, **options) for x, weight, options in _ways(x, weight)),
-        *(_weight_grad(*way) for way in _ways(x, weight)),
+        *(_CALLS[name](x, weight, bias) for name in ("conv2d", "conv2d_weight_grad")),  # which are its gradients
         conv_transpose2d_backward(np.ones((1, 6, 6, 2), x.dtype), _last(x), weight[:, :1], groups=2, layout="NHWC"),
     ],
     "im2col": lambda x, weight, bias: im2col(x, 1),

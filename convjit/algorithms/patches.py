@@ -66,7 +66,7 @@ def _product(g: Geometry, dtype: DType) -> tuple[Geometry, Operation]:
         g.batch, g.in_channels * g.kernel_h * g.kernel_w, 1, pixels, g.out_channels, 1, pixels, 1, 1, 1, 1, 1, 1,
         0, 0, 0, 0, g.groups,
     )  # fmt: skip
-    return p, next(operation for operation in _rows_below(p, dtype))
+    return p, _rows_below(p, dtype)[0]
 
 
 def _rows_below(g: Geometry, dtype: DType) -> list[Operation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -90,6 +90,10 @@ def _never_sums(geometry: Geometry, dtype: DType) -> bool:
     return False
 
 
+# `bound(workers, geometry, dtype, *workspaces)` is `run` with these arguments, called as `run(*inputs, result)`.
+Bound: TypeAlias = Callable[..., Callable[..., None]]
+
+
 class Packing(NamedTuple):
     """How an operation runs on a weight that was brought into another form once, for a plan.
 
@@ -101,9 +105,10 @@ class Packing(NamedTuple):
     space: Callable[[Geometry, DType], Space]
     # `pack(workers, geometry, weight, packed)` fills it.
     pack: Callable[..., None]
-    # As `Operation.run` and `Operation.workspace`, with the packed weight in the weight's place.
+    # As `Operation.run`, `Operation.workspace` and `Operation.bound`, with the packed weight in the weight's place.
     run: Callable[..., None]
     workspace: Callable[[Geometry, int, DType], tuple[Space, ...]] = _no_workspace
+    bound: Bound | None = None
 
 
 class Operation(NamedTuple):
@@ -138,6 +143,9 @@ class Operation(NamedTuple):
     channels_last: Operation | None = None
     # Whether a weight gradient sums up that of the bias on the way, when its `run` is given `db=` (O,) for it.
     sums_bias: Callable[[Geometry, DType], bool] = _never_sums
+    # The same as `run`, with what depends on no array found before: in a call of 10 us that takes 2. It is kept beside
+    # the workspaces that it was given; None where nothing is to be found.
+    bound: Bound | None = None
 
     def passes_over(self, geometry: Geometry, dtype: DType) -> str | None:
         """Why a row that is not named does not run it: it declines or yields."""

@@ -10,6 +10,7 @@ Knows when that pays, and workers and workspaces; does not know how a panel is c
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ from .algorithm import (
     too_long,
     work_ns,
 )
-from .filling import as_planes, cut_into_bands, filled, in_parts, of_groups, source_of_band
+from .filling import as_planes, cut_into_bands, filled_by, in_parts, of_groups, source_of_band
 from .turning import turned
 
 
@@ -181,35 +182,61 @@ class _Way(NamedTuple):
         return self.set_up(g, workers, dtype, True).spaces
 
     def run(
-        self, workers: int, g: Geometry, images: Any, weight: Any, bias: Any, results: Any, packed: Any, *spaces: Any
+        self, workers: int, g: Geometry, images: Any, weight: Any, bias: Any, results: Any, *workspaces: Any
     ) -> None:
         """Outputs of a weight as it is, which is packed first unless tasks do that."""
-        setup, flat = self.set_up(g, workers, results.dtype, False), weight.reshape(-1)
-        if setup.direct.together > 0:
-            run_in_turn(workers, *self._multiplied(setup, images, flat, bias, results, *spaces))
-            return
-        pack = setup.pack.on(flat, packed, spaces[2])
-        run_in_turn(workers, pack, *self._multiplied(setup, images, packed, bias, results, *spaces))
+        self.bound(workers, g, results.dtype, *workspaces)(images, weight, bias, results)
 
-    def run_gradient(self, workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, packed: Any, *spaces: Any) -> None:
+    def run_gradient(self, workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *workspaces: Any) -> None:
         """The same of an input gradient."""
-        self.run(workers, g, dy, weight, weight.reshape(-1)[:0], dx, packed, *spaces)
+        self.bound_gradient(workers, g, dx.dtype, *workspaces)(dy, weight, dx)
 
-    def run_packed(self, workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *spaces: Any) -> None:
+    def run_packed(self, workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *workspaces: Any) -> None:
         """Outputs of a packed weight."""
-        run_in_turn(workers, *self._multiplied(self.set_up(g, workers, y.dtype, True), x, packed, bias, y, *spaces))
+        self.bound_packed(workers, g, y.dtype, *workspaces)(x, packed, bias, y)
 
-    def _multiplied(
-        self, s: _Setup, images: Any, weight: Any, bias: Any, results: Any, totals: Any, positions: Any, space: Any,
-        planes: Any,
-    ) -> tuple[Run, ...]:  # fmt: skip
-        if self.channels_last:
-            images = as_planes(images)
-        if s.by_band:
-            parts = in_parts(images, s.direct.parts)
-            return (s.multiply.on(weight, bias, parts, results, totals, positions, space, planes),)
-        source, before = filled(s.axes, images, planes, s.pixel)
-        return *before, s.multiply.on(weight, bias, source, results, totals, positions, space)
+    def bound(
+        self, workers: int, g: Geometry, dtype: DType, packed: Any, totals: Any, positions: Any, space: Any, planes: Any
+    ) -> Callable[..., None]:
+        """`run` in these workspaces."""
+        setup = self.set_up(g, workers, dtype, False)
+        runs = self._runs(setup, g, totals, positions, space, planes)
+
+        def run_alone(images: Any, weight: Any, bias: Any, results: Any) -> None:
+            run_in_turn(workers, *runs(images, weight.reshape(-1), bias, results))
+
+        def run_packing(images: Any, weight: Any, bias: Any, results: Any) -> None:
+            first = setup.pack.on(weight.reshape(-1), packed, space)
+            run_in_turn(workers, first, *runs(images, packed, bias, results))
+
+        return run_alone if setup.direct.together > 0 else run_packing
+
+    def bound_gradient(self, workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+        """`run_gradient` in these workspaces."""
+        run, no_bias = self.bound(workers, g, dtype, *workspaces), workspaces[0][:0]
+        return lambda dy, weight, dx: run(dy, weight, no_bias, dx)
+
+    def bound_packed(self, workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+        """`run_packed` in these workspaces."""
+        runs = self._runs(self.set_up(g, workers, dtype, True), g, *workspaces)
+        return lambda x, packed, bias, y: run_in_turn(workers, *runs(x, packed, bias, y))
+
+    def _runs(
+        self, s: _Setup, g: Geometry, totals: Any, positions: Any, space: Any, planes: Any
+    ) -> Callable[..., tuple[Run, ...]]:
+        """What is run in turn for a weight as tasks take it, packed or not, as a function of a call's arrays."""
+        parts, channels = s.direct.parts, g.out_channels if self.is_gradient else g.in_channels
+        fill = filled_by(s.axes, g.batch * (1 if self.channels_last else channels), planes, s.pixel)
+
+        def of_bands(images: Any, weight: Any, bias: Any, results: Any) -> tuple[Run, ...]:
+            images = in_parts(as_planes(images) if self.channels_last else images, parts)
+            return (s.multiply.on(weight, bias, images, results, totals, positions, space, planes),)
+
+        def of_all(images: Any, weight: Any, bias: Any, results: Any) -> tuple[Run, ...]:
+            source, before = fill(as_planes(images) if self.channels_last else images)
+            return *before, s.multiply.on(weight, bias, source, results, totals, positions, space)
+
+        return of_bands if s.by_band else of_all
 
     def explained(self, g: Geometry, workers: int, dtype: DType) -> Explained:
         """Panels of channels, grid points and bands."""
@@ -272,26 +299,30 @@ _LARGEST = 1 << 48
 
 
 def _forward_of(way: _Way, channels_last: Operation | None = None) -> Operation:
-    packing = Packing(way.packed_space, _pack_weight, way.run_packed, way.packed_workspace)
-    return Operation(way.run, way.workspace, packing, way.explained, yields=way.yields, channels_last=channels_last)
+    packing = Packing(way.packed_space, _pack_weight, way.run_packed, way.packed_workspace, way.bound_packed)
+    return Operation(
+        way.run, way.workspace, packing, way.explained, yields=way.yields, channels_last=channels_last, bound=way.bound
+    )
 
 
 def _gradient_of(way: _Way, channels_last: Operation | None = None) -> Operation:
     return Operation(
         way.run_gradient,
         way.workspace,
-        None,
-        way.explained,
-        _gradient_declines,
-        way.yields,
+        explained=way.explained,
+        declines=_gradient_declines,
+        yields=way.yields,
         channels_last=channels_last,
+        bound=way.bound_gradient,
     )
 
+
+_OUTPUTS, _GRADIENTS = _Way(is_gradient=False, channels_last=False), _Way(is_gradient=True, channels_last=False)
 
 ALGORITHM = Algorithm(
     "direct",
     _declines,
-    _forward_of(_Way(False, False), _forward_of(_Way(False, True))),
-    _gradient_of(_Way(True, False), _gradient_of(_Way(True, True))),
+    _forward_of(_OUTPUTS, _forward_of(_OUTPUTS._replace(channels_last=True))),
+    _gradient_of(_GRADIENTS, _gradient_of(_GRADIENTS._replace(channels_last=True))),
     None,
 )

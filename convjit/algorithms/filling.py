@@ -5,8 +5,9 @@ Knows images and planes; does not know what is read from them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..gemm.bands import FILLED_BEFORE, BandSize
 from ..gemm.micro import fills
@@ -123,12 +124,28 @@ def _filling(axes: tuple[Axis, Axis], pixel: Pixel, planes: int, size: int, dtyp
     return Launch(_fill, tasks, size / 4, p, together, tiles.rows, tiles.cols, fills(dtype), inside)
 
 
-def filled(
-    axes: tuple[Axis, Axis], images: Array, planes: Array, pixel: Pixel = AS_IN_IMAGE
-) -> tuple[Array, tuple[Run, ...]]:
+Source: TypeAlias = tuple[Array, tuple[Run, ...]]
+
+
+def filled(axes: tuple[Axis, Axis], images: Array, planes: Array, pixel: Pixel = AS_IN_IMAGE) -> Source:
     """What products read, and what is run before: planes that are filled, or images that are read in place."""
+    return filled_by(axes, images.shape[0] * images.shape[1], planes, pixel)(images)
+
+
+def filled_by(
+    axes: tuple[Axis, Axis], channels: int, planes: Array, pixel: Pixel = AS_IN_IMAGE
+) -> Callable[[Array], Source]:  # fmt: skip
+    """The same of images of so many channels in all, as a function of them."""
     if planes.size == 0:
-        return images.reshape(images.size), ()
-    planes[planes.size - BEHIND :] = 0
-    how = _filling(axes, pixel, images.shape[0] * images.shape[1], planes.size, images.dtype)
-    return planes, (how.on(images, planes),)
+        return _in_place
+    how, behind = _filling(axes, pixel, channels, planes.size, planes.dtype), planes[planes.size - BEHIND :]
+
+    def fill(images: Array) -> Source:
+        behind.fill(0)
+        return planes, (how.on(images, planes),)
+
+    return fill
+
+
+def _in_place(images: Array) -> Source:
+    return images.reshape(images.size), ()

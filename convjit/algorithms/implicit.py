@@ -5,17 +5,17 @@ Knows what rows, channels and planes of the forward pass are; does not know how 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..gemm.planes import forward_axes, term_offsets
 from ..geometry import Geometry
-from ..runtime.launch import run_in_turn
 from ..runtime.options import COMPILED, NOT_COMPILED
 from ..typing import DType
 from . import input_product, weight_gradient
 from .algorithm import Algorithm, Explained, Operation, Space, work_ns
-from .running import Setup, as_column, explained_product, in_bands, product_runs, set_up
+from .running import Setup, as_column, bound_product, explained_product, in_bands, set_up
 
 
 class _Setup(NamedTuple):
@@ -40,10 +40,17 @@ def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
 
 
 def _run(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *workspaces: Any) -> None:
-    how = _forward(g, workers, y.dtype)
-    if how.is_row:
-        x, y = as_column(x), as_column(y)
-    run_in_turn(workers, *product_runs(how.setup, x, weight, how.met, bias, y, *workspaces))
+    _bound(workers, g, y.dtype, *workspaces)(x, weight, bias, y)
+
+
+def _bound(workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+    how = _forward(g, workers, dtype)
+    run = bound_product(how.setup, workers, g.batch * g.in_channels, how.met, *workspaces)
+    return _of_rows(run) if how.is_row else run
+
+
+def _of_rows(run: Callable[..., None]) -> Callable[..., None]:
+    return lambda x, weight, bias, y: run(as_column(x), weight, bias, as_column(y))
 
 
 def forward_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
@@ -60,7 +67,7 @@ def _declines(geometry: Geometry, dtype: DType) -> str | None:
 ALGORITHM = Algorithm(
     "implicit",
     _declines,
-    Operation(_run, _workspace, explained=forward_explained),
-    Operation(input_product.run, input_product.workspace, explained=input_product.explained),
+    Operation(_run, _workspace, explained=forward_explained, bound=_bound),
+    Operation(input_product.run, input_product.workspace, explained=input_product.explained, bound=input_product.bound),
     weight_gradient.OPERATION,
 )

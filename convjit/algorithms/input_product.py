@@ -8,6 +8,7 @@ it; does not know how a product is computed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, run_in_turn
 from ..typing import Array, DType
 from .algorithm import INDICES, PACKED_WEIGHT, Explained, Space, work_ns
-from .filling import filled
+from .filling import filled_by
 from .running import Setup, as_column, explained_product, in_bands, product_runs, set_up
 
 # Input channels whose weights are transposed together: what is read of one filter fills some cache lines.
@@ -190,19 +191,33 @@ def _set_up(g: Geometry, workers: int, dtype: DType) -> _Setup:
     return _Setup(setup, pack, None, multiply, is_row)
 
 
-def run(
-    workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, packed: Any, offsets: Any, scratch: Any, lists: Any,
-    planes: Any,
-) -> None:  # fmt: skip
+def run(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *workspaces: Any) -> None:
     """Launch the drivers."""
-    setup, pack, met, multiply, is_row = _set_up(g, workers, dx.dtype)
-    if is_row:
-        dy, dx = as_column(dy), as_column(dx)
-    first = pack.on(weight.reshape(-1), packed, offsets)
+    bound(workers, g, dx.dtype, *workspaces)(dy, weight, dx)
+
+
+def bound(
+    workers: int, g: Geometry, dtype: DType, packed: Any, offsets: Any, scratch: Any, lists: Any, planes: Any
+) -> Callable[..., None]:
+    """The same, as a function of a call's arrays."""
+    setup, pack, met, multiply, is_row = _set_up(g, workers, dtype)
+    channels, no_bias = g.batch * g.out_channels, packed[:0]
     if met is not None:
-        run_in_turn(workers, first, *product_runs(setup, dy, packed, met, packed[:0], dx, scratch, lists, planes))
-        return
+        runs = product_runs(setup, channels, met, scratch, lists, planes)
+
+        def run_dense(dy: Any, weight: Any, dx: Any) -> None:
+            if is_row:
+                dy, dx = as_column(dy), as_column(dx)
+            first = pack.on(weight.reshape(-1), packed, offsets)
+            run_in_turn(workers, first, *runs(dy, packed, no_bias, dx))
+
+        return run_dense
     assert multiply is not None
-    source, fill = filled(setup.axes, dy, planes)
-    flat = dx.reshape(g.batch * g.in_channels, g.in_h, g.in_w)
-    run_in_turn(workers, first, *fill, multiply.on(packed, offsets, source, flat, scratch, lists))
+    fill, shape = filled_by(setup.axes, channels, planes), (g.batch * g.in_channels, g.in_h, g.in_w)
+
+    def run_phases(dy: Any, weight: Any, dx: Any) -> None:
+        first = pack.on(weight.reshape(-1), packed, offsets)
+        source, before = fill(dy)
+        run_in_turn(workers, first, *before, multiply.on(packed, offsets, source, dx.reshape(shape), scratch, lists))
+
+    return run_phases

@@ -6,6 +6,7 @@ Knows workers and workspaces; does not know which of the two it computes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..gemm.bands import FILLED_BEFORE, band_count, band_size
@@ -18,10 +19,10 @@ from ..gemm.product import FROM_PLANES, Product, kernels_for, multiply_tile, pla
 from ..gemm.summation import TERMS_A_TOTAL
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
-from ..runtime.launch import Launch, Run
+from ..runtime.launch import Launch, Run, run_in_turn
 from ..typing import Array, DType
 from .algorithm import INDICES, Explained, Space
-from .filling import cut_into_bands, filled, in_parts, of_groups, source_of_band
+from .filling import cut_into_bands, filled_by, in_parts, of_groups, source_of_band
 
 Axes = tuple[Axis, Axis]
 
@@ -167,16 +168,48 @@ def explained_product(
     return Explained(how, share)
 
 
-def product_runs(
-    setup: Setup, images: Array, a: Array, offsets: Array, bias: Array, results: Array, scratch: Array, lists: Array,
-    planes: Array,
-) -> tuple[Run, ...]:  # fmt: skip
-    """What is run in turn for a product; `images` and `results` are four-dimensional, `bias` may be empty."""
-    multiply, ours = setup.multiply, (a.reshape(-1), offsets, bias)
+def bound_product(
+    setup: Setup, workers: int, channels: int, offsets: Array, scratch: Array, lists: Array, planes: Array
+) -> Callable[..., None]:
+    """A product of images with so many channels in all, as a function of a call's arrays.
+
+    `run(images, a, bias, results)`: `images` and `results` are four-dimensional, `bias` may be empty.
+    """
     if setup.by_band:
-        return (multiply.on(*ours, in_parts(images, setup.product.parts), results, scratch, lists, planes),)
-    source, before = filled(setup.axes, images, planes)
-    if not setup.product.is_short:
-        n, c, height, width = results.shape
-        results = results.reshape(n * c, height, width)
-    return *before, multiply.on(*ours, source, results, scratch, lists)
+        return _of_bands(setup, partial(setup.multiply.run, workers), offsets, scratch, lists, planes)
+    runs = product_runs(setup, channels, offsets, scratch, lists, planes)
+    return lambda *arrays: run_in_turn(workers, *runs(*arrays))
+
+
+def product_runs(
+    setup: Setup, channels: int, offsets: Array, scratch: Array, lists: Array, planes: Array
+) -> Callable[..., tuple[Run, ...]]:
+    """What is run in turn for it, as a function of the same arrays."""
+    multiply, is_short = setup.multiply.on, setup.product.is_short
+    if setup.by_band:
+        of_bands = _of_bands(setup, multiply, offsets, scratch, lists, planes)
+        return lambda *arrays: (of_bands(*arrays),)
+    fill = filled_by(setup.axes, channels, planes)
+
+    def of_all(images: Array, a: Array, bias: Array, results: Array) -> tuple[Run, ...]:
+        source, before = fill(images)
+        if not is_short:
+            n, c, height, width = results.shape
+            results = results.reshape(n * c, height, width)
+        return *before, multiply(a.reshape(-1), offsets, bias, source, results, scratch, lists)
+
+    return of_all
+
+
+def _of_bands(
+    setup: Setup, multiply: Callable[..., Any], offsets: Array, scratch: Array, lists: Array, planes: Array
+) -> Callable[..., Any]:
+    """What `multiply` does or returns, given all arrays of a product in bands, as a function of a call's."""
+    parts = setup.product.parts
+
+    def of_bands(images: Array, a: Array, bias: Array, results: Array) -> Any:
+        if parts > 1:
+            images = in_parts(images, parts)
+        return multiply(a.reshape(-1), offsets, bias, images, results, scratch, lists, planes)
+
+    return of_bands

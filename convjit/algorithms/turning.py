@@ -133,10 +133,10 @@ def _turned_images(name: str, operation: Operation) -> Operation:
         return run_turned
 
     packing = operation.packing and operation.packing._replace(
-        run=run_with(operation.packing.run), workspace=workspace_with(operation.packing.workspace)
+        run=run_with(operation.packing.run), workspace=workspace_with(operation.packing.workspace), bound=None
     )
     run, workspace = run_with(operation.run), workspace_with(operation.workspace)
-    return operation._replace(run=run, workspace=workspace, packing=packing)
+    return operation._replace(run=run, workspace=workspace, packing=packing, bound=None)
 
 
 def _turned_weight_grad(operation: Operation) -> Operation:
@@ -157,4 +157,4 @@ def _turned_weight_grad(operation: Operation) -> Operation:
             images = _channels_first(workers, x, of_images, share * part.in_channels)
             operation.run(workers, part, gradients, images, dw[first : first + part.out_channels], *rest)
 
-    return operation._replace(run=run, workspace=workspace)
+    return operation._replace(run=run, workspace=workspace, bound=None)

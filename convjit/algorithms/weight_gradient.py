@@ -6,6 +6,7 @@ Knows which of them is expected to be fastest; does not know how any computes. A
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +32,13 @@ def _run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, *spaces: Any, **bi
     _way(g, dw.dtype).run(workers, g, dy, x, dw, *spaces, **bias)
 
 
+def _bound(workers: int, g: Geometry, dtype: DType, *spaces: Any) -> Callable[..., None]:
+    way = _way(g, dtype)
+    if way is weight_product:
+        return weight_product.bound(workers, g, dtype, *spaces)
+    return lambda dy, x, dw: way.run(workers, g, dy, x, dw, *spaces)
+
+
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     spaces: tuple[Space, ...] = _way(g, dtype).workspace(g, workers, dtype)
     return spaces
@@ -46,5 +54,10 @@ def _sums_bias(g: Geometry, dtype: DType) -> bool:
 
 
 OPERATION = Operation(
-    _run, _workspace, explained=_explained, channels_last=weight_product.CHANNELS_LAST, sums_bias=_sums_bias
-)  # fmt: skip
+    _run,
+    _workspace,
+    explained=_explained,
+    channels_last=weight_product.CHANNELS_LAST,
+    sums_bias=_sums_bias,
+    bound=_bound,
+)

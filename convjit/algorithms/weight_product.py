@@ -6,6 +6,7 @@ Knows workers, workspaces and how totals are put together; does not know how one
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from ..runtime.launch import Launch, Run, run_in_turn
 from ..simd import isa
 from ..typing import DType
 from .algorithm import INDICES, Explained, Operation, Space, work_ns, workspace_limit
-from .filling import as_planes, filled
+from .filling import Source, as_planes, filled, filled_by
 
 
 @driver
@@ -63,6 +64,15 @@ def _add_partial(o: Any, first: Any, stop: Any, partial: Any, dw: Any) -> None:
             dw[o, i] += partial[total, o, i]
 
 
+def _clear(dy: Any, x: Any, dw: Any, db: Any = None) -> None:
+    """The gradient of no pixels."""
+    dw[...] = 0
+
+
+def _do_nothing(dy: Any, x: Any, dw: Any, db: Any = None) -> None:
+    """The gradient of no weights."""
+
+
 class WeightProduct(NamedTuple):
     """The operation, of images with their channels first or last."""
 
@@ -101,53 +111,65 @@ class WeightProduct(NamedTuple):
         share = weight_share(s, g.batch, filling, tasks, workers, dtype)
         return Explained(f"{how}, {at_once} totals at once; tasks: {tasks}", share)
 
-    def run(
-        self, workers: int, g: Geometry, dy: Any, x: Any, dw: Any, planes: Any, partial: Any, totals: Any, packed: Any,
-        lists: Any, db: Any = None,
-    ) -> None:  # fmt: skip
-        """Launch the drivers, for as many images at a time as `planes` has room for; `db` as of `sums_bias`."""
+    def run(self, workers: int, g: Geometry, dy: Any, x: Any, dw: Any, *workspaces: Any, db: Any = None) -> None:
+        """Launch the drivers; `db` as of `sums_bias`."""
+        self.bound(workers, g, dw.dtype, *workspaces)(dy, x, dw, db)
+
+    def bound(
+        self, workers: int, g: Geometry, dtype: DType, planes: Any, partial: Any, totals: Any, packed: Any, lists: Any
+    ) -> Callable[..., None]:
+        """`run` in these workspaces, for as many images at a time as `planes` has room for."""
         pixels = g.out_h * g.out_w
         terms = g.batch * pixels
         if terms == 0:
-            dw[...] = 0
-            return
-        setup = _set_up(g, workers, dw.dtype, self.channels_last)
-        s, tasks, at_once = setup.sums, setup.tasks, setup.at_once
-        if tasks == 0:
-            return
-        matrix = dw.reshape(g.out_channels, setup.rows)
-        db = dw.reshape(-1)[:0] if db is None else db
-        if s.is_swapped:
-            dy, x = x, dy
-        if self.channels_last:
-            gradients, x = dy.reshape(dy.shape[0] * pixels, dy.shape[3]), as_planes(x)
-        else:
-            gradients = dy.reshape(dy.shape[0] * dy.shape[1], pixels)
+            return _clear
+        setup = _set_up(g, workers, dtype, self.channels_last)
+        s, at_once = setup.sums, setup.at_once
+        if setup.tasks == 0:
+            return _do_nothing
         # Images that lie on both sides of a cut between totals are filled twice.
         span = terms
         if 0 < planes.size < setup.planes:
             images = (planes.size - BEHIND) // s.image_step
             span = TERMS_A_TOTAL * max(1, (images - 1) * pixels // TERMS_A_TOTAL)
-        for start in range(0, terms, span):
-            end = min(terms, start + span)
-            image, stop_image = start // pixels, -(-end // pixels)
-            room = planes if span == terms else planes[: self._plane_elements(g, stop_image - image, dw.dtype)]
-            source, before = filled(setup.axes, x[image:stop_image], room, setup.pixel)
-            for first in range(start, end, at_once * TERMS_A_TOTAL):
-                stop = min(end, first + at_once * TERMS_A_TOTAL)
-                count = -(-(stop - first) // TERMS_A_TOTAL)
-                share = setup.nanoseconds * (stop - first) / terms
-                arrays = (
-                    gradients, source, image * s.image_step, matrix, db, partial, totals, packed, lists
-                )  # fmt: skip
-                sums = setup.sum_up.part(count * tasks, share, 0, first, stop, *arrays)
-                whole = 1 if first == 0 else 0  # totals that were put where they belong
-                others: tuple[Run, ...] = ()
-                if at_once > 1 and count > whole:
-                    added = (count - whole) * matrix.size / 4
-                    others = (setup.sum_up.part(len(matrix), added, 1, whole, count, *arrays),)
-                run_in_turn(workers, *before, sums, *others)
-                before = ()
+        fill_all = filled_by(setup.axes, g.batch * (1 if self.channels_last else g.in_channels), planes, setup.pixel)
+
+        def fill(x: Any, start: int, stop: int) -> Source:
+            if span == terms:
+                return fill_all(x)
+            room = planes[: self._plane_elements(g, stop - start, dtype)]
+            return filled(setup.axes, x[start:stop], room, setup.pixel)
+
+        def run(dy: Any, x: Any, dw: Any, db: Any = None) -> None:
+            matrix = dw.reshape(g.out_channels, setup.rows)
+            db = dw.reshape(-1)[:0] if db is None else db
+            if s.is_swapped:
+                dy, x = x, dy
+            if self.channels_last:
+                gradients, x = dy.reshape(dy.shape[0] * pixels, dy.shape[3]), as_planes(x)
+            else:
+                gradients = dy.reshape(dy.shape[0] * dy.shape[1], pixels)
+            for start in range(0, terms, span):
+                end = min(terms, start + span)
+                image = start // pixels
+                source, before = fill(x, image, -(-end // pixels))
+                for first in range(start, end, at_once * TERMS_A_TOTAL):
+                    stop = min(end, first + at_once * TERMS_A_TOTAL)
+                    count = -(-(stop - first) // TERMS_A_TOTAL)
+                    share = setup.nanoseconds * (stop - first) / terms
+                    arrays = (
+                        gradients, source, image * s.image_step, matrix, db, partial, totals, packed, lists
+                    )  # fmt: skip
+                    sums = setup.sum_up.part(count * setup.tasks, share, 0, first, stop, *arrays)
+                    whole = 1 if first == 0 else 0  # totals that were put where they belong
+                    others: tuple[Run, ...] = ()
+                    if at_once > 1 and count > whole:
+                        added = (count - whole) * matrix.size / 4
+                        others = (setup.sum_up.part(len(matrix), added, 1, whole, count, *arrays),)
+                    run_in_turn(workers, *before, sums, *others)
+                    before = ()
+
+        return run
 
     def sums_bias(self, g: Geometry, dtype: DType) -> bool:
         """Whether the output gradient is summed up on the way: where it is packed, for one total."""
@@ -207,4 +229,7 @@ def _least_images(g: Geometry) -> int:
 
 _FIRST, _LAST = WeightProduct(False), WeightProduct(True)
 run, workspace, explained, sums_bias = _FIRST.run, _FIRST.workspace, _FIRST.explained, _FIRST.sums_bias
-CHANNELS_LAST = Operation(_LAST.run, _LAST.workspace, explained=_LAST.explained, sums_bias=_LAST.sums_bias)
+bound = _FIRST.bound
+CHANNELS_LAST = Operation(
+    _LAST.run, _LAST.workspace, explained=_LAST.explained, sums_bias=_LAST.sums_bias, bound=_LAST.bound
+)

@@ -23,14 +23,15 @@ def run_images(
 
     A batch whose workspaces would be too large is cut: images do not see each other, so the bits are the same.
     """
-    crew, batch = workers(call.nanoseconds), call.geometry.batch
+    crew = workers(call.nanoseconds)
     together = call.images(crew)
-    if together == batch:
-        _run_slice(function, call, crew, arrays.all_ready(function, "an input", inputs, call.compute), result, db)
+    if together == call.batch:
+        ready = arrays.all_ready(function, "an input", inputs, call.compute)
+        _run_slice(function, call, crew, ready, result, db)
         return
     images, others = inputs[0], arrays.all_ready(function, "an input", inputs[1:], call.compute)
-    for first in range(0, batch, together):
-        here = slice(first, min(batch, first + together))
+    for first in range(0, call.batch, together):
+        here = slice(first, min(call.batch, first + together))
         part = call.of_batch(here.stop - first)
         slices = arrays.ready(function, "an input", images[here], call.compute)
         _run_slice(function, part, crew, (slices, *others), result[here])
@@ -45,7 +46,16 @@ def _run_slice(
         else:
             inputs, result = [_one_row(call, inputs[0]), *inputs[1:]], _one_row(call, result)
     source, workspaces = kept.take(function, call, crew)
-    if db is None:
+    bound = call.operation.bound
+    if bound is not None:
+        run = workspaces.run
+        if run is None:
+            run = workspaces.run = bound(crew, call.geometry, call.compute, *workspaces)
+        if db is None:
+            run(*inputs, result)
+        else:
+            run(*inputs, result, db)
+    elif db is None:
         call.operation.run(crew, call.geometry, *inputs, result, *workspaces)
     else:
         call.operation.run(crew, call.geometry, *inputs, result, *workspaces, db=db)

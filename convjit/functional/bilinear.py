@@ -30,7 +30,8 @@ AnyCall = Call | VolumeCall
 
 
 @cache
-def _no_bias(dtype: DType) -> Array:
+def no_bias(dtype: DType) -> Array:
+    """What stands for a bias that is not given."""
     none = np.empty(0, dtype)
     none.flags.writeable = False
     return none
@@ -46,6 +47,22 @@ def decide_any(
     return decide_volume(function, algorithm, geometry, compute, operation_name)
 
 
+def computed(
+    function: str, call: AnyCall, inputs: tuple[Array, ...], shape: tuple[int, ...], dtype: DType,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The result of an operation in the dtype that it is computed in, of this shape; inputs may lie as they like."""
+    result = allocate(function, "the result", shape, dtype) if out is None else out
+    if result.size == 0:
+        return result
+    if type(call) is Call:
+        run_images(function, call, inputs, result)
+    else:
+        assert isinstance(call, VolumeCall)
+        run_volumes(function, call, inputs, result)
+    return result
+
+
 def run_forward(
     function: str, call: AnyCall, shape: tuple[int, ...], x: Array, weights: tuple[Array, ...], bias: Array | None,
     dtype: DType, out: Array | None = None,
@@ -55,11 +72,9 @@ def run_forward(
     `weights` are the weight's parts, or those packed for the call; `x` and `y` lie as its layout says.
     """
     compute, is_complex = DTYPES[dtype]
-    added = _no_bias(compute) if bias is None or is_complex else bias
+    added = no_bias(compute) if bias is None or is_complex else bias
     if compute == dtype:
-        y = allocate(function, "the result", shape, compute) if out is None else out
-        _run(function, call, (x, weights[0], added), y)
-        return y
+        return computed(function, call, (x, weights[0], added), shape, dtype, out)
     y = _product(function, call, x, weights, added, shape, dtype)
     if is_complex and bias is not None:
         arrays.add(y, as_channels(bias, y.ndim, call.layout))
@@ -133,15 +148,15 @@ def _product(
     """One operation in a fresh array; for complex dtypes a real one for each pair of parts of its two factors."""
     compute, is_complex = DTYPES[dtype]
     rest = () if bias is None else (bias,)
-    result = allocate(function, "the result", shape, compute)
     if not is_complex:
-        _run(function, call, (a, b_parts[0], *rest), result)
+        result = computed(function, call, (a, b_parts[0], *rest), shape, compute)
         return arrays.converted(function, "the result", result, dtype)
+    result = allocate(function, "the result", shape, compute)
     total = allocate(function, "the complex result", shape, dtype)
     arrays.write(total, 0)
     for i, a_part in enumerate(parts(a)):
         for j, b_part in enumerate(b_parts):
-            _run(function, call, (a_part, b_part, *rest), result)
+            computed(function, call, (a_part, b_part, *rest), shape, compute, result)
             # (ar + i ai)(br + i bi): the power of i is the number of imaginary parts.
             if i + j == 0:
                 arrays.add(total.real, result)
@@ -150,13 +165,3 @@ def _product(
             else:
                 arrays.by_slices(lambda t, s: np.subtract(t, s, out=t), total.real, result)
     return total
-
-
-def _run(function: str, call: AnyCall, inputs: tuple[Array, ...], result: Array) -> None:
-    """Run an operation on real arrays of any layout; the result has the dtype that it is computed in."""
-    if result.size == 0:
-        return
-    if isinstance(call, Call):
-        run_images(function, call, inputs, result)
-    else:
-        run_volumes(function, call, inputs, result)

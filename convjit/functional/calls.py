@@ -28,6 +28,7 @@ class Call:
         self.operation_name = operation_name
         self.layout = layout
         self.geometry = geometry
+        self.batch = geometry.batch
         self.operation = operation
         self.compute = compute
         self.nanoseconds = work_ns(geometry)
@@ -49,7 +50,7 @@ class Call:
         if self._packed is None:
             packing = self.operation.packing
             assert packing is not None
-            operation = Operation(packing.run, packing.workspace)
+            operation = Operation(packing.run, packing.workspace, bound=packing.bound)
             self._packed = Call(self.operation_name, self.geometry, operation, self.compute, self.layout)
         return self._packed
 

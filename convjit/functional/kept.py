@@ -17,8 +17,7 @@ import numpy as np
 
 from ..algorithms import Space
 from ..runtime.memory import ALIGNED_FROM, allocate, allocate_bytes
-from ..runtime.reusing import Reused, Room, here
-from ..typing import Array
+from ..runtime.reusing import Reused, Room, Workspaces, here
 
 
 class Kind(Protocol):
@@ -37,13 +36,13 @@ class Kind(Protocol):
 CALLS, BYTES = 16, 3 << 20
 
 # Each step on it is one in C, which no other thread sees half done.
-_kept: OrderedDict[tuple[Kind, int], list[Array]] = OrderedDict()
+_kept: OrderedDict[tuple[Kind, int], Workspaces] = OrderedDict()
 
 # Where workspaces come from: a network's room, or what was left, True, or new, False.
 _Source = tuple[Reused, Room] | bool
 
 
-def take(function: str, call: Kind, workers: int) -> tuple[_Source, list[Array]]:
+def take(function: str, call: Kind, workers: int) -> tuple[_Source, Workspaces]:
     """Workspaces, which nobody else has until they are put back, and where they come from."""
     network = here() if CALLS > 0 else None
     if network is not None and (room := network.take_room()) is not None:
@@ -56,11 +55,13 @@ def take(function: str, call: Kind, workers: int) -> tuple[_Source, list[Array]]
         return True, left
     if CALLS == 0 or network is not None:  # each alone, of what a network has for large arrays
         spaces = call.spaces(workers)
-        return False, [allocate(function, space.name, space.shape, space.dtype, ALIGNED_FROM) for space in spaces]
+        return False, Workspaces(
+            [allocate(function, space.name, space.shape, np.dtype(space.dtype), ALIGNED_FROM) for space in spaces]
+        )
     return False, _new_in(Room(), function, call, workers)
 
 
-def put_back(call: Kind, workers: int, source: _Source, arrays: list[Array]) -> None:
+def put_back(call: Kind, workers: int, source: _Source, arrays: Workspaces) -> None:
     """Leave the workspaces of a call that has ended, if they are small enough."""
     if isinstance(source, tuple):
         network, room = source
@@ -78,7 +79,7 @@ def put_back(call: Kind, workers: int, source: _Source, arrays: list[Array]) -> 
         return
 
 
-def _new_in_network(network: Reused, room: Room, function: str, call: Kind, workers: int) -> list[Array]:
+def _new_in_network(network: Reused, room: Room, function: str, call: Kind, workers: int) -> Workspaces:
     try:
         return _new_in(room, function, call, workers)
     except MemoryError:
@@ -86,7 +87,7 @@ def _new_in_network(network: Reused, room: Room, function: str, call: Kind, work
         return _new_in(room, function, call, workers)
 
 
-def _new_in(room: Room, function: str, call: Kind, workers: int) -> list[Array]:
+def _new_in(room: Room, function: str, call: Kind, workers: int) -> Workspaces:
     """In one block, the room's."""
     spaces = [(space.shape, np.dtype(space.dtype)) for space in call.spaces(workers)]
     return room.new_arrays((call, workers), spaces, partial(allocate_bytes, function, "workspaces"))

@@ -138,7 +138,8 @@ class BatchNormalization(Layer):
         if not shape:
             raise ValueError("BatchNormalization.initialize: input_shape must be (channels, ...), got ()")
         gamma, beta = (
-            allocate("BatchNormalization.initialize", "a weight", shape[:1], np.float64) for _ in self.weight_names
+            allocate("BatchNormalization.initialize", "a weight", shape[:1], np.dtype(np.float64))
+            for _ in self.weight_names
         )
         gamma.fill(1)
         beta.fill(0)

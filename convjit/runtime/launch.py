@@ -53,6 +53,15 @@ class Launch:
         self._driver.used = True
         return way, self._tasks, self._nanoseconds, (*self._first, *last)
 
+    def run(self, workers: int, *last: Any) -> None:
+        """All tasks, at once: 0.4 us sooner than by `run_in_turn`."""
+        way = self._way or self._find_way(last)
+        self._driver.used = True
+        if self._nanoseconds <= _CUT_ABOVE_NS:
+            way.run(workers, 0, self._tasks, (*self._first, *last))
+        else:
+            _run_in_pieces(workers, way, self._tasks, self._nanoseconds, (*self._first, *last))
+
     def part(self, tasks: int, nanoseconds: float, *last: Any) -> Run:
         """So many tasks, which take about so long on one core."""
         way = self._way or self._find_way(last)

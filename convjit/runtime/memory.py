@@ -74,13 +74,12 @@ def _no_memory(function: str, what: str, shape: tuple[int, ...], dtype: DType, s
 
 
 def allocate(
-    function: str, what: str, shape: tuple[int, ...], dtype: Any, aligned_from: int = RESULTS_ALIGNED_FROM
+    function: str, what: str, shape: tuple[int, ...], dtype: DType, aligned_from: int = RESULTS_ALIGNED_FROM
 ) -> Array:  # fmt: skip
     """An uninitialised C-contiguous array, or `MemoryError` with its size; a large one may have been used before.
 
     One of `aligned_from` bytes and more begins with a cache line.
     """
-    dtype = np.dtype(dtype)
     elements = math.prod(shape)
     size = elements * dtype.itemsize
     if size < aligned_from:

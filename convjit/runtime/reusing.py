@@ -57,15 +57,21 @@ _APART = 64
 _CUTS = 512
 
 
+class Workspaces(list[Array]):
+    """The workspaces of a kind of call, and what such a call runs in them, where that was found before."""
+
+    run: Callable[..., None] | None = None
+
+
 class Room:
     """Memory in which the workspaces of a network's calls lie, those of one call at a time."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
-        self._cuts: dict[Hashable, tuple[int, list[Array]]] = {}
+        self._cuts: dict[Hashable, tuple[int, Workspaces]] = {}
         self._wanted = 0
 
-    def arrays(self, kind: Hashable) -> list[Array] | None:
+    def arrays(self, kind: Hashable) -> Workspaces | None:
         """Those of a kind of call that was here before."""
         cut = self._cuts.get(kind)
         if cut is None:
@@ -73,7 +79,7 @@ class Room:
         self._wanted = max(self._wanted, cut[0])
         return cut[1]
 
-    def new_arrays(self, kind: Hashable, kinds: Iterable[_Kind], new: Callable[[int], Array]) -> list[Array]:
+    def new_arrays(self, kind: Hashable, kinds: Iterable[_Kind], new: Callable[[int], Array]) -> Workspaces:
         """Arrays of these shapes and dtypes, for a kind of call; `new` gives so many bytes, where there are too few."""
         sizes = [(shape, dtype, math.prod(shape) * dtype.itemsize) for shape, dtype in kinds]
         size = sum(-(-taken // _APART) * _APART for _, _, taken in sizes)
@@ -84,7 +90,7 @@ class Room:
             memory = new(size + _APART)
             first = -memory.__array_interface__["data"][0] % _APART
             self._memory = memory[first : first + size]
-        arrays, at = [], 0
+        arrays, at = Workspaces(), 0
         for shape, dtype, taken in sizes:
             arrays.append(self._memory[at : at + taken].view(dtype).reshape(shape))
             at += -(-taken // _APART) * _APART

@@ -19,14 +19,14 @@ def test_sizes_are_readable():
 @pytest.mark.parametrize("shape", [(1 << 40, 1 << 20), (1 << 62, 1 << 62), (1 << 45,)])
 def test_what_cannot_fit_is_a_memory_error(shape):
     with pytest.raises(MemoryError, match=r"f: y of shape .* needs .*iB"):
-        memory.allocate("f", "y", shape, np.float32)
+        memory.allocate("f", "y", shape, np.dtype("float32"))
 
 
 def test_allocation_asks_for_what_is_left(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 100 << 20)
-    memory.allocate("f", "y", (99 << 20,), np.int8)
+    memory.allocate("f", "y", (99 << 20,), np.dtype("int8"))
     with pytest.raises(MemoryError):
-        memory.allocate("f", "y", (101 << 20,), np.int8)
+        memory.allocate("f", "y", (101 << 20,), np.dtype("int8"))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float16", "float32", "float64", "complex128"])
@@ -56,6 +56,6 @@ def test_without_room_nothing_lies_behind_an_array(elements, monkeypatch):
     made = []
     monkeypatch.setattr(memory, "_ROOM", 0)
     monkeypatch.setattr(memory, "_new", lambda shape, dtype: made.append(np.empty(shape, dtype)) or made[-1])
-    array = memory.allocate("f", "the result", (elements,), np.float32)
+    array = memory.allocate("f", "the result", (elements,), np.dtype("float32"))
     assert [each.shape for each in made] == [array.shape]
     assert array.ctypes.data == made[0].ctypes.data

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,28 @@ def test_imports_go_downwards(path):
             assert layer in ("__main__", "demo"), f"{path.name} imports {name} from the top"
 
 
+@pytest.mark.parametrize("name", ["functional", "algorithms", "gemm", "layers", "nopython", "runtime"])
+def test_a_package_says_what_each_of_its_modules_is_for(name):
+    text = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text()))
+    named = re.findall(r"`([a-z0-9_*]+)`", text)
+    modules = {path.stem for path in (PACKAGE / name).glob("*.py")} - {"__init__"}
+    assert [module for module in sorted(modules) if not any(fnmatch(module, each) for each in named)] == []
+
+
+def test_files_of_sums_import_from_their_own_line_and_those_before_it():
+    lines = ast.get_docstring(ast.parse((PACKAGE / "gemm" / "__init__.py").read_text())).splitlines()
+    named = [re.findall(r"`([a-z0-9_*]+)`", line[:40]) for line in lines]
+    line_of = {
+        path.stem: next(i for i, names in enumerate(named) if any(fnmatch(path.stem, each) for each in names))
+        for path in (PACKAGE / "gemm").glob("*.py")
+        if path.stem != "__init__"
+    }
+    for module, line in line_of.items():
+        for each in imports(PACKAGE / "gemm" / f"{module}.py"):
+            if each.startswith("convjit.gemm."):
+                assert line_of[each.split(".")[2]] <= line, f"{module} imports {each}, which stands behind it"
+
+
 def test_the_oracle_imports_nothing_from_convjit():
     known = {"__future__", "collections", "typing", "numpy"}
     assert {name.split(".")[0] for name in imports(PACKAGE / "testing" / "oracle.py")} <= known
@@ -132,7 +155,10 @@ compile = dispatcher.Dispatcher.compile
 dispatcher.Dispatcher.compile = lambda self, sig: (compiled.append(str(self)), compile(self, sig))[1]
 before = set(sys.modules)
 import convjit
-print(json.dumps({"compiled": compiled, "modules": sorted(set(sys.modules) - before)}))
+modules = sorted(set(sys.modules) - before)
+from convjit.runtime import emitting
+compiled += map(str, emitting._made)
+print(json.dumps({"compiled": compiled, "modules": modules}))
 """
 
 

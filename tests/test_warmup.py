@@ -214,7 +214,7 @@ def test_a_function_alone_is_warm_in_every_padding_mode(name):
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, np.dtype(bool)], ids=str)
-def test_every_dtype_is_taken_by_every_function(dtype, monkeypatch):
+def test_every_dtype_is_taken_by_every_function(dtype):
     """The calls themselves: nothing is compiled that other tests do not compile."""
     for name, kind in warming.plan(None, dtype):
         warming._CALLS[name](np.ones((1, 2, 4, 4), kind), np.ones((2, 2, 3, 3), kind), np.ones(2, kind))

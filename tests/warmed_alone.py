@@ -57,7 +57,7 @@ def _nothing_runs() -> None:
 
     emitting.compiled = _compiled
     loops.Loop.run, loops.Loop.step, twins.Twins.run = _run, _step, twin  # type: ignore[method-assign, assignment]
-    launch.turns.run_in_turn = lambda *arguments: None  # type: ignore[attr-defined]
+    launch.turns.run_steps = lambda *arguments: None  # type: ignore[attr-defined]
     workers = threads.workers
     for module in list(sys.modules.values()):
         if getattr(module, "workers", None) is workers and module is not threads:

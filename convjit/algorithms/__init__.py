@@ -3,6 +3,17 @@
 A row is a file. It names its three operations and says for which problems it declines; the reason serves the choice,
 the error when it was asked for by name, and the tests, which run every row. Nothing below `choose` raises for what a
 caller passed: arrays arrive ready, results and workspaces allocated.
+
+=========================  =============================================================================================
+rows                       `winograd`, `depthwise`, `patches`, `direct`, `implicit`, `reference`, in this order
+parts of rows              `winograd_*`; `depthwise_*`, in pixels, channels or rows
+what rows share            `algorithm`: what a row is; `filling` planes, `turning` images, `running` a product,
+                           `input_product` for the input gradient
+weight gradients           `weight_gradient` picks `weight_product`, `weight_channels` or `weight_input_lanes`
+volumes                    as they are: `direct_volumes`, `depthwise_volumes`; as images: `slices`
+operations without rows    `bias`, `columns`, `padding`, `pooling`, `pixel_pooling`, `volume_columns`, `volume_pooling`
+those of layers            `activations`, `normalising`, `updates`, each a formula that `pointwise` runs everywhere
+=========================  =============================================================================================
 """
 
 from __future__ import annotations

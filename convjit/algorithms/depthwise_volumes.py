@@ -33,6 +33,7 @@ from ..runtime.compile import driver
 from ..runtime.launch import Launch, run_in_turn
 from ..runtime.options import COMPILED
 from ..typing import Array, DType
+from . import depthwise_pixels
 from .algorithm import INDICES, Space, volume_work_ns
 from .depthwise import MOST_FILTERS
 from .depthwise_pixels import window
@@ -81,8 +82,7 @@ def _backward_depth(depth: Depth) -> Axis:
 
 # Planes that the taps of one slice meet take so much at most: 16 workers stay within 32 MiB.
 _LARGEST_BYTES = 1 << 20
-# As `depthwise_pixels` has it.
-_TILE_BYTES = 1 << 18
+_TILE_BYTES = depthwise_pixels._TILE_BYTES
 
 
 def job_of(volume: Volume, dtype: DType, is_gradient: bool) -> Job | None:

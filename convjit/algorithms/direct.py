@@ -64,7 +64,10 @@ def _multiply(
     task: Any, worker: Any, d: Direct, kernels: Any, offsets: Any, before: Any, weight: Any, bias: Any, source: Any,
     results: Any, totals: Any, positions: Any, space: Any,
 ) -> None:  # fmt: skip
-    """result[o] at each grid point = bias[o] + sum over (channel, tap) of weight[o, term] * what the point meets."""
+    """result[o] at each grid point = bias[o] + sum over (channel, tap) of weight[o, term] * what the point meets.
+
+    `weight` is flat: packed, or as it is where a task packs what it reads.
+    """
     multiply_points(
         d, task, 0, kernels, weight.ctypes.data, offsets, before, bias, source.ctypes.data, results.ctypes.data,
         totals[worker].ctypes.data, positions[worker], space[worker].ctypes.data,
@@ -73,13 +76,13 @@ def _multiply(
 
 @driver
 def _multiply_band(
-    task: Any, worker: Any, d: Direct, f: Planes, inside: Any, fills: Any, kernels: Any, offsets: Any, before: Any,
+    task: Any, worker: Any, d: Direct, f: Planes, inside: Any, of_planes: Any, kernels: Any, offsets: Any, before: Any,
     weight: Any, bias: Any, images: Any, results: Any, totals: Any, positions: Any, space: Any, planes: Any,
 ) -> None:  # fmt: skip
     """The same for a band of rows of a part of an image, whose planes are the worker's."""
     bands, tasks = band_count(d), task_count(d)
     n, origin = task // bands, task % bands * d.grid_h
-    source = source_of_band(n, origin * d.origin_step, fills, f, inside, images, planes[worker])
+    source = source_of_band(n, origin * d.origin_step, of_planes, f, inside, images, planes[worker])
     for each in range(n * tasks, (n + 1) * tasks):
         multiply_points(
             d, each, origin, kernels, weight.ctypes.data, offsets, before, bias, source, results.ctypes.data,

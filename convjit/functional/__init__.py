@@ -1,6 +1,22 @@
 """The public functions: normalise, geometry, choose, allocate, call.
 
 Every argument is checked here, once, before anything is allocated; below the choice of an algorithm nothing raises.
+
+A call goes down, from a line to those below it:
+
+======================================  ================================================================================
+`front_door`                            around each function: errors of the call itself are one sentence
+`conv`, `conv1d`, `conv3d`,             signatures, and what they mean; `seed` are those of the text that all this grew
+`transpose`, `plan`, `pooling*`,        out of, and `explaining` tells what a call would do
+`columns`, `padding`, `seed`,
+`explaining`
+`convolving`, `planning`, `pools`       arrays as they are given; what `options` and shapes decide, found again by
+                                        `looking_up`
+`bilinear`                              dtypes: a complex operation is several real ones
+`batches`, `slicing`, `bits`            workers, workspaces and slices of images and of volumes; values that only move
+`calls`, `volumes`                      what is decided before any array is looked at: the operation of `algorithms`
+`kept`                                  workspaces, and what runs in them
+======================================  ================================================================================
 """
 
 from .columns import col2im, col2im1d, col2im3d, im2col, im2col1d, im2col3d

@@ -87,7 +87,7 @@ def _is_straight(problem: Problem, x_shape: Sizes, weight_shape: Sizes, y_shape:
     return problem.mode == "constant" and (x_shape, weight_shape, y_shape) == shapes and DTYPES[dtype].compute == dtype
 
 
-class _Decision(NamedTuple):
+class _Forward(NamedTuple):
     """What shapes, dtypes and options decide of a convolution."""
 
     problem: Problem
@@ -98,10 +98,10 @@ class _Decision(NamedTuple):
 
 
 @LookedUp
-def _decision(
+def _decide_forward(
     function: str, rank: int, x_shape: Sizes, weight_shape: Sizes, bias_shape: Sizes | None,
     dtypes: tuple[DType, ...], options: ConvOptions, mode: str, algorithm: str, layout: Layout,
-) -> _Decision:  # fmt: skip
+) -> _Forward:  # fmt: skip
     images = layout.told(batch_shape(function, "x", x_shape, rank, layout))
     problem = new_problem(function, images, weight_shape, options, mode, layout)
     if bias_shape is not None:
@@ -110,7 +110,7 @@ def _decision(
     check_algorithm(function, algorithm)
     call = bilinear.decide_any(function, algorithm, problem.inner, DTYPES[dtype].compute, "forward", layout)
     shape = problem.y_shape if len(x_shape) == rank + 2 else problem.y_shape[1:]
-    return _Decision(problem, call, dtype, shape, _is_straight(problem, x_shape, weight_shape, shape, dtype))
+    return _Forward(problem, call, dtype, shape, _is_straight(problem, x_shape, weight_shape, shape, dtype))
 
 
 def convolve(
@@ -120,7 +120,7 @@ def convolve(
     """`conv2d`, in any number of dimensions."""
     x, weight = as_array(function, "x", x), as_array(function, "weight", weight)
     bias = None if bias is None else as_array(function, "bias", bias)
-    decide = _decision.of((*options, padding_mode, algorithm))
+    decide = _decide_forward.of((*options, padding_mode, algorithm))
     dtypes = (x.dtype, weight.dtype) if bias is None else (x.dtype, weight.dtype, bias.dtype)
     problem, call, dtype, shape, is_straight = decide(
         function, rank, x.shape, weight.shape, None if bias is None else bias.shape, dtypes, options, padding_mode,
@@ -149,7 +149,7 @@ class _Gradients(NamedTuple):
 
 
 @LookedUp
-def _all_gradients(
+def _decide_gradients(
     function: str, rank: int, x_shape: Sizes, weight_shape: Sizes, dy_shape: Sizes, dtypes: tuple[DType, ...],
     options: ConvOptions, mode: str, algorithm: str, need: tuple[bool, bool, bool], layout: Layout,
 ) -> _Gradients:  # fmt: skip
@@ -177,7 +177,7 @@ def gradients(
         as_array(function, "grad_output", grad_output), as_array(function, "x", x), as_array(function, "weight", weight)
     )  # fmt: skip
     wanted = check_need(function, need)
-    decide = _all_gradients.of((*options, padding_mode, algorithm))
+    decide = _decide_gradients.of((*options, padding_mode, algorithm))
     problem, of_input, of_weight, dtype, is_straight = decide(
         function, rank, x.shape, weight.shape, dy.shape, (dy.dtype, x.dtype, weight.dtype), options, padding_mode,
         algorithm, wanted, layout,
@@ -191,10 +191,10 @@ def gradients(
     else:
         dy = shaped(function, "grad_output", dy, problem.inner_y_shape)
         if of_input is not None:
-            dx = _input_grad(function, problem, of_input, dy, weight, dtype).reshape(x.shape)
+            dx = _run_input_gradient(function, problem, of_input, dy, weight, dtype).reshape(x.shape)
         if of_weight is not None:
             images = as_images(function, "x", x, rank, layout)
-            dw, db = _weight_grad(function, problem, of_weight, dy, images, dtype, with_bias=wanted[2])
+            dw, db = _run_weight_gradient(function, problem, of_weight, dy, images, dtype, with_bias=wanted[2])
     if wanted[2] and db is None:
         db = bilinear.bias_grad(function, dy, dtype, layout)
     return dx, dw, db
@@ -220,7 +220,9 @@ def check_need(function: str, need: Any) -> tuple[bool, bool, bool]:
     return as_flag(function, "need", first), as_flag(function, "need", second), as_flag(function, "need", third)
 
 
-def _input_grad(function: str, problem: Problem, call: bilinear.AnyCall, dy: Array, weight: Array, dtype: Any) -> Array:
+def _run_input_gradient(
+    function: str, problem: Problem, call: bilinear.AnyCall, dy: Array, weight: Array, dtype: Any
+) -> Array:
     weight = shaped(function, "weight", weight, problem.inner_weight_shape)
     if problem.mode == "constant":
         return bilinear.run_gradient(function, call, problem.inner_x_shape, dy, weight, dtype).reshape(problem.x_shape)
@@ -232,7 +234,7 @@ def _input_grad(function: str, problem: Problem, call: bilinear.AnyCall, dy: Arr
     return converted(function, "the gradient", dx, dtype)
 
 
-def _weight_grad(
+def _run_weight_gradient(
     function: str, problem: Problem, call: bilinear.AnyCall, dy: Array, x: Array, dtype: Any, *, with_bias: bool
 ) -> tuple[Array, Array | None]:  # fmt: skip
     """As `bilinear.run_weight_gradient`, of images without their padding."""
@@ -241,7 +243,7 @@ def _weight_grad(
     return dw.reshape(problem.geometry.weight_shape), db
 
 
-class _OneGradient(NamedTuple):
+class _Gradient(NamedTuple):
     """What shapes, dtypes and options decide of one gradient."""
 
     problem: Problem
@@ -251,10 +253,10 @@ class _OneGradient(NamedTuple):
 
 
 @LookedUp
-def _input_gradient(
+def _decide_input_gradient(
     function: str, rank: int, dy_shape: Sizes, weight_shape: Sizes, input_size: Any, dtypes: tuple[DType, ...],
     options: ConvOptions, mode: str, algorithm: str, layout: Layout,
-) -> _OneGradient:  # fmt: skip
+) -> _Gradient:  # fmt: skip
     batch = batch_shape(function, "grad_output", dy_shape, rank, layout)
     image = as_image_size(function, "input_size", input_size, rank)
     channels = input_channels(function, weight_shape, options.groups, rank)
@@ -263,14 +265,14 @@ def _input_gradient(
     dtype = common_dtype(dtypes)
     check_algorithm(function, algorithm)
     call = _gradient_call(function, algorithm, problem, "input_grad", dtype)
-    return _OneGradient(problem, call, dtype, _is_straight(problem, problem.x_shape, weight_shape, dy_shape, dtype))
+    return _Gradient(problem, call, dtype, _is_straight(problem, problem.x_shape, weight_shape, dy_shape, dtype))
 
 
 @LookedUp
-def _weight_gradient(
+def _decide_weight_gradient(
     function: str, rank: int, dy_shape: Sizes, x_shape: Sizes, kernel_size: Any, dtypes: tuple[DType, ...],
     options: ConvOptions, mode: str, algorithm: str, layout: Layout,
-) -> _OneGradient:  # fmt: skip
+) -> _Gradient:  # fmt: skip
     batch = layout.told(batch_shape(function, "x", x_shape, rank, layout))
     filters = layout.told(batch_shape(function, "grad_output", dy_shape, rank, layout))[1]
     kernel = as_entries(function, "kernel_size", kernel_size, 1, rank)
@@ -280,7 +282,7 @@ def _weight_gradient(
     dtype = common_dtype(dtypes)
     check_algorithm(function, algorithm)
     call, shape = _gradient_call(function, algorithm, problem, "weight_grad", dtype), problem.geometry.weight_shape
-    return _OneGradient(problem, call, dtype, _is_straight(problem, x_shape, shape, dy_shape, dtype))
+    return _Gradient(problem, call, dtype, _is_straight(problem, x_shape, shape, dy_shape, dtype))
 
 
 def input_gradient(
@@ -289,7 +291,7 @@ def input_gradient(
 ) -> Array:  # fmt: skip
     """`conv2d_input_grad`, in any number of dimensions."""
     dy, weight = as_array(function, "grad_output", grad_output), as_array(function, "weight", weight)
-    decide = _input_gradient.of((*options, padding_mode, algorithm, input_size))
+    decide = _decide_input_gradient.of((*options, padding_mode, algorithm, input_size))
     problem, call, dtype, is_straight = decide(
         function, rank, dy.shape, weight.shape, input_size, (dy.dtype, weight.dtype), options, padding_mode, algorithm,
         layout,
@@ -297,7 +299,7 @@ def input_gradient(
     if is_straight:  # as most calls are
         return bilinear.computed(function, call, (dy, weight), problem.x_shape, dtype)
     batch = shaped(function, "grad_output", dy, problem.inner_y_shape)
-    dx = _input_grad(function, problem, call, batch, weight, dtype)
+    dx = _run_input_gradient(function, problem, call, batch, weight, dtype)
     return dx if dy.ndim == rank + 2 else dx[0]
 
 
@@ -312,11 +314,11 @@ def weight_gradient(
 ) -> Array:  # fmt: skip
     """`conv2d_weight_grad`, in any number of dimensions."""
     dy, x = as_array(function, "grad_output", grad_output), as_array(function, "x", x)
-    decide = _weight_gradient.of((*options, padding_mode, algorithm, kernel_size))
+    decide = _decide_weight_gradient.of((*options, padding_mode, algorithm, kernel_size))
     problem, call, dtype, is_straight = decide(
         function, rank, dy.shape, x.shape, kernel_size, (dy.dtype, x.dtype), options, padding_mode, algorithm, layout
     )
     if is_straight:  # as most calls are
         return bilinear.computed(function, call, (dy, x), problem.geometry.weight_shape, dtype)
     images, dy = as_images(function, "x", x, rank, layout), shaped(function, "grad_output", dy, problem.inner_y_shape)
-    return _weight_grad(function, problem, call, dy, images, dtype, with_bias=False)[0]
+    return _run_weight_gradient(function, problem, call, dy, images, dtype, with_bias=False)[0]

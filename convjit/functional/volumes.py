@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from ..algorithms import Packing, Space, depthwise_volumes, direct, direct_volumes, is_choice, why_not
-from ..algorithms.algorithm import workspace_limit
+from ..algorithms.algorithm import PACKED_WEIGHT, workspace_limit
 from ..algorithms.slices import (
     Slices,
     as_volumes,
@@ -93,12 +93,17 @@ class Whole:
 
     def packs_anew(self, workers: int) -> bool:
         """Whether tasks would pack a weight that is packed already."""
-        return self._is_packed and self._needed(workers)[0].shape == (0,)
+        return self._is_packed and any(
+            space.name == PACKED_WEIGHT and space_bytes(space) == 0 for space in self._needed(workers)
+        )
 
     def spaces(self, workers: int) -> tuple[Space, ...]:
         """The workspaces for so many workers, with their dtypes."""
-        first, *others = self._needed(workers)
-        return first._replace(shape=(0,)) if self._is_packed else first, *others  # it lies as it would lie there
+        needed = self._needed(workers)
+        if not self._is_packed:
+            return needed
+        # The weight that the plan has packed stands in its place.
+        return tuple(space._replace(shape=(0,)) if space.name == PACKED_WEIGHT else space for space in needed)
 
     def bytes(self, workers: int) -> int:
         """Of all of them."""

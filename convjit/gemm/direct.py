@@ -144,11 +144,37 @@ def plan_direct(
     is_by_task = not is_packed and not is_parted and (uses == 1 or (uses <= packers and each >= _PACKING_POINTS))
     abreast = 1 if is_by_task else _panels_abreast(machine, panels, batch * groups * phases.rows * chunks, workers)
     return Direct(
-        batch, groups, rows, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, image_h,
-        steps.row, steps.pixel, steps.group, steps.image, steps.rows, result, phases.height, phases.width, phases.rows,
-        phases.columns, int(is_parted), vectors, panels, abreast, each, chunks,
-        min(_TERMS_TOGETHER, terms) if is_by_task else 0, reach, int(is_gradient), image_h, 0, parts,
-    )  # fmt: skip
+        batch=batch,
+        groups=groups,
+        rows=rows,
+        channels=channels,
+        taps=vertical.taps * horizontal.taps,
+        grid_h=vertical.grid,
+        grid_w=horizontal.grid,
+        image_h=image_h,
+        row_step=steps.row,
+        pixel_step=steps.pixel,
+        group_step=steps.group,
+        image_step=steps.image,
+        origin_step=steps.rows,
+        result=result,
+        result_h=phases.height,
+        result_w=phases.width,
+        phases_h=phases.rows,
+        phases_w=phases.columns,
+        is_parted=int(is_parted),
+        vectors=vectors,
+        panels=panels,
+        abreast=abreast,
+        points=each,
+        chunks=chunks,
+        together=min(_TERMS_TOGETHER, terms) if is_by_task else 0,
+        reach=reach,
+        is_gradient=int(is_gradient),
+        slice_h=image_h,
+        slice_pitch=0,
+        parts=parts,
+    )
 
 
 def _panels_abreast(machine: isa.InstructionSet, panels: int, others: int, workers: int) -> int:

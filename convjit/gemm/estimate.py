@@ -31,7 +31,7 @@ _TRANSPOSE_CYCLES = 4
 _CACHED_WEIGHTS, _FAR_WEIGHT_CYCLES = 1 << 19, 1
 # Of direct convolution: a result that is transposed and put where it belongs, most of it in no near cache, which takes
 # 5 to 8 cycles a vector in float32 with AVX2 and 16 with AVX-512; and an element of the weights that is packed.
-_LAND_CYCLES, _PACK_CYCLES = 1, 0.5
+_LAND_CYCLES, _PACKED_WEIGHT_CYCLES = 1, 0.5
 # Of the cycles of other tiles, those of tiles of halves: so the chosen one of "direct" and "implicit" took 1.002 times
 # as long as the better one, of 332 convolutions of 4 to 64 channels onto 8 to 16, in float32 on one thread with AVX-512
 # (1.15 at most); with 0.85 it took 1.005.
@@ -111,7 +111,7 @@ def direct_share(d: Direct, before: Array, filling: float, tasks: int, workers: 
     chunks = d.grid_h * d.grid_w / max(points, 1)
     phases = d.phases_h * d.phases_w
     each = d.groups * (chunks * panels + phases * d.grid_h * d.grid_w * d.vectors * lanes * _LAND_CYCLES)
-    packing = _PACK_CYCLES * (lanes / min(d.taps, lanes) if d.is_gradient and d.taps > 1 else 1)
+    packing = _PACKED_WEIGHT_CYCLES * (lanes / min(d.taps, lanes) if d.is_gradient and d.taps > 1 else 1)
     times = d.chunks if d.together > 0 else 1 / max(d.batch * d.bands, 1)  # a band
     once = d.groups * d.rows * terms * packing * times
     useful = d.groups * d.rows * terms * d.grid_h * d.grid_w / lanes / FMAS_A_CYCLE
@@ -126,7 +126,7 @@ def weight_share(s: PixelSums, batch: int, filling: float, tasks: int, workers: 
         count * _panel_cycles(s.chunk, width, pixels, row, has_halves=s.chunk % (2 * s.taps) == 0)
         for width, count in widths(s.vectors, s.panels)
     )
-    packed = pixels * s.vectors * lanes * _PACK_CYCLES
+    packed = pixels * s.vectors * lanes * _PACKED_WEIGHT_CYCLES  # of the output gradient: charged as a weight's
     chunks = s.rows / max(s.chunk, 1)
     cycles = s.groups * chunks * (sums + packed) + batch * filling
     useful = s.groups * s.rows * s.columns * pixels / lanes / FMAS_A_CYCLE

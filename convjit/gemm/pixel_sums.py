@@ -67,7 +67,7 @@ _PACKING_ROWS = 20
 # most. Where rows that are worth a task would give fewer, several totals are summed at once.
 _TASKS_A_WORKER, _EVENING, _LEAST_ROWS = 4, 1.05, 72
 # Of an element that is packed, 16 rows of 16 pixels transposed at a time: 64 shuffles, one a cycle.
-_PACK_CYCLES = 0.25
+_SHUFFLE_CYCLES = 0.25
 
 
 def plan_sums(
@@ -101,9 +101,22 @@ def plan_sums(
     if channels_last:
         steps = pixel_steps(axes, groups, channels, stride, pixel)
     sums = PixelSums(
-        groups, columns, channels, vertical.taps * horizontal.taps, vertical.grid, horizontal.grid, steps.row,
-        steps.pixel, steps.group, steps.image, vectors, panels, min(chunk, rows), int(is_swapped), int(channels_last),
-    )  # fmt: skip
+        groups=groups,
+        columns=columns,
+        channels=channels,
+        taps=vertical.taps * horizontal.taps,
+        grid_h=vertical.grid,
+        grid_w=horizontal.grid,
+        row_step=steps.row,
+        pixel_step=steps.pixel,
+        group_step=steps.group,
+        image_step=steps.image,
+        vectors=vectors,
+        panels=panels,
+        chunk=min(chunk, rows),
+        is_swapped=int(is_swapped),
+        channels_last=int(channels_last),
+    )
     return sums, at_once
 
 
@@ -122,7 +135,7 @@ def _chunks(rows: int, tile: int, others: int, workers: int) -> int:
 def _pixel_cycles(rows: int, columns: int, lanes: int) -> float:
     """Cycles a pixel: of its products, lanes that are left empty among them, and of packing it for each chunk."""
     vectors, chunks = -(-columns // lanes), -(-rows // _MOST_ROWS)
-    return rows * vectors / FMAS_A_CYCLE + chunks * vectors * lanes * _PACK_CYCLES
+    return rows * vectors / FMAS_A_CYCLE + chunks * vectors * lanes * _SHUFFLE_CYCLES
 
 
 @kernel

@@ -249,7 +249,7 @@ def filling(axes: tuple[Axis, Axis], pixel: Pixel = AS_IN_IMAGE) -> tuple[Planes
     for axis in axes:
         for phase in range(axis.planes):
             shift = phase * axis.plane_step % axis.step + axis.first
-            entries.append((shift, *_inside(shift, axis)))
+            entries.append((shift, *clipped(shift, axis.step, axis.size, axis.padded)))
     table = np.array(entries, np.int64)
     listed = 0 if pixel.pitch > 0 else listed_pixels(table, vertical, horizontal)
     table = np.concatenate([table, np.zeros((listed, 3), np.int64)])
@@ -303,13 +303,6 @@ def list_pixels(table: Any, vertical: Axis, horizontal: Axis) -> None:
                     table[at, 2] = 0
                     at += 1
             plane += vertical.padded * horizontal.padded
-
-
-def _inside(shift: int, axis: Axis) -> tuple[int, int]:
-    """The pixels of a plane, in bounds and in order, that show source pixels: `clipped`, for whole planes in Python."""
-    lowest = max(0, -(shift // axis.step))
-    highest = max(0, -(-(axis.size - shift) // axis.step))
-    return min(lowest, axis.padded), max(min(lowest, axis.padded), min(highest, axis.padded))
 
 
 @kernel

@@ -141,9 +141,25 @@ def plan_product(
     if dense and way == FROM_PLANES and (lands_alone or run <= PANEL_LANES):  # whole rows of the grid
         lanes, tiles = _whole_rows(run, extent, line)
     return Product(
-        batch, groups, rows, channels, taps, vertical.grid, horizontal.grid, image_h or vertical.grid,
-        horizontal.padded, each, result, lanes, tiles, chunk, way, line, parts, asks,
-    )  # fmt: skip
+        batch=batch,
+        groups=groups,
+        rows=rows,
+        channels=channels,
+        taps=taps,
+        grid_h=vertical.grid,
+        grid_w=horizontal.grid,
+        image_h=image_h or vertical.grid,
+        padded_w=horizontal.padded,
+        each=each,
+        result=result,
+        lanes=lanes,
+        tiles=tiles,
+        chunk=chunk,
+        in_place=way,
+        line=line,
+        parts=parts,
+        asks=asks,
+    )
 
 
 def _whole_rows(run: int, extent: int, line: int) -> tuple[int, int]:

@@ -1,6 +1,19 @@
 """Layers: thin classes that hold weights and optimizer state, and nothing else.
 
 What they compute are the functions of `convjit.functional`; every layer keeps the contract of `Layer`.
+
+=========================  =============================================================================================
+`base`                     the contract, and the one way in which weights change
+`conv`, `transpose`        convolutions, which `convolving` puts around `conv2d` and its siblings
+`dense`, `pooling`         `products` are the matrix products of a dense layer
+`activation`               a row each
+`regularization`           dropout; batch normalisation, whose arithmetic is in `normalising`
+`initializers`             first weights
+`optimizers`, `losses`     how weights change, and towards what
+`sequential`               layers in turn: `order` runs a ReLU behind the max pool that follows it, `undo` takes back
+                           a step that failed, `storage` keeps weights
+`passes`, `slices`         compiled passes over arrays, and NumPy's
+=========================  =============================================================================================
 """
 
 from .activation import Activation

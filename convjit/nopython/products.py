@@ -22,6 +22,7 @@ from ..gemm.planes import (
     Axis,
     Planes,
     backward_axis,
+    clipped,
     elements_a_channel,
     forward_axis,
     grid_phases,
@@ -95,8 +96,7 @@ def _list_inside(table: Any, at: Any, axis: Axis) -> None:
     """As `planes.filling` lists it, for one axis."""
     for phase in range(axis.planes):
         shift = phase * axis.plane_step % axis.step + axis.first
-        lowest = min(max(0, -(shift // axis.step)), axis.padded)
-        highest = max(lowest, min(max(0, (axis.size - shift + axis.step - 1) // axis.step), axis.padded))
+        lowest, highest = clipped(shift, axis.step, axis.size, axis.padded)
         table[at + phase, 0], table[at + phase, 1], table[at + phase, 2] = shift, lowest, highest
 
 

@@ -93,7 +93,7 @@ def run_in_turn(workers: int, *runs: Run) -> None:
         loops = [way for way, _, _, _ in runs if type(way) is Loop]
         if len(loops) == len(runs) and sum([nanoseconds for _, _, nanoseconds, _ in runs]) <= _CUT_ABOVE_NS:
             steps = [loop.step(0, tasks, arguments) for loop, (_, tasks, _, arguments) in zip(loops, runs, strict=True)]
-            turns.run_in_turn(workers, steps)
+            turns.run_steps(workers, steps)
             return
     for way, tasks, nanoseconds, arguments in runs:
         if nanoseconds <= _CUT_ABOVE_NS:
@@ -113,11 +113,11 @@ def in_pieces(run: Callable[[int, int], Any], tasks: int, nanoseconds: float, wo
 
     A piece has as many tasks for each worker.
     """
-    first, turns = 0, max(1, int(tasks * _CUT_ABOVE_NS / max(nanoseconds, 1) / workers))
+    first, each = 0, max(1, int(tasks * _CUT_ABOVE_NS / max(nanoseconds, 1) / workers))
     while first < tasks:
-        stop = min(tasks, first + turns * workers)
+        stop = min(tasks, first + each * workers)
         began = perf_counter_ns()
         run(first, stop)
         took = max(perf_counter_ns() - began, 1)
-        turns = max(1, min(int(turns * PIECE_NS / took), 8 * turns))
+        each = max(1, min(int(each * PIECE_NS / took), 8 * each))
         first = stop

@@ -31,7 +31,7 @@ from .plain import DOUBLE, VOCABULARY, Array
 from .status import read_status, write_status
 from .syntax import source_of
 from .translating import Translation
-from .turns import Step, run_in_turn, work_in_team
+from .turns import Step, run_steps, work_in_team
 
 # Plain code computes in the first three, and moves bits of the others. (Not uint64: it would compare them as int64.)
 _NAMES = ("float32", "float64", "int64", "bool", "uint8", "uint16", "uint32")
@@ -128,7 +128,7 @@ class Loop:
             numbers = map(arguments.__getitem__, self._numbers) if self._numbers else ()
             self._alone(self._pack(id(arguments), first, stop, *numbers))
         else:
-            run_in_turn(workers, [self.step(first, stop, arguments)])
+            run_steps(workers, [self.step(first, stop, arguments)])
 
     def step(self, first: int, stop: int, arguments: tuple[Any, ...]) -> Step:
         """Tasks `first <= task < stop` as a team takes them in turn with others."""

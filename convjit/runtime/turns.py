@@ -53,7 +53,7 @@ _SHARE_BYTES = 64
 _LOOKS = 1000
 
 
-def run_in_turn(workers: int, steps: list[Step]) -> None:
+def run_steps(workers: int, steps: list[Step]) -> None:
     """Run steps on a team of so many workers."""
     rows, of_step = [], _SHARE_BYTES * workers
     share, at = _ROW.size * len(steps), (_ROW.size + of_step) * len(steps)

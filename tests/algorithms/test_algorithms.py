@@ -12,6 +12,7 @@ from same_bits import REFERENCE, assert_same_bits, results
 
 from convjit import conv2d
 from convjit.algorithms import ALGORITHMS, choose
+from convjit.algorithms.algorithm import OPERATIONS
 from convjit.functional import batches
 from convjit.gemm.summation import TERMS_A_TOTAL
 from convjit.geometry import conv2d_geometry
@@ -122,12 +123,17 @@ def test_rows_have_names_of_their_own():
     assert not {"auto", "fastest"} & set(names)
 
 
-def test_auto_is_the_first_row_that_neither_declines_nor_yields():
-    geometry = conv2d_geometry("test", (1, 1, 4, 4), (1, 1, 3, 3), 1, 0, 1, 1)
-    dtype = np.dtype("float32")
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("channels", "filters"), [(1, 1), (64, 1), (64, 64)])
+def test_auto_is_the_first_row_that_neither_declines_nor_yields(channels, filters, operation):
+    shapes, dtype = ((1, channels, 56, 56), (filters, channels, 3, 3)), np.dtype("float32")
+    geometry = conv2d_geometry("test", *shapes, 1, 0, 1, 1)
     keeping = [row for row in ALGORITHMS if row.keeps_promises and row.declines(geometry, dtype) is None]
-    first = next(row for row in keeping if row.forward.passes_over(geometry, dtype) is None)
-    assert choose("test", "auto", geometry, dtype, "forward") is first.forward
+    taking = [row.operation(operation) for row in keeping if row.operation(operation) is not None]
+    first = next(each for each in taking if each.passes_over(geometry, dtype) is None)
+    assert choose("test", "auto", geometry, dtype, operation) is first
+    if (channels, filters, operation) == (64, 1, "forward"):
+        assert first is not taking[0], "no row yields, so that this shows nothing"
 
 
 def test_auto_leaves_out_what_breaks_promises(monkeypatch):

@@ -157,7 +157,7 @@ PER_CALL = {
     "kind": (lambda plan: plan(None), TypeError, "x must be"),
     "dtype": (lambda plan: plan(X.astype(np.longdouble)), TypeError, "x has dtype"),
     "out": (lambda plan: plan(X, out=X), ValueError, "out must have shape"),
-    "overlap": (lambda plan: plan(np.ones((1, 2, 5, 5))[:, :, :, :], [1]), TypeError, "out must be a NumPy array"),
+    "kind of out": (lambda plan: plan(X, [1]), TypeError, "out must be a NumPy array"),
     "keyword": (lambda plan: plan(X, stride=1), TypeError, "unknown keyword 'stride'; it takes x, out"),
     "name of x": (lambda plan: plan(images=X), TypeError, "it is called 'x' here"),
     "memory": (

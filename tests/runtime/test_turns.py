@@ -61,7 +61,7 @@ def test_steps_without_tasks_hold_nothing_up():
 
 
 def test_long_steps_are_run_apart_and_in_pieces(monkeypatch):
-    monkeypatch.setattr(turns, "run_in_turn", lambda *arguments: pytest.fail("one start for long steps"))
+    monkeypatch.setattr(turns, "run_steps", lambda *arguments: pytest.fail("one start for long steps"))
     monkeypatch.setattr(launch, "_CUT_ABOVE_NS", 0.5)
     wanted, _ = chain(9, 3)
     got, runs = chain(9, 3)

@@ -16,9 +16,11 @@ from ..runtime.threads import workers
 from ..typing import Array, ArrayLike, IntOrPair, Padding
 from .bits import move
 from .front_door import public
+from .looking_up import LookedUp
 from .options import WindowOptions
 
 
+@LookedUp
 def _geometry(function: str, x_shape: Sizes, options: WindowOptions) -> Convolution:
     kernel_size, stride, padding, dilation = options
     window = as_window(function, kernel_size, stride, dilation, len(x_shape) - 2)
@@ -39,7 +41,7 @@ def unfold_images(function: str, rank: int, x: ArrayLike, options: WindowOptions
 
 def unfold(function: str, images: Array, options: WindowOptions) -> Array:
     """The columns of a batch."""
-    g = _geometry(function, images.shape, options)
+    g = _geometry.of(options)(function, images.shape, options)
     fill, of = _driven(g, "im2col")
 
     def run(source: Array, target: Array) -> None:
@@ -85,7 +87,7 @@ def fold(function: str, columns: Array, image_size: Sizes, options: WindowOption
         raise ValueError(
             f"{function}: columns has {rows} rows, which {taps} taps ({by(kernel)}) do not divide into channels"
         )
-    g = _geometry(function, (batch, rows // taps, *image_size), options)
+    g = _geometry.of(options)(function, (batch, rows // taps, *image_size), options)
     if positions != math.prod(g.out_size):
         raise ValueError(
             f"{function}: columns has {positions} positions, but a {by(kernel)} kernel takes "

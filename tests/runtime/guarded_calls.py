@@ -341,7 +341,7 @@ _WITH_LAYOUT, _IMAGES = ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d
 def _everything_guarded(guarded: Guarded, workers: int) -> Iterator[None]:
     """Let whatever the package allocates lie between guard pages, and work be shared among so many workers."""
     numpy, share = GuardedNumPy(guarded), lambda nanoseconds: workers
-    tables, positions = padding._tables, padding.positions_of_pixels
+    tables, inverse = padding._tables, padding._inverse_tables
     with (
         mock.patch.multiple(memory, _new=guarded.empty, _ROOM=0),
         mock.patch.multiple(kept, CALLS=0, _kept=OrderedDict()),
@@ -355,7 +355,7 @@ def _everything_guarded(guarded: Guarded, workers: int) -> Iterator[None]:
             np=numpy,
             workers=share,
             _tables=lambda *a: tuple(map(guarded.copy, tables(*a))),
-            positions_of_pixels=lambda *a: tuple(map(guarded.copy, positions(*a))),
+            _inverse_tables=lambda *a: tuple(map(guarded.copy, inverse(*a))),
         ),
     ):
         yield

@@ -21,9 +21,11 @@ from ..typing import Array
 
 # Multiplications up to which OpenBLAS starts no threads (`SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD`).
 _ON_ONE_THREAD = 1 << 18
-# In so many such calls, 32 rows of 512 features by 64 units took 65 us for all three products in float32, and 160 us
-# as convolutions; in more, the calls themselves begin to count.
-_FEW = 8
+# In so many such calls BLAS is faster: of 21 products of 0.13 to 2.1 million in float32 and in float64 (AVX-512, one
+# thread) convolutions took 1.3 times as long in the middle (0.6 to 2.5), and of larger ones 0.75 (0.5 to 1.4). For the
+# gradient in the weight nearly all of them took longer, as did those with fewer rows than fill a register tile.
+_FEW, _FEW_OF_INPUT, _FEW_OF_WEIGHT = 3, 2, 8
+_FEW_ROWS, _FEW_OF_FEW_ROWS = 8, 8
 # Multiplications from which on a product takes milliseconds.
 _LONG = 1 << 27
 # Multiplications a slice of a long product: some ten milliseconds, at what BLAS reaches on one core in float64.
@@ -37,7 +39,7 @@ _NARROW = 32
 
 def product(x: Array, weight: Array, bias: Array) -> Array:
     """`x @ weight + bias` of (N, features), (features, units) and (1, units)."""
-    y = _by_blas(x, weight) if _is_for_blas(x, weight.shape[1]) else _product(x, weight)
+    y = _by_blas(x, weight) if _is_for_blas(x, weight.shape[1], _FEW) else _product(x, weight)
     add(y, bias)
     return y
 
@@ -45,7 +47,7 @@ def product(x: Array, weight: Array, bias: Array) -> Array:
 def input_gradient(dy: Array, weight: Array) -> Array:
     """`dy @ weight.T` of (N, units) and (features, units)."""
     features, units = weight.shape
-    if _is_for_blas(dy, features):
+    if _is_for_blas(dy, features, _FEW_OF_INPUT):
         return _by_blas(dy, weight.T)
     if units < _NARROW:
         return _product(dy, weight.T)
@@ -59,7 +61,7 @@ def input_gradient(dy: Array, weight: Array) -> Array:
 def weight_gradient(x: Array, dy: Array) -> Array:
     """`x.T @ dy` of (N, features) and (N, units)."""
     (rows, features), units = x.shape, dy.shape[1]
-    if _is_for_blas(x, units):
+    if _is_for_blas(x, units, _FEW_OF_WEIGHT):
         return _by_blas(x.T, dy)
     if units < _NARROW:
         return np.ascontiguousarray(_product(dy.T, x).T)
@@ -68,9 +70,10 @@ def weight_gradient(x: Array, dy: Array) -> Array:
     ).reshape(features, units)  # fmt: skip
 
 
-def _is_for_blas(rows: Array, columns: int) -> bool:
+def _is_for_blas(rows: Array, columns: int, few: int) -> bool:
     multiplications = rows.size * columns
-    return multiplications <= _FEW * _ON_ONE_THREAD or multiplications >= _LONG
+    few = few if len(rows) >= _FEW_ROWS else _FEW_OF_FEW_ROWS
+    return multiplications <= few * _ON_ONE_THREAD or multiplications >= _LONG
 
 
 def _product(a: Array, b: Array) -> Array:

@@ -5,8 +5,11 @@ Bridges to other libraries have blocks that stand alone and are skipped where th
 
 import doctest
 import importlib
+import os
 import pkgutil
+import platform
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,6 +61,18 @@ def test_readme(tmp_path, monkeypatch):
             namespace.update(test.globs)
         else:
             exec(compile(block, f"README.md, block {number}", "exec"), namespace)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="README shows what AVX2 runs")
+def test_what_readme_says_that_explain_prints():
+    call, printed = re.search(
+        r"^print\((convjit\.explain\(.*\))\)\n```\n\nOn two cores with AVX2:\n\n```text\n(.*?)^```",
+        README.read_text(), re.MULTILINE | re.DOTALL,
+    ).groups()  # fmt: skip
+    code = f"import convjit; from convjit.runtime import threads; threads.available = lambda: 2; print({call})"
+    environment = {**os.environ, "NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout == printed, done.stderr
 
 
 @pytest.mark.parametrize("block", python_blocks(BRIDGES.search(README.read_text()).group()))

@@ -78,10 +78,6 @@ class WeightProduct(NamedTuple):
 
     channels_last: bool
 
-    def _plane_elements(self, g: Geometry, images: int, dtype: DType) -> int:
-        axes, _ = _axes(g, dtype, self.channels_last)
-        return plane_elements(images if self.channels_last else images * g.in_channels, *axes)
-
     def workspace(self, g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
         """Planes of the images that are filled together, totals, packed output gradients and lists."""
         s, at_once = _plan(g, workers, dtype, self.channels_last)
@@ -94,9 +90,9 @@ class WeightProduct(NamedTuple):
         )
         taken = sum(math.prod(space.shape) * (space.dtype or dtype).itemsize for space in others)
         left = (workspace_limit(math.prod(g.x_shape), dtype) - taken) // dtype.itemsize
-        planes = self._plane_elements(g, 1, dtype)
+        planes = _plane_elements(g, 1, dtype, self.channels_last)
         together = min(g.batch, max(left // max(planes, 1), _least_images(g)))
-        return Space((self._plane_elements(g, together, dtype),), name="planes"), *others
+        return Space((_plane_elements(g, together, dtype, self.channels_last),), name="planes"), *others
 
     def explained(self, g: Geometry, workers: int, dtype: DType) -> Explained:
         """Chunks of (channel, tap), panels of output channels, and totals."""
@@ -137,7 +133,7 @@ class WeightProduct(NamedTuple):
         def fill(x: Any, start: int, stop: int) -> Source:
             if span == terms:
                 return fill_all(x)
-            room = planes[: self._plane_elements(g, stop - start, dtype)]
+            room = planes[: _plane_elements(g, stop - start, dtype, self.channels_last)]
             return filled(setup.axes, x[start:stop], room, setup.pixel)
 
         def run(dy: Any, x: Any, dw: Any, db: Any = None) -> None:
@@ -197,8 +193,13 @@ def _set_up(g: Geometry, workers: int, dtype: DType, channels_last: bool) -> _Se
     axes, pixel = _axes(g, dtype, channels_last)
     positions = term_offsets(*axes, s.channels, 1 if channels_last else None)
     sum_up = Launch(_weight_grad, s.tasks, work_ns(g), s, s.tasks, partial(kernels_of, dtype), positions)
-    planes = WeightProduct(channels_last)._plane_elements(g, g.batch, dtype)
+    planes = _plane_elements(g, g.batch, dtype, channels_last)
     return _Setup(s, s.tasks, at_once, sum_up, axes, pixel, planes, _rows(g), work_ns(g))
+
+
+def _plane_elements(g: Geometry, images: int, dtype: DType, channels_last: bool) -> int:
+    axes, _ = _axes(g, dtype, channels_last)
+    return plane_elements(images if channels_last else images * g.in_channels, *axes)
 
 
 def _axes(g: Geometry, dtype: DType, channels_last: bool) -> tuple[tuple[Axis, Axis], Pixel]:

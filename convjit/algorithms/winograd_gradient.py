@@ -236,7 +236,7 @@ class _Setup(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _set_up(g: Geometry, dtype: DType, workers: int) -> _Setup:
+def _set_up(g: Geometry, workers: int, dtype: DType) -> _Setup:
     p = forward_problem(g)
     lanes, line = isa.lanes(dtype), CACHE_LINE // dtype.itemsize
     of_filters = max(1, -(-p.filters // lanes))
@@ -299,7 +299,7 @@ def _summed_together(channels: int, panels: int, workers: int) -> int:
 
 
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
-    p, blocks, shares, by_block, _ = _set_up(g, dtype, workers)
+    p, blocks, shares, by_block, _ = _set_up(g, workers, dtype)
     lanes, line = isa.lanes(dtype), CACHE_LINE // dtype.itemsize
     rows, crew = shares.panels * shares.chunks if blocks.number > 1 else workers, workers if by_block else 1
     if by_block:
@@ -320,7 +320,7 @@ def _run(
     sums: Any, totals: Any,
 ) -> None:  # fmt: skip
     """Launch the drivers: twice, or twice a block."""
-    _, blocks, _, by_block, (first, second) = _set_up(g, dw.dtype, workers)
+    _, blocks, _, by_block, (first, second) = _set_up(g, workers, dw.dtype)
     if blocks.number == 0:
         dw[...] = 0
         return
@@ -336,7 +336,7 @@ def _run(
 
 
 def _explained(g: Geometry, workers: int, dtype: DType) -> Explained:
-    p, blocks, shares, by_block, _ = _set_up(g, dtype, workers)
+    p, blocks, shares, by_block, _ = _set_up(g, workers, dtype)
     tasks = blocks.number * (1 if by_block else shares.panels * shares.chunks)
     how = f"{blocks.number} blocks of {blocks.tile_rows}x{blocks.tile_cols} tiles; tasks: {tasks}"
     useful = PRODUCTS * p.channels * p.filters * g.batch * p.out_h * p.out_w / STEP**2 / MULTIPLICATIONS_A_CYCLE

@@ -104,7 +104,7 @@ def plan_product(
     """The product of a phase, one of so many; `rows` and `channels` are those of a group.
 
     Where `axes` are those of a band, the grid has `image_h` rows in all, and groups are cut into so many `parts`.
-    `dense` as in `set_up`.
+    `dense` where neighbouring grid points land beside one another: a stride of 1.
     """
     vertical, horizontal = axes
     taps, extent = vertical.taps * horizontal.taps, vertical.grid * horizontal.grid

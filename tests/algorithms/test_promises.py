@@ -262,11 +262,9 @@ def test_repeated_calls_give_the_same_bits():
     assert len({everything() for _ in range(3)}) == 1
 
 
-@given(case=conv2d_cases("float64", real_arrays))
+@given(case=conv2d_cases("float64", real_arrays, max_groups=1))
 def test_channels_alone_give_the_same_bits(case):
     """An output channel does not depend on which others are computed with it."""
-    if case.problem.groups > 1:
-        return
     y = conv2d(case.x, case.weight, **case.problem.options)
     for o in range(len(case.weight)):
         assert_array_equal(conv2d(case.x, case.weight[o : o + 1], **case.problem.options), y[..., o : o + 1, :, :])

@@ -75,7 +75,7 @@ def layout(name):
     return {"fortran": np.empty(Y.shape, order="F"), "strided": np.empty((2, 4, 6, 12))[..., ::2]}[name]
 
 
-# The row of the table, a call, what it raises, and what its message must say.
+# What is refused (numbers group what is alike), a call, what it raises, and what its message must say.
 REFUSED = [
     ("1 None", lambda: conv2d(None, W), TypeError, ["conv2d", "x must", "NoneType"]),
     ("1 string", lambda: conv2d("image", W), TypeError, ["conv2d", "x", "str"]),

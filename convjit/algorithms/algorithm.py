@@ -24,7 +24,7 @@ def not_for(geometry: Geometry, dtype: DType) -> str | None:
     if not COMPILED:
         return NOT_COMPILED
     if dtype.kind != "f":
-        return f"it is for floating point, not {dtype}"
+        return f"it is for floating point, and this is computed in {dtype}"
     return NO_CHANNELS if geometry.in_channels * geometry.out_channels == 0 else None
 
 

@@ -109,11 +109,14 @@ def _check_padding(function: str, x: DaskArray, g: Geometry) -> None:
 
 def _cut(function: str, x: DaskArray, weight: Array, options: _Options, padding_mode: Any) -> _Cut:
     images = x if x.ndim == 4 else x[None]
+    if any(0 in sizes for sizes in images.chunks):  # from which Dask neither pads nor takes
+        images = images.rechunk(tuple(tuple(filter(None, sizes)) or (0,) for sizes in images.chunks))
     g = conv2d_geometry(function, images.shape, weight.shape, **options._asdict())
     _check_padding(function, images, g)
     for axis, size, pad in zip((2, 3), (g.in_h, g.in_w), g.pads, strict=True):
         if max(pad) > size and padding_mode != "constant":  # `da.pad` shows an image once on either side
-            images = da.take(images, np.pad(np.arange(size), pad, mode=padding_mode), axis=axis)
+            whole = images.rechunk({axis: -1})  # an empty batch may have been padded in empty chunks
+            images = da.take(whole, np.pad(np.arange(size), pad, mode=padding_mode), axis=axis)
         elif any(pad):
             pads = [(0, 0)] * 4
             pads[axis] = pad

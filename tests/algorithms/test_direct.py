@@ -269,7 +269,7 @@ def test_no_images():
     [
         ((1, 0, 5, 5), (4, 0, 3, 3), "float32", "there are no channels"),
         ((1, 1, 130, 130), (1, 1, 129, 128), "float32", "sums have more than 16384 terms"),
-        ((1, 4, 5, 5), (4, 4, 3, 3), "int64", "it is for floating point, not int64"),
+        ((1, 4, 5, 5), (4, 4, 3, 3), "int64", "it is for floating point, and this is computed in int64"),
     ],
 )
 def test_it_says_what_it_declines(x_shape, weight_shape, dtype, reason):

@@ -94,6 +94,17 @@ def test_padding_that_shows_an_image_more_than_once(mode):
     assert_lazily(bridge.conv2d(chunked, weight, **options), convjit.conv2d(x, weight, **options))
 
 
+@pytest.mark.parametrize("mode", ["edge", "wrap", "constant"])
+@pytest.mark.parametrize(
+    "chunks", [((1,), (1,), (4,), (0, 0, 0, 2)), ((0, 1), (1,), (4,), (2,)), ((), (1,), (4,), (2,))]
+)
+def test_chunks_without_pixels(chunks, mode):
+    x = integers(sum(chunks[0]), 1, 4, 2)
+    options = {"padding": ((1, 0), (3, 3)), "padding_mode": mode}
+    y = bridge.conv2d(da.from_array(x, chunks=chunks) if len(x) else da.ones(x.shape), np.ones((1, 1, 1, 1)), **options)
+    assert_array_equal(y.compute(), convjit.conv2d(x, np.ones((1, 1, 1, 1)), **options))
+
+
 def test_large_images_stay_in_chunks():
     """No task holds the image, or much more than a chunk with its neighbours' rows."""
     chunked = da.ones((1, 400, 400), chunks=(1, 100, 100), dtype=np.float32)

@@ -89,26 +89,29 @@ def test_imports_go_downwards(path):
             assert layer in ("__main__", "demo"), f"{path.name} imports {name} from the top"
 
 
-@pytest.mark.parametrize("name", ["functional", "algorithms", "gemm", "layers", "nopython", "runtime"])
-def test_a_package_says_what_each_of_its_modules_is_for(name):
-    text = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text()))
-    named = re.findall(r"`([a-z0-9_*]+)`", text)
-    modules = {path.stem for path in (PACKAGE / name).glob("*.py")} - {"__init__"}
-    assert [module for module in sorted(modules) if not any(fnmatch(module, each) for each in named)] == []
+def lines_of(package, columns):
+    """The modules that each line of a package's docstring names in so many columns."""
+    text = ast.get_docstring(ast.parse((PACKAGE / package / "__init__.py").read_text()))
+    modules = {path.stem for path in (PACKAGE / package).glob("*.py")} - {"__init__"}
+    named = [re.findall(r"`([a-z0-9_*]+)`", line[:columns]) for line in text.splitlines()]
+    return modules, [{module for each in names for module in modules if fnmatch(module, each)} for names in named]
 
 
-def test_files_of_sums_import_from_their_own_line_and_those_before_it():
-    lines = ast.get_docstring(ast.parse((PACKAGE / "gemm" / "__init__.py").read_text())).splitlines()
-    named = [re.findall(r"`([a-z0-9_*]+)`", line[:40]) for line in lines]
-    line_of = {
-        path.stem: next(i for i, names in enumerate(named) if any(fnmatch(path.stem, each) for each in names))
-        for path in (PACKAGE / "gemm").glob("*.py")
-        if path.stem != "__init__"
-    }
+@pytest.mark.parametrize("package", ["functional", "algorithms", "gemm", "layers", "nopython", "runtime"])
+def test_a_package_says_what_each_of_its_modules_is_for(package):
+    modules, lines = lines_of(package, 120)
+    assert modules - set().union(*lines) == set()
+
+
+@pytest.mark.parametrize(("package", "downwards"), [("functional", True), ("gemm", False)])
+def test_files_import_from_their_own_line_and_those_on_one_side_of_it(package, downwards):
+    modules, lines = lines_of(package, 40)
+    line_of = {module: next(i for i, line in enumerate(lines) if module in line) for module in modules}
     for module, line in line_of.items():
-        for each in imports(PACKAGE / "gemm" / f"{module}.py"):
-            if each.startswith("convjit.gemm."):
-                assert line_of[each.split(".")[2]] <= line, f"{module} imports {each}, which stands behind it"
+        for each in imports(PACKAGE / package / f"{module}.py"):
+            if each.startswith(f"convjit.{package}."):
+                target = line_of[each.split(".")[2]]
+                assert line <= target if downwards else target <= line, f"{module} imports {each}"
 
 
 def test_the_oracle_imports_nothing_from_convjit():

@@ -28,9 +28,9 @@ def test_what_may_be_looked_up():
 
 def test_equal_options_of_another_type_are_refused_after_right_ones():
     """What is kept of `(1, 1)` is not found for `(1, True)`, which equals it."""
-    convolving._decision.kept.cache_clear()
+    convolving._decide_forward.kept.cache_clear()
     conv2d(X, WEIGHT, stride=(1, 1), padding=((1, 1), (1, 1)))
-    assert convolving._decision.kept.cache_info().currsize == 1
+    assert convolving._decide_forward.kept.cache_info().currsize == 1
     with pytest.raises(TypeError, match="stride must be an int or a pair of ints, got bool True"):
         conv2d(X, WEIGHT, stride=(1, True), padding=((1, 1), (1, 1)))
     with pytest.raises(TypeError, match=r"padding must be .*, got float 1\.0"):

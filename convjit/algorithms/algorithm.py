@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -90,8 +90,18 @@ def _never_sums(geometry: Geometry, dtype: DType) -> bool:
     return False
 
 
-# `bound(workers, geometry, dtype, *workspaces)` is `run` with these arguments, called as `run(*inputs, result)`.
-Bound: TypeAlias = Callable[..., Callable[..., None]]
+# `bind(workers, geometry, dtype, *workspaces)` is what a call runs in these workspaces, `run(*inputs, result)`: it
+# launches drivers. What depends on no array is found once; in a call of 10 us, to find it takes 2.
+Bind: TypeAlias = Callable[..., Callable[..., None]]
+
+
+def each_call(run: Callable[..., None]) -> Bind:
+    """The same of `run(workers, geometry, *inputs, result, *workspaces)`, which finds what it needs at each call."""
+
+    def bind(workers: int, geometry: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+        return lambda *arrays: run(workers, geometry, *arrays, *workspaces)
+
+    return bind
 
 
 class Packing(NamedTuple):
@@ -105,14 +115,13 @@ class Packing(NamedTuple):
     space: Callable[[Geometry, DType], Space]
     # `pack(workers, geometry, weight, packed)` fills it.
     pack: Callable[..., None]
-    # As `Operation.run`, `Operation.workspace` and `Operation.bound`, with the packed weight in the weight's place.
-    run: Callable[..., None]
+    # As those of `Operation`, with the packed weight in the weight's place.
+    bind: Bind
     workspace: Callable[[Geometry, int, DType], tuple[Space, ...]] = _no_workspace
-    bound: Bound | None = None
 
 
 class Operation(NamedTuple):
-    """One operation, called as `run(workers, geometry, *inputs, result, *workspaces)`: it launches drivers.
+    """One operation, bound to workspaces once, and called with inputs and result.
 
     A large batch is cut and run slice by slice, so an operation that is chosen for a batch takes a smaller one, too.
 
@@ -127,7 +136,7 @@ class Operation(NamedTuple):
     Images are (N, C, H, W), and (N, H, W, C) for the operation in `channels_last`.
     """
 
-    run: Callable[..., None]
+    bind: Bind
     # The workspaces for so many workers, and a problem of this dtype.
     workspace: Callable[[Geometry, int, DType], tuple[Space, ...]] = _no_workspace
     # Of a forward operation that reads the weight in another form; None where there is nothing to pack.
@@ -141,11 +150,8 @@ class Operation(NamedTuple):
     yields: Callable[[Geometry, DType], str | None] = _never
     # The same of images with channels last, where it reads and writes them as they lie; None where they are turned.
     channels_last: Operation | None = None
-    # Whether a weight gradient sums up that of the bias on the way, when its `run` is given `db=` (O,) for it.
+    # Whether a weight gradient sums up that of the bias on the way, when it is given `db` (O,) behind its result.
     sums_bias: Callable[[Geometry, DType], bool] = _never_sums
-    # The same as `run`, with what depends on no array found before: in a call of 10 us that takes 2. It is kept beside
-    # the workspaces that it was given; None where nothing is to be found.
-    bound: Bound | None = None
 
     def passes_over(self, geometry: Geometry, dtype: DType) -> str | None:
         """Why a row that is not named does not run it: it declines or yields."""

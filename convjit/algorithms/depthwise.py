@@ -8,6 +8,7 @@ Source: P. Zhang, E. Lo, B. Lu, "High Performance Depthwise and Pointwise Convol
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ from ..geometry import Geometry
 from ..runtime.options import COMPILED, NOT_COMPILED
 from ..typing import DType
 from . import depthwise_channels, depthwise_pixels, depthwise_rows, weight_channels
-from .algorithm import NO_CHANNELS, Algorithm, Explained, Operation, Space, too_long
+from .algorithm import NO_CHANNELS, Algorithm, Explained, Operation, Space, each_call, too_long
 
 
 def _by_forward(g: Geometry, dtype: DType) -> ModuleType:
@@ -36,8 +37,8 @@ def _forward_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, 
     return spaces
 
 
-def _run_forward(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *spaces: Any) -> None:
-    _by_forward(g, y.dtype).run_forward(workers, g, x, weight, bias, y, *spaces)
+def _bind_forward(workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+    return each_call(_by_forward(g, dtype).run_forward)(workers, g, dtype, *workspaces)
 
 
 def _input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
@@ -45,8 +46,8 @@ def _input_grad_workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Spac
     return spaces
 
 
-def _run_input_grad(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *spaces: Any) -> None:
-    _by_input_grad(g, dx.dtype).run_input_grad(workers, g, dy, weight, dx, *spaces)
+def _bind_input_grad(workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+    return each_call(_by_input_grad(g, dtype).run_input_grad)(workers, g, dtype, *workspaces)
 
 
 def _forward_explained(g: Geometry, workers: int, dtype: DType) -> Explained:
@@ -96,10 +97,10 @@ def _tile_bytes(g: Geometry, dtype: DType) -> int:
 ALGORITHM = Algorithm(
     "depthwise",
     _declines,
-    Operation(_run_forward, _forward_workspace, explained=_forward_explained),
-    Operation(_run_input_grad, _input_grad_workspace, explained=_input_grad_explained),
+    Operation(_bind_forward, _forward_workspace, explained=_forward_explained),
+    Operation(_bind_input_grad, _input_grad_workspace, explained=_input_grad_explained),
     Operation(
-        weight_channels.run,
+        weight_channels.bind,
         weight_channels.workspace,
         explained=weight_channels.explained,
         declines=weight_channels.declines,

@@ -184,24 +184,10 @@ class _Way(NamedTuple):
         """Those of a call that is given a packed weight."""
         return self.set_up(g, workers, dtype, True).spaces
 
-    def run(
-        self, workers: int, g: Geometry, images: Any, weight: Any, bias: Any, results: Any, *workspaces: Any
-    ) -> None:
-        """Outputs of a weight as it is, which is packed first unless tasks do that."""
-        self.bound(workers, g, results.dtype, *workspaces)(images, weight, bias, results)
-
-    def run_gradient(self, workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *workspaces: Any) -> None:
-        """The same of an input gradient."""
-        self.bound_gradient(workers, g, dx.dtype, *workspaces)(dy, weight, dx)
-
-    def run_packed(self, workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: Any, *workspaces: Any) -> None:
-        """Outputs of a packed weight."""
-        self.bound_packed(workers, g, y.dtype, *workspaces)(x, packed, bias, y)
-
-    def bound(
+    def bind(
         self, workers: int, g: Geometry, dtype: DType, packed: Any, totals: Any, positions: Any, space: Any, planes: Any
     ) -> Callable[..., None]:
-        """`run` in these workspaces."""
+        """Outputs of a weight as it is, `run(images, weight, bias, results)`: packed first unless tasks do that."""
         setup = self.set_up(g, workers, dtype, False)
         runs = self._runs(setup, g, totals, positions, space, planes)
 
@@ -214,13 +200,13 @@ class _Way(NamedTuple):
 
         return run_alone if setup.direct.together > 0 else run_packing
 
-    def bound_gradient(self, workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
-        """`run_gradient` in these workspaces."""
-        run, no_bias = self.bound(workers, g, dtype, *workspaces), workspaces[0][:0]
+    def bind_gradient(self, workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+        """The same of an input gradient, `run(dy, weight, dx)`."""
+        run, no_bias = self.bind(workers, g, dtype, *workspaces), workspaces[0][:0]
         return lambda dy, weight, dx: run(dy, weight, no_bias, dx)
 
-    def bound_packed(self, workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
-        """`run_packed` in these workspaces."""
+    def bind_packed(self, workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+        """Outputs of a packed weight, `run(x, packed, bias, y)`."""
         runs = self._runs(self.set_up(g, workers, dtype, True), g, *workspaces)
         return lambda x, packed, bias, y: run_in_turn(workers, *runs(x, packed, bias, y))
 
@@ -228,18 +214,21 @@ class _Way(NamedTuple):
         self, s: _Setup, g: Geometry, totals: Any, positions: Any, space: Any, planes: Any
     ) -> Callable[..., tuple[Run, ...]]:
         """What is run in turn for a weight as tasks take it, packed or not, as a function of a call's arrays."""
-        parts, channels = s.direct.parts, g.out_channels if self.is_gradient else g.in_channels
-        fill = filled_by(s.axes, g.batch * (1 if self.channels_last else channels), planes, s.pixel)
+        if s.by_band:
 
-        def of_bands(images: Any, weight: Any, bias: Any, results: Any) -> tuple[Run, ...]:
-            images = in_parts(as_planes(images) if self.channels_last else images, parts)
-            return (s.multiply.on(weight, bias, images, results, totals, positions, space, planes),)
+            def of_bands(images: Any, weight: Any, bias: Any, results: Any) -> tuple[Run, ...]:
+                images = in_parts(as_planes(images) if self.channels_last else images, s.direct.parts)
+                return (s.multiply.on(weight, bias, images, results, totals, positions, space, planes),)
+
+            return of_bands
+        channels = 1 if self.channels_last else g.out_channels if self.is_gradient else g.in_channels
+        fill = filled_by(s.axes, g.batch * channels, planes, s.pixel)
 
         def of_all(images: Any, weight: Any, bias: Any, results: Any) -> tuple[Run, ...]:
             source, before = fill(as_planes(images) if self.channels_last else images)
             return *before, s.multiply.on(weight, bias, source, results, totals, positions, space)
 
-        return of_bands if s.by_band else of_all
+        return of_all
 
     def explained(self, g: Geometry, workers: int, dtype: DType) -> Explained:
         """Panels of channels, grid points and bands."""
@@ -302,21 +291,18 @@ _LARGEST = 1 << 48
 
 
 def _forward_of(way: _Way, channels_last: Operation | None = None) -> Operation:
-    packing = Packing(way.packed_space, _pack_weight, way.run_packed, way.packed_workspace, way.bound_packed)
-    return Operation(
-        way.run, way.workspace, packing, way.explained, yields=way.yields, channels_last=channels_last, bound=way.bound
-    )
+    packing = Packing(way.packed_space, _pack_weight, way.bind_packed, way.packed_workspace)
+    return Operation(way.bind, way.workspace, packing, way.explained, yields=way.yields, channels_last=channels_last)
 
 
 def _gradient_of(way: _Way, channels_last: Operation | None = None) -> Operation:
     return Operation(
-        way.run_gradient,
+        way.bind_gradient,
         way.workspace,
         explained=way.explained,
         declines=_gradient_declines,
         yields=way.yields,
         channels_last=channels_last,
-        bound=way.bound_gradient,
     )
 
 

@@ -39,11 +39,7 @@ def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     return _forward(g, workers, dtype).setup.spaces
 
 
-def _run(workers: int, g: Geometry, x: Any, weight: Any, bias: Any, y: Any, *workspaces: Any) -> None:
-    _bound(workers, g, y.dtype, *workspaces)(x, weight, bias, y)
-
-
-def _bound(workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+def _bind(workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
     how = _forward(g, workers, dtype)
     run = bound_product(how.setup, workers, g.batch * g.in_channels, how.met, *workspaces)
     return _of_rows(run) if how.is_row else run
@@ -67,7 +63,7 @@ def _declines(geometry: Geometry, dtype: DType) -> str | None:
 ALGORITHM = Algorithm(
     "implicit",
     _declines,
-    Operation(_run, _workspace, explained=forward_explained, bound=_bound),
-    Operation(input_product.run, input_product.workspace, explained=input_product.explained, bound=input_product.bound),
+    Operation(_bind, _workspace, explained=forward_explained),
+    Operation(input_product.bind, input_product.workspace, explained=input_product.explained),
     weight_gradient.OPERATION,
 )

@@ -191,15 +191,10 @@ def _set_up(g: Geometry, workers: int, dtype: DType) -> _Setup:
     return _Setup(setup, pack, None, multiply, is_row)
 
 
-def run(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, *workspaces: Any) -> None:
-    """Launch the drivers."""
-    bound(workers, g, dx.dtype, *workspaces)(dy, weight, dx)
-
-
-def bound(
+def bind(
     workers: int, g: Geometry, dtype: DType, packed: Any, offsets: Any, scratch: Any, lists: Any, planes: Any
 ) -> Callable[..., None]:
-    """The same, as a function of a call's arrays."""
+    """`run(dy, weight, dx)` in these workspaces."""
     setup, pack, met, multiply, is_row = _set_up(g, workers, dtype)
     channels, no_bias = g.batch * g.out_channels, packed[:0]
     if met is not None:

@@ -11,6 +11,7 @@ Knows when that pays and where pixels belong; does not know how the product is c
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from ..gemm.estimate import with_turning
 from ..geometry import Geometry
 from ..runtime.compile import driver
-from ..runtime.launch import Launch, run_in_turn
+from ..runtime.launch import Launch
 from ..typing import DType
 from . import direct, implicit
 from .algorithm import Algorithm, Explained, Operation, Space, not_for, workspace_limit
@@ -81,12 +82,17 @@ def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
     return Space(p.x_shape, name="columns"), *operation.workspace(p, workers, dtype)
 
 
-def _run(workers: int, g: Geometry, dy: Any, weight: Any, dx: Any, columns: Any, *workspaces: Any) -> None:
-    p, operation = _product(g, dx.dtype)
-    operation.run(workers, p, dy.reshape(p.y_shape), weight.reshape(p.weight_shape), columns, *workspaces)
+def _bind(workers: int, g: Geometry, dtype: DType, columns: Any, *workspaces: Any) -> Callable[..., None]:
+    p, operation = _product(g, dtype)
+    multiply, spread = operation.bind(workers, p, dtype, *workspaces), _spreading(g, dtype)
     planes = g.batch * g.in_channels
-    columns, dx = columns.reshape(planes, -1, g.out_h, g.out_w), dx.reshape(planes, g.in_h, g.in_w)
-    run_in_turn(workers, _spreading(g, dx.dtype).on(columns, dx))
+    of_planes = columns.reshape(planes, -1, g.out_h, g.out_w)
+
+    def run(dy: Any, weight: Any, dx: Any) -> None:
+        multiply(dy.reshape(p.y_shape), weight.reshape(p.weight_shape), columns)
+        spread.run(workers, of_planes, dx.reshape(planes, g.in_h, g.in_w))
+
+    return run
 
 
 def _explained(g: Geometry, workers: int, dtype: DType) -> Explained:
@@ -123,5 +129,5 @@ def _yields(g: Geometry, dtype: DType) -> str | None:
 
 
 ALGORITHM = Algorithm(
-    "patches", _declines, None, Operation(_run, _workspace, explained=_explained, yields=_yields), None
+    "patches", _declines, None, Operation(_bind, _workspace, explained=_explained, yields=_yields), None
 )

@@ -14,7 +14,7 @@ from ..runtime.compile import driver
 from ..runtime.launch import launch
 from ..runtime.tiles import tile, tiling
 from ..typing import DType
-from .algorithm import Algorithm, Operation
+from .algorithm import Algorithm, Operation, each_call
 
 
 @driver
@@ -119,5 +119,9 @@ def _declines(geometry: Geometry, dtype: DType) -> str | None:
 
 
 ALGORITHM = Algorithm(
-    "reference", _declines, Operation(_run_forward), Operation(_run_input_grad), Operation(_run_weight_grad)
+    "reference",
+    _declines,
+    Operation(each_call(_run_forward)),
+    Operation(each_call(_run_input_grad)),
+    Operation(each_call(_run_weight_grad)),
 )

@@ -7,6 +7,7 @@ turned at once is some images, or some groups of all of them for a weight gradie
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..runtime.compile import driver
 from ..runtime.launch import launch
 from ..runtime.options import COMPILED
 from ..typing import Array, DType
-from .algorithm import Explained, Operation, Space, workspace_limit
+from .algorithm import Bind, Explained, Operation, Space, workspace_limit
 
 # A task takes some microseconds: a tile of so many rows and columns, both of whole cache lines.
 _ROWS, _COLUMNS = 256, 64
@@ -111,7 +112,6 @@ def turned(name: str, operation: Operation) -> Operation:
 
 def _turned_images(name: str, operation: Operation) -> Operation:
     """An operation whose first input and whose result are images."""
-    place = 2 if name == "forward" else 1  # of the result, behind the images
 
     def workspace_with(own: Any) -> Any:
         def workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
@@ -120,23 +120,29 @@ def _turned_images(name: str, operation: Operation) -> Operation:
 
         return workspace
 
-    def run_with(run: Any) -> Any:
-        def run_turned(workers: int, g: Geometry, images: Any, *others: Any) -> None:
-            *rest, of_images, of_results = others
-            result = rest[place]
-            n, h, w, c = result.shape
-            rest[place] = result.reshape(n, c, h, w) if of_results.size == 0 else of_results
-            run(workers, g, _channels_first(workers, images, of_images), *rest)
-            if of_results.size > 0:
-                _put_back(workers, of_results, result)
+    def bind_with(own: Bind) -> Bind:
+        def bind(workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+            *others, of_images, of_results = workspaces
+            run = own(workers, g, dtype, *others)
 
-        return run_turned
+            def run_turned(images: Any, *others: Any) -> None:
+                *rest, result = others
+                n, h, w, c = result.shape
+                target = result.reshape(n, c, h, w) if of_results.size == 0 else of_results
+                run(_channels_first(workers, images, of_images), *rest, target)
+                if of_results.size > 0:
+                    _put_back(workers, of_results, result)
+
+            return run_turned
+
+        return bind
 
     packing = operation.packing and operation.packing._replace(
-        run=run_with(operation.packing.run), workspace=workspace_with(operation.packing.workspace), bound=None
+        bind=bind_with(operation.packing.bind), workspace=workspace_with(operation.packing.workspace)
     )
-    run, workspace = run_with(operation.run), workspace_with(operation.workspace)
-    return operation._replace(run=run, workspace=workspace, packing=packing, bound=None)
+    return operation._replace(
+        bind=bind_with(operation.bind), workspace=workspace_with(operation.workspace), packing=packing
+    )
 
 
 def _turned_weight_grad(operation: Operation) -> Operation:
@@ -147,14 +153,19 @@ def _turned_weight_grad(operation: Operation) -> Operation:
             rooms = rooms[0]._replace(shape=part.y_shape), rooms[1]._replace(shape=part.x_shape)
         return *operation.workspace(part, workers, dtype), *rooms
 
-    def run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, *others: Any) -> None:
-        *rest, of_gradients, of_images = others
-        part = _some_groups(g, dw.dtype)
-        for group in range(0, g.groups, part.groups):
-            share = group // part.groups
-            first = share * part.out_channels
-            gradients = _channels_first(workers, dy, of_gradients, first)
-            images = _channels_first(workers, x, of_images, share * part.in_channels)
-            operation.run(workers, part, gradients, images, dw[first : first + part.out_channels], *rest)
+    def bind(workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+        *rest, of_gradients, of_images = workspaces
+        part = _some_groups(g, dtype)
+        run = operation.bind(workers, part, dtype, *rest)
 
-    return operation._replace(run=run, workspace=workspace, bound=None)
+        def run_turned(dy: Any, x: Any, dw: Any) -> None:
+            for group in range(0, g.groups, part.groups):
+                share = group // part.groups
+                first = share * part.out_channels
+                gradients = _channels_first(workers, dy, of_gradients, first)
+                images = _channels_first(workers, x, of_images, share * part.in_channels)
+                run(gradients, images, dw[first : first + part.out_channels])
+
+        return run_turned
+
+    return operation._replace(bind=bind, workspace=workspace)

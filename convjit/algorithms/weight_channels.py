@@ -7,6 +7,7 @@ time, and folds blocks as `gemm.summation` says; does not know how a run of pixe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -290,6 +291,7 @@ def _totals(g: Geometry, workers: int, dtype: DType) -> Totals:
     return totals_of(_weight_grad, g, walk_of(g, workers, dtype), vectors, rows, dtype)
 
 
-def run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, scratches: Any, lists: Any) -> None:
-    """Launch the driver."""
-    _totals(g, workers, dw.dtype).run(workers, g, dy, x, dw, scratches, lists)
+def bind(workers: int, g: Geometry, dtype: DType, scratches: Any, lists: Any) -> Callable[..., None]:
+    """`run(dy, x, dw)` in these workspaces."""
+    totals = _totals(g, workers, dtype)
+    return lambda dy, x, dw: totals.run(workers, g, dy, x, dw, scratches, lists)

@@ -28,15 +28,9 @@ def _way(g: Geometry, dtype: DType) -> Any:
     return max(taken, key=lambda way: way.explained(g, 1, dtype).share_of_peak)
 
 
-def _run(workers: int, g: Geometry, dy: Any, x: Any, dw: Any, *spaces: Any, **bias: Any) -> None:
-    _way(g, dw.dtype).run(workers, g, dy, x, dw, *spaces, **bias)
-
-
-def _bound(workers: int, g: Geometry, dtype: DType, *spaces: Any) -> Callable[..., None]:
-    way = _way(g, dtype)
-    if way is weight_product:
-        return weight_product.bound(workers, g, dtype, *spaces)
-    return lambda dy, x, dw: way.run(workers, g, dy, x, dw, *spaces)
+def _bind(workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
+    run: Callable[..., None] = _way(g, dtype).bind(workers, g, dtype, *workspaces)
+    return run
 
 
 def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
@@ -54,10 +48,5 @@ def _sums_bias(g: Geometry, dtype: DType) -> bool:
 
 
 OPERATION = Operation(
-    _run,
-    _workspace,
-    explained=_explained,
-    channels_last=weight_product.CHANNELS_LAST,
-    sums_bias=_sums_bias,
-    bound=_bound,
-)
+    _bind, _workspace, explained=_explained, channels_last=weight_product.CHANNELS_LAST, sums_bias=_sums_bias
+)  # fmt: skip

@@ -107,14 +107,13 @@ class WeightProduct(NamedTuple):
         share = weight_share(s, g.batch, filling, tasks, workers, dtype)
         return Explained(f"{how}, {at_once} totals at once; tasks: {tasks}", share)
 
-    def run(self, workers: int, g: Geometry, dy: Any, x: Any, dw: Any, *workspaces: Any, db: Any = None) -> None:
-        """Launch the drivers; `db` as of `sums_bias`."""
-        self.bound(workers, g, dw.dtype, *workspaces)(dy, x, dw, db)
-
-    def bound(
+    def bind(
         self, workers: int, g: Geometry, dtype: DType, planes: Any, partial: Any, totals: Any, packed: Any, lists: Any
     ) -> Callable[..., None]:
-        """`run` in these workspaces, for as many images at a time as `planes` has room for."""
+        """`run(dy, x, dw, db)` in these workspaces, for as many images at a time as `planes` has room for.
+
+        `db` as of `sums_bias`.
+        """
         pixels = g.out_h * g.out_w
         terms = g.batch * pixels
         if terms == 0:
@@ -128,10 +127,11 @@ class WeightProduct(NamedTuple):
         if 0 < planes.size < setup.planes:
             images = (planes.size - BEHIND) // s.image_step
             span = TERMS_A_TOTAL * max(1, (images - 1) * pixels // TERMS_A_TOTAL)
-        fill_all = filled_by(setup.axes, g.batch * (1 if self.channels_last else g.in_channels), planes, setup.pixel)
+        channels = g.batch * (1 if self.channels_last else g.in_channels)
+        fill_all = filled_by(setup.axes, channels, planes, setup.pixel) if span == terms else None
 
         def fill(x: Any, start: int, stop: int) -> Source:
-            if span == terms:
+            if fill_all is not None:
                 return fill_all(x)
             room = planes[: _plane_elements(g, stop - start, dtype, self.channels_last)]
             return filled(setup.axes, x[start:stop], room, setup.pixel)
@@ -228,9 +228,6 @@ def _least_images(g: Geometry) -> int:
     return -(-TERMS_A_TOTAL // (g.out_h * g.out_w)) + 1
 
 
-_FIRST, _LAST = WeightProduct(False), WeightProduct(True)
-run, workspace, explained, sums_bias = _FIRST.run, _FIRST.workspace, _FIRST.explained, _FIRST.sums_bias
-bound = _FIRST.bound
-CHANNELS_LAST = Operation(
-    _LAST.run, _LAST.workspace, explained=_LAST.explained, sums_bias=_LAST.sums_bias, bound=_LAST.bound
-)
+_FIRST, _LAST = WeightProduct(channels_last=False), WeightProduct(channels_last=True)
+bind, workspace, explained, sums_bias = _FIRST.bind, _FIRST.workspace, _FIRST.explained, _FIRST.sums_bias
+CHANNELS_LAST = Operation(_LAST.bind, _LAST.workspace, explained=_LAST.explained, sums_bias=_LAST.sums_bias)

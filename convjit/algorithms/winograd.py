@@ -22,7 +22,7 @@ from ..runtime.launch import Launch, Run, run_in_turn
 from ..runtime.options import COMPILED, NOT_COMPILED
 from ..typing import DType
 from . import winograd_gradient
-from .algorithm import NO_CHANNELS, Algorithm, Explained, Operation, Packing, Space, work_ns
+from .algorithm import NO_CHANNELS, Algorithm, Explained, Operation, Packing, Space, each_call, work_ns
 from .winograd_blocks import some_panels
 from .winograd_cut import (
     MULTIPLICATIONS_A_CYCLE,
@@ -80,7 +80,7 @@ def _run_packed(workers: int, g: Geometry, x: Any, packed: Any, bias: Any, y: An
 PACKING = Packing(
     lambda g, dtype: lasting_space(forward_problem(g), dtype),
     _pack,
-    _run_packed,
+    each_call(_run_packed),
     lambda g, workers, dtype: inputs_spaces(forward_problem(g), workers, dtype, packed=True),
 )
 
@@ -177,8 +177,10 @@ def _rounded_up(lanes: int) -> float:
 ALGORITHM = Algorithm(
     "winograd",
     _declines,
-    Operation(_run_forward, _forward_workspace, PACKING, _forward_explained, yields=_forward_yields),
-    Operation(_run_input_grad, _input_grad_workspace, explained=_input_grad_explained, yields=_input_grad_yields),
+    Operation(each_call(_run_forward), _forward_workspace, PACKING, _forward_explained, yields=_forward_yields),
+    Operation(
+        each_call(_run_input_grad), _input_grad_workspace, explained=_input_grad_explained, yields=_input_grad_yields
+    ),
     winograd_gradient.OPERATION,
     keeps_promises=False,
 )

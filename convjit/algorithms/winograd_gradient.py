@@ -27,7 +27,7 @@ from ..runtime.launch import Launch, run_in_turn
 from ..runtime.memory import CACHE_LINE
 from ..simd import isa
 from ..typing import DType
-from .algorithm import INDICES, Explained, Operation, Space, work_ns, workspace_limit
+from .algorithm import INDICES, Explained, Operation, Space, each_call, work_ns, workspace_limit
 from .winograd_blocks import list_entries, list_rows, row_entries, transform_inputs
 from .winograd_cut import (
     MULTIPLICATIONS_A_CYCLE,
@@ -383,4 +383,4 @@ def _declines(g: Geometry, dtype: DType) -> str | None:
     return None
 
 
-OPERATION = Operation(_run, _workspace, explained=_explained, declines=_declines, yields=_yields)
+OPERATION = Operation(each_call(_run), _workspace, explained=_explained, declines=_declines, yields=_yields)

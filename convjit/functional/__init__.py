@@ -2,20 +2,19 @@
 
 Every argument is checked here, once, before anything is allocated; below the choice of an algorithm nothing raises.
 
-A call goes down, from a line to those below it:
+A call goes down; a file imports from its own line and those below it only:
 
 ======================================  ================================================================================
-`front_door`                            around each function: errors of the call itself are one sentence
-`conv`, `conv1d`, `conv3d`,             signatures, and what they mean; `seed` are those of the text that all this grew
-`transpose`, `plan`, `pooling*`,        out of, and `explaining` tells what a call would do
-`columns`, `padding`, `seed`,
-`explaining`
-`convolving`, `planning`, `pools`       arrays as they are given; what `options` and shapes decide, found again by
-                                        `looking_up`
+`conv`, `conv1d`, `conv3d`, `plan`      signatures, and what they mean
+`transpose`, `planning`, `explaining`   what stands on convolutions; what a call would do
+`convolving`                            arrays as they are given, and what shapes and options decide of them
+`pooling*`, `pools`, `seed`             signatures of pools, and what they share; those of the text that this grew from
+`padding`, `columns`                    images with borders, and as columns
 `bilinear`                              dtypes: a complex operation is several real ones
-`batches`, `slicing`, `bits`            workers, workspaces and slices of images and of volumes; values that only move
-`calls`, `volumes`                      what is decided before any array is looked at: the operation of `algorithms`
-`kept`                                  workspaces, and what runs in them
+`slicing`, `batches`                    workers, workspaces and slices of volumes and of images
+`volumes`, `calls`                      what is decided before any array is looked at: the operation of `algorithms`
+`kept`, `bits`                          workspaces, and what runs in them; values that only move
+`options`, `looking_up`, `front_door`   what was asked for; what was decided before; errors of the call itself
 ======================================  ================================================================================
 """
 

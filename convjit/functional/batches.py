@@ -46,19 +46,13 @@ def _run_slice(
         else:
             inputs, result = [_one_row(call, inputs[0]), *inputs[1:]], _one_row(call, result)
     source, workspaces = kept.take(function, call, crew)
-    bound = call.operation.bound
-    if bound is not None:
-        run = workspaces.run
-        if run is None:
-            run = workspaces.run = bound(crew, call.geometry, call.compute, *workspaces)
-        if db is None:
-            run(*inputs, result)
-        else:
-            run(*inputs, result, db)
-    elif db is None:
-        call.operation.run(crew, call.geometry, *inputs, result, *workspaces)
+    run = workspaces.run
+    if run is None:
+        run = workspaces.run = call.operation.bind(crew, call.geometry, call.compute, *workspaces)
+    if db is None:
+        run(*inputs, result)
     else:
-        call.operation.run(crew, call.geometry, *inputs, result, *workspaces, db=db)
+        run(*inputs, result, db)
     kept.put_back(call, crew, source, workspaces)
 
 

@@ -48,11 +48,10 @@ def decide_any(
 
 
 def computed(
-    function: str, call: AnyCall, inputs: tuple[Array, ...], shape: tuple[int, ...], dtype: DType,
-    out: Array | None = None,
-) -> Array:  # fmt: skip
-    """The result of an operation in the dtype that it is computed in, of this shape; inputs may lie as they like."""
-    result = allocate(function, "the result", shape, dtype) if out is None else out
+    function: str, call: AnyCall, inputs: tuple[Array, ...], shape: tuple[int, ...], out: Array | None = None
+) -> Array:
+    """The result of an operation, of this shape, in the dtype that it is computed in; inputs may lie as they like."""
+    result = allocate(function, "the result", shape, call.compute) if out is None else out
     if result.size == 0:
         return result
     if type(call) is Call:
@@ -74,7 +73,7 @@ def run_forward(
     compute, is_complex = DTYPES[dtype]
     added = no_bias(compute) if bias is None or is_complex else bias
     if compute == dtype:
-        return computed(function, call, (x, weights[0], added), shape, dtype, out)
+        return computed(function, call, (x, weights[0], added), shape, out)
     y = _product(function, call, x, weights, added, shape, dtype)
     if is_complex and bias is not None:
         arrays.add(y, as_channels(bias, y.ndim, call.layout))
@@ -149,14 +148,14 @@ def _product(
     compute, is_complex = DTYPES[dtype]
     rest = () if bias is None else (bias,)
     if not is_complex:
-        result = computed(function, call, (a, b_parts[0], *rest), shape, compute)
+        result = computed(function, call, (a, b_parts[0], *rest), shape)
         return arrays.converted(function, "the result", result, dtype)
     result = allocate(function, "the result", shape, compute)
     total = allocate(function, "the complex result", shape, dtype)
     arrays.write(total, 0)
     for i, a_part in enumerate(parts(a)):
         for j, b_part in enumerate(b_parts):
-            computed(function, call, (a_part, b_part, *rest), shape, compute, result)
+            computed(function, call, (a_part, b_part, *rest), shape, result)
             # (ar + i ai)(br + i bi): the power of i is the number of imaginary parts.
             if i + j == 0:
                 arrays.add(total.real, result)

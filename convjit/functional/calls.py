@@ -50,7 +50,7 @@ class Call:
         if self._packed is None:
             packing = self.operation.packing
             assert packing is not None
-            operation = Operation(packing.run, packing.workspace, bound=packing.bound)
+            operation = Operation(packing.bind, packing.workspace)
             self._packed = Call(self.operation_name, self.geometry, operation, self.compute, self.layout)
         return self._packed
 

@@ -129,8 +129,8 @@ def convolve(
     if out is not None:
         as_out(function, out, shape, dtype, x=x, weight=weight, bias=bias)
     if is_straight:  # as most calls are
-        added = bilinear.no_bias(dtype) if bias is None else bias
-        return bilinear.computed(function, call, (x, weight, added), shape, dtype, out)
+        added = bilinear.no_bias(call.compute) if bias is None else bias
+        return bilinear.computed(function, call, (x, weight, added), shape, out)
     padded = padded_images(function, problem, as_images(function, "x", x, rank, layout))
     weight = shaped(function, "weight", weight, problem.inner_weight_shape)
     target = None if out is None else out.reshape(problem.inner_y_shape)
@@ -185,7 +185,7 @@ def gradients(
     dx = dw = db = None
     if is_straight:  # as most calls are
         if of_input is not None:
-            dx = bilinear.computed(function, of_input, (dy, weight), x.shape, dtype)
+            dx = bilinear.computed(function, of_input, (dy, weight), x.shape)
         if of_weight is not None:
             dw, db = bilinear.run_weight_gradient(function, of_weight, weight.shape, dy, x, dtype, with_bias=wanted[2])
     else:
@@ -297,7 +297,7 @@ def input_gradient(
         layout,
     )  # fmt: skip
     if is_straight:  # as most calls are
-        return bilinear.computed(function, call, (dy, weight), problem.x_shape, dtype)
+        return bilinear.computed(function, call, (dy, weight), problem.x_shape)
     batch = shaped(function, "grad_output", dy, problem.inner_y_shape)
     dx = _run_input_gradient(function, problem, call, batch, weight, dtype)
     return dx if dy.ndim == rank + 2 else dx[0]
@@ -319,6 +319,6 @@ def weight_gradient(
         function, rank, dy.shape, x.shape, kernel_size, (dy.dtype, x.dtype), options, padding_mode, algorithm, layout
     )
     if is_straight:  # as most calls are
-        return bilinear.computed(function, call, (dy, x), problem.geometry.weight_shape, dtype)
+        return bilinear.computed(function, call, (dy, x), problem.geometry.weight_shape)
     images, dy = as_images(function, "x", x, rank, layout), shaped(function, "grad_output", dy, problem.inner_y_shape)
     return _run_weight_gradient(function, problem, call, dy, images, dtype, with_bias=False)[0]

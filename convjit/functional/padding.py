@@ -73,11 +73,23 @@ def _inverse_tables(size: Pair, pads: Pads, mode: str) -> tuple[Array, Array, Ar
     return row_starts, rows, col_starts, cols
 
 
+@lru_cache(maxsize=128)
+def _kept_indices(mode: str, size: int, before: int, after: int) -> Array:
+    table = source_indices(mode, size, before, after)
+    table.flags.writeable = False
+    return table
+
+
+@lru_cache(maxsize=128)
+def _kept_positions(mode: str, size: int, before: int, after: int) -> tuple[Array, Array]:
+    tables = _positions(mode, size, before, after)
+    for table in tables:
+        table.flags.writeable = False
+    return tables
+
+
 def _positions(mode: str, size: int, before: int, after: int) -> tuple[Array, Array]:
     return positions_of_pixels(source_indices(mode, size, before, after), size)
-
-
-_kept_indices, _kept_positions = lru_cache(maxsize=128)(source_indices), lru_cache(maxsize=128)(_positions)
 
 
 # A mode pads one axis after the other, so that axes without padding may be seen as one: a volume is padded as planes

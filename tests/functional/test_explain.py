@@ -121,7 +121,7 @@ def test_reasons(monkeypatch):
     )
     # Operations of their own, so that they can be told apart.
     rows = tuple(
-        row._replace(**{p: op._replace(run=lambda *a, op=op: op.run(*a)) for p in PASSES if (op := getattr(row, p))})
+        row._replace(**{p: op._replace(bind=lambda *a, op=op: op.bind(*a)) for p in PASSES if (op := getattr(row, p))})
         for row in rows
     )
     monkeypatch.setattr(algorithms, "ALGORITHMS", rows)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from convjit import conv2d, conv2d_backward, conv2d_input_grad, conv3d, conv3d_plan
-from convjit.algorithms import Operation
 from convjit.functional import batches, bilinear, kept
 from convjit.runtime import memory, threads
 from convjit.runtime.reusing import REUSED_FROM, Reused
@@ -130,15 +129,21 @@ def test_one_call_has_them_at_a_time(shelf):
 
 def interrupt(monkeypatch, call, handler):
     """Let a handler run in the next call before it computes, as when a signal arrives; the arguments of all runs."""
-    run, pending, runs = call.operation.run, [handler], []
+    bind, pending, runs = call.operation.bind, [handler], []
 
-    def interrupted(*arguments):
-        runs.append([a for a in arguments if isinstance(a, np.ndarray) and a.flags.writeable and a.size])
-        if pending:
-            pending.pop()(*arguments)
-        run(*arguments)
+    def interrupted(workers, geometry, dtype, *workspaces):
+        run = bind(workers, geometry, dtype, *workspaces)
 
-    monkeypatch.setattr(call, "operation", Operation(interrupted, call.operation.workspace))
+        def wrapped(*arrays):
+            runs.append([a for a in (*arrays, *workspaces) if a.flags.writeable and a.size])
+            if pending:
+                pending.pop()(*arrays, *workspaces)
+            run(*arrays)
+
+        return wrapped
+
+    monkeypatch.setattr(call, "operation", call.operation._replace(bind=interrupted))
+    kept._kept.clear()  # with what was bound before
     return runs
 
 
@@ -162,14 +167,14 @@ def test_a_call_within_a_call_has_its_own(shelf, monkeypatch):
     assert_apart(*runs)
 
 
-def test_a_call_that_fails_leaves_nothing(shelf, monkeypatch):
+def test_a_call_that_fails_leaves_nothing(shelf):
     conv2d(X, WEIGHT)
-    ((call, _),) = shelf
 
-    def fails(*arguments):
+    def fails(*arrays):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(call, "operation", Operation(fails, call.operation.workspace))
+    (left,) = shelf.values()
+    left.run = fails
     with pytest.raises(KeyboardInterrupt):
         conv2d(X, WEIGHT)
     assert not shelf
@@ -252,7 +257,7 @@ def test_a_call_that_fails_does_not_put_the_room_back_and_the_next_step_has_anot
 
     with network.step():
         with monkeypatch.context() as patch:
-            patch.setattr(call, "operation", Operation(fails, call.operation.workspace))
+            patch.setattr(call, "operation", call.operation._replace(bind=lambda *arguments: fails))
             with pytest.raises(KeyboardInterrupt):
                 conv2d(X, WEIGHT)
         assert not network._rooms
@@ -275,6 +280,22 @@ def test_a_step_within_a_call_of_a_step_leaves_one_room(shelf, monkeypatch):
         assert conv2d(X, WEIGHT).tobytes() == wanted.tobytes() == inner[0].tobytes()
     assert len(network._rooms) == 1
     assert_apart(*runs)
+
+
+@pytest.mark.parametrize("crew", [1, 2])
+def test_a_call_finds_its_place_in_a_room_that_has_moved(crew, shelf, monkeypatch):
+    monkeypatch.setattr(batches, "workers", lambda _: crew)
+    large = np.ones((1, 32, 60, 120), "f4"), np.ones((32, 32, 3, 3), "f4")
+    wanted, network, before = conv2d(X, WEIGHT), Reused(), None
+    with network.step():
+        for problem in ((X, WEIGHT), large, (X, WEIGHT), (X, WEIGHT)):
+            y = conv2d(*problem)
+            memory = network._rooms[0]._memory
+            if before is not None and memory is not before:
+                before[...] = 0xFF  # nobody is to read what was there
+            before = memory
+            assert problem is large or y.tobytes() == wanted.tobytes()
+            memory[...] = 0xFF
 
 
 def test_a_room_that_grows_leaves_nothing_behind(shelf):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rows import GENERAL
 
 from convjit import Conv2DPlan, algorithms, conv1d_plan, conv2d, conv2d_plan, conv3d_plan
-from convjit.algorithms import ALGORITHMS, Operation, Packing, Space
+from convjit.algorithms import ALGORITHMS, Packing, Space
+from convjit.algorithms.algorithm import each_call
 from convjit.functional import bilinear
 from convjit.functional.planning import _KEPT
 from convjit.testing import PADDING_MODES, conv2d_cases, real_arrays
@@ -223,13 +224,14 @@ class Packed:
             assert not packed.flags.writeable
             assert space.shape == (geometry.batch, 3)
             self.ran += 1
-            reference.forward.run(workers, geometry, x, -packed.reshape(geometry.weight_shape), bias, y)
+            direct = reference.forward.bind(workers, geometry, y.dtype)
+            direct(x, -packed.reshape(geometry.weight_shape), bias, y)
 
         packing = Packing(
-            lambda geometry, dtype: Space((np.prod(geometry.weight_shape),)), pack, run,
+            lambda geometry, dtype: Space((np.prod(geometry.weight_shape),)), pack, each_call(run),
             lambda geometry, workers, dtype: (Space((geometry.batch, 3), np.dtype("int8"), "three"),),
         )  # fmt: skip
-        forward = Operation(reference.forward.run, packing=packing)
+        forward = reference.forward._replace(packing=packing)
         self.row = reference._replace(name="packed", forward=forward)
 
 

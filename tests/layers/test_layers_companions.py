@@ -419,7 +419,10 @@ def test_dense_is_a_product_and_a_shift():
     assert layer.W is before
 
 
-@pytest.mark.parametrize(("rows", "features", "units"), [(3, 4, 5), (20, 700, 31), (33, 2700, 31), (40, 900, 64)])
+@pytest.mark.parametrize(
+    ("rows", "features", "units"),
+    [(3, 4, 5), (20, 700, 31), (33, 2700, 31), (40, 900, 64), (32, 512, 64), (33, 1000, 17), (4, 4096, 64)],
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dense_is_exact_on_integers_however_it_is_computed(rows, features, units, dtype):
     """By BLAS and by convjit's kernels, with few units and with many."""

@@ -15,7 +15,7 @@ from ..runtime.options import COMPILED, NOT_COMPILED
 from ..typing import DType
 from . import input_product, weight_gradient
 from .algorithm import Algorithm, Explained, Operation, Space, work_ns
-from .running import Setup, as_column, bound_product, explained_product, in_bands, set_up
+from .running import Setup, as_column, bind_product, explained_product, in_bands, set_up
 
 
 class _Setup(NamedTuple):
@@ -41,7 +41,7 @@ def _workspace(g: Geometry, workers: int, dtype: DType) -> tuple[Space, ...]:
 
 def _bind(workers: int, g: Geometry, dtype: DType, *workspaces: Any) -> Callable[..., None]:
     how = _forward(g, workers, dtype)
-    run = bound_product(how.setup, workers, g.batch * g.in_channels, how.met, *workspaces)
+    run = bind_product(how.setup, workers, g.batch * g.in_channels, how.met, *workspaces)
     return _of_rows(run) if how.is_row else run
 
 

@@ -168,7 +168,7 @@ def explained_product(
     return Explained(how, share)
 
 
-def bound_product(
+def bind_product(
     setup: Setup, workers: int, channels: int, offsets: Array, scratch: Array, lists: Array, planes: Array
 ) -> Callable[..., None]:
     """A product of images with so many channels in all, as a function of a call's arrays.

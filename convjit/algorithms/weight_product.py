@@ -28,19 +28,25 @@ from .filling import Source, as_planes, filled, filled_by
 @driver
 def _weight_grad(
     task: Any, worker: Any, s: PixelSums, tasks: Any, kernels: Any, positions: Any, adds_up: Any, first: Any,
-    stop: Any, dy: Any, source: Any, begin: Any, dw: Any, db: Any, partial: Any, totals: Any, packed: Any, lists: Any,
+    stop: Any, dy: Any, source: Any, begin: Any, dw: Any, db: Any, partial: Any, sums: Any, totals: Any, packed: Any,
+    lists: Any,
 ) -> None:  # fmt: skip
     """dw[o,c,kh,kw] = sum over n,oh,ow of x[n, c, oh*stride_h+kh*dilation_h-pad_top, ...] * dy[n,o,oh,ow]
 
     Of the terms (n, oh, ow), those `first <= term < stop`, whole totals of so many tasks each. The very first total is
     put into `dw` (O, rows); another one into its row of `partial` (totals, O, rows), or added where that has no rows.
     `dy` is (N * O, pixels), or (N * pixels, O); `source` are planes from element `begin` on of those of the whole
-    batch. Of a sum that is swapped, the two have changed places. `db` (O,) is the sum of `dy`, of one total; or empty.
+    batch. Of a sum that is swapped, the two have changed places. The sum of `dy` is put into `db` (O,), or that of each
+    total into its row of `sums` (totals, O), unless they are empty.
 
-    With `adds_up`, a task adds rows `first <= total < stop` of `partial` to a filter's gradient, when they are there.
+    With `adds_up`, a task adds rows `first <= total < stop` of `partial` to a filter's gradient, when they are there;
+    and rows `total < stop` of `sums` to that of its bias, which begins with the first one if `first` is 1.
     """
     if adds_up == 1:
-        _add_partial(task, first, stop, partial, dw)
+        if partial.shape[0] > 0:
+            _add_partial(task, first, stop, partial, dw)
+        if sums.shape[1] > 0:
+            _add_sums(task, first, stop, sums, db)
     else:
         total = task // tasks
         first_term = first + total * TERMS_A_TOTAL
@@ -50,9 +56,12 @@ def _weight_grad(
             extend = 0
         elif partial.shape[0] > 0:
             target, extend = partial[total], 0
+        of_bias = db
+        if sums.shape[1] > 0:
+            of_bias = sums[total]
         sum_pixels(
             s, task % tasks, first_term, min(stop, first_term + TERMS_A_TOTAL), kernels, positions, dy, planes, target,
-            extend, db, totals[worker], packed[worker].ctypes.data, lists[worker],
+            extend, of_bias, totals[worker], packed[worker].ctypes.data, lists[worker],
         )  # fmt: skip
 
 
@@ -62,6 +71,13 @@ def _add_partial(o: Any, first: Any, stop: Any, partial: Any, dw: Any) -> None:
     for total in range(first, stop):
         for i in range(dw.shape[1]):
             dw[o, i] += partial[total, o, i]
+
+
+@kernel
+def _add_sums(o: Any, begins: Any, stop: Any, sums: Any, db: Any) -> None:
+    """db[o] = or += sums[total, o], total after total."""
+    for total in range(stop):
+        db[o] = sums[total, o] if total < begins else db[o] + sums[total, o]
 
 
 def _clear(dy: Any, x: Any, dw: Any, db: Any = None) -> None:
@@ -84,6 +100,7 @@ class WeightProduct(NamedTuple):
         lanes = s.widest * isa.lanes(dtype)
         others = (
             Space((at_once if at_once > 1 else 0, g.out_channels, _rows(g)), name="partial gradients"),
+            Space((at_once, g.out_channels) if self._adds_sums(g, dtype) else (1, 0), name="partial bias"),
             Space((workers, s.chunk * lanes), name="totals"),
             Space((workers, (TERM_BLOCK + 1) * lanes), name="packed gradient"),  # and sums of it
             Space((workers, TERM_BLOCK), INDICES, "lists"),
@@ -108,8 +125,9 @@ class WeightProduct(NamedTuple):
         return Explained(f"{how}, {at_once} totals at once; tasks: {tasks}", share)
 
     def bind(
-        self, workers: int, g: Geometry, dtype: DType, planes: Any, partial: Any, totals: Any, packed: Any, lists: Any
-    ) -> Callable[..., None]:
+        self, workers: int, g: Geometry, dtype: DType, planes: Any, partial: Any, sums: Any, totals: Any, packed: Any,
+        lists: Any,
+    ) -> Callable[..., None]:  # fmt: skip
         """`run(dy, x, dw, db)` in these workspaces, for as many images at a time as `planes` has room for.
 
         `db` as of `sums_bias`.
@@ -129,6 +147,7 @@ class WeightProduct(NamedTuple):
             span = TERMS_A_TOTAL * max(1, (images - 1) * pixels // TERMS_A_TOTAL)
         channels = g.batch * (1 if self.channels_last else g.in_channels)
         fill_all = filled_by(setup.axes, channels, planes, setup.pixel) if span == terms else None
+        no_sums = sums[:, :0]
 
         def fill(x: Any, start: int, stop: int) -> Source:
             if fill_all is not None:
@@ -138,6 +157,7 @@ class WeightProduct(NamedTuple):
 
         def run(dy: Any, x: Any, dw: Any, db: Any = None) -> None:
             matrix = dw.reshape(g.out_channels, setup.rows)
+            of_totals = no_sums if db is None else sums
             db = dw.reshape(-1)[:0] if db is None else db
             if s.is_swapped:
                 dy, x = x, dy
@@ -154,23 +174,27 @@ class WeightProduct(NamedTuple):
                     count = -(-(stop - first) // TERMS_A_TOTAL)
                     share = setup.nanoseconds * (stop - first) / terms
                     arrays = (
-                        gradients, source, image * s.image_step, matrix, db, partial, totals, packed, lists
+                        gradients, source, image * s.image_step, matrix, db, partial, of_totals, totals, packed, lists
                     )  # fmt: skip
-                    sums = setup.sum_up.part(count * setup.tasks, share, 0, first, stop, *arrays)
+                    taken = setup.sum_up.part(count * setup.tasks, share, 0, first, stop, *arrays)
                     whole = 1 if first == 0 else 0  # totals that were put where they belong
                     others: tuple[Run, ...] = ()
-                    if at_once > 1 and count > whole:
-                        added = (count - whole) * matrix.size / 4
+                    if (at_once > 1 and count > whole) or of_totals.size > 0:
+                        added = count * matrix.size / 4 if at_once > 1 else count * len(matrix)
                         others = (setup.sum_up.part(len(matrix), added, 1, whole, count, *arrays),)
-                    run_in_turn(workers, *before, sums, *others)
+                    run_in_turn(workers, *before, taken, *others)
                     before = ()
 
         return run
 
     def sums_bias(self, g: Geometry, dtype: DType) -> bool:
-        """Whether the output gradient is summed up on the way: where it is packed, for one total."""
+        """Whether the output gradient is summed up on the way: where it is packed."""
         terms = g.batch * g.out_h * g.out_w
-        return 0 < terms <= TERMS_A_TOTAL and _rows(g) > 0 and not _plan(g, 1, dtype, self.channels_last)[0].is_swapped
+        return terms > 0 and _rows(g) > 0 and not _plan(g, 1, dtype, self.channels_last)[0].is_swapped
+
+    def _adds_sums(self, g: Geometry, dtype: DType) -> bool:
+        """Whether sums of several totals are added up for that."""
+        return g.batch * g.out_h * g.out_w > TERMS_A_TOTAL and self.sums_bias(g, dtype)
 
 
 class _Setup(NamedTuple):

@@ -153,7 +153,7 @@ def sum_pixels(
     the input, `source` the output gradient.
 
     Where `sums_of_dy` (O,) is not empty, sum over p of dy[o, p] is put there, by the tasks of the first chunk: `panel`
-    has room for a row more then, and this total is the only one, not swapped.
+    has room for a row more then, and the sum is not swapped.
     """
     size, lanes = kernels[ELEMENT], kernels[LANES]
     rows, pixels = s.channels * s.taps, s.grid_h * s.grid_w

@@ -259,7 +259,7 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
     planes[planes.size - BEHIND :] = 0
     positions = np.empty(dw.shape[1], np.int64)
     partial, lists = np.empty((0, dw.shape[0], dw.shape[1]), dy.dtype), np.empty((1, TERM_BLOCK), np.int64)
-    no_bias = np.empty(0, dy.dtype)
+    no_bias, no_sums = np.empty(0, dy.dtype), np.empty((1, 0), dy.dtype)
     totals, panel = np.empty((1, chunk * widest), dy.dtype), np.empty((1, TERM_BLOCK * widest), dy.dtype)
     _list_forward_terms(positions, vertical, horizontal, channels)
     inside = _inside(vertical, horizontal)
@@ -277,7 +277,7 @@ def _weight_gradient(address: Any, zero: Any) -> Any:
             run_tasks(
                 weight_product._weight_grad, tasks, sums, tasks, tiles, positions, 0, total,
                 min(stop, total + TERMS_A_TOTAL), dy, planes, image * g.in_channels * each, dw, no_bias, partial,
-                totals, panel, lists,
+                no_sums, totals, panel, lists,
             )  # fmt: skip
     return 0
 

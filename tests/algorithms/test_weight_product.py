@@ -78,13 +78,25 @@ def test_the_bias_gradient_is_the_same_on_the_way(name, dtype, monkeypatch):
         assert dw.tobytes() == conv2d_weight_grad(dy, x, each.weight_shape[2:], **options).tobytes()
 
 
-def test_most_bias_gradients_of_one_total_are_summed_on_the_way():
+@pytest.mark.parametrize("name", ["totals that end in images", "four totals", "groups and totals"])
+@pytest.mark.parametrize("crew", [1, 3])
+def test_the_bias_gradient_is_the_same_where_images_are_filled_some_at_a_time(crew, name, anew, monkeypatch):
+    each, rng = AWKWARD[name], np.random.default_rng(2)
+    x, dy = (rng.standard_normal(shape).astype("f4") for shape in (each.x_shape, each.y_shape))
+    given = dy, x, np.zeros(each.weight_shape, "f4")
+    _, _, alone = conv2d_backward(*given, **each.options, need=(False, False, True))
+    monkeypatch.setattr(batches, "workers", lambda _: crew)
+    monkeypatch.setattr(weight_product, "workspace_limit", lambda elements, dtype: 0)
+    assert conv2d_backward(*given, **each.options, algorithm="implicit")[2].tobytes() == alone.tobytes()
+
+
+def test_most_bias_gradients_are_summed_on_the_way():
     def sums(x_shape, weight_shape):
         g = conv2d_geometry("test", x_shape, weight_shape, 1, 0, 1, 1)
         return weight_product.sums_bias(g, np.dtype("float32"))
 
     assert sums((4, 3, 66, 66), (8, 3, 3, 3))
-    assert not sums((5, 3, 66, 66), (8, 3, 3, 3))  # two totals
+    assert sums((5, 3, 66, 66), (8, 3, 3, 3))  # two totals
     assert not sums((1, 64, 9, 9), (256, 64, 1, 1))  # the output gradient is not what is packed
     assert sums((1, 256, 9, 9), (64, 256, 1, 1))
     assert not sums((1, 0, 9, 9), (8, 0, 3, 3))

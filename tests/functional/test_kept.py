@@ -286,16 +286,18 @@ def test_a_step_within_a_call_of_a_step_leaves_one_room(shelf, monkeypatch):
 def test_a_call_finds_its_place_in_a_room_that_has_moved(crew, shelf, monkeypatch):
     monkeypatch.setattr(batches, "workers", lambda _: crew)
     large = np.ones((1, 32, 60, 120), "f4"), np.ones((32, 32, 3, 3), "f4")
-    wanted, network, before = conv2d(X, WEIGHT), Reused(), None
+    wanted, network, places = conv2d(X, WEIGHT), Reused(), []
     with network.step():
         for problem in ((X, WEIGHT), large, (X, WEIGHT), (X, WEIGHT)):
             y = conv2d(*problem)
-            memory = network._rooms[0]._memory
-            if before is not None and memory is not before:
-                before[...] = 0xFF  # nobody is to read what was there
-            before = memory
             assert problem is large or y.tobytes() == wanted.tobytes()
-            memory[...] = 0xFF
+            places.append(network._rooms[0]._memory)
+            places[-1][...] = 0xFF
+        first, *_, last = places
+        assert first.size < last.size
+        assert (first == 0xFF).all()  # where the call was first, nobody writes any more
+        assert conv2d(X, WEIGHT).tobytes() == wanted.tobytes()
+        assert (last != 0xFF).any()
 
 
 def test_a_room_that_grows_leaves_nothing_behind(shelf):

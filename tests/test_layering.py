@@ -89,11 +89,16 @@ def test_imports_go_downwards(path):
             assert layer in ("__main__", "demo"), f"{path.name} imports {name} from the top"
 
 
-def lines_of(package, columns):
-    """The modules that each line of a package's docstring names in so many columns."""
+def names_of(package, columns):
+    """What each line of a package's docstring names in so many columns."""
     text = ast.get_docstring(ast.parse((PACKAGE / package / "__init__.py").read_text()))
+    return [re.findall(r"`([a-z0-9_*]+)`", line[:columns]) for line in text.splitlines()]
+
+
+def lines_of(package, columns):
+    """The modules of a package, and those of them that each of these lines names."""
     modules = {path.stem for path in (PACKAGE / package).glob("*.py")} - {"__init__"}
-    named = [re.findall(r"`([a-z0-9_*]+)`", line[:columns]) for line in text.splitlines()]
+    named = names_of(package, columns)
     return modules, [{module for each in names for module in modules if fnmatch(module, each)} for names in named]
 
 
@@ -106,6 +111,8 @@ def test_a_package_says_what_each_of_its_modules_is_for(package):
 @pytest.mark.parametrize(("package", "downwards"), [("functional", True), ("gemm", False)])
 def test_files_import_from_their_own_line_and_those_on_one_side_of_it(package, downwards):
     modules, lines = lines_of(package, 40)
+    for name in itertools.chain(*names_of(package, 40)):
+        assert any(fnmatch(module, name) for module in modules), f"there is no {name}"
     line_of = {module: next(i for i, line in enumerate(lines) if module in line) for module in modules}
     for module, line in line_of.items():
         for each in imports(PACKAGE / package / f"{module}.py"):

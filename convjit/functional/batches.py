@@ -23,15 +23,15 @@ def run_images(
 
     A batch whose workspaces would be too large is cut: images do not see each other, so the bits are the same.
     """
-    crew = workers(call.nanoseconds)
+    crew, batch = workers(call.nanoseconds), call.geometry.batch
     together = call.images(crew)
-    if together == call.batch:
+    if together == batch:
         ready = arrays.all_ready(function, "an input", inputs, call.compute)
         _run_slice(function, call, crew, ready, result, db)
         return
     images, others = inputs[0], arrays.all_ready(function, "an input", inputs[1:], call.compute)
-    for first in range(0, call.batch, together):
-        here = slice(first, min(call.batch, first + together))
+    for first in range(0, batch, together):
+        here = slice(first, min(batch, first + together))
         part = call.of_batch(here.stop - first)
         slices = arrays.ready(function, "an input", images[here], call.compute)
         _run_slice(function, part, crew, (slices, *others), result[here])

@@ -28,7 +28,6 @@ class Call:
         self.operation_name = operation_name
         self.layout = layout
         self.geometry = geometry
-        self.batch = geometry.batch
         self.operation = operation
         self.compute = compute
         self.nanoseconds = work_ns(geometry)

@@ -17,7 +17,7 @@ from ..algorithms.padding import (
     source_indices,
 )
 from ..algorithms.padding import pad as pad_driver
-from ..arrays import DTYPES, as_array, as_images, ready, result_dtype, shaped, sums_dtype, write
+from ..arrays import DTYPES, as_array, as_images, locked, ready, result_dtype, shaped, sums_dtype, write
 from ..layouts import CHANNELS_FIRST, Layout
 from ..parsing import AXES, Pads, Pair, Sizes, as_padding, describe, is_sequence
 from ..runtime.memory import allocate, check_fits
@@ -52,7 +52,7 @@ def _check_pads(function: str, size: Sizes, pads: Pads, mode: str) -> None:
         check_fits(function, "a table of positions", (4, extent + sum(pad)), np.dtype(np.int64))
 
 
-# Positions of an axis up to which its tables are kept: a small call took 12 us to make them, of 33.
+# Positions of an axis up to which its tables are kept: a small call of 33 us took 8 to make them.
 _KEPT = 1 << 10
 
 
@@ -75,17 +75,13 @@ def _inverse_tables(size: Pair, pads: Pads, mode: str) -> tuple[Array, Array, Ar
 
 @lru_cache(maxsize=128)
 def _kept_indices(mode: str, size: int, before: int, after: int) -> Array:
-    table = source_indices(mode, size, before, after)
-    table.flags.writeable = False
-    return table
+    return locked(source_indices(mode, size, before, after))
 
 
 @lru_cache(maxsize=128)
 def _kept_positions(mode: str, size: int, before: int, after: int) -> tuple[Array, Array]:
-    tables = _positions(mode, size, before, after)
-    for table in tables:
-        table.flags.writeable = False
-    return tables
+    starts, positions = _positions(mode, size, before, after)
+    return locked(starts), locked(positions)
 
 
 def _positions(mode: str, size: int, before: int, after: int) -> tuple[Array, Array]:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from ..runtime.compile import Driver, driver, kernel
 from ..runtime.launch import Launch, run_in_turn
 from ..typing import DType
@@ -18,8 +20,11 @@ from ..typing import DType
 # of its three loops reads what the one before has loaded.
 CHUNK = 1024
 
-# Numbers that come with a formula, of the arrays' dtype; unused ones are zero.
+# Numbers that come with a formula, of the arrays' dtype; unused ones are zero. Behind those of a step comes the least
+# normal number of the dtype.
 CONSTANTS, NUMBERS = 2, 8
+
+_ZERO = np.float32(0)  # fits into both dtypes
 
 
 def forward(formula: Callable[..., Any]) -> Driver:
@@ -55,6 +60,10 @@ def backward(formula: Callable[..., Any]) -> Driver:
 # A step of an optimizer: formula(numbers, w, grad, *states) gives the new w and the new states. Each result has a loop
 # of its own, for which the compiler keeps what it needs of the formula: with more arrays than five in a loop it does
 # not check whether they overlap, and makes no vectors.
+#
+# States below the least normal number are kept as 0. A mean of gradients that have become 0, as those of a unit do that
+# is never active again, shrinks step by step and stays at a denormal number for good, for which processors take some
+# hundred cycles: with 7 % of such weights the steps of Adam took 7 times as long, from the 830th on.
 
 
 @kernel
@@ -63,6 +72,11 @@ def _in_registers(numbers: Any) -> Any:
     return (
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7],
     )  # fmt: skip
+
+
+@kernel
+def _kept(state: Any, least: Any) -> Any:
+    return _ZERO if np.abs(state) < least else state
 
 
 def step(formula: Callable[..., Any]) -> Driver:
@@ -85,11 +99,11 @@ def step_with_one_state(formula: Callable[..., Any]) -> Driver:
 
     def body(task: Any, worker: Any, numbers: Any, w: Any, grad: Any, a: Any, new_w: Any, new_a: Any) -> None:
         first = task * CHUNK
-        known = _in_registers(numbers)
+        known, least = _in_registers(numbers), numbers[NUMBERS]
         w, grad, a = w[first : first + CHUNK], grad[first : first + CHUNK], a[first : first + CHUNK]
         new_w, new_a = new_w[first : first + CHUNK], new_a[first : first + CHUNK]
         for i in range(len(new_w)):
-            new_a[i] = point(known, w[i], grad[i], a[i])[1]
+            new_a[i] = _kept(point(known, w[i], grad[i], a[i])[1], least)
         for i in range(len(new_w)):
             new_w[i] = point(known, w[i], grad[i], a[i])[0]
 
@@ -104,14 +118,14 @@ def step_with_two_states(formula: Callable[..., Any]) -> Driver:
         task: Any, worker: Any, numbers: Any, w: Any, grad: Any, a: Any, b: Any, new_w: Any, new_a: Any, new_b: Any
     ) -> None:
         first = task * CHUNK
-        known = _in_registers(numbers)
+        known, least = _in_registers(numbers), numbers[NUMBERS]
         w, grad, a = w[first : first + CHUNK], grad[first : first + CHUNK], a[first : first + CHUNK]
         b, new_w = b[first : first + CHUNK], new_w[first : first + CHUNK]
         new_a, new_b = new_a[first : first + CHUNK], new_b[first : first + CHUNK]
         for i in range(len(new_w)):
-            new_a[i] = point(known, w[i], grad[i], a[i], b[i])[1]
+            new_a[i] = _kept(point(known, w[i], grad[i], a[i], b[i])[1], least)
         for i in range(len(new_w)):
-            new_b[i] = point(known, w[i], grad[i], a[i], b[i])[2]
+            new_b[i] = _kept(point(known, w[i], grad[i], a[i], b[i])[2], least)
         for i in range(len(new_w)):
             new_w[i] = point(known, w[i], grad[i], a[i], b[i])[0]
 

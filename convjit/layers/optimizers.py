@@ -2,6 +2,7 @@
 
 State is rebound, never written into, so that a shallow copy of an optimizer is a full one. All is computed in the dtype
 of the weights, but for float16 in float32, where state stays: float16 has neither small squares nor an eps of 1e-8.
+State below the least normal number is kept as 0.
 
 Knows hyperparameters and state; the formulas are `algorithms.updates`'.
 """
@@ -44,7 +45,9 @@ class Optimizer:
 
     Any object with `update(w, grad)` can be given to a layer; it need not be one of these. What they return has the
     dtype of `w`; integers give float64. float16 is computed in float32 and rounded at the end of each step: steps of
-    less than half a unit in the last place of a weight are lost.
+    less than half a unit in the last place of a weight are lost. State below the least normal number (1.2e-38 in
+    float32) is kept as 0, since processors are slow with such numbers: a weight whose gradients have become 0 would
+    slow down all later steps.
 
     Examples
     --------

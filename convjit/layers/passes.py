@@ -51,8 +51,11 @@ def pointwise(function: str, driver: Driver, constants: tuple[float, ...], *arra
 
 @lru_cache(maxsize=64)
 def _numbers(numbers: tuple[float, ...], count: int, dtype: DType) -> Array:
-    """So many numbers, zeros behind those that are given: the same for all weights of a network in a step."""
-    known = np.array((*numbers, *[0] * (count - len(numbers))), dtype)
+    """So many numbers, zeros behind those that are given, and the least normal one of the dtype.
+
+    They are the same for all weights of a network in a step.
+    """
+    known = np.array((*numbers, *[0] * (count - len(numbers)), np.finfo(dtype).smallest_normal), dtype)
     known.flags.writeable = False
     return known
 
@@ -64,8 +67,8 @@ def stepped(
     arrays = [w, grad, *[np.zeros_like(w) if state is None else state for state in states]]
     if compiled(*arrays):
         return step(update, numbers, *[ready("Optimizer.update", "an array", array, w.dtype) for array in arrays])
-    result: tuple[Array, ...] = update.formula(numbers, *arrays)
-    return result
+    new, *kept = update.formula(numbers, *arrays)
+    return new, *(np.where(np.abs(state) < np.finfo(state.dtype).smallest_normal, 0, state) for state in kept)
 
 
 def step(update: Update, numbers: tuple[float, ...], *arrays: Any) -> tuple[Array, ...]:

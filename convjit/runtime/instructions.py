@@ -146,8 +146,14 @@ class Instructions:
         return best
 
     def root(self, value: Any) -> Any:
+        return self._of_real("sqrt", value)
+
+    def absolute(self, value: Any) -> Any:
+        return self._of_real("fabs", value)
+
+    def _of_real(self, function: str, value: Any) -> Any:
         kind = ir.FunctionType(value.type, [value.type])
-        name = f"llvm.sqrt.{'f32' if value.type == ir.FloatType() else 'f64'}"
+        name = f"llvm.{function}.{'f32' if value.type == ir.FloatType() else 'f64'}"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [value])
 
     def negated(self, value: Any) -> Any:
@@ -277,7 +283,7 @@ VOCABULARY |= {
     np.empty: _empty, np.zeros: _zeros, np.full: _filled, np.array: _listed,
     np.int64: lambda to, value: value, np.uint64: lambda to, value: value,
     np.float32: _as("float32"), np.float64: _as("float64"), float: _as("float64"),
-    np.sqrt: lambda to, value: to.root(value),
+    np.sqrt: lambda to, value: to.root(value), np.abs: lambda to, value: to.absolute(value),
     len: lambda to, array: array.shape[0],
     min: lambda to, *numbers: to.extreme(ast.Lt, numbers), max: lambda to, *numbers: to.extreme(ast.Gt, numbers),
 }  # fmt: skip

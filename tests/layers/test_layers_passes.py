@@ -116,6 +116,25 @@ def test_empty_weights_and_one_gradient_for_all(ran):
         assert_array_equal(one, all_of_them)
 
 
+@pytest.mark.parametrize("is_compiled", [True, False], ids=["compiled", "numpy"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_no_state_is_kept_denormal(name, dtype, is_compiled, by_numpy, ran):
+    """Of gradients and squares on either side of the least normal number, which shrink when gradients are 0."""
+    least = np.finfo(dtype).smallest_normal
+    sizes = np.concatenate([least, np.sqrt(least)] * np.geomspace(1e-4, 1e4, 50, dtype=dtype)[:, None])
+    grad = np.concatenate([sizes, -sizes])
+    if not is_compiled:
+        by_numpy()
+    optimizer, w = copy.copy(OPTIMIZERS[name]), np.ones_like(grad)
+    for step in range(20):
+        w = optimizer.update(w, grad * (step < 3))
+        states = [value for value in vars(optimizer).values() if isinstance(value, np.ndarray)]
+        assert all(np.any(state) and not np.any((state != 0) & (np.abs(state) < least)) for state in states)
+    assert len(ran) == 20 * is_compiled
+    assert len(states) == {"SGD": 0, "Adadelta": 2, "Adam": 2, "AdamW": 2}.get(name, 1)
+
+
 EDGES = [0.0, -0.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 1e-30, -1e-30, 3.5, -2.5]
 
 

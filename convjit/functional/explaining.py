@@ -18,7 +18,7 @@ from ..geometry import check_bias, check_weight_rank
 from ..layouts import as_layout
 from ..parsing import AXES, as_index, is_sequence
 from ..runtime.memory import readable_size
-from ..runtime.threads import workers as workers_for
+from ..runtime.threads import workers_alone
 from ..typing import Array, ArrayLike, DType, DTypeLike, IntOrPair, Padding
 from .bilinear import decide_any
 from .calls import Call, decide, space_bytes
@@ -138,6 +138,9 @@ def explain(
     it is the share of the multiplications that it does, about a quarter of the direct method's. Caches, memory and
     the ten microseconds of a call are left out, so small and memory-bound problems reach less.
 
+    Workers are those of a call by itself. One of 25 to 120 us that soon follows another one on several threads, as the
+    layers of a network do, has several, too: they are awake.
+
     Workspaces are what kernels need beside input, weights and output. They stay within twice the input or 32 MiB: a
     batch that would need more is computed some images at a time. One image may still need more, such as a small one in
     a wide padding or one that dozens of workers share, each with scratch of its own, and so may a weight gradient of
@@ -190,7 +193,7 @@ def explain(
 
 
 def _explain_pass(call: Call, algorithm: str, products: int) -> Pass:
-    crew = workers_for(call.nanoseconds)
+    crew = workers_alone(call.nanoseconds)
     images = call.images(crew)
     together = call if images == call.geometry.batch else call.of_batch(images)
     cut = None if call.operation.explained is None else call.operation.explained(together.geometry, crew, call.compute)
@@ -219,7 +222,7 @@ def _explain_volumes(call: VolumeCall, algorithm: str, products: int) -> Pass:
     found, multiplications = _explain_pass(here, algorithm, products), products * call.volume.multiplications
     if call.whole is not None:
         way, job = call.whole.way, call.whole.job
-        crew = workers_for(job.nanoseconds)
+        crew = workers_alone(job.nanoseconds)
         sizes = {space.name: space_bytes(space) for space in way.workspace(job, crew, call.compute)}
         cut, volumes = way.explained(job, crew, call.compute)
         name, others = found.algorithm, found.others
@@ -243,7 +246,7 @@ def _workspace_of_slices(turn: Turn) -> dict[str, int]:
     """Bytes for the planes that are gathered, what is made of them, and what that needs."""
     if turn.gathered is None or turn.copies is None:
         return {}
-    crew = workers_for(turn.gathered.nanoseconds)
+    crew = workers_alone(turn.gathered.nanoseconds)
     together = turn.gathered.of_batch(turn.gathered.images(crew))
     copies = [space for space in turn.copies.spaces(crew) if space_bytes(space) > 0]
     return {space.name: space_bytes(space) for space in (*copies, *together.spaces(crew))}

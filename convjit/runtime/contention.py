@@ -63,6 +63,7 @@ class _Watch:
         self.switches: int | None = None  # when a team lost time first, if the last one did
         self.until = 0  # when a team is tried again, at the earliest; 0 while cores are free
         self.wait = _FIRST_NS
+        self.ended = 0  # when the last team was done
         self.span: _Span | None = None  # what is looked at, while calls run on their own threads
         self.taken = False  # whether other threads of this process had the cores, in the last span
 
@@ -82,6 +83,11 @@ def are_free() -> bool:
     return now >= seen.until and not seen.taken
 
 
+def since_last_team() -> int:
+    """Nanoseconds since a team was done, of those that are watched."""
+    return perf_counter_ns() - _seen.ended
+
+
 def watched(workers: int, start: Callable[..., None], *arguments: Any) -> None:
     """Start a team of so many workers, by `start(*arguments)`, and see whether it has its cores."""
     if resource is None or workers > numba.config.NUMBA_DEFAULT_NUM_THREADS:
@@ -89,13 +95,14 @@ def watched(workers: int, start: Callable[..., None], *arguments: Any) -> None:
         return
     began, ran = perf_counter_ns(), thread_time_ns()
     start(*arguments)
-    ran, ended = thread_time_ns() - ran, perf_counter_ns()
-    _look(ended - began, ran, ended)
+    ended = perf_counter_ns()
+    took = ended - began
+    _look(took, took if took < _LOST_NS else thread_time_ns() - ran, ended)
 
 
 def _look(took: int, ran: int, now: int) -> None:
     seen, lost = _seen, took - ran
-    seen.span = None  # its own workers ran in it
+    seen.ended, seen.span = now, None  # its own workers ran in the span
     if lost < max(_LOST_NS, took // _LOST_PARTS):
         seen.switches, seen.until, seen.wait = None, 0, _FIRST_NS
         return

@@ -22,6 +22,10 @@ from .options import NOT_COMPILED
 # waking a thread that sleeps takes about 100 us: below this the serial twin wins. It also leaves other cores to a BLAS
 # pool that is at work beside small convolutions (`python -m bench.peace`).
 SERIAL_BELOW_NS = 120_000
+# Threads of GNU OpenMP that have ended a loop so short a time ago still spin, and a team of them starts within 10 us:
+# then it pays for less work. So it is between most layers of a network: a training step of `cifar` (`python -m
+# bench.race`) takes 4 to 6 % less on two threads.
+_AWAKE_NS, SERIAL_BELOW_IF_AWAKE_NS = 100_000, 25_000
 
 _LAYERS = ["omp", "tbb", "workqueue"]
 
@@ -38,6 +42,8 @@ _set_mask: Callable[[int], object] = numba.set_num_threads
 # because a signal handler may call convjit while its thread holds it between two loops.
 _one_at_a_time = threading.RLock()
 _has_workqueue = False
+# Whether threads spin for a while, and not for as long as the user says.
+_spin = False
 
 
 def launch_pool() -> None:
@@ -48,7 +54,7 @@ def launch_pool() -> None:
     the best count, and whoever else needs the core, a BLAS pool or another process, soon has it. libgomp reads the
     variable when it is loaded, so it is set for that moment only; a value that the user has set is left alone.
     """
-    global _launched, _mask, _set_mask, _has_workqueue
+    global _launched, _mask, _set_mask, _has_workqueue, _spin
     if _launched:
         return
     with _launching:
@@ -58,7 +64,8 @@ def launch_pool() -> None:
         # `multiprocessing.set_start_method` in the user's program would fail.
         if getattr(numba_parallel, "_backend_init_process_lock", None) is None:
             numba_parallel._backend_init_process_lock = threading.RLock()
-        if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
+        users = "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ
+        if users:
             _start()
         else:
             try:
@@ -69,6 +76,7 @@ def launch_pool() -> None:
         _mask = getattr(numba_parallel, "_get_num_threads", None) or _mask
         _set_mask = getattr(numba_parallel, "_set_num_threads", None) or _set_mask
         _has_workqueue = numba.threading_layer() == "workqueue"
+        _spin = numba.threading_layer() == "omp" and not users
         _launched = True
 
 
@@ -127,8 +135,20 @@ def available() -> int:
 
 
 def workers(nanoseconds: float) -> int:
-    """How many threads to use for a work of so many nanoseconds on one core."""
+    """How many threads to use now for a work of so many nanoseconds on one core."""
+    if nanoseconds < SERIAL_BELOW_IF_AWAKE_NS or (nanoseconds < SERIAL_BELOW_NS and not _are_awake()):
+        return 1
+    return available()
+
+
+def workers_alone(nanoseconds: float) -> int:
+    """How many threads such a work is given by itself, not soon after another one."""
     return 1 if nanoseconds < SERIAL_BELOW_NS else available()
+
+
+def _are_awake() -> bool:
+    """Whether the pool's threads still wait for work by spinning."""
+    return _spin and contention.since_last_team() < _AWAKE_NS
 
 
 def run_parallel(workers: int, twin: Callable[..., None], *arguments: Any) -> None:

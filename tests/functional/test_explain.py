@@ -43,7 +43,7 @@ def allocated(monkeypatch):
 @given(data=st.data())
 def test_workspaces_are_those_that_are_allocated(data, crew, algorithm, allocated, monkeypatch):
     monkeypatch.setattr(batches, "workers", lambda _: crew)
-    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: crew)
+    monkeypatch.setattr("convjit.functional.explaining.workers_alone", lambda _: crew)
     case = data.draw(conv2d_cases("float32"))
     options = {**case.problem.options, "algorithm": algorithm}
     x, dy = case.x, case.grad_output
@@ -72,7 +72,7 @@ def test_a_cut_batch(allocated, monkeypatch):
     monkeypatch.setattr(algorithm, "WORKSPACE_BYTES", 1 << 15)
     forget()
     monkeypatch.setattr(batches, "workers", lambda _: 2)
-    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 2)
+    monkeypatch.setattr("convjit.functional.explaining.workers_alone", lambda _: 2)
     x, weight = np.ones((9, 2, 3, 3), "f4"), np.ones((2, 2, 3, 3), "f4")
     found = explain(x, weight, padding=20, algorithm="implicit").forward
     assert 1 <= found.images < 9
@@ -170,7 +170,7 @@ def share(x, weight, name="forward", **options):
 
 @pytest.mark.skipif("implicit" not in ROWS or share((1, 1, 1, 1), (1, 1, 1, 1)) is None, reason="no estimate")
 def test_shares_are_ordered_as_fills_are(monkeypatch):
-    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 1)
+    monkeypatch.setattr("convjit.functional.explaining.workers_alone", lambda _: 1)
     full = share((1, 64, 56, 56), (64, 64, 3, 3), padding=1)
     assert 0.6 < full < 1
     assert share((1, 64, 56, 56), (1, 64, 3, 3), padding=1) < full / 1.5  # as long as planes take to fill
@@ -178,7 +178,7 @@ def test_shares_are_ordered_as_fills_are(monkeypatch):
     assert share((1, 64, 56, 56), (64, 1, 3, 3), padding=1, groups=64) < full / 3  # depthwise
     assert share((1, 512, 7, 7), (512, 512, 3, 3), "input_grad", padding=1) < full / 2  # weights are transposed
     assert share((1, 256, 56, 56), (64, 256, 1, 1)) > 0.6
-    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 64)
+    monkeypatch.setattr("convjit.functional.explaining.workers_alone", lambda _: 64)
     assert share((1, 64, 56, 56), (64, 64, 3, 3), padding=1) < full / 1.5  # few tasks for so many
 
 
@@ -192,7 +192,7 @@ DEPTHWISE = {
 
 @pytest.mark.parametrize("name", DEPTHWISE)
 def test_depthwise_says_how_it_is_cut(name, monkeypatch):
-    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 1)
+    monkeypatch.setattr("convjit.functional.explaining.workers_alone", lambda _: 1)
     x, weight, options = DEPTHWISE[name]
     found, large = explain(x, weight, **options), explain(x, (weight[0], 1, 7, 7), **{**options, "padding": 3})
     for which in PASSES:
@@ -201,12 +201,12 @@ def test_depthwise_says_how_it_is_cut(name, monkeypatch):
         assert 0.02 < one.share_of_peak < more.share_of_peak < 0.7, "more products for what is moved"
         assert "as lanes" in one.cut
     assert ("channels" if name in ("channels", "a stride") else "pixels") in found.forward.cut
-    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 1000)
+    monkeypatch.setattr("convjit.functional.explaining.workers_alone", lambda _: 1000)
     assert explain(x, weight, **options).forward.share_of_peak < found.forward.share_of_peak
 
 
 def test_winograd_says_how_it_is_cut(monkeypatch):
-    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 1)
+    monkeypatch.setattr("convjit.functional.explaining.workers_alone", lambda _: 1)
     shapes = (1, 64, 56, 56), (64, 64, 3, 3)
     dense = explain(*shapes, padding=1, algorithm="winograd")
     dilated = explain(*shapes, padding=3, dilation=3, algorithm="winograd").forward
@@ -219,7 +219,7 @@ def test_winograd_says_how_it_is_cut(monkeypatch):
     assert "2x2 phases, which are summed, " in strided.forward.cut
     assert "2x2 phases, weights" in strided.input_grad.cut
     assert 0.2 < strided.forward.share_of_peak < 0.9
-    monkeypatch.setattr("convjit.functional.explaining.workers_for", lambda _: 64)
+    monkeypatch.setattr("convjit.functional.explaining.workers_alone", lambda _: 64)
     crowd = explain(*shapes, padding=1, algorithm="winograd").forward
     assert crowd.share_of_peak < dense.forward.share_of_peak / 2  # few tiles for so many
 

@@ -49,7 +49,7 @@ VOLUMES = {
 def test_workspaces_are_those_that_are_allocated(name, crew, allocated, monkeypatch):
     for module in (batches, bilinear, slicing):
         monkeypatch.setattr(module, "workers", lambda _: crew)
-    monkeypatch.setattr(explaining, "workers_for", lambda _: crew)
+    monkeypatch.setattr(explaining, "workers_alone", lambda _: crew)
     shape, weight_shape, options = VOLUMES[name]
     x, weight = np.ones(shape, "f4"), np.ones(weight_shape, "f4")
     found = explain(x, weight_shape, **options)

@@ -165,6 +165,21 @@ def test_beside_processes_that_have_all_cores():
     assert output(BUSY) == "given way, back, same"
 
 
+def test_short_teams_lose_nothing_and_tell_when_they_ended(seen):
+    """Less than `_LOST_NS` in all cannot be lost in part."""
+
+    def team():
+        seen.clock["now"] += contention._LOST_NS - 1  # while the thread's own clock stands still
+
+    for _ in range(3):
+        contention.watched(2, team)
+        seen.clock["switches"] += 1
+        assert contention.are_free()
+        assert contention.since_last_team() == 0
+    seen.clock["now"] += 7
+    assert contention.since_last_team() == 7
+
+
 def test_more_threads_than_cores_are_not_watched(monkeypatch):
     """Who asks for them shares cores on purpose."""
     ran = []

@@ -80,10 +80,16 @@ def test_first_calls_at_once_compile_once():
     assert together == alone
 
 
-def test_small_work_is_serial_and_large_work_is_not(monkeypatch):
+@pytest.mark.parametrize("since", [0, threads._AWAKE_NS])
+@pytest.mark.parametrize("spin", [True, False])
+def test_small_work_is_serial_and_large_work_is_not(spin, since, monkeypatch):
     monkeypatch.setattr(threads, "available", lambda: 7)
-    assert threads.workers(threads.SERIAL_BELOW_NS - 1) == 1
-    assert threads.workers(threads.SERIAL_BELOW_NS) == 7
+    monkeypatch.setattr(threads, "_spin", spin)
+    monkeypatch.setattr(threads.contention, "since_last_team", lambda: since)
+    least = threads.SERIAL_BELOW_IF_AWAKE_NS if spin and since == 0 else threads.SERIAL_BELOW_NS
+    assert (threads.workers(least - 1), threads.workers(least)) == (1, 7)
+    least = threads.SERIAL_BELOW_NS
+    assert (threads.workers_alone(least - 1), threads.workers_alone(least)) == (1, 7)
 
 
 WHICH_TWIN = """

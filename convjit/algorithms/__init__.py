@@ -11,7 +11,8 @@ what rows share            `algorithm`: what a row is; `filling` planes, `turnin
                            `input_product` for the input gradient
 weight gradients           `weight_gradient` picks `weight_product`, `weight_channels` or `weight_input_lanes`
 volumes                    as they are: `direct_volumes`, `depthwise_volumes`; as images: `slices`
-operations without rows    `bias`, `columns`, `padding`, `pooling`, `pixel_pooling`, `volume_columns`, `volume_pooling`
+operations without rows    `bias`, `columns`, `padding`, `pooling`, `averaging`, `pixel_pooling`, `volume_columns`,
+                           `volume_pooling`
 those of layers            `activations`, `normalising`, `updates`, each a formula that `pointwise` runs everywhere
 =========================  =============================================================================================
 """

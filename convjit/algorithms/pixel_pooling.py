@@ -13,7 +13,8 @@ from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch
 from ..runtime.tiles import tile, tiling
-from .pooling import PADDED, beats, counted_taps, divided_by, over, taps_inside
+from .averaging import PADDED, counted_taps, divided_by
+from .pooling import beats, over, taps_inside
 
 
 @driver

@@ -1,8 +1,6 @@
-"""Pooling windows over each channel by itself, forward and backward.
+"""Windows over each channel by itself, and their maxima; the means are in `averaging`.
 
-Padding never wins a maximum: windows are cut to the image. The sum of a window is divided by `divisor`, a
-number other than 0, or by its taps that count. Source: PyTorch's `MaxPool2d` and `AvgPool2d`, whose `ceil_mode`,
-`count_include_pad` and `divisor_override` these are.
+Padding never wins a maximum: windows are cut to the image. Source: PyTorch's `MaxPool2d`, whose `ceil_mode` this is.
 """
 
 from __future__ import annotations
@@ -14,16 +12,13 @@ import numpy as np
 
 from ..arrays import by_slices
 from ..gemm import maxima
-from ..gemm.planes import clipped, inside
+from ..gemm.planes import clipped
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
 from ..runtime.launch import Launch, launch, run_in_turn
 from ..runtime.options import COMPILED
-from ..runtime.tiles import tile, tiling
+from ..runtime.tiles import TILE_COST, tile, tiling
 from ..typing import DType
-
-# Divisors that are none, as nobody may give them: taps count if they are in the image, or up to the end of its padding.
-INSIDE, PADDED = 0, 1 << 62
 
 
 @kernel
@@ -178,7 +173,7 @@ def _max_pool_rows(
     """The same by vectors of windows, where strides along rows are small; those that reach over an edge one by one."""
     plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
     image, size = x[plane], kernels[maxima.ELEMENT]
-    first, stop = _whole_windows(g, before, behind)
+    first, stop = whole_windows(g, before, behind)
     oh = above
     while oh < below:
         top = oh * g.stride_h - g.pad_top
@@ -193,7 +188,7 @@ def _max_pool_rows(
             at = (plane * g.out_h + oh) * g.out_w + first
             maxima.pool_lines(
                 kernels, g.stride_w, x.ctypes.data + (plane * g.in_h * g.in_w + number) * size, g.dilation_h * g.in_w,
-                high_h - low_h, g.dilation_w, g.kernel_w, whole - first, number, y.ctypes.data + at * size,
+                high_h - low_h, g.dilation_w, g.kernel_w, whole - first, number, g.stride_w, y.ctypes.data + at * size,
                 indices.ctypes.data + at * 8, lines, g.stride_h * g.in_w, g.out_w,
             )  # fmt: skip
         for line in range(lines if before < first or whole < behind else 0):
@@ -204,7 +199,7 @@ def _max_pool_rows(
 
 
 @kernel
-def _whole_windows(g: Geometry, before: Any, behind: Any) -> Any:
+def whole_windows(g: Geometry, before: Any, behind: Any) -> Any:
     """The windows of a row, of `before <= ow < behind`, that reach over neither end: first, and behind the last."""
     reach = (g.kernel_w - 1) * g.dilation_w + 1
     first = max(before, over(g.pad_left + g.stride_w - 1, g.stride_w))
@@ -213,18 +208,41 @@ def _whole_windows(g: Geometry, before: Any, behind: Any) -> Any:
     return min(first, behind), max(stop, min(first, behind))
 
 
+@driver
+def _max_pool_planes(
+    task: Any, worker: Any, g: Geometry, together: Any, kernels: Any, x: Any, lowest: Any, y: Any, indices: Any
+) -> None:
+    """The same where a plane has one window: by vectors of planes, so many a task."""
+    first, size = task * together, kernels[maxima.ELEMENT]
+    planes, pixels = min(together, len(x) - first), g.in_h * g.in_w
+    low_h, high_h = taps_inside(-g.pad_top, g.kernel_h, g.dilation_h, g.in_h)
+    low_w, high_w = taps_inside(-g.pad_left, g.kernel_w, g.dilation_w, g.in_w)
+    if low_h >= high_h or low_w >= high_w:
+        for plane in range(first, first + planes):
+            y[plane] = lowest[0]
+            indices[plane] = -1
+        return
+    number = (low_h * g.dilation_h - g.pad_top) * g.in_w + low_w * g.dilation_w - g.pad_left
+    maxima.pool_lines(
+        kernels, pixels, x.ctypes.data + (first * pixels + number) * size, g.dilation_h * g.in_w, high_h - low_h,
+        g.dilation_w, high_w - low_w, planes, number, 0, y.ctypes.data + first * size, indices.ctypes.data + first * 8,
+        1, 0, 0,
+    )  # fmt: skip
+
+
 def max_pool(workers: int, g: Geometry, x: Any, lowest: Any, y: Any, indices: Any) -> None:
     """Fill `y` and `indices` (planes, OH, OW) from `x` (planes, H, W)."""
-    by_vectors = COMPILED and x.dtype in maxima.DTYPES and g.stride_w <= maxima.STRIDES
-    if by_vectors and g.in_h * g.in_w <= maxima.MOST_PIXELS:
-        _launch_over(
-            _max_pool_rows, workers, g, g.out_h, g.out_w, x.dtype, maxima.kernels(x.dtype), x, lowest, y, indices
-        )
-        return
-    _launch_over(_max_pool, workers, g, g.out_h, g.out_w, x.dtype, x, lowest, y, indices)
+    if not COMPILED or x.dtype not in maxima.DTYPES or g.in_h * g.in_w > maxima.MOST_PIXELS:
+        launch_over(_max_pool, workers, g, g.out_h, g.out_w, x.dtype, x, lowest, y, indices)
+    elif g.out_h == g.out_w == 1:
+        how = launch_over_planes(_max_pool_planes, g, maxima.kernels, x.dtype)
+        run_in_turn(workers, how.on(x, lowest, y.reshape(len(y)), indices.reshape(len(y))))
+    else:
+        kernels = maxima.kernels(x.dtype)
+        launch_over(_max_pool_rows, workers, g, g.out_h, g.out_w, x.dtype, kernels, x, lowest, y, indices)
 
 
-def _launch_over(driver: Any, workers: int, g: Geometry, height: int, width: int, dtype: DType, *arrays: Any) -> None:
+def launch_over(driver: Any, workers: int, g: Geometry, height: int, width: int, dtype: DType, *arrays: Any) -> None:
     """Run a driver over tiles of the planes of arrays of this dtype, beside which there may be lists."""
     run_in_turn(workers, _launch(driver, g, height, width, dtype).on(*arrays))
 
@@ -235,6 +253,14 @@ def _launch(driver: Any, g: Geometry, height: int, width: int, dtype: DType) -> 
     tiles, planes = tiling(height, width, taps), g.batch * g.in_channels
     nanoseconds = float(planes * height * width * taps)
     return Launch(driver, planes * tiles.a_plane, nanoseconds, g, tiles.rows, tiles.cols)
+
+
+@lru_cache(maxsize=256)
+def launch_over_planes(driver: Any, g: Geometry, kernels: Any, dtype: DType) -> Launch:
+    """Of a driver over planes with one window each, with kernels for this dtype."""
+    planes, taps = g.batch * g.in_channels, g.kernel_h * g.kernel_w
+    together = max(1, TILE_COST // taps)
+    return Launch(driver, -(-planes // together), float(planes * taps), g, together, lambda: kernels(dtype))
 
 
 # Outputs of all planes that a launch of the scatter takes: a few milliseconds.
@@ -276,96 +302,3 @@ def max_pool_backward(workers: int, dy: Any, indices: Any, dx: Any) -> None:
 
 def _zero(target: Any) -> None:
     target[...] = 0
-
-
-@kernel
-def counted_taps(o: Any, stride: Any, kernel_size: Any, dilation: Any, size: Any, pads: Any, inside: Any) -> Any:
-    """The taps of a window along one axis that count: those inside, or up to the end of the padding.
-
-    `pads` is the padding of both sides, or negative where it does not count.
-    """
-    if pads < 0:
-        return inside
-    reach = min((kernel_size - 1) * dilation, size + pads - 1 - o * stride)
-    return over(reach, dilation) + 1
-
-
-@kernel
-def divided_by(divisor: Any, counted: Any) -> Any:
-    """What the sum of a window is divided by, of which so many taps count."""
-    return divisor if divisor != INSIDE and divisor != PADDED else counted
-
-
-@driver
-def _avg_pool(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any, divisor: Any, y: Any) -> None:
-    """y[p,oh,ow] = (sum of x[p,h,w] over the window) / the divisor; a window that sees no pixel gives 0."""
-    zero = x.dtype.type(0)
-    plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
-    image = x[plane]
-    pads_h = g.pad_top + g.pad_bottom if divisor == PADDED else -1
-    pads_w = g.pad_left + g.pad_right if divisor == PADDED else -1
-    for oh in range(above, below):
-        top = oh * g.stride_h - g.pad_top
-        low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
-        counted_h = counted_taps(oh, g.stride_h, g.kernel_h, g.dilation_h, g.in_h, pads_h, high_h - low_h)
-        for ow in range(before, behind):
-            left = ow * g.stride_w - g.pad_left
-            low_w, high_w = taps_inside(left, g.kernel_w, g.dilation_w, g.in_w)
-            total = zero
-            for kh in range(low_h, high_h):
-                h = np.uint64(top + kh * g.dilation_h)
-                part = zero
-                for kw in range(low_w, high_w):
-                    part += image[h, np.uint64(left + kw * g.dilation_w)]
-                total += part
-            counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high_w - low_w)
-            seen = high_h > low_h and high_w > low_w
-            y[plane, oh, ow] = total / x.dtype.type(divided_by(divisor, counted)) if seen else zero
-
-
-def avg_pool(workers: int, g: Geometry, x: Any, divisor: int, y: Any) -> None:
-    """Fill `y` (planes, OH, OW) from `x` (planes, H, W)."""
-    _launch_over(_avg_pool, workers, g, g.out_h, g.out_w, x.dtype, x, divisor, y)
-
-
-@driver
-def _shares(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, dy: Any, divisor: Any, part: Any) -> None:
-    """part[p,oh,ow] = dy[p,oh,ow] / the divisor of its window: what each of its pixels gets."""
-    plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
-    pads_h = g.pad_top + g.pad_bottom if divisor == PADDED else -1
-    pads_w = g.pad_left + g.pad_right if divisor == PADDED else -1
-    for oh in range(above, below):
-        low, high = taps_inside(oh * g.stride_h - g.pad_top, g.kernel_h, g.dilation_h, g.in_h)
-        counted_h = counted_taps(oh, g.stride_h, g.kernel_h, g.dilation_h, g.in_h, pads_h, high - low)
-        for ow in range(before, behind):
-            low, high = taps_inside(ow * g.stride_w - g.pad_left, g.kernel_w, g.dilation_w, g.in_w)
-            counted = counted_h * counted_taps(ow, g.stride_w, g.kernel_w, g.dilation_w, g.in_w, pads_w, high - low)
-            part[plane, oh, ow] = dy[plane, oh, ow] / dy.dtype.type(divided_by(divisor, counted))
-
-
-@driver
-def _avg_pool_backward(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, part: Any, dx: Any) -> None:
-    """dx[p,h,w] = sum over the windows (oh,ow) that see pixel (h,w) of part[p,oh,ow], windows in order."""
-    plane, top, bottom, left, right = tile(task, g.in_h, g.in_w, rows, cols)
-    for h in range(top, bottom):
-        line = dx[plane, h]
-        for w in range(left, right):
-            line[np.uint64(w)] = 0
-        # The taps from the last one on: their windows come in order.
-        for kh in range(g.kernel_h - 1, -1, -1):
-            reach = h + g.pad_top - kh * g.dilation_h
-            oh = over(reach, g.stride_h)
-            if reach < 0 or oh * g.stride_h != reach or oh >= g.out_h:
-                continue
-            for kw in range(g.kernel_w - 1, -1, -1):
-                shift = kw * g.dilation_w - g.pad_left
-                lowest, _ = inside(shift - left, g.stride_w, g.in_w)
-                _, highest = inside(shift, g.stride_w, right)
-                for ow in range(lowest, min(highest, g.out_w)):
-                    line[np.uint64(ow * g.stride_w + shift)] += part[plane, oh, np.uint64(ow)]
-
-
-def avg_pool_backward(workers: int, g: Geometry, dy: Any, divisor: int, part: Any, dx: Any) -> None:
-    """Fill `dx` (planes, H, W) from `dy` (planes, OH, OW); `part` is a workspace like `dy`."""
-    _launch_over(_shares, workers, g, g.out_h, g.out_w, dy.dtype, dy, divisor, part)
-    _launch_over(_avg_pool_backward, workers, g, g.in_h, g.in_w, dx.dtype, part, dx)

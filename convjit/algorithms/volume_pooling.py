@@ -15,7 +15,8 @@ from ..geometry import Depth, Geometry, Volume
 from ..runtime.compile import driver
 from ..runtime.launch import launch
 from ..runtime.tiles import tile, tiling
-from .pooling import PADDED, WIDE, beats, counted_taps, divided_by, one_tap, over, taps_inside
+from .averaging import PADDED, counted_taps, divided_by
+from .pooling import WIDE, beats, one_tap, over, taps_inside
 
 
 @driver

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..algorithms import pixel_pooling, volume_pooling
-from ..algorithms import pooling as image_pools
+from ..algorithms import averaging, pixel_pooling, pooling, volume_pooling
 from ..arrays import DTYPES, as_array, as_images, common_dtype, converted, ready, result_dtype, write
 from ..geometry import Convolution, Volume, check_pooling_padding, check_same_shape, pooling_geometry
 from ..layouts import CHANNELS_FIRST, Layout
@@ -41,6 +40,13 @@ def _work(g: Convolution) -> float:
     return float(math.prod(g.y_shape) * math.prod(g.window.kernel))
 
 
+_OF_IMAGES: dict[str, Callable[..., None]] = {
+    "max_pool": pooling.max_pool,
+    "avg_pool": averaging.avg_pool,
+    "avg_pool_backward": averaging.avg_pool_backward,
+}
+
+
 @lru_cache(maxsize=256)
 def _driven(g: Convolution, name: str, layout: Layout) -> tuple[Callable[..., None], Any]:
     """A function of the drivers' modules, and the record that it takes."""
@@ -48,7 +54,7 @@ def _driven(g: Convolution, name: str, layout: Layout) -> tuple[Callable[..., No
         return getattr(pixel_pooling, name), g.plane
     if g.rank == 3:
         return getattr(volume_pooling, name), Volume(g.depth, g.plane)
-    return getattr(image_pools, name), g.plane
+    return _OF_IMAGES[name], g.plane
 
 
 def _planes(array: Array, layout: Layout) -> Array:
@@ -162,7 +168,7 @@ def scatter_to_maxima(function: str, dy: Array, indices: Array, x_shape: Sizes, 
     gradients = ready(function, "grad_output", dy, compute).reshape(planes, outputs)
     positions = ready(function, "indices", indices, _INDICES).reshape(planes, outputs)
     if dx.size:
-        image_pools.max_pool_backward(workers(float(dx.size)), gradients, positions, dx)
+        pooling.max_pool_backward(workers(float(dx.size)), gradients, positions, dx)
     return converted(function, "the gradient", dx, dtype).reshape(x_shape)
 
 
@@ -187,7 +193,7 @@ Counting: TypeAlias = tuple[Any, Any]
 
 def _divisor(function: str, include_pad: Any, override: Any) -> int:
     """What kernels divide the sum of a window by."""
-    taps = image_pools.PADDED if as_flag(function, "count_include_pad", include_pad) else image_pools.INSIDE
+    taps = averaging.PADDED if as_flag(function, "count_include_pad", include_pad) else averaging.INSIDE
     return taps if override is None else as_divisor(function, "divisor_override", override)
 
 
@@ -240,6 +246,10 @@ def _by_parts(function: str, array: Array, shape: tuple[int, ...], run: Any) -> 
     dtype = _averaged_dtype(array.dtype)
     compute, is_complex = DTYPES[dtype]
     result = allocate(function, "the result", shape, dtype)
+    if compute == dtype:
+        if result.size:
+            run(ready(function, "x", array, compute), result)
+        return result
     parts = [(array.real, result.real), (array.imag, result.imag)] if is_complex else [(array, result)]
     for source, target in parts:
         values = allocate(function, "the result", shape, compute)

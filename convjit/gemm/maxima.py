@@ -16,9 +16,12 @@ from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
 
-# The dtypes that there are kernels for, and the most pixels from a window to the next.
+# The dtypes that there are kernels for, and the steps from a window to the next that pixels are shuffled for; of larger
+# ones, each is loaded by itself.
 DTYPES = tuple(np.dtype(name) for name in ("float32", "float64", "int64"))
-STRIDES = 2
+_STEPS = 2
+# Windows far apart lie in cache lines of their own, of which a first-level cache keeps eight at any distance.
+_FAR = 8
 _NUMBERS = np.dtype(np.int64)
 
 # Pixels of a plane at most: places in a window are counted in 32 bits beside float32.
@@ -26,8 +29,8 @@ MOST_PIXELS = 1 << 30
 
 # What compiled code is told of the kernels for a dtype, an int64 array.
 ELEMENT = 0  # bytes an element
-POOL = 1  # for each stride from 1 on
-PAIRS = POOL + STRIDES  # of windows of 2x2 side by side
+POOL = 1  # for each step from 1 on, the last one for any
+PAIRS = POOL + _STEPS + 1  # of windows of 2x2 side by side
 
 
 @cache
@@ -35,22 +38,29 @@ def kernels(dtype: DType) -> Array:
     """The kernels of a dtype for this machine, compiled or loaded on the first call."""
     row = isa.here()
     lanes = isa.lanes(dtype)
-    functions = {f"pool_{stride}": (12, _pool(dtype, lanes, stride)) for stride in range(1, STRIDES + 1)}
-    functions["pairs"] = (12, _pool(dtype, lanes, 2, are_pairs=True))
+    functions = {f"pool_{step}": (14, _pool(dtype, lanes, step)) for step in range(1, _STEPS + 1)}
+    functions["pool_far"] = (14, _pool(dtype, min(lanes, _FAR), None))
+    functions["pairs"] = (14, _pool(dtype, lanes, 2, are_pairs=True))
     addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions, row.features)
     return passed((dtype.itemsize, *addresses.values()))
 
 
-def _pool(dtype: DType, lanes: int, stride: int, *, are_pairs: bool = False) -> emitting.Body:
-    """y[i] = max over r < rows, c < cols of pixel `stride*i + r*row_step + c*col_step`, indices[i] = where it is first.
+def _pool(dtype: DType, lanes: int, known: int | None, *, are_pairs: bool = False) -> emitting.Body:
+    """y[i] = max over r < rows, c < cols of pixel `step*i + r*row_step + c*col_step`, indices[i] = where it is first.
 
-    Pixels are numbered on from `first`, that of the first window's first one. A NaN is larger than everything. What
-    whole vectors of the `count` windows leave takes narrower ones: masked stores are slow. `are_pairs` where it is
-    known that windows are 2x2. So for `lines` lines of windows, whose pixels lie `line_step` apart, results `pitch`.
+    Pixels are numbered on from `first`, that of the first window's first one, which grows by `apart` from a window to
+    the next. A NaN is larger than everything. What whole vectors of the `count` windows leave takes narrower ones:
+    masked stores are slow. `known` is the step, if it is, and `apart`; `are_pairs` where it is known that windows are
+    2x2. So for `lines` lines of windows, whose pixels lie `line_step` apart, results `pitch`.
     """
 
     def body(builder: Any, arguments: Any) -> None:
-        top, row_step, rows, col_step, cols, count, first, y, indices, lines, line_step, pitch = arguments
+        top, step, row_step, rows, col_step, cols, count, first, apart, y, indices, lines, line_step, pitch = arguments
+        if known is not None:
+            step = apart = index(known)
+
+        def pixels_at(v: Vectors, place: Any) -> Any:
+            return v.load_spaced(place, step, v.all) if known is None else v.load_every(place, known)
 
         def of_pairs(v: Vectors, place: Any) -> list[Any]:
             """Without loops, and each pixel read once."""
@@ -71,7 +81,7 @@ def _pool(dtype: DType, lanes: int, stride: int, *, are_pairs: bool = False) -> 
         def of_any(v: Vectors, place: Any) -> list[Any]:
             def tap(values: list[Any]) -> list[Any]:
                 pixels, at, best, found = values
-                pixel = _every(v, pixels, stride)
+                pixel = pixels_at(v, pixels)
                 won = v.beats(pixel, best)
                 best, found = v.chosen(won, pixel, best), v.chosen(won, v.counter(at), found)
                 return [v.offset(pixels, col_step), builder.add(at, col_step), best, found]
@@ -81,7 +91,7 @@ def _pool(dtype: DType, lanes: int, stride: int, *, are_pairs: bool = False) -> 
                 held = v.loop(cols, [pixels, at, *held], tap)[2:]
                 return [v.offset(pixels, row_step), builder.add(at, row_step), *held]
 
-            held = [_every(v, place, stride), v.counter(index(0))]  # which does not beat itself
+            held = [pixels_at(v, place), v.counter(index(0))]  # which does not beat itself
             return v.loop(rows, [place, index(0), *held], row)[2:]
 
         def windows(width: int, values: list[Any]) -> list[Any]:
@@ -89,9 +99,10 @@ def _pool(dtype: DType, lanes: int, stride: int, *, are_pairs: bool = False) -> 
             place, number, to, to_index = values
             best, found = (of_pairs if are_pairs else of_any)(v, place)
             v.store(best, to)
-            numbers.store(numbers.add(v.widened(found), numbers.ramp(number, stride)), to_index)
-            behind = builder.add(number, index(stride * width))
-            return [v.offset(place, stride * width), behind, v.offset(to, width), v.offset(to_index, width)]
+            numbers.store(numbers.add(v.widened(found), numbers.ramp(number, apart)), to_index)
+            behind = builder.add(number, builder.mul(apart, index(width)))
+            next_place = v.offset(place, builder.mul(step, index(width)))
+            return [next_place, behind, v.offset(to, width), v.offset(to_index, width)]
 
         def line(begin: list[Any]) -> list[Any]:
             values, times, width = begin, builder.sdiv(count, index(lanes)), lanes
@@ -109,25 +120,18 @@ def _pool(dtype: DType, lanes: int, stride: int, *, are_pairs: bool = False) -> 
     return body
 
 
-def _every(v: Vectors, place: Any, stride: int) -> Any:
-    """Pixels `stride` apart, one a lane; none behind the last one is read."""
-    near = v.load(place)
-    if stride == 1 or v.lanes == 1:
-        return near
-    far = v.load(v.offset(place, v.lanes - 1))  # the last pixel of which is the last one that counts
-    half = v.lanes // 2
-    return v.shuffle(near, far, [2 * i if i < half else v.lanes + 2 * (i - half) + 1 for i in range(v.lanes)])
-
-
-_call_pool = emitting.caller(12)
+_call_pool = emitting.caller(14)
 
 
 @kernel
 def pool_lines(
-    kernels: Any, stride: Any, top: Any, row_step: Any, rows: Any, col_step: Any, cols: Any, count: Any, first: Any,
-    y: Any, indices: Any, lines: Any, line_step: Any, pitch: Any,
+    kernels: Any, step: Any, top: Any, row_step: Any, rows: Any, col_step: Any, cols: Any, count: Any, first: Any,
+    apart: Any, y: Any, indices: Any, lines: Any, line_step: Any, pitch: Any,
 ) -> None:  # fmt: skip
     """Maxima of some lines of windows, see `_pool`; `top`, `y` and `indices` are addresses."""
-    are_pairs = stride == 2 and rows == 2 and cols == 2 and col_step == 1
-    pool = kernels[PAIRS if are_pairs else POOL + stride - 1]
-    _call_pool(pool, top, row_step, rows, col_step, cols, count, first, y, indices, lines, line_step, pitch)
+    are_pairs = step == 2 and apart == 2 and rows == 2 and cols == 2 and col_step == 1
+    is_known = step <= _STEPS and apart == step
+    pool = kernels[PAIRS if are_pairs else POOL + (step - 1 if is_known else _STEPS)]
+    _call_pool(
+        pool, top, step, row_step, rows, col_step, cols, count, first, apart, y, indices, lines, line_step, pitch
+    )  # fmt: skip

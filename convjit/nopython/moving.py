@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms import columns, padding, pooling
+from ..algorithms import averaging, columns, padding, pooling
 from ..runtime.entries import Entry, array_at, run_tasks, strided_at
 from ..runtime.options import kernel
 from ..runtime.status import read_status, write_status
@@ -176,7 +176,7 @@ def _avg_pool(address: Any, zero: Any) -> Any:
     planes = g.batch * g.in_channels
     x = array_at(job[A], (planes, g.in_h, g.in_w), zero)
     y = array_at(job[RESULT], (planes, g.out_h, g.out_w), zero)
-    run_tasks(pooling._avg_pool, planes, g, g.out_h, g.out_w, x, job[OPTION], y)
+    run_tasks(averaging._avg_pool, planes, g, g.out_h, g.out_w, x, job[OPTION], y)
     return 0
 
 
@@ -188,8 +188,8 @@ def _avg_pool_backward(address: Any, zero: Any) -> Any:
     dy = array_at(job[A], (planes, g.out_h, g.out_w), zero)
     dx = array_at(job[RESULT], (planes, g.in_h, g.in_w), zero)
     part = np.empty((planes, g.out_h, g.out_w), dy.dtype)
-    run_tasks(pooling._shares, planes, g, g.out_h, g.out_w, dy, job[OPTION], part)
-    run_tasks(pooling._avg_pool_backward, planes, g, g.in_h, g.in_w, part, dx)
+    run_tasks(averaging._shares, planes, g, g.out_h, g.out_w, dy, job[OPTION], part)
+    run_tasks(averaging._avg_pool_backward, planes, g, g.in_h, g.in_w, part, dx)
     return 0
 
 

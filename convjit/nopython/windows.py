@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.pooling import INSIDE, PADDED
+from ..algorithms.averaging import INSIDE, PADDED
 from ..geometry import Geometry
 from ..parsing import LARGEST
 from ..runtime.entries import Entry

@@ -136,9 +136,9 @@ def available() -> int:
 
 def workers(nanoseconds: float) -> int:
     """How many threads to use now for a work of so many nanoseconds on one core."""
-    if nanoseconds < SERIAL_BELOW_IF_AWAKE_NS or (nanoseconds < SERIAL_BELOW_NS and not _are_awake()):
-        return 1
-    return available()
+    if nanoseconds >= SERIAL_BELOW_NS or (nanoseconds >= SERIAL_BELOW_IF_AWAKE_NS and _are_awake()):
+        return available()
+    return 1
 
 
 def workers_alone(nanoseconds: float) -> int:

@@ -116,6 +116,11 @@ class Vectors:
         return self.builder.select(condition, mask, ir.Constant(self._mask, None))
 
     @property
+    def all(self) -> Any:
+        """A mask of all lanes."""
+        return ir.Constant(self._mask, [True] * self.lanes)
+
+    @property
     def _lane(self) -> Any:
         return ir.Constant(self._counter, list(range(self.lanes)))
 
@@ -235,6 +240,17 @@ class Vectors:
         here, behind = self.between(first, last), self.between(builder.sub(first, lanes), builder.sub(last, lanes))
         return builder.and_(here, even), builder.and_(behind, even)
 
+    def load_every(self, pointer: Any, step: int) -> Any:
+        """Elements `step` apart, which is 1 or 2, none behind the last one."""
+        near = self.load(pointer)
+        if step == 1 or self.lanes == 1:
+            return near
+        far = self.load(self.offset(pointer, self.lanes - 1))  # the last of which is the last one that counts
+        half = self.lanes // 2
+        return self.shuffle(
+            near, far, [2 * i if i < half else self.lanes + 2 * (i - half) + 1 for i in range(self.lanes)]
+        )
+
     def load_second(self, pointer: Any, masks: tuple[Any, Any]) -> Any:
         """As `load_spaced` with a step of 2, in far less time; the masks are of `every_second`."""
         here, behind = (self.load_masked(self.offset(pointer, i * self.lanes), masks[i]) for i in (0, 1))
@@ -257,9 +273,14 @@ class Vectors:
         """A vector with the element at `pointer` in every lane."""
         return self._everywhere(self.builder.load(pointer), self._vector)
 
-    def ramp(self, first: Any, step: int) -> Any:
+    def number(self, integer: Any) -> Any:
+        """A 64-bit integer as an element, rounded, in every lane."""
+        return self._everywhere(self.builder.sitofp(integer, self._scalar), self._vector)
+
+    def ramp(self, first: Any, step: Any) -> Any:
         """The numbers `first`, `first + step`, ...; of integers."""
-        steps = ir.Constant(self._vector, [step * lane for lane in range(self.lanes)])
+        lanes = ir.Constant(self._vector, list(range(self.lanes)))
+        steps = self.builder.mul(self._everywhere(index(step), self._vector), lanes)
         return self.builder.add(self._everywhere(first, self._vector), steps)
 
     def counter(self, number: Any) -> Any:
@@ -329,6 +350,10 @@ class Vectors:
     def multiply(self, a: Any, b: Any) -> Any:
         """`a * b`"""
         return self.builder.fmul(a, b) if self._is_float else self.builder.mul(a, b)
+
+    def divide(self, a: Any, b: Any) -> Any:
+        """`a / b`, of floating-point numbers."""
+        return self.builder.fdiv(a, b)
 
     def _function(self, name: str, result: Any, arguments: list[Any]) -> Any:
         module = self.builder.module

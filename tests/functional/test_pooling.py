@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from convjit import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
-from convjit.gemm import maxima
+from convjit.gemm import maxima, means
 from convjit.testing import (
     check_adjoint,
     exact_arrays,
@@ -18,6 +18,7 @@ from convjit.testing import (
     reference_max_pool2d,
     reference_max_pool2d_backward,
 )
+from convjit.testing.spatial import windows
 
 
 @dataclass(frozen=True)
@@ -194,28 +195,77 @@ def test_every_form_of_padding(padding):
     assert_array_equal(max_pool2d(x, 3, 2, padding), wanted)
 
 
+# (kernel, stride, padding, dilation)
+WINDOWS = (
+    (2, 2, 0, 1), (2, 1, 0, 1), (3, 2, 1, 1), (3, 1, 1, 1), ((1, 5), (3, 2), (0, 2), 1), ((4, 2), 2, 1, (1, 2)),
+    ((7, 1), (1, 2), (3, 0), 1), (5, 2, 2, 3), (2, 3, 0, 1), (5, 3, 2, 1), ((2, 3), (2, 7), (0, 1), (3, 1)),
+)  # fmt: skip
+
+
+def shapes_and_windows():
+    """Images as narrow and as wide as vectors of any kind, and windows for them; then planes with one window each."""
+    for width in (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 18, 31, 33, 34, 70):
+        for window in WINDOWS:
+            yield (2, 3, 7, width), window
+    for planes in (1, 2, 7, 8, 9, 23):
+        for window in (((4, 5), 1, 0, 1), ((4, 5), 4, (1, 2), 1), ((2, 3), 9, 0, (3, 2)), ((3, 2), 9, (2, 1), (2, 3))):
+            yield (planes, 1, 4, 5), window
+
+
+def by_both(monkeypatch, kernels, pool):
+    """What a pool gives by vectors of windows, and one by one; None where the window is larger than the image."""
+    try:
+        got = pool()
+    except ValueError:
+        return None
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "DTYPES", ())
+        return got, pool()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "float16", "int8"])
 @pytest.mark.parametrize("kind", ["drawn", "few values", "NaN"])
 def test_windows_by_vectors_have_the_maxima_of_those_one_by_one(dtype, kind, monkeypatch):
     """And the same places: the first of equal pixels, and of NaN."""
     rng = np.random.default_rng(len(dtype))
-    for width in (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 18, 31, 33, 34, 70):
-        x = (rng.standard_normal((2, 3, 7, width)) * (1 if kind == "few values" else 50)).astype(dtype)
+    for shape, window in shapes_and_windows():
+        x = (rng.standard_normal(shape) * (1 if kind == "few values" else 50)).astype(dtype)
         if kind == "NaN" and x.dtype.kind == "f":
             x[rng.random(x.shape) < 0.2] = np.nan
-        for kernel, stride, padding, dilation in (
-            (2, 2, 0, 1), (2, 1, 0, 1), (3, 2, 1, 1), (3, 1, 1, 1), ((1, 5), (3, 2), (0, 2), 1), ((4, 2), 2, 1, (1, 2)),
-            ((7, 1), (1, 2), (3, 0), 1), (5, 2, 2, 3),
-        ):  # fmt: skip
-            try:
-                got = max_pool2d(x, kernel, stride, padding, dilation, return_indices=True)
-            except ValueError:  # the window is larger than the image
-                continue
-            with monkeypatch.context() as patch:
-                patch.setattr(maxima, "STRIDES", 0)
-                wanted = max_pool2d(x, kernel, stride, padding, dilation, return_indices=True)
-            for one, other in zip(got, wanted, strict=True):
+        both = by_both(monkeypatch, maxima, lambda: max_pool2d(x, *window, return_indices=True))  # noqa: B023
+        if both is not None:
+            for one, other in zip(*both, strict=True):
                 assert_array_equal(one, other, strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "complex64"])
+@pytest.mark.parametrize(
+    "counting", [{}, {"count_include_pad": False}, {"divisor_override": -3}], ids=["padded", "inside", "given"]
+)
+def test_windows_by_vectors_have_the_means_of_those_one_by_one(dtype, counting, monkeypatch):
+    """To the bit, of numbers whose sums are rounded, and of zeros of either sign."""
+    rng = np.random.default_rng(len(dtype))
+    for shape, window in shapes_and_windows():
+        x = np.where(rng.random(shape) < 0.2, -0.0, rng.standard_normal(shape) * 50).astype(dtype)
+        both = by_both(monkeypatch, means, lambda: avg_pool2d(x, *window, **counting))  # noqa: B023
+        if both is not None:
+            assert both[0].tobytes() == both[1].tobytes()
+
+
+@pytest.mark.parametrize("counting", [{}, {"count_include_pad": False}, {"divisor_override": -3}])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(data=st.data())
+def test_each_pixel_adds_up_the_shares_of_its_windows_in_order(dtype, counting, data):
+    problem = data.draw(poolings())
+    x = np.zeros(problem.shape, dtype)
+    dy = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal(avg_pool2d(x, **problem.arguments).shape)
+    dy = np.where(dy > 1.5, -0.0, dy).astype(dtype)
+    for (oh, ow), pixels, taps in windows(problem.shape[2:], **problem.reference):
+        seen = taps if counting.get("count_include_pad", True) else len(pixels)
+        for h, w in pixels:
+            x[:, :, h, w] += dy[:, :, oh, ow] / dtype(counting.get("divisor_override", seen))
+    got = avg_pool2d_backward(dy, problem.shape[2:], **problem.arguments, **counting)
+    assert got.tobytes() == x.tobytes()
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])

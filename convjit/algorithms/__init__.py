@@ -13,7 +13,8 @@ weight gradients           `weight_gradient` picks `weight_product`, `weight_cha
 volumes                    as they are: `direct_volumes`, `depthwise_volumes`; as images: `slices`
 operations without rows    `bias`, `columns`, `padding`, `pooling`, `averaging`, `pixel_pooling`, `volume_columns`,
                            `volume_pooling`
-those of layers            `activations`, `normalising`, `updates`, each a formula that `pointwise` runs everywhere
+those of layers            `activations` and `updates`, each a formula that `pointwise` runs everywhere; `normalising`
+                           and `softmax`, whose sums are `lane_sums`
 =========================  =============================================================================================
 """
 

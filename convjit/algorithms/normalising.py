@@ -1,7 +1,7 @@
-"""Batch normalisation of planes: a sum of products over each, and what is done to each pixel, one pass each.
+"""Batch normalisation of planes: sums over each, and what is done to each pixel, one pass each.
 
-A plane is summed in chunks, a chunk in lanes that are added pairwise, and the planes of a channel by the caller: the
-order depends on the shape alone. Knows planes (N, C, pixels) and numbers a channel (C,); statistics are the layer's.
+The sums of a channel's planes are added by the caller: the order depends on the shape alone. Knows planes (N, C,
+pixels) and numbers a channel (C,); statistics are the layer's.
 Source: S. Ioffe, C. Szegedy, "Batch Normalization" (2015), algorithm 1 and the gradients of section 3.
 """
 
@@ -9,46 +9,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..runtime.compile import driver, kernel
+from ..runtime.compile import driver
 from ..runtime.launch import launch
+from .lane_sums import summed, summed_products
 
-# Pixels of a plane that are summed in lanes before these are added up: chains of 64 additions.
-_CHUNK = 512
 # What a pixel takes that is read from memory and perhaps written back, in nanoseconds.
 PIXEL_NS = 0.3
 # Pixels of a plane from which on it is worth a task, and up to which a task takes some milliseconds at most.
 FEWEST, MOST = 16, 1 << 22
 
 
-@kernel
-def _pairwise(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
-    return ((a + b) + (c + d)) + ((e + f) + (g + h))
+@driver
+def _sums(task: Any, worker: Any, x: Any, sums: Any) -> None:
+    """sums[n,c] = sum over p of x[n,c,p]."""
+    n, c = task // x.shape[1], task % x.shape[1]
+    sums[n, c] = summed(x[n, c])
 
 
 @driver
 def _products(task: Any, worker: Any, a: Any, a_center: Any, x: Any, center: Any, sums: Any) -> None:
     """sums[n,c] = sum over p of (a[n,c,p] - a_center[c]) * (x[n,c,p] - center[c])."""
-    zero = x.dtype.type(0)
-    channels = x.shape[1]
-    n, c = task // channels, task % channels
-    q, m, total = a_center[c], center[c], zero
-    for first in range(0, x.shape[2], _CHUNK):
-        u, v = a[n, c, first : first + _CHUNK], x[n, c, first : first + _CHUNK]
-        l0, l1, l2, l3, l4, l5, l6, l7 = zero, zero, zero, zero, zero, zero, zero, zero
-        whole = len(v) // 8 * 8
-        for i in range(0, whole, 8):
-            l0 += (u[i] - q) * (v[i] - m)
-            l1 += (u[i + 1] - q) * (v[i + 1] - m)
-            l2 += (u[i + 2] - q) * (v[i + 2] - m)
-            l3 += (u[i + 3] - q) * (v[i + 3] - m)
-            l4 += (u[i + 4] - q) * (v[i + 4] - m)
-            l5 += (u[i + 5] - q) * (v[i + 5] - m)
-            l6 += (u[i + 6] - q) * (v[i + 6] - m)
-            l7 += (u[i + 7] - q) * (v[i + 7] - m)
-        for i in range(whole, len(v)):
-            l0 += (u[i] - q) * (v[i] - m)
-        total += _pairwise(l0, l1, l2, l3, l4, l5, l6, l7)
-    sums[n, c] = total
+    n, c = task // x.shape[1], task % x.shape[1]
+    sums[n, c] = summed_products(a[n, c], a_center[c], x[n, c], center[c])
 
 
 @driver
@@ -77,6 +59,11 @@ def _gradient(
     for i in range(len(target)):
         z = (source[i] - middle) * wide
         target[i] = (above[i] - (first + z * second)) * factor * wide
+
+
+def plane_sums(workers: int, x: Any, sums: Any) -> None:
+    """Fill `sums` (N, C)."""
+    launch(_sums, workers, sums.size, x.size * PIXEL_NS, x, sums)
 
 
 def products(workers: int, a: Any, a_center: Any, x: Any, center: Any, sums: Any) -> None:

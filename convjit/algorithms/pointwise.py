@@ -42,6 +42,20 @@ def forward(formula: Callable[..., Any]) -> Driver:
     return _named(body, formula)
 
 
+def forward_of_two(formula: Callable[..., Any]) -> Driver:
+    """y[i] = formula(constants, x[i], z[i])."""
+    point = kernel(formula)
+
+    def body(task: Any, worker: Any, constants: Any, x: Any, z: Any, y: Any) -> None:
+        first = task * CHUNK
+        known = (constants[0], constants[1])
+        x, z, y = x[first : first + CHUNK], z[first : first + CHUNK], y[first : first + CHUNK]
+        for i in range(len(y)):
+            y[i] = point(known, x[i], z[i])
+
+    return _named(body, formula)
+
+
 def backward(formula: Callable[..., Any]) -> Driver:
     """dx[i] = formula(constants, x[i], y[i], dy[i])."""
     point = kernel(formula)

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..algorithms.activations import ELU, LEAKY_RELU, NUMPYS, RELU, SIGMOID, TANH, Passes
+from ..algorithms.activations import ELU, LEAKY_RELU, NUMPYS, RELU, SIGMOID, SOFTPLUS, TANH, Passes
 from ..functional.front_door import public
 from ..parsing import describe
 from ..typing import Array
 from .base import Layer, Shape, as_batch, check_grad, floating
-from .passes import compiled, pointwise
+from .passes import compiled, has_rows, pointwise, softmax_gradient_of_rows, softmax_of_rows
 from .slices import in_slices
 
 LEAK = 0.2
@@ -27,24 +27,44 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 class Row(NamedTuple):
     """An activation: `gradient(x, y, dy)` is the gradient in `x` where `y = function(x)`.
 
-    The functions are NumPy's way; `passes` are compiled, with the same `constants`. Where `by_output` is set, the
-    gradient does not need `x` and is given `y` twice: so inputs need not be kept, and their memory serves the layers
-    behind.
+    The functions are NumPy's way; `passes` are compiled, with the same `constants`. Where there is an `inner` function,
+    an exponential, which is always NumPy's, what it gives of `x` is the second argument of `function`. Where
+    `by_output` is set, the gradient does not need `x` and is given `y` twice: so inputs need not be kept, and their
+    memory serves the layers behind.
     """
 
     title: str
-    function: Callable[[Array], Array]
+    function: Callable[..., Array]
     gradient: Callable[[Array, Array, Array], Array]
     passes: Passes = NUMPYS
     constants: tuple[float, ...] = ()
     by_output: bool = False
+    inner: Callable[[Array], Array] | None = None
 
 
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), from the exponential of -|x|, which cannot overflow."""
-    z = np.exp(-np.abs(x))
-    y: Array = np.where(x >= 0, 1, z) / (1 + z)
-    return y
+def _exp_of_negative(x: Array) -> Array:
+    """exp(-|x|), which cannot overflow."""
+    z = np.abs(x)
+    return np.exp(np.negative(z, out=z), out=z)
+
+
+def _expm1_below_zero(x: Array) -> Array:
+    """exp(min(x, 0)) - 1."""
+    z = np.minimum(x, 0)
+    return np.expm1(z, out=z)
+
+
+def _log1p_exp_of_negative(x: Array) -> Array:
+    """log(1 + exp(-|x|))."""
+    z = _exp_of_negative(x)
+    return np.log1p(z, out=z)
+
+
+def _softplus_gradient(x: Array, y: Array, dy: Array) -> Array:
+    """dy / (1 + exp(-x)), which is dy * (1 - exp(-y)), right for small `y`, too."""
+    slope = np.negative(y)
+    np.negative(np.expm1(slope, out=slope), out=slope)
+    return np.multiply(slope, dy, out=slope)
 
 
 def softmax(x: Array) -> Array:
@@ -60,8 +80,8 @@ def _softmax_gradient(x: Array, y: Array, dy: Array) -> Array:
     return dx
 
 
-def _elu(x: Array, alpha: float) -> Array:
-    return np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0)))
+def _elu(x: Array, z: Array, scale: float, slope: float) -> Array:
+    return np.where(x >= 0, scale * x, slope * z)
 
 
 ACTIVATIONS: dict[str, Row] = {
@@ -73,24 +93,40 @@ ACTIVATIONS: dict[str, Row] = {
         LEAKY_RELU,
         (LEAK,),
     ),
-    "sigmoid": Row("Sigmoid", sigmoid, lambda x, y, dy: dy * y * (1 - y), SIGMOID, by_output=True),
+    "sigmoid": Row(
+        "Sigmoid",
+        lambda x, z: np.where(x >= 0, 1, z) / (1 + z),
+        lambda x, y, dy: dy * y * (1 - y),
+        SIGMOID,
+        by_output=True,
+        inner=_exp_of_negative,
+    ),
     "tanh": Row("TanH", np.tanh, lambda x, y, dy: dy * (1 - y * y), TANH, by_output=True),
     "softmax": Row("Softmax", softmax, _softmax_gradient, by_output=True),
     "elu": Row(
         "ELU",
-        lambda x: _elu(x, ELU_ALPHA),
+        lambda x, z: _elu(x, z, 1.0, ELU_ALPHA),
         lambda x, y, dy: np.where(x >= 0, dy, dy * (y + ELU_ALPHA)),
         ELU,
         (1.0, ELU_ALPHA),
+        inner=_expm1_below_zero,
     ),
     "selu": Row(
         "SELU",
-        lambda x: SELU_SCALE * _elu(x, SELU_ALPHA),
+        lambda x, z: _elu(x, z, SELU_SCALE, SELU_SCALE * SELU_ALPHA),
         lambda x, y, dy: np.where(x >= 0, SELU_SCALE * dy, dy * (y + SELU_SCALE * SELU_ALPHA)),
         ELU,
         (SELU_SCALE, SELU_SCALE * SELU_ALPHA),
+        inner=_expm1_below_zero,
     ),
-    "softplus": Row("SoftPlus", lambda x: np.logaddexp(x, 0).astype(x.dtype), lambda x, y, dy: dy * sigmoid(x)),
+    "softplus": Row(
+        "SoftPlus",
+        lambda x, z: np.maximum(x, 0) + z,
+        _softplus_gradient,
+        SOFTPLUS,
+        by_output=True,
+        inner=_log1p_exp_of_negative,
+    ),
 }
 
 
@@ -144,12 +180,15 @@ class Activation(Layer):
     def forward_pass(self, X: Array, training: bool = True) -> Array:
         """The function of `X`, in its dtype; integers become float64."""
         x = floating("Activation.forward_pass", "X", as_batch("Activation.forward_pass", X))
-        name = self.activation_name
+        name, here = self.activation_name, "Activation.forward_pass"
         row = ACTIVATIONS[name]
-        if row.passes.forward is not None and compiled(x):
-            y = pointwise("Activation.forward_pass", row.passes.forward, row.constants, x)
+        inputs = (x,) if row.inner is None else (x, in_slices(here, row.inner, x))
+        if name == "softmax" and has_rows(x):
+            y = softmax_of_rows(here, x)
+        elif row.passes.forward is not None and compiled(x):
+            y = pointwise(here, row.passes.forward, row.constants, *inputs)
         else:  # softmax needs whole rows
-            y = in_slices("Activation.forward_pass", lambda x: np.asarray(row.function(x), x.dtype), x, keep=x.ndim - 1)
+            y = in_slices(here, lambda *inputs: np.asarray(row.function(*inputs), x.dtype), *inputs, keep=x.ndim - 1)
         kept = (y if row.by_output else x, y) if training else None
         self.__dict__.update(_kept_pass=kept, _name_used=name)
         return y
@@ -158,7 +197,10 @@ class Activation(Layer):
         """The gradient with respect to the last input."""
         x, y = self._kept("_kept_pass")
         dy = floating("Activation.backward_pass", "accum_grad", check_grad("Activation", accum_grad, y.shape))
-        row = ACTIVATIONS[self._kept("_name_used")]
+        name = self._kept("_name_used")
+        row = ACTIVATIONS[name]
+        if name == "softmax" and has_rows(y, dy):
+            return softmax_gradient_of_rows("Activation.backward_pass", y, dy)
         if row.passes.backward is not None and compiled(x, y, dy):
             return pointwise("Activation.backward_pass", row.passes.backward, row.constants, x, y, dy)
         return in_slices("Activation.backward_pass", row.gradient, x, y, dy, keep=x.ndim - 1)

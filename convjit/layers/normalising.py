@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ..algorithms.normalising import FEWEST, MOST, PIXEL_NS, gradient, normalise, products
+from ..algorithms.normalising import FEWEST, MOST, PIXEL_NS, gradient, normalise, plane_sums, products
 from ..arrays import ready
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
@@ -24,7 +24,7 @@ _NAME = "BatchNormalization"
 def statistics(x: Array) -> tuple[Array, Array]:
     """Mean and variance of each channel, around the mean."""
     count = max(1, x.size // max(1, x.shape[1]))
-    mean: Array = channel_sums(_itself, x) / count
+    mean: Array = sums(x) / count
     return mean, product_sums(x, mean, x, mean) / count
 
 
@@ -73,7 +73,11 @@ def scaled(dy: Array, factor: Array) -> Array:
 
 def sums(x: Array) -> Array:
     """Of each channel."""
-    return channel_sums(_itself, x)
+    if not _has_planes(x):
+        return channel_sums(_itself, x)
+    parts = allocate(_NAME, "a workspace", x.shape[:2], x.dtype)
+    plane_sums(workers(x.size * PIXEL_NS), _planes(x), parts)
+    return np.asarray(parts.sum(axis=0))
 
 
 def _has_planes(*arrays: Array) -> bool:

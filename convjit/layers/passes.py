@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..algorithms import softmax
 from ..algorithms.pointwise import CONSTANTS, NUMBERS, everywhere
 from ..algorithms.updates import Update
-from ..arrays import all_ready, ready
+from ..arrays import all_ready, by_slices, ready
 from ..runtime.compile import Driver
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
@@ -47,6 +48,35 @@ def pointwise(function: str, driver: Driver, constants: tuple[float, ...], *arra
     known = _numbers(constants, CONSTANTS, like.dtype)
     everywhere(driver, crew, _ACTIVATION_NS, like.size, known, *inputs, result.ravel())
     return result
+
+
+def has_rows(*arrays: Array) -> bool:
+    """Whether softmax over the last axis of these arrays has kernels."""
+    return compiled(*arrays) and arrays[0].shape[-1] <= softmax.MOST
+
+
+def softmax_of_rows(function: str, x: Array) -> Array:
+    """exp(x) / sum(exp(x)) over the last axis."""
+    y = allocate(function, "the result", x.shape, x.dtype)
+    crew, rows = workers(x.size * softmax.ENTRY_NS), y.reshape(-1, y.shape[-1])
+    softmax.shift(crew, ready(function, "X", x, x.dtype).reshape(rows.shape), rows)
+    by_slices(_exponentiate, y)
+    softmax.divide(crew, rows)
+    return y
+
+
+def _exponentiate(z: Array) -> None:
+    np.exp(z, out=z)
+
+
+def softmax_gradient_of_rows(function: str, y: Array, dy: Array) -> Array:
+    """y * (dy - sum(y * dy)) over the last axis."""
+    dx = allocate(function, "the gradient", y.shape, y.dtype)
+    rows = [
+        array.reshape(-1, y.shape[-1]) for array in (*all_ready(function, "an array", (y, dy), y.dtype), dx)
+    ]  # fmt: skip
+    softmax.gradient(workers(y.size * softmax.ENTRY_NS), *rows)
+    return dx
 
 
 @lru_cache(maxsize=64)

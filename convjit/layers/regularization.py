@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arrays import converted, ready, sums_dtype
+from ..arrays import converted, sums_dtype
 from ..functional.front_door import public
 from ..runtime.memory import allocate
 from ..typing import Array, Updates
@@ -63,8 +63,7 @@ class Dropout(Layer):
             scale: Array = kept.astype(x.dtype) / x.dtype.type(1 - self.p)
             return scale
 
-        # Drawn for one pixel after the other, however they lie.
-        self._scale = in_slices("Dropout.forward_pass", drawn, ready("Dropout.forward_pass", "X", x, x.dtype))
+        self._scale = in_slices("Dropout.forward_pass", drawn, x)
         return in_slices("Dropout.forward_pass", np.multiply, x, self._scale)
 
     def backward_pass(self, accum_grad: Array) -> Array:

@@ -1,7 +1,6 @@
 """NumPy passes over large arrays, slice by slice, so that an interrupt does not wait for gigabytes.
 
-What an expression holds between two operations stays in the cache so, too. The slices depend on shapes alone: the same
-arrays give the same bits every time.
+The slices depend on shapes alone: the same arrays give the same bits every time.
 """
 
 from __future__ import annotations
@@ -17,19 +16,17 @@ from ..typing import Array
 
 # Elements a slice: a NumPy expression over them takes some ten milliseconds.
 _SLICE = 1 << 21
-# So many are in a second-level cache with what is made of them.
-_IN_CACHE = 1 << 15
 
 
-def cuts(shape: tuple[int, ...], keep: int | None = None, most: int = _SLICE) -> Iterator[Any]:
-    """Index expressions for the slices of an array, along its longest axis but `keep`, of `most` elements or a row."""
+def cuts(shape: tuple[int, ...], keep: int | None = None) -> Iterator[Any]:
+    """Index expressions for the slices of an array, along its longest axis but `keep`."""
     size = math.prod(shape)
     axes = [axis for axis in range(len(shape)) if axis != keep]
-    if size <= most or not axes:
+    if size <= _SLICE or not axes:
         yield ...
         return
     axis = max(axes, key=shape.__getitem__)
-    step = max(1, shape[axis] * most // size)
+    step = max(1, shape[axis] * _SLICE // size)
     for first in range(0, shape[axis], step):
         yield (*(slice(None),) * axis, slice(first, first + step))
 
@@ -39,15 +36,13 @@ def in_slices(name: str, function: Callable[..., Array], *arrays: Array, keep: i
 
     `name` is what is called that lacks the memory; `keep` is not the first axis.
     """
-    if arrays[0].size <= _IN_CACHE:
+    shape = arrays[0].shape
+    if arrays[0].size <= _SLICE:
         return function(*arrays)
     nothing = function(*(array[:0] for array in arrays))
-    result = allocate(name, "the result", arrays[0].shape, nothing.dtype)  # before anything is computed
-    flat: list[Array] = [result, *arrays]
-    if keep is None and all(array.flags.c_contiguous for array in arrays):
-        flat = [array.reshape(array.size) for array in flat]
-    for where in cuts(flat[0].shape, keep, _IN_CACHE):
-        flat[0][where] = function(*(array[where] for array in flat[1:]))
+    result = allocate(name, "the result", shape, nothing.dtype)  # before anything is computed
+    for where in cuts(shape, keep):
+        result[where] = function(*(array[where] for array in arrays))
     return result
 
 

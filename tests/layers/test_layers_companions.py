@@ -489,15 +489,6 @@ def test_bad_arguments(call, error, said):
         call()
 
 
-def test_dropout_drops_the_same_values_however_they_lie():
-    """Of so many values that they are drawn slice by slice."""
-    x = np.random.default_rng(0).standard_normal((40, 50, 60))
-    wanted = Dropout(0.5, rng=0).forward_pass(x)
-    assert 0.45 < np.mean(wanted == 0) < 0.55
-    assert_array_equal(np.random.default_rng(0).random(x.shape) < 0.5, wanted == 0)
-    assert_array_equal(Dropout(0.5, rng=0).forward_pass(np.asfortranarray(x)), wanted)
-
-
 @pytest.mark.parametrize("make", [Activation, BatchNormalization, Dropout, Flatten, MaxPooling2D, AveragePooling2D])
 @pytest.mark.parametrize(
     ("shape", "error", "said"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.compile import driver
+from ..runtime.compile import driver, kernel
 from ..runtime.copying import copy_run
 from ..runtime.launch import launch
 from ..runtime.tiles import tile, tiling
@@ -48,6 +48,20 @@ def positions_of_pixels(indices: Array, size: int) -> tuple[Array, Array]:
     return starts, order.astype(np.int64)
 
 
+@kernel
+def _run(entries: Any, left: Any, right: Any) -> Any:
+    """The longest run of `left <= i < right` whose entries count up by 1 from one that is not negative."""
+    first, stop, begin = left, left, left
+    for i in range(left, right):
+        if entries[i] < 0:
+            begin = i + 1
+        elif i > begin and entries[i] != entries[i - 1] + 1:
+            begin = i
+        if i + 1 - begin > stop - first:
+            first, stop = begin, i + 1
+    return first, stop
+
+
 @driver
 def _pad(
     task: Any, worker: Any, tile_rows: Any, tile_cols: Any, x: Any, rows: Any, cols: Any, constant: Any, y: Any
@@ -57,18 +71,47 @@ def _pad(
     Moves values without looking at them: `x`, `constant` and `y` hold unsigned integers of the values' size.
     """
     plane, top, bottom, left, right = tile(task, y.shape[1], y.shape[2], tile_rows, tile_cols)
+    first, stop = _run(cols, left, right)
     for i in range(top, bottom):
-        line = y[plane, i]
-        h = rows[i]
-        for j in range(left, right):
-            w = cols[j]
-            line[j] = x[plane, h, w] if h >= 0 and w >= 0 else constant[0]
+        line, h = y[plane, i], rows[i]
+        if h < 0:
+            for j in range(left, right):
+                line[j] = constant[0]
+            continue
+        pixels = x[plane, h]
+        _show(pixels, cols, left, first, constant, line)
+        if first < stop:  # in whole vectors
+            target, source = line[first:stop], pixels[cols[first] : cols[first] + stop - first]
+            for j in range(len(target)):
+                target[j] = source[j]
+        _show(pixels, cols, stop, right, constant, line)
+
+
+@kernel
+def _show(pixels: Any, cols: Any, first: Any, stop: Any, constant: Any, line: Any) -> None:
+    """The positions `first <= j < stop` of a row, one by one."""
+    for j in range(first, stop):
+        line[j] = pixels[cols[j]] if cols[j] >= 0 else constant[0]
 
 
 def pad(workers: int, x: Any, rows: Any, cols: Any, constant: Any, y: Any) -> None:
     """Fill `y` (planes, padded height, padded width) from `x` (planes, height, width) and the tables of both axes."""
     tiles = tiling(y.shape[1], y.shape[2])
     launch(_pad, workers, len(y) * tiles.a_plane, y.size, tiles.rows, tiles.cols, x, rows, cols, constant, y)
+
+
+@kernel
+def _run_shown_once(starts: Any, positions: Any, left: Any, right: Any) -> Any:
+    """The longest run of pixels `left <= w < right` each of which one position shows, and these count up by 1."""
+    first, stop, begin = left, left, left
+    for w in range(left, right):
+        if starts[w + 1] - starts[w] != 1:
+            begin = w + 1
+        elif w > begin and positions[starts[w]] != positions[starts[w - 1]] + 1:
+            begin = w
+        if w + 1 - begin > stop - first:
+            first, stop = begin, w + 1
+    return first, stop
 
 
 @driver
@@ -82,16 +125,31 @@ def _pad_backward(
     """
     zero = dy.dtype.type(0)
     plane, top, bottom, left, right = tile(task, dx.shape[1], dx.shape[2], tile_rows, tile_cols)
+    first, stop = _run_shown_once(col_starts, cols, left, right)
     for h in range(top, bottom):
+        line = dx[plane, h]
         for w in range(left, right):
-            total = zero
-            for i in range(row_starts[h], row_starts[h + 1]):
-                line = dy[plane, rows[i]]
-                part = zero
-                for j in range(col_starts[w], col_starts[w + 1]):
-                    part += line[cols[j]]
-                total += part
-            dx[plane, h, w] = total
+            line[w] = zero
+        for i in range(row_starts[h], row_starts[h + 1]):
+            shown = dy[plane, rows[i]]
+            _add_shown(shown, col_starts, cols, left, first, line)
+            if first < stop:  # in whole vectors
+                at = cols[col_starts[first]]
+                target, source = line[first:stop], shown[at : at + stop - first]
+                for w in range(len(target)):
+                    target[w] += source[w]
+            _add_shown(shown, col_starts, cols, stop, right, line)
+
+
+@kernel
+def _add_shown(shown: Any, col_starts: Any, cols: Any, first: Any, stop: Any, line: Any) -> None:
+    """Add to the pixels `first <= w < stop` of a line what shows them in a row, one by one."""
+    zero = line.dtype.type(0)
+    for w in range(first, stop):
+        part = zero
+        for j in range(col_starts[w], col_starts[w + 1]):
+            part += shown[cols[j]]
+        line[w] += part
 
 
 def pad_backward(workers: int, dy: Any, row_starts: Any, rows: Any, col_starts: Any, cols: Any, dx: Any) -> None:

@@ -170,9 +170,10 @@ def _pad_planes_backward(function: str, dy: Array, pads: Pads, mode: str, dtype:
     parts = [(dy.real, dx.real), (dy.imag, dx.imag)] if is_complex else [(dy, dx)]
     for source, target in parts:
         planes = ready(function, "grad_output", source, compute).reshape(n * c, padded_h, padded_w)
-        sums = allocate(function, "the gradient", (n * c, h, w), compute)
-        pad_backward(workers(float(planes.size)), planes, *tables, sums)
-        write(target, sums.reshape(n, c, h, w))
+        sums = target if compute == dtype else allocate(function, "the gradient", dx.shape, compute)
+        pad_backward(workers(float(planes.size)), planes, *tables, sums.reshape(n * c, h, w))
+        if sums is not target:
+            write(target, sums)
     return dx
 
 
@@ -188,10 +189,12 @@ def _pad_pixels_backward(
     tables = _inverse_tables((h, w), pads, mode)
     parts = [(dy.real, dx.real), (dy.imag, dx.imag)] if is_complex else [(dy, dx)]
     for source, target in parts:
-        sums, crew = allocate(function, "the gradient", shape, compute), workers(float(dy.size))
+        sums = target if compute == dtype else allocate(function, "the gradient", shape, compute)
+        crew = workers(float(dy.size))
         rest = allocate(function, "sums", (crew, c), compute)
         pad_pixels_backward(crew, ready(function, "grad_output", source, compute), *tables, sums, rest)
-        write(target, sums)
+        if sums is not target:
+            write(target, sums)
     return dx
 
 

@@ -196,11 +196,9 @@ class Layer:
         try:
             for name, optimizer in optimizers.items():
                 weight: Array = getattr(self, name)
-                if np.shape(weight) != np.shape(gradients[name]):
-                    raise ValueError(
-                        f"{layer}.backward_pass: {name} has shape {np.shape(weight)}, its gradient "
-                        f"{np.shape(gradients[name])}"
-                    )
+                shape = np.shape(gradients[name]) if type(gradients[name]) is not np.ndarray else gradients[name].shape
+                if weight.shape != shape:
+                    raise ValueError(f"{layer}.backward_pass: {name} has shape {weight.shape}, its gradient {shape}")
                 given = weight
                 if type(optimizer) not in PUBLISHED:
                     check_optimizer(f"{layer}.backward_pass", optimizer, f"{name}_opt")

@@ -159,8 +159,8 @@ class Sequential:
 
     def _memory(self) -> Reused:
         """That of its steps; networks that older versions pickled come without."""
-        reused: Reused = self.__dict__.setdefault("_reused", Reused())
-        return reused
+        reused: Reused | None = self.__dict__.get("_reused")
+        return self.__dict__.setdefault("_reused", Reused()) if reused is None else reused
 
     def _scores(self, y: ArrayLike, predicted: Array) -> tuple[float, float]:
         """Loss and accuracy, numbers also where the loss is somebody else's."""

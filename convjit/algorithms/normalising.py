@@ -34,6 +34,15 @@ def _products(task: Any, worker: Any, a: Any, a_center: Any, x: Any, center: Any
 
 
 @driver
+def _gradient_sums(task: Any, worker: Any, dy: Any, x: Any, center: Any, sums: Any, products: Any) -> None:
+    """Both of these, of dy and of dy * (x - center)."""
+    n, c = task // x.shape[1], task % x.shape[1]
+    gradients, zero = dy[n, c], x.dtype.type(0)
+    sums[n, c] = summed(gradients)
+    products[n, c] = summed_products(gradients, zero, x[n, c], center[c])
+
+
+@driver
 def _normalise(task: Any, worker: Any, x: Any, center: Any, scale: Any, gamma: Any, beta: Any, y: Any) -> None:
     """y[n,c,p] = (x[n,c,p] - center[c]) * scale[c] * gamma[c] + beta[c]."""
     channels = x.shape[1]
@@ -69,6 +78,11 @@ def plane_sums(workers: int, x: Any, sums: Any) -> None:
 def products(workers: int, a: Any, a_center: Any, x: Any, center: Any, sums: Any) -> None:
     """Fill `sums` (N, C)."""
     launch(_products, workers, sums.size, x.size * PIXEL_NS, a, a_center, x, center, sums)
+
+
+def gradient_sums(workers: int, dy: Any, x: Any, center: Any, sums: Any, products: Any) -> None:
+    """Fill `sums` and `products` (N, C)."""
+    launch(_gradient_sums, workers, sums.size, x.size * PIXEL_NS, dy, x, center, sums, products)
 
 
 def normalise(workers: int, x: Any, channels: tuple[Any, ...], y: Any) -> None:

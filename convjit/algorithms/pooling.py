@@ -255,11 +255,15 @@ def _launch(driver: Any, g: Geometry, height: int, width: int, dtype: DType) -> 
     return Launch(driver, planes * tiles.a_plane, nanoseconds, g, tiles.rows, tiles.cols)
 
 
+# What planes cost that a task takes together: eight of 256x256 pixels, which fill a vector.
+_PLANES_COST = 8 * TILE_COST
+
+
 @lru_cache(maxsize=256)
 def launch_over_planes(driver: Any, g: Geometry, kernels: Any, dtype: DType) -> Launch:
     """Of a driver over planes with one window each, with kernels for this dtype."""
     planes, taps = g.batch * g.in_channels, g.kernel_h * g.kernel_w
-    together = max(1, TILE_COST // taps)
+    together = max(1, _PLANES_COST // taps)
     return Launch(driver, -(-planes // together), float(planes * taps), g, together, lambda: kernels(dtype))
 
 

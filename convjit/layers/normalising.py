@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from ..algorithms.normalising import FEWEST, MOST, PIXEL_NS, gradient, normalise, plane_sums, products
+from ..algorithms import normalising as of_planes
+from ..algorithms.normalising import FEWEST, MOST, PIXEL_NS
 from ..arrays import ready
 from ..runtime.memory import allocate
 from ..runtime.threads import workers
@@ -34,10 +35,20 @@ def product_sums(a: Array, a_center: Array, x: Array, center: Array) -> Array:
         u, v = _along(a_center, x), _along(center, x)
         return channel_sums(lambda a, x: (a - u) * (x - v), a, x)
     sums = allocate(_NAME, "a workspace", x.shape[:2], x.dtype)
-    products(
+    of_planes.products(
         workers(x.size * PIXEL_NS), _planes(a), _numbers(a_center, x.dtype), _planes(x), _numbers(center, x.dtype), sums
     )  # fmt: skip
     return np.asarray(sums.sum(axis=0))
+
+
+def gradient_sums(dy: Array, x: Array, center: Array) -> tuple[Array, Array]:
+    """Of each channel, the sums of `dy` and of `dy * (x - center)`."""
+    if not _has_planes(dy, x):
+        return sums(dy), product_sums(dy, np.zeros_like(center), x, center)
+    parts, products = (allocate(_NAME, "a workspace", x.shape[:2], x.dtype) for _ in range(2))
+    crew = workers(x.size * PIXEL_NS)
+    of_planes.gradient_sums(crew, _planes(dy), _planes(x), _numbers(center, x.dtype), parts, products)
+    return np.asarray(parts.sum(axis=0)), np.asarray(products.sum(axis=0))
 
 
 def normalised(x: Array, center: Array, scale: Array, gamma: Array, beta: Array) -> Array:
@@ -47,7 +58,9 @@ def normalised(x: Array, center: Array, scale: Array, gamma: Array, beta: Array)
         return in_slices(_NAME, lambda x: (x - u) * v * slope + shift, x, keep=1)
     y = allocate(_NAME, "the result", x.shape, x.dtype)
     channels = tuple(_numbers(values, x.dtype) for values in (center, scale, gamma, beta))
-    normalise(workers(x.size * PIXEL_NS), _planes(x), channels, y.reshape(*x.shape[:2], math.prod(x.shape[2:])))
+    of_planes.normalise(
+        workers(x.size * PIXEL_NS), _planes(x), channels, y.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    )
     return y
 
 
@@ -58,7 +71,7 @@ def input_gradient(dy: Array, x: Array, center: Array, scale: Array, gamma: Arra
         return in_slices(_NAME, lambda dy, x: (dy - (first + (x - u) * v * second)) * factor * v, dy, x, keep=1)
     dx = allocate(_NAME, "the gradient", x.shape, x.dtype)
     channels = tuple(_numbers(values, x.dtype) for values in (center, scale, gamma, shift, slope))
-    gradient(
+    of_planes.gradient(
         workers(x.size * PIXEL_NS), _planes(dy), _planes(x), channels,
         dx.reshape(*x.shape[:2], math.prod(x.shape[2:])),
     )  # fmt: skip
@@ -76,7 +89,7 @@ def sums(x: Array) -> Array:
     if not _has_planes(x):
         return channel_sums(_itself, x)
     parts = allocate(_NAME, "a workspace", x.shape[:2], x.dtype)
-    plane_sums(workers(x.size * PIXEL_NS), _planes(x), parts)
+    of_planes.plane_sums(workers(x.size * PIXEL_NS), _planes(x), parts)
     return np.asarray(parts.sum(axis=0))
 
 

@@ -12,7 +12,7 @@ from ..runtime.memory import allocate
 from ..typing import Array, Updates
 from .base import Layer, Shape, as_batch, check_grad, floating
 from .initializers import as_rng
-from .normalising import input_gradient, normalised, product_sums, scaled, statistics, sums
+from .normalising import gradient_sums, input_gradient, normalised, scaled, statistics
 from .optimizers import ANY, SHARE, Range
 from .slices import check_result, in_slices
 
@@ -194,8 +194,8 @@ class BatchNormalization(Layer):
         name = "BatchNormalization.backward_pass"
         given = floating(name, "accum_grad", check_grad("BatchNormalization", accum_grad, x.shape))
         dy = converted(name, "a copy of accum_grad", given, sums_dtype(given.dtype))
-        grad_beta = sums(dy)
-        grad_gamma = product_sums(dy, np.zeros_like(center), x, center) * scale
+        grad_beta, products = gradient_sums(dy, x, center)
+        grad_gamma = products * scale
         if use_batch:
             count = dy.size // dy.shape[1]
             dx = input_gradient(dy, x, center, scale, gamma, grad_beta / count, grad_gamma / count)

@@ -33,6 +33,13 @@ def results(dtype):
         "padded": convjit.pad2d(x, 2, mode="symmetric"), "unpadded": convjit.pad2d_backward(x, 1, mode="wrap"),
         "best": best, "where": where, "best_back": convjit.max_pool2d_backward(best, x, 3, 2, 1, ceil_mode=True),
         "mean": convjit.avg_pool2d(x, 3, 2, 1), "mean_back": convjit.avg_pool2d_backward(x, (10, 8), 2),
+        "whole": convjit.avg_pool2d(x, (5, 4)), "largest": convjit.max_pool2d(x, (5, 4)),
+        "whole_back": convjit.avg_pool2d_backward(x[:, :, :1, :1], (5, 4), (5, 4)),
+        # Of windows of which some see no pixel.
+        "none": convjit.avg_pool2d(x[:, :, :1], (2, 1), 1, (1, 0), (2, 1), count_include_pad=False),
+        "none_back": convjit.avg_pool2d_backward(
+            x[:, :, :1], (1, 4), (2, 1), 1, (1, 0), (2, 1), count_include_pad=False
+        ),
         "seed": convjit.image_to_column(x, (3, 3), 1),
     }  # fmt: skip
 

@@ -40,8 +40,8 @@ def counted_taps(o: Any, stride: Any, kernel_size: Any, dilation: Any, size: Any
 
 @kernel
 def divided_by(divisor: Any, counted: Any) -> Any:
-    """What the sum of a window is divided by, of which so many taps count."""
-    return divisor if divisor != INSIDE and divisor != PADDED else counted
+    """What the sum of a window is divided by, of which so many taps count; of none, 1."""
+    return divisor if divisor != INSIDE and divisor != PADDED else max(counted, 1)
 
 
 @kernel

@@ -124,7 +124,8 @@ def report() -> dict[str, dict[str, str]]:
             "layer": layer,
             "numba threads": f"{numba.config.NUMBA_NUM_THREADS}",
             "a large call": _twin(),
-            "a small call": f"serial twin, below {threads.SERIAL_BELOW_NS // 1000} microseconds of work",
+            "a small call": f"serial twin, below {threads.SERIAL_BELOW_NS // 1000} microseconds of work, or "
+            f"{threads.SERIAL_BELOW_IF_AWAKE_NS // 1000} while threads are awake",
         },
         "cache": cache_state(),
         "environment": {

@@ -40,6 +40,8 @@ def results(dtype):
         "none_back": convjit.avg_pool2d_backward(
             x[:, :, :1], (1, 4), (2, 1), 1, (1, 0), (2, 1), count_include_pad=False
         ),
+        # Of which the first taps lie beside the image.
+        "beside_back": convjit.avg_pool2d_backward(x[:, :, :1, :2], (1, 2), (1, 4), 1, ((0, 0), (3, 0))),
         "seed": convjit.image_to_column(x, (3, 3), 1),
     }  # fmt: skip
 

@@ -45,7 +45,7 @@ def divided_by(divisor: Any, counted: Any) -> Any:
 
 
 @kernel
-def _padding(g: Geometry, divisor: Any) -> Any:
+def padding(g: Geometry, divisor: Any) -> Any:
     """The padding of both sides, of rows and of columns, where its taps count, else negative."""
     if divisor == PADDED:
         return g.pad_top + g.pad_bottom, g.pad_left + g.pad_right
@@ -81,7 +81,7 @@ def _some_means(
 def _avg_pool(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, x: Any, divisor: Any, y: Any) -> None:
     """y[p,oh,ow] = (sum of x[p,h,w] over the window) / the divisor; a window that sees no pixel gives 0."""
     plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
-    pads_h, pads_w = _padding(g, divisor)
+    pads_h, pads_w = padding(g, divisor)
     for oh in range(above, below):
         top = oh * g.stride_h - g.pad_top
         low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
@@ -96,7 +96,7 @@ def _avg_pool_rows(
     """The same by vectors of windows; those that reach over an edge one by one."""
     plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
     image, size = x[plane], kernels[means.ELEMENT]
-    pads_h, pads_w = _padding(g, divisor)
+    pads_h, pads_w = padding(g, divisor)
     first, stop = whole_windows(g, before, behind)
     oh = above
     while oh < below:
@@ -112,9 +112,9 @@ def _avg_pool_rows(
             number = (plane * g.in_h + top + low_h * g.dilation_h) * g.in_w + first * g.stride_w - g.pad_left
             at = (plane * g.out_h + oh) * g.out_w + first
             means.mean_lines(
-                kernels, g.stride_w, x.ctypes.data + number * size, g.dilation_h * g.in_w, high_h - low_h, g.dilation_w,
-                g.kernel_w, whole - first, divided_by(divisor, counted_h * g.kernel_w), y.ctypes.data + at * size,
-                lines, g.stride_h * g.in_w, g.out_w,
+                kernels, g.stride_w, x.ctypes.data + number * size, 0, 1, g.dilation_h * g.in_w, high_h - low_h,
+                g.dilation_w, g.kernel_w, whole - first, divided_by(divisor, counted_h * g.kernel_w),
+                y.ctypes.data + at * size, lines, g.stride_h * g.in_w, g.out_w,
             )  # fmt: skip
         for line in range(lines if before < first or whole < behind else 0):
             row, results = top + line * g.stride_h, y[plane, oh + line]
@@ -129,7 +129,7 @@ def _avg_pool_planes(
 ) -> None:  # fmt: skip
     """The same where a plane has one window: by vectors of planes, so many a task."""
     first, size = task * together, kernels[means.ELEMENT]
-    pads_h, pads_w = _padding(g, divisor)
+    pads_h, pads_w = padding(g, divisor)
     low_h, high_h = taps_inside(-g.pad_top, g.kernel_h, g.dilation_h, g.in_h)
     low_w, high_w = taps_inside(-g.pad_left, g.kernel_w, g.dilation_w, g.in_w)
     counted_h = counted_taps(0, g.stride_h, g.kernel_h, g.dilation_h, g.in_h, pads_h, high_h - low_h)
@@ -140,7 +140,7 @@ def _avg_pool_planes(
         return
     number = (low_h * g.dilation_h - g.pad_top) * g.in_w + low_w * g.dilation_w - g.pad_left
     means.mean_lines(
-        kernels, pixels, x.ctypes.data + (first * pixels + number) * size, g.dilation_h * g.in_w, high_h - low_h,
+        kernels, pixels, x.ctypes.data + (first * pixels + number) * size, 0, 1, g.dilation_h * g.in_w, high_h - low_h,
         g.dilation_w, high_w - low_w, planes, divided_by(divisor, counted_h * counted_w),
         y.ctypes.data + first * size, 1, 0, 0,
     )  # fmt: skip
@@ -164,7 +164,7 @@ def avg_pool(workers: int, g: Geometry, x: Any, divisor: int, y: Any) -> None:
 def _shares(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, dy: Any, divisor: Any, part: Any) -> None:
     """part[p,oh,ow] = dy[p,oh,ow] / the divisor of its window: what each of its pixels gets."""
     plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
-    pads_h, pads_w = _padding(g, divisor)
+    pads_h, pads_w = padding(g, divisor)
     first, stop = whole_windows(g, before, behind)
     for oh in range(above, below):
         low, high = taps_inside(oh * g.stride_h - g.pad_top, g.kernel_h, g.dilation_h, g.in_h)
@@ -210,9 +210,11 @@ def _avg_pool_backward(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any
         else:
             for w in range(left, right):
                 line[np.uint64(w)] = 0
-            for oh in range(first, last + 1):
-                between = reach - oh * g.stride_h
-                if over(between, g.dilation_h) * g.dilation_h == between:
+            # The taps from the last one on: their windows come in order.
+            for kh in range(g.kernel_h - 1, -1, -1):
+                bottom_of = reach - kh * g.dilation_h
+                oh = over(bottom_of, g.stride_h)
+                if first <= oh and oh <= last and oh * g.stride_h == bottom_of:
                     _add_shares(g, part[plane, oh], left, right, line)
         first_above, last_above = first, last
 
@@ -237,7 +239,7 @@ def _add_shares(g: Geometry, part: Any, left: Any, right: Any, line: Any) -> Non
         shift = kw * g.dilation_w - g.pad_left
         lowest, _ = inside(shift - left, g.stride_w, g.in_w)
         _, highest = inside(shift, g.stride_w, right)
-        highest = min(highest, g.out_w)
+        highest = max(lowest, min(highest, g.out_w))
         if g.stride_w == 1:  # in whole vectors
             pixels, shares = line[lowest + shift : highest + shift], part[lowest:highest]
             for i in range(len(pixels)):
@@ -248,9 +250,13 @@ def _add_shares(g: Geometry, part: Any, left: Any, right: Any, line: Any) -> Non
 
 
 def _sees_all(g: Geometry) -> bool:
-    """Whether the only window of a plane sees each of its pixels."""
+    """Whether the only window of a plane sees each of its pixels, which are not too many for a task."""
     is_dense = g.dilation_h == g.dilation_w == 1 and g.pad_top == g.pad_left == 0
-    return is_dense and (g.out_h, g.out_w, g.kernel_h, g.kernel_w) == (1, 1, g.in_h, g.in_w)
+    return (
+        is_dense
+        and g.in_h * g.in_w <= TILE_COST
+        and (g.out_h, g.out_w, g.kernel_h, g.kernel_w) == (1, 1, g.in_h, g.in_w)
+    )
 
 
 @driver

@@ -35,7 +35,7 @@ def _products(task: Any, worker: Any, a: Any, a_center: Any, x: Any, center: Any
 
 @driver
 def _gradient_sums(task: Any, worker: Any, dy: Any, x: Any, center: Any, sums: Any, products: Any) -> None:
-    """Both of these, of dy and of dy * (x - center)."""
+    """sums[n,c] = sum over p of dy[n,c,p], products[n,c] = sum over p of dy[n,c,p] * (x[n,c,p] - center[c])."""
     n, c = task // x.shape[1], task % x.shape[1]
     gradients, zero = dy[n, c], x.dtype.type(0)
     sums[n, c] = summed(gradients)

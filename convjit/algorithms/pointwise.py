@@ -20,8 +20,8 @@ from ..typing import DType
 # of its three loops reads what the one before has loaded.
 CHUNK = 1024
 
-# Numbers that come with a formula, of the arrays' dtype; unused ones are zero. Behind those of a step comes the least
-# normal number of the dtype.
+# Numbers that come with a formula, of the arrays' dtype; unused ones are zero. Behind them comes the least number that
+# a step keeps.
 CONSTANTS, NUMBERS = 2, 8
 
 _ZERO = np.float32(0)  # fits into both dtypes
@@ -75,9 +75,10 @@ def backward(formula: Callable[..., Any]) -> Driver:
 # of its own, for which the compiler keeps what it needs of the formula: with more arrays than five in a loop it does
 # not check whether they overlap, and makes no vectors.
 #
-# States below the least normal number are kept as 0. A mean of gradients that have become 0, as those of a unit do that
-# is never active again, shrinks step by step and stays at a denormal number for good, for which processors take some
-# hundred cycles: with 7 % of such weights the steps of Adam took 7 times as long, from the 830th on.
+# States below the least normal number are kept as 0, but by formulas that would divide by it. A mean of gradients that
+# have become 0, as those of a unit do that is never active again, shrinks step by step and stays at a denormal number
+# for good, for which processors take some hundred cycles: with 7 % of such weights the steps of Adam took 7 times as
+# long, from the 830th on.
 
 
 @kernel

@@ -170,7 +170,7 @@ def _max_pool(
 def _max_pool_rows(
     task: Any, worker: Any, g: Geometry, rows: Any, cols: Any, kernels: Any, x: Any, lowest: Any, y: Any, indices: Any
 ) -> None:
-    """The same by vectors of windows, where strides along rows are small; those that reach over an edge one by one."""
+    """The same by vectors of windows; those that reach over an edge one by one."""
     plane, above, below, before, behind = tile(task, g.out_h, g.out_w, rows, cols)
     image, size = x[plane], kernels[maxima.ELEMENT]
     first, stop = whole_windows(g, before, behind)
@@ -187,9 +187,9 @@ def _max_pool_rows(
             number = (top + low_h * g.dilation_h) * g.in_w + first * g.stride_w - g.pad_left
             at = (plane * g.out_h + oh) * g.out_w + first
             maxima.pool_lines(
-                kernels, g.stride_w, x.ctypes.data + (plane * g.in_h * g.in_w + number) * size, g.dilation_h * g.in_w,
-                high_h - low_h, g.dilation_w, g.kernel_w, whole - first, number, g.stride_w, y.ctypes.data + at * size,
-                indices.ctypes.data + at * 8, lines, g.stride_h * g.in_w, g.out_w,
+                kernels, g.stride_w, x.ctypes.data + (plane * g.in_h * g.in_w + number) * size, 0, 1,
+                g.dilation_h * g.in_w, high_h - low_h, g.dilation_w, g.kernel_w, whole - first, number, g.stride_w,
+                y.ctypes.data + at * size, indices.ctypes.data + at * 8, lines, g.stride_h * g.in_w, g.out_w,
             )  # fmt: skip
         for line in range(lines if before < first or whole < behind else 0):
             row, largest, places = top + line * g.stride_h, y[plane, oh + line], indices[plane, oh + line]
@@ -224,7 +224,7 @@ def _max_pool_planes(
         return
     number = (low_h * g.dilation_h - g.pad_top) * g.in_w + low_w * g.dilation_w - g.pad_left
     maxima.pool_lines(
-        kernels, pixels, x.ctypes.data + (first * pixels + number) * size, g.dilation_h * g.in_w, high_h - low_h,
+        kernels, pixels, x.ctypes.data + (first * pixels + number) * size, 0, 1, g.dilation_h * g.in_w, high_h - low_h,
         g.dilation_w, high_w - low_w, planes, number, 0, y.ctypes.data + first * size, indices.ctypes.data + first * 8,
         1, 0, 0,
     )  # fmt: skip
@@ -255,15 +255,15 @@ def _launch(driver: Any, g: Geometry, height: int, width: int, dtype: DType) -> 
     return Launch(driver, planes * tiles.a_plane, nanoseconds, g, tiles.rows, tiles.cols)
 
 
-# What planes cost that a task takes together: eight of 256x256 pixels, which fill a vector.
-_PLANES_COST = 8 * TILE_COST
+# Planes that fill a vector: a task takes as many, if they are not larger than 256x256 pixels.
+_VECTOR = 8
 
 
 @lru_cache(maxsize=256)
 def launch_over_planes(driver: Any, g: Geometry, kernels: Any, dtype: DType) -> Launch:
     """Of a driver over planes with one window each, with kernels for this dtype."""
     planes, taps = g.batch * g.in_channels, g.kernel_h * g.kernel_w
-    together = max(1, _PLANES_COST // taps)
+    together = max(1, TILE_COST // taps, min(_VECTOR, _VECTOR * TILE_COST // taps))
     return Launch(driver, -(-planes // together), float(planes * taps), g, together, lambda: kernels(dtype))
 
 

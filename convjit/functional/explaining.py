@@ -138,8 +138,8 @@ def explain(
     it is the share of the multiplications that it does, about a quarter of the direct method's. Caches, memory and
     the ten microseconds of a call are left out, so small and memory-bound problems reach less.
 
-    Workers are those of a call by itself. One of 25 to 120 us that soon follows another one on several threads, as the
-    layers of a network do, has several, too: they are awake.
+    Workers are those of a call by itself. A call of 25 to 120 us soon after one on several threads, as a network makes
+    them, gets several, too, as these threads are still awake.
 
     Workspaces are what kernels need beside input, weights and output. They stay within twice the input or 32 MiB: a
     batch that would need more is computed some images at a time. One image may still need more, such as a small one in

@@ -7,7 +7,7 @@ Lowest first: a file imports from its own line and those before it only.
 `tiles`, `micro`, `filling`, `weaving`  lanes are pixels: which register tiles there are, and the kernels
 `direct_kernels`                        lanes are output channels: register tiles, packing and transposing
 `channel_lanes`, `channel_sums`         one channel a group, and the gradient of a bias: lanes are channels
-`maxima`, `means`                       pooling
+`window_lanes`, `maxima`, `means`       pooling: lanes are windows
 `planes`, `pixels`, `phases`            where taps are met: padded planes, images of either layout, phases of a stride
 `bands`                                 rows, of some groups, that a worker fills and reads while its cache holds them
 `blocked`, `product`, `landing`         lanes are pixels: scratch, tasks, and results that are not one run a row

@@ -1,11 +1,11 @@
-"""The micro-kernels of max pooling: windows of a row side by side, without a branch.
+"""The micro-kernels of max pooling: a window a lane, without a branch.
 
 Nobody foretells which pixel of a window is the largest. Knows rows of pixels; does not know planes or edges.
 """
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,10 @@ from ..runtime.compile import kernel, passed
 from ..simd import isa
 from ..simd.vectors import Vectors, index
 from ..typing import Array, DType
+from .window_lanes import FAR, STEPS, load, over_windows
 
-# The dtypes that there are kernels for, and the steps from a window to the next that pixels are shuffled for; of larger
-# ones, each is loaded by itself.
+# The dtypes that there are kernels for.
 DTYPES = tuple(np.dtype(name) for name in ("float32", "float64", "int64"))
-_STEPS = 2
-# Windows far apart lie in cache lines of their own, of which a first-level cache keeps eight at any distance.
-_FAR = 8
 _NUMBERS = np.dtype(np.int64)
 
 # Pixels of a plane at most: places in a window are counted in 32 bits beside float32.
@@ -30,37 +27,38 @@ MOST_PIXELS = 1 << 30
 # What compiled code is told of the kernels for a dtype, an int64 array.
 ELEMENT = 0  # bytes an element
 POOL = 1  # for each step from 1 on, the last one for any
-PAIRS = POOL + _STEPS + 1  # of windows of 2x2 side by side
+PAIRS = POOL + STEPS + 1  # of windows of 2x2 side by side
 
 
 @cache
-def kernels(dtype: DType) -> Array:
-    """The kernels of a dtype for this machine, compiled or loaded on the first call."""
+def kernels(dtype: DType, *, deep: bool = False) -> Array:
+    """The kernels of a dtype for this machine, compiled or loaded on the first call; `deep` ones for volumes."""
     row = isa.here()
     lanes = isa.lanes(dtype)
-    functions = {f"pool_{step}": (14, _pool(dtype, lanes, step)) for step in range(1, _STEPS + 1)}
-    functions["pool_far"] = (14, _pool(dtype, min(lanes, _FAR), None))
-    functions["pairs"] = (14, _pool(dtype, lanes, 2, are_pairs=True))
-    addresses = emitting.compiled(f"{__name__}.{dtype}.{row.name}", functions, row.features)
-    return passed((dtype.itemsize, *addresses.values()))
+    functions = {f"pool_{step}": (16, _pool(dtype, lanes, step, deep=deep)) for step in range(1, STEPS + 1)}
+    functions["pool_far"] = (16, _pool(dtype, min(lanes, FAR), None, deep=deep))
+    if not deep:
+        functions["pairs"] = (16, _pool(dtype, lanes, 2, are_pairs=True))
+    name = f"{__name__}.{dtype}.{row.name}{'.deep' * deep}"
+    return passed((dtype.itemsize, *emitting.compiled(name, functions, row.features).values()))
 
 
-def _pool(dtype: DType, lanes: int, known: int | None, *, are_pairs: bool = False) -> emitting.Body:
+def _pool(
+    dtype: DType, lanes: int, known: int | None, *, deep: bool = False, are_pairs: bool = False
+) -> emitting.Body:  # fmt: skip
     """y[i] = max over r < rows, c < cols of pixel `step*i + r*row_step + c*col_step`, indices[i] = where it is first.
 
     Pixels are numbered on from `first`, that of the first window's first one, which grows by `apart` from a window to
-    the next. A NaN is larger than everything. What whole vectors of the `count` windows leave takes narrower ones:
-    masked stores are slow. `known` is the step, if it is, and `apart`; `are_pairs` where it is known that windows are
-    2x2. So for `lines` lines of windows, whose pixels lie `line_step` apart, results `pitch`.
+    the next. A NaN is larger than everything. `known` is the step and `apart`, if they are known here; `are_pairs`
+    where windows are known to be 2x2. So for `lines` lines of `count` windows, whose pixels lie `line_step` apart,
+    results `pitch`. A `deep` window has such rows in `slices` slices, `slice_step` apart; another one has one.
     """
 
     def body(builder: Any, arguments: Any) -> None:
-        top, step, row_step, rows, col_step, cols, count, first, apart, y, indices, lines, line_step, pitch = arguments
+        top, step, slice_step, slices, row_step, rows, col_step, cols, count, first, apart, *arguments = arguments
+        y, indices, lines, line_step, pitch = arguments
         if known is not None:
             step = apart = index(known)
-
-        def pixels_at(v: Vectors, place: Any) -> Any:
-            return v.load_spaced(place, step, v.all) if known is None else v.load_every(place, known)
 
         def of_pairs(v: Vectors, place: Any) -> list[Any]:
             """Without loops, and each pixel read once."""
@@ -81,7 +79,7 @@ def _pool(dtype: DType, lanes: int, known: int | None, *, are_pairs: bool = Fals
         def of_any(v: Vectors, place: Any) -> list[Any]:
             def tap(values: list[Any]) -> list[Any]:
                 pixels, at, best, found = values
-                pixel = pixels_at(v, pixels)
+                pixel = load(v, pixels, step, known)
                 won = v.beats(pixel, best)
                 best, found = v.chosen(won, pixel, best), v.chosen(won, v.counter(at), found)
                 return [v.offset(pixels, col_step), builder.add(at, col_step), best, found]
@@ -91,8 +89,14 @@ def _pool(dtype: DType, lanes: int, known: int | None, *, are_pairs: bool = Fals
                 held = v.loop(cols, [pixels, at, *held], tap)[2:]
                 return [v.offset(pixels, row_step), builder.add(at, row_step), *held]
 
-            held = [pixels_at(v, place), v.counter(index(0))]  # which does not beat itself
-            return v.loop(rows, [place, index(0), *held], row)[2:]
+            def of_slice(values: list[Any]) -> list[Any]:
+                pixels, at, *held = values
+                held = v.loop(rows, [pixels, at, *held], row)[2:]
+                return [v.offset(pixels, slice_step), builder.add(at, slice_step), *held]
+
+            # The first pixel does not beat itself.
+            begin = [place, index(0), load(v, place, step, known), v.counter(index(0))]
+            return (v.loop(slices, begin, of_slice) if deep else v.loop(rows, begin, row))[2:]
 
         def windows(width: int, values: list[Any]) -> list[Any]:
             v, numbers = Vectors(builder, dtype, width), Vectors(builder, _NUMBERS, width)
@@ -105,11 +109,7 @@ def _pool(dtype: DType, lanes: int, known: int | None, *, are_pairs: bool = Fals
             return [next_place, behind, v.offset(to, width), v.offset(to_index, width)]
 
         def line(begin: list[Any]) -> list[Any]:
-            values, times, width = begin, builder.sdiv(count, index(lanes)), lanes
-            while width > 0:
-                values = v.loop(times, values, partial(windows, width))
-                width //= 2
-                times = builder.zext(v.is_set(builder.and_(count, index(width))), times.type)
+            over_windows(v, count, begin, windows)
             place, number, to, to_index = begin
             behind = builder.add(number, line_step)
             return [v.offset(place, line_step), behind, v.offset(to, pitch), v.offset(to_index, pitch)]
@@ -120,18 +120,19 @@ def _pool(dtype: DType, lanes: int, known: int | None, *, are_pairs: bool = Fals
     return body
 
 
-_call_pool = emitting.caller(14)
+_call_pool = emitting.caller(16)
 
 
 @kernel
 def pool_lines(
-    kernels: Any, step: Any, top: Any, row_step: Any, rows: Any, col_step: Any, cols: Any, count: Any, first: Any,
-    apart: Any, y: Any, indices: Any, lines: Any, line_step: Any, pitch: Any,
+    kernels: Any, step: Any, top: Any, slice_step: Any, slices: Any, row_step: Any, rows: Any, col_step: Any, cols: Any,
+    count: Any, first: Any, apart: Any, y: Any, indices: Any, lines: Any, line_step: Any, pitch: Any,
 ) -> None:  # fmt: skip
     """Maxima of some lines of windows, see `_pool`; `top`, `y` and `indices` are addresses."""
-    are_pairs = step == 2 and apart == 2 and rows == 2 and cols == 2 and col_step == 1
-    is_known = step <= _STEPS and apart == step
-    pool = kernels[PAIRS if are_pairs else POOL + (step - 1 if is_known else _STEPS)]
+    are_pairs = step == 2 and apart == 2 and rows == 2 and cols == 2 and col_step == 1 and len(kernels) > PAIRS
+    is_known = step <= STEPS and apart == step
+    pool = kernels[PAIRS if are_pairs else POOL + (step - 1 if is_known else STEPS)]
     _call_pool(
-        pool, top, step, row_step, rows, col_step, cols, count, first, apart, y, indices, lines, line_step, pitch
+        pool, top, step, slice_step, slices, row_step, rows, col_step, cols, count, first, apart, y, indices, lines,
+        line_step, pitch,
     )  # fmt: skip

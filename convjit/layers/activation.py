@@ -27,10 +27,10 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 class Row(NamedTuple):
     """An activation: `gradient(x, y, dy)` is the gradient in `x` where `y = function(x)`.
 
-    The functions are NumPy's way; `passes` are compiled, with the same `constants`. Where there is an `inner` function,
-    an exponential, which is always NumPy's, what it gives of `x` is the second argument of `function`. Where
-    `by_output` is set, the gradient does not need `x` and is given `y` twice: so inputs need not be kept, and their
-    memory serves the layers behind.
+    The functions are NumPy's way; `passes` are compiled, with the same `constants`. `inner` is a function of `x` that
+    is always NumPy's; what it gives is the second argument of `function` and of the compiled pass. Where `by_output` is
+    set, the gradient does not need `x` and is given `y` twice: so inputs need not be kept, and their memory serves the
+    layers behind.
     """
 
     title: str
@@ -64,7 +64,7 @@ def _softplus_gradient(x: Array, y: Array, dy: Array) -> Array:
     """dy / (1 + exp(-x)), which is dy * (1 - exp(-y)), right for small `y`, too."""
     slope = np.negative(y)
     np.negative(np.expm1(slope, out=slope), out=slope)
-    return np.multiply(slope, dy, out=slope)
+    return slope * dy
 
 
 def softmax(x: Array) -> Array:

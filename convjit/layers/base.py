@@ -196,9 +196,9 @@ class Layer:
         try:
             for name, optimizer in optimizers.items():
                 weight: Array = getattr(self, name)
-                shape = np.shape(gradients[name]) if type(gradients[name]) is not np.ndarray else gradients[name].shape
-                if weight.shape != shape:
-                    raise ValueError(f"{layer}.backward_pass: {name} has shape {weight.shape}, its gradient {shape}")
+                shapes = _shape(weight), _shape(gradients[name])
+                if shapes[0] != shapes[1]:
+                    raise ValueError(f"{layer}.backward_pass: {name} has shape {shapes[0]}, its gradient {shapes[1]}")
                 given = weight
                 if type(optimizer) not in PUBLISHED:
                     check_optimizer(f"{layer}.backward_pass", optimizer, f"{name}_opt")
@@ -229,6 +229,11 @@ def check_optimizer(where: str, optimizer: Any, name: str = "optimizer") -> None
     usable = callable(getattr(optimizer, "update", None)) and not isinstance(optimizer, type)
     if optimizer is not None and not usable:
         raise TypeError(f"{where}: {name} must be an object with update(w, grad), got {describe(optimizer)}")
+
+
+def _shape(value: Any) -> Shape:
+    """Of an array or a list: as `np.shape`, which takes 1 us to find out whose it is."""
+    return value.shape if type(value) is np.ndarray else np.shape(value)
 
 
 def _checked(where: str, updated: Any, weight: Array) -> Array:

@@ -2,7 +2,7 @@
 
 State is rebound, never written into, so that a shallow copy of an optimizer is a full one. All is computed in the dtype
 of the weights, but for float16 in float32, where state stays: float16 has neither small squares nor an eps of 1e-8.
-State below the least normal number is kept as 0.
+State below the least normal number is kept as 0, but with an eps of 0.
 
 Knows hyperparameters and state; the formulas are `algorithms.updates`'.
 """
@@ -47,7 +47,7 @@ class Optimizer:
     dtype of `w`; integers give float64. float16 is computed in float32 and rounded at the end of each step: steps of
     less than half a unit in the last place of a weight are lost. State below the least normal number (1.2e-38 in
     float32) is kept as 0, since processors are slow with such numbers: a weight whose gradients have become 0 would
-    slow down all later steps.
+    slow down all later steps. With an `eps` of 0 it is kept, as its root divides.
 
     Examples
     --------
@@ -75,8 +75,9 @@ class Optimizer:
         self, update: Update, numbers: tuple[float, ...], w: Any, grad: Any, *states: Array | None
     ) -> tuple[Array, ...]:
         """A formula's step of weights, in their dtype; integers count as float64, float16 computes in float32."""
+        is_exact = self.__dict__.get("eps") == 0  # where squares that are kept as 0 would divide
         if are_ready(w, grad, *states):
-            return step(update, numbers, w, grad, *states)
+            return step(update, numbers, is_exact, w, grad, *states)
         where = f"{type(self).__name__}.update"
         w, grad = as_array(where, "w", w), as_array(where, "grad", grad)
         if grad.dtype.kind == "c" and w.dtype.kind != "c":
@@ -96,7 +97,7 @@ class Optimizer:
                 )
         dtype = w.dtype if w.dtype.kind in "fc" else np.dtype(np.float64)
         w, grad = (converted(where, name, array, sums_dtype(dtype)) for name, array in (("w", w), ("grad", grad)))
-        new, *kept = stepped(update, numbers, w, grad, *states)
+        new, *kept = stepped(update, numbers, is_exact, w, grad, *states)
         return converted(where, "the new w", new, dtype), *kept
 
     def __repr__(self) -> str:

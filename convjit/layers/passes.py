@@ -80,34 +80,43 @@ def softmax_gradient_of_rows(function: str, y: Array, dy: Array) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _numbers(numbers: tuple[float, ...], count: int, dtype: DType) -> Array:
-    """So many numbers, zeros behind those that are given, and the least normal one of the dtype.
+def _numbers(numbers: tuple[float, ...], count: int, dtype: DType, is_exact: bool = True) -> Array:
+    """So many numbers, zeros behind those that are given, and the least one that is kept: 0, or the least normal one.
 
     They are the same for all weights of a network in a step.
     """
-    known = np.array((*numbers, *[0] * (count - len(numbers)), np.finfo(dtype).smallest_normal), dtype)
+    known = np.array((*numbers, *[0] * (count - len(numbers)), _least(dtype, is_exact)), dtype)
     known.flags.writeable = False
     return known
 
 
+def _least(dtype: DType, is_exact: bool) -> float:
+    return 0.0 if is_exact else float(np.finfo(dtype).smallest_normal)
+
+
 def stepped(
-    update: Update, numbers: tuple[float, ...], w: Array, grad: Array, *states: Array | None
+    update: Update, numbers: tuple[float, ...], is_exact: bool, w: Array, grad: Array, *states: Array | None
 ) -> tuple[Array, ...]:
-    """The new `w` and the new states, in new arrays; a state of None is zeros."""
+    """The new `w` and the new states, in new arrays; a state of None is zeros.
+
+    States below the least normal number are kept as 0, unless `is_exact`.
+    """
     arrays = [w, grad, *[np.zeros_like(w) if state is None else state for state in states]]
     if compiled(*arrays):
-        return step(update, numbers, *[ready("Optimizer.update", "an array", array, w.dtype) for array in arrays])
+        flat = [ready("Optimizer.update", "an array", array, w.dtype) for array in arrays]
+        return step(update, numbers, is_exact, *flat)
     new, *kept = update.formula(numbers, *arrays)
-    return new, *(np.where(np.abs(state) < np.finfo(state.dtype).smallest_normal, 0, state) for state in kept)
+    return new, *(np.where(np.abs(state) < _least(state.dtype, is_exact), 0, state) for state in kept)
 
 
-def step(update: Update, numbers: tuple[float, ...], *arrays: Any) -> tuple[Array, ...]:
+def step(update: Update, numbers: tuple[float, ...], is_exact: bool, *arrays: Any) -> tuple[Array, ...]:
     """The same of `w`, `grad` and states that are compiled and ready."""
     w = arrays[0]
     shape, dtype = w.shape, w.dtype
     new = [allocate("Optimizer.update", "the result", shape, dtype) for _ in arrays[1:]]
     flat = map(np.ndarray.ravel, (*arrays, *new))
-    everywhere(update.driver, workers(_STEP_NS * w.size), _STEP_NS, w.size, _numbers(numbers, NUMBERS, w.dtype), *flat)
+    known = _numbers(numbers, NUMBERS, w.dtype, is_exact)
+    everywhere(update.driver, workers(_STEP_NS * w.size), _STEP_NS, w.size, known, *flat)
     return tuple(new)
 
 

@@ -63,7 +63,7 @@ class _Watch:
         self.switches: int | None = None  # when a team lost time first, if the last one did
         self.until = 0  # when a team is tried again, at the earliest; 0 while cores are free
         self.wait = _FIRST_NS
-        self.ended = 0  # when the last team was done
+        self.ended, self.caller = 0, 0  # when the last team was done, and whose it was: each thread has its own
         self.span: _Span | None = None  # what is looked at, while calls run on their own threads
         self.taken = False  # whether other threads of this process had the cores, in the last span
 
@@ -84,8 +84,9 @@ def are_free() -> bool:
 
 
 def since_last_team() -> int:
-    """Nanoseconds since a team was done, of those that are watched."""
-    return perf_counter_ns() - _seen.ended
+    """Nanoseconds since the calling thread's team was done, if it had the last one that was watched; else all."""
+    seen = _seen
+    return perf_counter_ns() - (seen.ended if seen.caller == threading.get_ident() else 0)
 
 
 def watched(workers: int, start: Callable[..., None], *arguments: Any) -> None:
@@ -102,7 +103,8 @@ def watched(workers: int, start: Callable[..., None], *arguments: Any) -> None:
 
 def _look(took: int, ran: int, now: int) -> None:
     seen, lost = _seen, took - ran
-    seen.ended, seen.span = now, None  # its own workers ran in the span
+    seen.ended, seen.caller = now, threading.get_ident()
+    seen.span = None  # its own workers ran in it
     if lost < max(_LOST_NS, took // _LOST_PARTS):
         seen.switches, seen.until, seen.wait = None, 0, _FIRST_NS
         return

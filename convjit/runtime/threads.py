@@ -64,8 +64,8 @@ def launch_pool() -> None:
         # `multiprocessing.set_start_method` in the user's program would fail.
         if getattr(numba_parallel, "_backend_init_process_lock", None) is None:
             numba_parallel._backend_init_process_lock = threading.RLock()
-        users = "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ
-        if users:
+        by_user = "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ
+        if by_user:
             _start()
         else:
             try:
@@ -76,7 +76,7 @@ def launch_pool() -> None:
         _mask = getattr(numba_parallel, "_get_num_threads", None) or _mask
         _set_mask = getattr(numba_parallel, "_set_num_threads", None) or _set_mask
         _has_workqueue = numba.threading_layer() == "workqueue"
-        _spin = numba.threading_layer() == "omp" and not users
+        _spin = numba.threading_layer() == "omp" and not by_user
         _launched = True
 
 

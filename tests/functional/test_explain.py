@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from convjit import algorithms, conv2d, conv2d_backward, explain
 from convjit.algorithms import ALGORITHMS, algorithm
 from convjit.functional import batches, kept
+from convjit.runtime import threads
 from convjit.testing import conv2d_cases
 
 PASSES = ("forward", "input_grad", "weight_grad")
@@ -88,6 +89,16 @@ def test_multiplications_and_workers():
     assert small.forward.workers == 1
     assert explain((1, 1, 4, 4), (1, 1, 3, 3), dtype="complex64").forward.multiplications == 4 * 36
     assert explain(np.ones((1, 1, 4, 4)), np.ones((1, 1, 3, 3)) * 1j).forward.multiplications == 2 * 36
+
+
+def test_workers_are_those_of_a_call_alone(monkeypatch):
+    """Not of one that finds its threads awake."""
+    monkeypatch.setattr(threads, "available", lambda: 7)
+    monkeypatch.setattr(threads, "_are_awake", lambda: True)
+    small, large = ((1, channels, 28, 28) for channels in (16, 128))
+    assert threads.workers(threads.SERIAL_BELOW_NS - 1) == 7
+    assert explain(small, (16, 16, 3, 3), padding=1).forward.workers == 1
+    assert explain(large, (128, 128, 3, 3), padding=1).forward.workers == 7
 
 
 def test_arrays_and_shapes_are_alike():

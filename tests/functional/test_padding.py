@@ -29,6 +29,23 @@ def padded_images(draw, mode, dtype="float64", most=5):
     return draw(exact_arrays((*planes, *sizes), dtype)), pads, draw(exact_arrays((*planes, *padded), dtype))
 
 
+@pytest.mark.parametrize("pads", [((0, 0), (3, 2)), ((2, 1), (1, 0)), ((9, 12), (70, 90)), ((0, 3), (0, 41))], ids=str)
+@pytest.mark.parametrize("size", [(5, 40), (2, 33), (1, 70), (4, 2)])
+@pytest.mark.parametrize("mode", PADDING_MODES)
+def test_rows_as_long_as_several_vectors(mode, size, pads):
+    """With pixels that are shown once beside such that are shown often, and none that are."""
+    x = np.random.default_rng(0).integers(-9, 10, (2, *size)).astype("f4")
+    y = pad2d(x[None], pads, mode=mode)
+    assert_array_equal(y[0], np.pad(x, [(0, 0), *pads], mode), strict=True)
+    # Each pixel gets what its places get.
+    at = np.pad(
+        np.arange(x[0].size).reshape(size), pads, mode, **({"constant_values": -1} if mode == "constant" else {})
+    )
+    dy = np.random.default_rng(1).integers(-9, 10, y.shape).astype("f4")
+    wanted = [np.bincount(at[at >= 0], plane[at >= 0], x[0].size).reshape(size) for plane in dy[0]]
+    assert_array_equal(pad2d_backward(dy, pads, mode=mode)[0], wanted)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "bool", "complex64", "complex128", "float16"])
 @pytest.mark.parametrize("mode", PADDING_MODES)
 @given(data=st.data())

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from convjit import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
+from convjit import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward, pad2d, pad2d_backward
+from convjit.algorithms import pooling
 from convjit.gemm import maxima, means
+from convjit.runtime import tiles
 from convjit.testing import (
     check_adjoint,
     exact_arrays,
@@ -227,15 +229,17 @@ def by_both(monkeypatch, kernels, pool):
 @pytest.mark.parametrize("kind", ["drawn", "few values", "NaN"])
 def test_windows_by_vectors_have_the_maxima_of_those_one_by_one(dtype, kind, monkeypatch):
     """And the same places: the first of equal pixels, and of NaN."""
-    rng = np.random.default_rng(len(dtype))
+    rng, compared = np.random.default_rng(len(dtype)), 0
     for shape, window in shapes_and_windows():
         x = (rng.standard_normal(shape) * (1 if kind == "few values" else 50)).astype(dtype)
         if kind == "NaN" and x.dtype.kind == "f":
             x[rng.random(x.shape) < 0.2] = np.nan
         both = by_both(monkeypatch, maxima, lambda: max_pool2d(x, *window, return_indices=True))  # noqa: B023
         if both is not None:
+            compared += 1
             for one, other in zip(*both, strict=True):
                 assert_array_equal(one, other, strict=True)
+    assert compared > 130
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "complex64"])
@@ -244,21 +248,45 @@ def test_windows_by_vectors_have_the_maxima_of_those_one_by_one(dtype, kind, mon
 )
 def test_windows_by_vectors_have_the_means_of_those_one_by_one(dtype, counting, monkeypatch):
     """To the bit, of numbers whose sums are rounded, and of zeros of either sign."""
-    rng = np.random.default_rng(len(dtype))
+    rng, compared = np.random.default_rng(len(dtype)), 0
     for shape, window in shapes_and_windows():
         x = np.where(rng.random(shape) < 0.2, -0.0, rng.standard_normal(shape) * 50).astype(dtype)
         both = by_both(monkeypatch, means, lambda: avg_pool2d(x, *window, **counting))  # noqa: B023
         if both is not None:
+            compared += 1
             assert both[0].tobytes() == both[1].tobytes()
+    assert compared > 130
 
 
 @pytest.mark.parametrize("counting", [{}, {"count_include_pad": False}, {"divisor_override": -3}])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(data=st.data())
 def test_each_pixel_adds_up_the_shares_of_its_windows_in_order(dtype, counting, data):
-    problem = data.draw(poolings())
+    assert_shares(data.draw(poolings()), dtype, counting)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Pooling((1, 2, 7, 36), (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), False),
+        Pooling((1, 2, 8, 19), (2, 2), (2, 2), ((1, 0), (0, 1)), (1, 1), True),
+        Pooling((2, 9, 4, 5), (4, 5), (4, 5), ((0, 0), (0, 0)), (1, 1), False),
+        Pooling((1, 1, 9, 40), (5, 5), (3, 3), ((2, 1), (1, 2)), (1, 1), False),
+        Pooling((1, 1, 9, 33), (4, 1), (1, 1), ((3, 3), (0, 0)), (2, 1), False),
+        Pooling((1, 1, 1, 2), (1, 4), (1, 1), ((0, 0), (3, 0)), (1, 1), False),
+        Pooling((1, 1, 3, 3), (6, 6), (1, 1), ((5, 5), (5, 5)), (1, 1), False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("counting", [{}, {"count_include_pad": False}, {"divisor_override": -3}])
+def test_each_pixel_adds_up_the_shares_of_windows_that_are_a_case_of_their_own(problem, counting):
+    assert_shares(problem, np.float32, counting)
+
+
+def assert_shares(problem, dtype, counting):
+    """Numbers whose sums are rounded, and zeros of either sign."""
     x = np.zeros(problem.shape, dtype)
-    dy = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal(avg_pool2d(x, **problem.arguments).shape)
+    dy = np.random.default_rng(0).standard_normal(avg_pool2d(x, **problem.arguments).shape)
     dy = np.where(dy > 1.5, -0.0, dy).astype(dtype)
     for (oh, ow), pixels, taps in windows(problem.shape[2:], **problem.reference):
         seen = taps if counting.get("count_include_pad", True) else len(pixels)
@@ -266,6 +294,33 @@ def test_each_pixel_adds_up_the_shares_of_its_windows_in_order(dtype, counting, 
             x[:, :, h, w] += dy[:, :, oh, ow] / dtype(counting.get("divisor_override", seen))
     got = avg_pool2d_backward(dy, problem.shape[2:], **problem.arguments, **counting)
     assert got.tobytes() == x.tobytes()
+
+
+@pytest.mark.parametrize("cost", [1, 40, 500])
+def test_pieces_of_planes_have_the_bits_of_the_whole(cost, monkeypatch):
+    """Rows and columns that begin anywhere."""
+
+    def everything():
+        results = []
+        for shape, window in (((2, 3, 13, 33), window) for window in WINDOWS):
+            x = np.random.default_rng(0).standard_normal(shape).astype("f4")
+            y, indices = max_pool2d(x, *window, return_indices=True)
+            mean = avg_pool2d(x, *window)
+            gradient = avg_pool2d_backward(mean, shape[2:], *window)
+            results += [y, indices, mean, gradient, max_pool2d_backward(y, x, *window)]
+        for mode in ("constant", "edge", "reflect", "symmetric", "wrap"):
+            padded = pad2d(x, ((2, 3), (4, 1)), mode=mode)
+            results += [padded, pad2d_backward(padded, ((2, 3), (4, 1)), mode=mode)]
+        return results
+
+    wanted = everything()
+    monkeypatch.setattr(tiles, "TILE_COST", cost)
+    pooling._launch.cache_clear()
+    try:
+        for got, whole in zip(everything(), wanted, strict=True):
+            assert got.tobytes() == whole.tobytes()
+    finally:
+        pooling._launch.cache_clear()
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])

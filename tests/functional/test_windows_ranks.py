@@ -6,7 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from spatial import MODES, RANKS, function, spatials
+from test_pooling import by_both
 
+from convjit import avg_pool3d, max_pool3d
+from convjit.gemm import maxima as maximum_kernels
+from convjit.gemm import means as mean_kernels
 from convjit.testing import check_adjoint, exact_arrays, real_arrays
 from convjit.testing.spatial import reference_columns, windows
 
@@ -233,3 +237,28 @@ def test_pytorch_agrees(data, rank):
     mean.backward(torch.ones_like(mean))
     dx = function("avg_pool2d_backward", rank)(np.ones(mean.shape), x.shape[2:], *arguments, **options)
     assert_allclose(dx, leaf.grad.numpy(), **CLOSE)
+
+
+# Of volumes (2, 2, 4, 5, width): (kernel, stride, padding, dilation)
+DEEP_WINDOWS = (
+    (2, 2, 0, 1), (3, 1, 1, 1), ((1, 2, 5), (2, 1, 2), (0, 1, 2), 1), ((2, 3, 1), (3, 2, 1), (1, 1, 0), (2, 1, 1)),
+    (3, (2, 1, 3), 1, (1, 2, 1)), ((4, 5, 2), 1, 0, 1),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("window", DEEP_WINDOWS, ids=str)
+def test_windows_of_volumes_by_vectors_are_those_one_by_one(window, monkeypatch):
+    """Maxima with their places, of ties and NaN, and means to the bit."""
+    rng = np.random.default_rng(0)
+    for dtype, width in ((dtype, width) for dtype in ("float32", "float64", "int64") for width in (5, 9, 18, 35)):
+        x = rng.standard_normal((2, 2, 4, 5, width)) * 3
+        if dtype != "int64":
+            x[rng.random(x.shape) < 0.1] = np.nan
+        x = x.astype(dtype)
+        largest, wanted = by_both(monkeypatch, maximum_kernels, lambda: max_pool3d(x, *window, return_indices=True))  # noqa: B023
+        for one, other in zip(largest, wanted, strict=True):
+            assert_array_equal(one, other, strict=True)
+        x = np.where(rng.random(x.shape) < 0.2, -0.0, rng.standard_normal(x.shape)).astype(dtype)
+        for counting in ({}, {"count_include_pad": False}, {"divisor_override": -3}):
+            both = by_both(monkeypatch, mean_kernels, lambda: avg_pool3d(x, *window, **counting))  # noqa: B023
+            assert both[0].tobytes() == both[1].tobytes()

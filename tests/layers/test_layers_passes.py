@@ -135,6 +135,29 @@ def test_no_state_is_kept_denormal(name, dtype, is_compiled, by_numpy, ran):
     assert len(states) == {"SGD": 0, "Adadelta": 2, "Adam": 2, "AdamW": 2}.get(name, 1)
 
 
+@pytest.mark.parametrize("is_compiled", [True, False], ids=["compiled", "numpy"])
+@pytest.mark.parametrize("make", [Adagrad, Adadelta, RMSprop, Adam, AdamW])
+def test_without_eps_a_gradient_that_stops_makes_no_nan(make, is_compiled, by_numpy):
+    """Squares below the least normal number are kept where their root divides."""
+    if not is_compiled:
+        by_numpy()
+    optimizer, w = make(eps=0.0), np.ones(2, np.float32)
+    w = optimizer.update(w, np.array([1e-20, 1e-19], np.float32))
+    for _ in range(50):
+        w = optimizer.update(w, np.zeros(2, np.float32))
+        assert np.isfinite(w).all()
+    assert 0 < optimizer._squares.min() < optimizer._squares.max() < np.finfo(np.float32).smallest_normal
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_gradients_of_another_dtype_give_the_wider_one(name):
+    layer = Activation(name)
+    layer.forward_pass(numbers((3, 4), np.float32))
+    dx = layer.backward_pass(np.full((3, 4), 1e200))
+    assert dx.dtype == np.float64
+    assert np.isfinite(dx).all()
+
+
 EDGES = [0.0, -0.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 1e-30, -1e-30, 3.5, -2.5]
 
 

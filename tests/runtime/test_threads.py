@@ -92,6 +92,23 @@ def test_small_work_is_serial_and_large_work_is_not(spin, since, monkeypatch):
     assert (threads.workers_alone(least - 1), threads.workers_alone(least)) == (1, 7)
 
 
+@pytest.mark.parametrize(
+    ("environment", "spin"),
+    [({}, "True"), ({"GOMP_SPINCOUNT": "10"}, "False"), ({"OMP_WAIT_POLICY": "passive"}, "False"),
+     ({"NUMBA_THREADING_LAYER": "workqueue"}, "False")],
+)  # fmt: skip
+def test_threads_spin_where_they_are_openmps_and_the_user_says_nothing(environment, spin):
+    code = """
+        import numba
+        from convjit.runtime import threads
+        threads.launch_pool()
+        print(threads._spin or numba.threading_layer() == "tbb", threads.contention.since_last_team() > 10**6)
+        threads.run_parallel(2, lambda: None)
+        print(threads.contention.since_last_team() < 10**8)
+    """
+    assert output(code, NUMBA_NUM_THREADS="2", **environment).split() == [spin, "True", "True"]
+
+
 WHICH_TWIN = """
     import sys, threading
     import numba

@@ -191,10 +191,11 @@ def test_cached_functions_are_loaded_and_compiled_anew_after_an_upgrade(project)
     assert use(project) == "2"
     padding = project / "convjit" / "algorithms" / "padding.py"
     source = padding.read_text()
-    changed = "line[j] = x[plane, h, w] if h >= 0 and w >= 0 else constant[0]"
-    assert changed in source
     # The new version pads otherwise, in the same layout of records: no old kernel, and no old copy, may run.
-    padding.write_text(source.replace(changed, "line[j] = constant[0]"))
+    for pixel in ("pixels[cols[j]] if cols[j] >= 0 else constant[0]", "source[j]"):
+        assert f"= {pixel}\n" in source
+        source = source.replace(f"= {pixel}\n", "= constant[0]\n")
+    padding.write_text(source)
     upgraded = USE.replace("assert (out == 1).all(), out", "assert (out == 0).all(), out")
     assert use(project, upgraded) == "0"
     assert use(project, upgraded) == "2"

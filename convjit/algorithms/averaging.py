@@ -210,12 +210,15 @@ def _avg_pool_backward(task: Any, worker: Any, g: Geometry, rows: Any, cols: Any
         else:
             for w in range(left, right):
                 line[np.uint64(w)] = 0
-            # The taps from the last one on: their windows come in order.
-            for kh in range(g.kernel_h - 1, -1, -1):
-                bottom_of = reach - kh * g.dilation_h
-                oh = over(bottom_of, g.stride_h)
-                if first <= oh and oh <= last and oh * g.stride_h == bottom_of:
+            if g.dilation_h == 1:
+                for oh in range(first, last + 1):
                     _add_shares(g, part[plane, oh], left, right, line)
+            else:  # the taps from the last one on: their windows come in order
+                for kh in range(g.kernel_h - 1, -1, -1):
+                    row = reach - kh * g.dilation_h
+                    oh = over(row, g.stride_h)
+                    if first <= oh and oh <= last and oh * g.stride_h == row:
+                        _add_shares(g, part[plane, oh], left, right, line)
         first_above, last_above = first, last
 
 

@@ -17,7 +17,7 @@ from ..runtime.compile import driver, kernel
 from ..runtime.launch import launch, run_in_turn
 from ..runtime.options import COMPILED
 from ..runtime.tiles import TILE_COST, tile
-from .pooling import launch_over, launch_over_planes, over, taps_inside, whole_windows
+from .pooling import launch_over, launch_over_planes, lines_alike, over, taps_inside, whole_windows
 
 # Divisors that are none, as nobody may give them: taps count if they are in the image, or up to the end of its padding.
 INSIDE, PADDED = 0, 1 << 62
@@ -103,10 +103,7 @@ def _avg_pool_rows(
         top = oh * g.stride_h - g.pad_top
         low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
         counted_h = counted_taps(oh, g.stride_h, g.kernel_h, g.dilation_h, g.in_h, pads_h, high_h - low_h)
-        lines = 1
-        if high_h - low_h == g.kernel_h:  # and so of those below, down to the last one that reaches over no edge
-            reach = (g.kernel_h - 1) * g.dilation_h + 1
-            lines = min(below - oh, over(g.in_h - reach - top, g.stride_h) + 1)
+        lines = lines_alike(g, top, high_h - low_h, below - oh)
         whole = stop if low_h < high_h else first
         if first < whole:
             number = (plane * g.in_h + top + low_h * g.dilation_h) * g.in_w + first * g.stride_w - g.pad_left

@@ -178,10 +178,7 @@ def _max_pool_rows(
     while oh < below:
         top = oh * g.stride_h - g.pad_top
         low_h, high_h = taps_inside(top, g.kernel_h, g.dilation_h, g.in_h)
-        lines = 1
-        if high_h - low_h == g.kernel_h:  # and so of those below, down to the last one that reaches over no edge
-            reach = (g.kernel_h - 1) * g.dilation_h + 1
-            lines = min(below - oh, over(g.in_h - reach - top, g.stride_h) + 1)
+        lines = lines_alike(g, top, high_h - low_h, below - oh)
         whole = stop if low_h < high_h else first
         if first < whole:
             number = (top + low_h * g.dilation_h) * g.in_w + first * g.stride_w - g.pad_left
@@ -196,6 +193,15 @@ def _max_pool_rows(
             _some_windows(g, image, row, low_h, high_h, lowest[0], before, first, largest, places)
             _some_windows(g, image, row, low_h, high_h, lowest[0], whole, behind, largest, places)
         oh += lines
+
+
+@kernel
+def lines_alike(g: Geometry, top: Any, rows: Any, most: Any) -> Any:
+    """How many lines of windows, from that whose first row is `top` on, see as many rows as it does, `most` at most."""
+    if rows < g.kernel_h:
+        return 1
+    reach = (g.kernel_h - 1) * g.dilation_h + 1  # down to the last one that reaches over no edge
+    return min(most, over(g.in_h - reach - top, g.stride_h) + 1)
 
 
 @kernel

@@ -24,6 +24,13 @@ ELU_ALPHA = 0.1
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
+class RowPasses(NamedTuple):
+    """The compiled passes of a function of whole rows: `forward(name, x)` and `backward(name, y, dy)`."""
+
+    forward: Callable[[str, Array], Array]
+    backward: Callable[[str, Array, Array], Array]
+
+
 class Row(NamedTuple):
     """An activation: `gradient(x, y, dy)` is the gradient in `x` where `y = function(x)`.
 
@@ -40,6 +47,7 @@ class Row(NamedTuple):
     constants: tuple[float, ...] = ()
     by_output: bool = False
     inner: Callable[[Array], Array] | None = None
+    of_rows: RowPasses | None = None
 
 
 def _exp_of_negative(x: Array) -> Array:
@@ -102,7 +110,13 @@ ACTIVATIONS: dict[str, Row] = {
         inner=_exp_of_negative,
     ),
     "tanh": Row("TanH", np.tanh, lambda x, y, dy: dy * (1 - y * y), TANH, by_output=True),
-    "softmax": Row("Softmax", softmax, _softmax_gradient, by_output=True),
+    "softmax": Row(
+        "Softmax",
+        softmax,
+        _softmax_gradient,
+        by_output=True,
+        of_rows=RowPasses(softmax_of_rows, softmax_gradient_of_rows),
+    ),
     "elu": Row(
         "ELU",
         lambda x, z: _elu(x, z, 1.0, ELU_ALPHA),
@@ -183,11 +197,11 @@ class Activation(Layer):
         name, here = self.activation_name, "Activation.forward_pass"
         row = ACTIVATIONS[name]
         inputs = (x,) if row.inner is None else (x, in_slices(here, row.inner, x))
-        if name == "softmax" and has_rows(x):
-            y = softmax_of_rows(here, x)
+        if row.of_rows is not None and has_rows(x):
+            y = row.of_rows.forward(here, x)
         elif row.passes.forward is not None and compiled(x):
             y = pointwise(here, row.passes.forward, row.constants, *inputs)
-        else:  # softmax needs whole rows
+        else:  # some need whole rows
             y = in_slices(here, lambda *inputs: np.asarray(row.function(*inputs), x.dtype), *inputs, keep=x.ndim - 1)
         kept = (y if row.by_output else x, y) if training else None
         self.__dict__.update(_kept_pass=kept, _name_used=name)
@@ -197,10 +211,9 @@ class Activation(Layer):
         """The gradient with respect to the last input."""
         x, y = self._kept("_kept_pass")
         dy = floating("Activation.backward_pass", "accum_grad", check_grad("Activation", accum_grad, y.shape))
-        name = self._kept("_name_used")
-        row = ACTIVATIONS[name]
-        if name == "softmax" and has_rows(y, dy):
-            return softmax_gradient_of_rows("Activation.backward_pass", y, dy)
+        row = ACTIVATIONS[self._kept("_name_used")]
+        if row.of_rows is not None and has_rows(y, dy):
+            return row.of_rows.backward("Activation.backward_pass", y, dy)
         if row.passes.backward is not None and compiled(x, y, dy):
             return pointwise("Activation.backward_pass", row.passes.backward, row.constants, x, y, dy)
         return in_slices("Activation.backward_pass", row.gradient, x, y, dy, keep=x.ndim - 1)

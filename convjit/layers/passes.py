@@ -51,7 +51,7 @@ def pointwise(function: str, driver: Driver, constants: tuple[float, ...], *arra
 
 
 def has_rows(*arrays: Array) -> bool:
-    """Whether softmax over the last axis of these arrays has kernels."""
+    """Whether the rows of these arrays, along the last axis, have kernels."""
     return compiled(*arrays) and arrays[0].shape[-1] <= softmax.MOST
 
 

@@ -84,7 +84,7 @@ def are_free() -> bool:
 
 
 def since_last_team() -> int:
-    """Nanoseconds since the calling thread's team was done, if it had the last one that was watched; else all."""
+    """Nanoseconds since the calling thread's team was done; very many if another thread had the last one."""
     seen = _seen
     return perf_counter_ns() - (seen.ended if seen.caller == threading.get_ident() else 0)
 

@@ -165,7 +165,7 @@ def test_beside_processes_that_have_all_cores():
     assert output(BUSY) == "given way, back, same"
 
 
-def test_short_teams_lose_nothing_and_tell_when_they_ended(seen):
+def test_short_teams_lose_nothing_and_tell_when_they_ended(seen, monkeypatch):
     """Less than `_LOST_NS` in all cannot be lost in part."""
 
     def team():
@@ -178,6 +178,8 @@ def test_short_teams_lose_nothing_and_tell_when_they_ended(seen):
         assert contention.since_last_team() == 0
     seen.clock["now"] += 7
     assert contention.since_last_team() == 7
+    monkeypatch.setattr(contention.threading, "get_ident", lambda: 1)  # each thread has a team of its own
+    assert contention.since_last_team() == seen.clock["now"]
 
 
 def test_more_threads_than_cores_are_not_watched(monkeypatch):

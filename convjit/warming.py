@@ -47,7 +47,7 @@ from .functional import (
     pad2d_backward,
 )
 from .functional.front_door import public
-from .layers import SGD, Activation, Adadelta, Adagrad, Adam, AdamW, BatchNormalization, Layer, RMSprop
+from .layers import SGD, Activation, Adadelta, Adagrad, Adam, AdamW, BatchNormalization, Dense, Layer, RMSprop
 from .layers.activation import ACTIVATIONS
 from .parsing import describe, is_iterable
 from .progress import progress_bar
@@ -140,6 +140,12 @@ def _normalisation(x: Array) -> Layer:
     return layer
 
 
+def _dense(x: Array) -> Layer:
+    layer = Dense(2, (x[0].size,), dtype="float64" if x.dtype.itemsize > 4 else "float32", rng=0)
+    layer.initialize(SGD())
+    return layer
+
+
 def _both_passes(layer: Layer, x: Array) -> Array:
     return layer.backward_pass(layer.forward_pass(x))
 
@@ -213,6 +219,7 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "column_to_image": lambda x, weight, bias: column_to_image(x.reshape(2, 16), x.shape, (1, 1), 1),
     "Activation": lambda x, weight, bias: [_both_passes(Activation(name), x) for name in ACTIVATIONS],
     "BatchNormalization": lambda x, weight, bias: _both_passes(_normalisation(x), x),
+    "Dense": lambda x, weight, bias: _both_passes(_dense(x), x.reshape(len(x), -1)),
     "SGD": lambda x, weight, bias: [
         optimizer.update(bias, bias) for optimizer in (SGD(), SGD(0.1, 0.5), SGD(0.1, 0.5, nesterov=True))
     ],
@@ -309,7 +316,8 @@ _NOPYTHON = "nopython"
 _NOPYTHON_DTYPES = tuple(np.dtype(name) for name in DTYPES)
 
 _NOT_FOR_COMPLEX = (
-    *(f"max_pool{rank}d{end}" for rank in (1, 2, 3) for end in ("", "_backward")), "Activation", "BatchNormalization"
+    *(f"max_pool{rank}d{end}" for rank in (1, 2, 3) for end in ("", "_backward")), "Activation", "BatchNormalization",
+    "Dense",
 )  # fmt: skip
 
 
@@ -334,10 +342,10 @@ def warmup(
     Parameters
     ----------
     functions : str or iterable of str, optional
-        Names of public functions, such as `"conv2d"`, of optimizers, `"Activation"` and `"BatchNormalization"`; all
-        that are compiled if not given. Other layers need what they are made of: `Conv2D` and `Dense` need `"conv2d"`
-        and `"conv2d_backward"`. `"nopython"` is what functions need that are called in users' `@njit` code, of float32
-        and float64; it has to be asked for.
+        Names of public functions, such as `"conv2d"`, of optimizers, `"Activation"`, `"BatchNormalization"` and
+        `"Dense"`; all that are compiled if not given. Other layers need what they are made of: `Conv2D` needs
+        `"conv2d"` and `"conv2d_backward"`, and so does a large `Dense`. `"nopython"` is what functions need that are
+        called in users' `@njit` code, of float32 and float64; it has to be asked for.
     dtypes : dtype or iterable of dtypes
         Dtypes of the arrays that will come. Several share kernels: float16 is computed as float32, integers as int64.
     progress : bool, optional

@@ -22,7 +22,7 @@ from convjit.simd import isa
 
 COMPILE_NOTHING = {"determine_padding", "explain", "get_im2col_indices"}
 # Layers that are more than functions, and optimizers.
-BESIDES = {"Activation", "BatchNormalization", *(kind.__name__ for kind in PUBLISHED)}
+BESIDES = {"Activation", "BatchNormalization", "Dense", *(kind.__name__ for kind in PUBLISHED)}
 
 
 def process(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -146,6 +146,9 @@ def call_everything(dtype):
     normalisation.set_input_shape((4, 9, 8))
     normalisation.initialize(convjit.SGD())
     normalisation.backward_pass(normalisation.forward_pass(x))
+    dense = convjit.Dense(3, (288,), dtype=dtype, rng=0)
+    dense.initialize(convjit.SGD())
+    dense.backward_pass(dense.forward_pass(x.reshape(2, 288)))
     for name in ("relu", "leaky_relu", "sigmoid", "tanh", "softmax", "elu", "selu", "softplus"):
         activation = convjit.Activation(name)
         activation.backward_pass(activation.forward_pass(x))

@@ -1,4 +1,4 @@
-"""The gradient of the bias: the sum of the output gradient over images and pixels, in blocks.
+"""A bias that is added to rows, and its gradient: the sum of the output gradient over images and pixels, in blocks.
 
 Channels are lanes; one by one they are summed where no machine code is emitted, and for compiled callers.
 """
@@ -21,6 +21,9 @@ from ..typing import DType
 _CHANNELS = 4
 # Terms a launch: whole totals, and a few milliseconds for a task.
 _TERMS_TOGETHER = 64 * TERMS_A_TOTAL
+
+# Elements of rows a task, and what one takes to which a bias is added, in nanoseconds: it waits for memory.
+_ELEMENTS_TOGETHER, ADDED_NS = 1 << 14, 0.2
 
 
 @driver
@@ -127,6 +130,29 @@ def _sum_lanes(task: Any, worker: Any, first: Any, stop: Any, dy: Any, db: Any, 
             n += 1
     for j in range(here):
         db[o + j] = value((count, block[j], total[j], result[j]))
+
+
+@driver
+def _add_to_rows(task: Any, worker: Any, together: Any, bias: Any, y: Any) -> None:
+    """y[r,i] += bias[i], of so many rows a task."""
+    for r in range(task * together, min(len(y), (task + 1) * together)):
+        row = y[r]
+        for i in range(len(row)):
+            row[i] = row[i] + bias[i]
+
+
+def add_to_rows(workers: int, bias: Any, y: Any) -> None:
+    """Add `bias` (columns,) to each row of `y` (rows, columns)."""
+    rows, columns = y.shape
+    together = max(1, _ELEMENTS_TOGETHER // max(columns, 1))
+    tasks = -(-rows // together)
+    run_in_turn(workers, _adding(y.dtype).part(tasks, y.size * ADDED_NS, together, bias, y))
+
+
+@once
+def _adding(dtype: DType) -> Launch:
+    """Of as many tasks as there are rows."""
+    return Launch(_add_to_rows, 0, 0)
 
 
 def sums_shape(workers: int, dtype: DType) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.compile import Driver, driver, kernel
-from ..runtime.launch import Launch, run_in_turn
+from ..runtime.launch import Launch
 from ..typing import DType
 
 # Elements a task. The seven arrays of a chunk of Adam's step fit into a first-level cache of 48 KiB in float32: each
@@ -157,11 +157,11 @@ def _named(body: Any, formula: Callable[..., Any]) -> Driver:
 
 def everywhere(made: Driver, workers: int, nanoseconds: float, size: int, *arguments: Any) -> None:
     """Run a driver of this module over flat arrays of so many elements; `nanoseconds` is what one takes."""
-    how = _launch(made, arguments[0].dtype)
-    run_in_turn(workers, how.part(-(-size // CHUNK), size * nanoseconds, *arguments))
+    _launch(made, nanoseconds, size, arguments[0].dtype).run(workers, *arguments)
 
 
-@lru_cache(maxsize=64)
-def _launch(made: Driver, dtype: DType) -> Launch:
+# Of sizes, more than the weights and layers of most networks have.
+@lru_cache(maxsize=512)
+def _launch(made: Driver, nanoseconds: float, size: int, dtype: DType) -> Launch:
     """Of numbers and arrays of this dtype."""
-    return Launch(made, 0, 0.0)
+    return Launch(made, -(-size // CHUNK), size * nanoseconds)

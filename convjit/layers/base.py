@@ -183,27 +183,33 @@ class Layer:
         may write, into its state and into `w`.
         """
         self._refuse_if_frozen("backward_pass", "its weights cannot be updated")
-        layer = type(self).__name__
-        where = f"{layer}.backward_pass: the optimizer of"
-        optimizers: dict[str, Any] = {name: getattr(self, f"{name}_opt", None) for name in gradients}
-        for name, optimizer in optimizers.items():
-            if optimizer is None:
+        optimizers: dict[str, Any] = {}
+        for name in gradients:
+            optimizers[name] = getattr(self, f"{name}_opt", None)
+            if optimizers[name] is None:
                 raise RuntimeError(
-                    f"{where} {name} is None; call initialize with an optimizer, or set trainable=False for inference"
+                    f"{self._where_updated(name)} is None; call initialize with an optimizer, or set trainable=False "
+                    "for inference"
                 )
         changed: dict[str, Any] = {}
         undo = undoing(optimizers.values())
         try:
             for name, optimizer in optimizers.items():
-                weight: Array = getattr(self, name)
-                shapes = _shape(weight), _shape(gradients[name])
-                if shapes[0] != shapes[1]:
-                    raise ValueError(f"{layer}.backward_pass: {name} has shape {shapes[0]}, its gradient {shapes[1]}")
-                given = weight
-                if type(optimizer) not in PUBLISHED:
-                    check_optimizer(f"{layer}.backward_pass", optimizer, f"{name}_opt")
-                    given = weight.copy()
-                changed[name] = _checked(f"{where} {name}", optimizer.update(given, gradients[name]), weight)
+                weight, gradient = getattr(self, name), gradients[name]
+                if _shape(weight) != _shape(gradient):
+                    raise ValueError(
+                        f"{type(self).__name__}.backward_pass: {name} has shape {_shape(weight)}, its gradient "
+                        f"{_shape(gradient)}"
+                    )
+                if type(optimizer) in PUBLISHED:
+                    updated = optimizer.update(weight, gradient)
+                else:
+                    check_optimizer(f"{type(self).__name__}.backward_pass", optimizer, f"{name}_opt")
+                    updated = optimizer.update(weight.copy(), gradient)
+                if type(updated) is np.ndarray and updated.dtype == weight.dtype and updated.shape == weight.shape:
+                    changed[name] = updated
+                else:
+                    changed[name] = _as_updated(self._where_updated(name), updated, weight)
         except BaseException:
             try:
                 exhaust(undo)
@@ -212,6 +218,9 @@ class Layer:
             raise
         # Python looks for signals after calls and at the end of loops, so none comes between the last step and this.
         self.__dict__.update(changed)
+
+    def _where_updated(self, name: str) -> str:
+        return f"{type(self).__name__}.backward_pass: the optimizer of {name}"
 
 
 def name_of(layer: Any) -> str:
@@ -236,12 +245,10 @@ def _shape(value: Any) -> Shape:
     return value.shape if type(value) is np.ndarray else np.shape(value)
 
 
-def _checked(where: str, updated: Any, weight: Array) -> Array:
-    """The updated weight in the weight's dtype, or an error that names the optimizer."""
+def _as_updated(where: str, updated: Any, weight: Array) -> Array:
+    """What an optimizer returned as the new weight, in its dtype, or an error that names the optimizer."""
     if updated is None:
         raise TypeError(f"{where} returned None from update(w, grad); it must return the new w")
-    if type(updated) is np.ndarray and updated.dtype == weight.dtype and updated.shape == weight.shape:
-        return updated
     try:
         array = np.asarray(updated)
     except Exception:  # lists of several lengths, and what somebody else's conversion raises

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache as once
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..arrays import as_array, converted, sums_dtype
-from ..typing import Array, ArrayLike
+from ..typing import Array, ArrayLike, DType
 from .base import floating
 
 
@@ -81,6 +82,10 @@ class Loss:
             hits = values.argmax(axis=1) == targets.argmax(axis=1)
         return float(np.count_nonzero(hits) / hits.size)
 
+    def _rows(self, y: Any, predicted: Any) -> tuple[Array, Array]:
+        """Targets and predictions as the loss computes with them."""
+        return _both(type(self).__name__, y, predicted)
+
 
 class SquareLoss(Loss):
     """Half the squared error, summed over a row, averaged over the batch.
@@ -102,6 +107,11 @@ class SquareLoss(Loss):
         targets, values = _both("SquareLoss", y, predicted)
         gradient = (values - targets.astype(values.dtype, copy=False)) / len(values)
         return _like("SquareLoss", gradient, predicted)
+
+
+@once
+def _tiny(dtype: DType) -> Any:
+    return np.finfo(dtype).tiny
 
 
 _FUSED_WITH = ("fused_gradient", "loss", "gradient")
@@ -126,29 +136,31 @@ class CrossEntropy(Loss):
     fused_activation: ClassVar[str | None] = "softmax"
 
     def loss(self, y: ArrayLike, predicted: Array) -> float:
-        targets, predicted = self._probabilities(y, predicted)
+        targets, predicted = self._rows(y, predicted)
         # The smallest positive number stands for 0: a finite loss where a probability was rounded to nothing.
-        logs = np.log(np.maximum(predicted, np.finfo(predicted.dtype).tiny))
+        logs = np.log(np.maximum(predicted, _tiny(predicted.dtype)))
         return float(-(targets * logs).sum() / len(predicted))
 
     def gradient(self, y: ArrayLike, predicted: Array) -> Array:
-        targets, values = self._probabilities(y, predicted)
-        gradient = -targets / np.maximum(values, np.finfo(values.dtype).tiny) / len(values)
+        targets, values = self._rows(y, predicted)
+        gradient = -targets / np.maximum(values, _tiny(values.dtype)) / len(values)
         return _like("CrossEntropy", gradient, predicted)
 
     @property
     def is_fused(self) -> bool:
         """Whether `fused_gradient` belongs to this loss: not where a subclass has a loss or a gradient of its own."""
+        if type(self) is CrossEntropy:
+            return True
         definers = [next(kind for kind in type(self).__mro__ if name in vars(kind)) for name in _FUSED_WITH]
         return all(issubclass(definers[0], other) for other in definers[1:])
 
     def fused_gradient(self, y: ArrayLike, predicted: Array) -> Array:
         """The gradient with respect to the input of the softmax that made the predictions."""
-        targets, values = self._probabilities(y, predicted)
+        targets, values = self._rows(y, predicted)
         gradient = (values * targets.sum(axis=-1, keepdims=True) - targets) / len(values)
         return _like("CrossEntropy", gradient, predicted)
 
-    def _probabilities(self, y: Any, predicted: Any) -> tuple[Array, Array]:
+    def _rows(self, y: Any, predicted: Any) -> tuple[Array, Array]:
         targets, values = _both("CrossEntropy", y, predicted)
         if values.shape[-1] == 1:
             raise ValueError(
@@ -168,4 +180,4 @@ def targets_once(loss: Loss, y: ArrayLike, predicted: Array) -> ArrayLike:
     """
     if type(loss) not in LOSSES.values() or vars(loss):
         return y
-    return _both(type(loss).__name__, y, predicted)[0]
+    return loss._rows(y, predicted)[0]

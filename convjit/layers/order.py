@@ -70,4 +70,4 @@ def _is_relu(layer: Any) -> bool:
 
 def _watched(layer: Layer) -> bool:
     """Whether somebody has put a pass of their own into a layer, to see what goes through it."""
-    return any(name in vars(layer) for name in _PASSES)
+    return not vars(layer).keys().isdisjoint(_PASSES)

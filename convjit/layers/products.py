@@ -14,10 +14,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..arrays import add
+from ..algorithms.bias import ADDED_NS, add_to_rows
+from ..arrays import add, ready
 from ..functional import conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..runtime.memory import allocate, check_room
+from ..runtime.threads import workers
 from ..typing import Array
+from .passes import compiled
 
 # Multiplications up to which OpenBLAS starts no threads (`SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD`).
 _ON_ONE_THREAD = 1 << 18
@@ -40,7 +43,11 @@ _NARROW = 32
 def product(x: Array, weight: Array, bias: Array) -> Array:
     """`x @ weight + bias` of (N, features), (features, units) and (1, units)."""
     y = _by_blas(x, weight) if _is_for_blas(x, weight.shape[1], _FEW) else _product(x, weight)
-    add(y, bias)
+    if compiled(y) and bias.dtype == y.dtype:
+        flat = ready("Dense", "w0", bias, y.dtype).reshape(-1)
+        add_to_rows(workers(y.size * ADDED_NS), flat, y)
+    else:
+        add(y, bias)
     return y
 
 

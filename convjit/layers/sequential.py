@@ -175,8 +175,11 @@ class Sequential:
         found: list[Any] = []
         for layer in self.layers:
             if isinstance(layer, Layer):
-                found += [vars(layer).get(f"{name}_opt") for name in layer.weight_names or ()]
-        return [optimizer for optimizer in found if optimizer is not None]
+                for name in layer.weight_names or ():
+                    optimizer = vars(layer).get(f"{name}_opt")
+                    if optimizer is not None:
+                        found.append(optimizer)
+        return found
 
     def freeze(self) -> None:
         """Freeze all layers, or none where one cannot be: `Layer.freeze` says what that means.

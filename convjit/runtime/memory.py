@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +86,26 @@ def allocate(
             return _new(shape, dtype)
         except (MemoryError, ValueError):
             raise _no_memory(function, what, shape, dtype, _least_bytes(shape, dtype)) from None
-    room = _ROOM // dtype.itemsize
     reused = here() if size >= REUSED_FROM else None
     if reused is None:
-        flat = _allocate(function, what, shape, dtype, size, room)
-    else:
-        new = partial(_allocate, function, what, shape, dtype, size, room)
-        flat = reused.take((elements + room,), dtype, new)
+        return _aligned(function, what, shape, dtype, size).reshape(shape)
+    array = reused.take(shape, dtype, elements)
+    if array is None:
+        try:
+            flat = _aligned(function, what, shape, dtype, size)
+        except MemoryError:  # of blocks that nobody has, too
+            reused.clear()
+            flat = _aligned(function, what, shape, dtype, size)
+        array = reused.add(shape, flat)
+    return array
+
+
+def _aligned(function: str, what: str, shape: tuple[int, ...], dtype: DType, size: int) -> Array:
+    """The elements of such an array in a row, part of a larger one: they begin with a cache line, where it has room."""
+    room, elements = _ROOM // dtype.itemsize, size // dtype.itemsize
+    flat = _allocate(function, what, shape, dtype, size, room)
     first = -_address(flat) % CACHE_LINE // dtype.itemsize if room > 0 else 0
-    return flat[first : first + elements].reshape(shape)
+    return flat[first : first + elements]
 
 
 def _address(array: Any) -> int:

@@ -25,7 +25,8 @@ from ..typing import Array, DType
 REUSED_FROM = 1 << 18
 
 _Kind = tuple[tuple[int, ...], DType]
-# In a list of one: everything that refers to it must be known, and a name would.
+# All of one that begins with a cache line, part of the memory that is its base: arrays made of it refer to that. In a
+# list of one: a name would refer to it, too.
 _Block = list[Array]
 
 
@@ -44,11 +45,11 @@ def here() -> Reused | None:
 
 
 def _references(block: _Block) -> int:
-    return sys.getrefcount(block[0])
+    return sys.getrefcount(block[0].base)
 
 
 # Of a block that nobody has: no array that was made of it, nor anybody who has one of these.
-_UNUSED = _references([np.empty(0)])
+_UNUSED = _references([np.empty(1)[:1]])
 
 
 # Where the arrays of a room begin: cache lines.
@@ -108,8 +109,9 @@ class Reused:
     """The blocks of a network's arrays, and its room; its copies have their own."""
 
     def __init__(self) -> None:
-        self._blocks: dict[_Kind, deque[_Block]] = {}
-        self._wanted: set[_Kind] = set()
+        # By their number of elements and dtype; of kinds that this step has not wanted yet, those of the step before.
+        self._blocks: dict[tuple[int, DType], deque[_Block]] = {}
+        self._before: dict[tuple[int, DType], deque[_Block]] = {}
         self._rooms: deque[Room] = deque()  # one between steps; none while a call has it
 
     def __reduce__(self) -> tuple[type[Reused], tuple[()]]:
@@ -118,11 +120,10 @@ class Reused:
     @contextmanager
     def step(self) -> Iterator[None]:
         """A step: this thread's large arrays come from here, and kinds that the step before did not want are gone."""
-        for kind in self._blocks.keys() - self._wanted:
-            self._blocks.pop(kind, None)
+        self._before, self._blocks = self._blocks, {}
         room = self.take_room()
         self._rooms.append(Room() if room is None or room.has_too_much() else room)
-        outer, _here.reused, self._wanted = _here.reused, self, set()
+        outer, _here.reused = _here.reused, self
         try:
             yield
         finally:
@@ -138,7 +139,7 @@ class Reused:
 
     def clear(self) -> None:
         """Give up all blocks, and the room; arrays that were made of them keep theirs."""
-        self._blocks = {}
+        self._before, self._blocks = {}, {}
         self._rooms.clear()
 
     def take_room(self) -> Room | None:
@@ -153,26 +154,31 @@ class Reused:
         if not self._rooms:
             self._rooms.append(room)
 
-    def take(self, shape: tuple[int, ...], dtype: DType, new: Callable[[], Array]) -> Array:
-        """All of a block that nobody has, or of a `new` one, for which all others are given up if need be."""
-        kind = shape, dtype
-        self._wanted.add(kind)
-        blocks = self._blocks.setdefault(kind, deque())
+    def take(self, shape: tuple[int, ...], dtype: DType, elements: int) -> Array | None:
+        """An array of a block that nobody has; None where all are taken."""
+        blocks = self._blocks.get((elements, dtype))
+        if blocks is None:
+            blocks = self._wanted(elements, dtype)
         for _ in range(len(blocks)):
             try:
                 block = blocks.pop()  # no other thread has it now
             except IndexError:
                 break
             if _references(block) == _UNUSED:
-                array = block[0].view()
+                array = block[0].reshape(shape)
                 blocks.append(block)
                 return array
             blocks.appendleft(block)
-        try:
-            block = [new()]
-        except MemoryError:
-            self.clear()
-            block = [new()]
-        array = block[0].view()
-        self._blocks.setdefault(kind, deque()).append(block)
+        return None
+
+    def add(self, shape: tuple[int, ...], flat: Array) -> Array:
+        """An array of a new block: all of these elements, part of a larger array."""
+        block = [flat]
+        array = flat.reshape(shape)
+        self._wanted(flat.size, flat.dtype).append(block)
         return array
+
+    def _wanted(self, elements: int, dtype: DType) -> deque[_Block]:
+        """Blocks of a kind that this step has use for."""
+        kind = elements, dtype
+        return self._blocks.setdefault(kind, self._before.pop(kind, deque()))

@@ -130,7 +130,8 @@ def available() -> int:
         return 1
     if not contention.are_free():
         return 1
-    launch_pool()
+    if not _launched:
+        launch_pool()
     return min(_mask(), cpu_quota(), _MOST_WORKERS)
 
 

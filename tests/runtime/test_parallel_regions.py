@@ -100,7 +100,7 @@ EVERY_DRIVER = (
     names = (
         "conv2d_backward", "conv3d", "conv3d_backward", "im2col3d", "col2im3d", "max_pool3d", "max_pool3d_backward",
         "avg_pool3d", "avg_pool3d_backward", "max_pool2d", "max_pool2d_backward", "avg_pool2d", "avg_pool2d_backward",
-        "conv_transpose2d_backward", "Activation", "BatchNormalization", "SGD", "Adagrad", "Adadelta",
+        "conv_transpose2d_backward", "Activation", "BatchNormalization", "Dense", "SGD", "Adagrad", "Adadelta",
         "RMSprop", "Adam", "AdamW",
     )
     convjit.warmup(names, dtypes=["float32"])

@@ -120,7 +120,8 @@ class Loop:
         made = emitting.compiled(self.name, {"tasks": (5, self._emit_tasks), "alone": (1, _emit_alone)})
         self._address = made["tasks"]
         self._alone = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(made["alone"])  # called without the GIL
-        self._pack = struct.Struct("qqq" + "".join("d" if kinds[i].is_real else "q" for i in self._numbers)).pack
+        self._format = "".join("d" if kinds[i].is_real else "q" for i in self._numbers)
+        self._pack = struct.Struct(f"qqq{self._format}").pack
 
     def run(self, workers: int, first: int, stop: int, arguments: tuple[Any, ...]) -> None:
         """Run tasks `first <= task < stop`, on this thread or on a team of so many."""
@@ -132,8 +133,8 @@ class Loop:
 
     def step(self, first: int, stop: int, arguments: tuple[Any, ...]) -> Step:
         """Tasks `first <= task < stop` as a team takes them in turn with others."""
-        numbers = self._pack(0, 0, 0, *map(arguments.__getitem__, self._numbers))[_NUMBERS_AT:]
-        return Step(self._address, first, stop, arguments, numbers)
+        numbers = tuple([arguments[i] for i in self._numbers]) if self._numbers else ()
+        return self._address, first, stop, self._format, arguments, numbers
 
     def made(self) -> dict[str, bool]:
         """Its name, and whether it was compiled here, not loaded from disk."""

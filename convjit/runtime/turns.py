@@ -8,9 +8,9 @@ Each worker has a share of a step's tasks, neighbours, and takes those of others
 reads in one step is more often what it wrote in the step before, which its core's caches have: on two threads 24 layers
 and their gradients took 0.75 to 1.04 of the time that they took with one counter for all, 0.98 in the middle.
 
-A board is memory that the workers share: a row of 16 words of 64 bits for each step, a cache line for each share, then
-the numbers that the steps' tasks are given. Teams are Numba's: the one parallel loop here starts any worker by its
-address. Does not know what a task does.
+A board is memory that the workers share: words of 64 bits that the steps' tasks are given, which each call has anew;
+then what all calls of such steps begin with, a row of 16 words for each step and a cache line for each share. Teams are
+Numba's: the one parallel loop here starts any worker by its address. Does not know what a task does.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from __future__ import annotations
 import ast
 import ctypes
 import struct
+from collections.abc import Callable
 from functools import cache as once
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
@@ -30,24 +32,19 @@ from .plain import Array
 from .translating import Translation
 from .twins import PRANGE_ONLY, dispatcher
 
+# Tasks `first <= task < stop` of a loop, run by `tasks(arguments, numbers, first, stop, worker)`: the address of that,
+# where they begin and end, the format of the numbers, as `struct` has it, the tuple of arguments whose address it is
+# given, and the numbers. A plain tuple, as several are made in a call.
+Step: TypeAlias = tuple[int, int, int, str, tuple[Any, ...], tuple[Any, ...]]
 
-class Step(NamedTuple):
-    """Tasks `first <= task < stop` of a loop, run by `tasks(arguments, numbers, first, stop, worker)`."""
-
-    tasks: int  # its address
-    first: int
-    stop: int
-    arguments: tuple[Any, ...]  # whose address it is given
-    numbers: bytes
-
-
-# A row: what workers write, in a cache line of its own, how many tasks are done; then what they read: where the tasks
-# begin, how many there are, how many are taken at once, among how many workers, and where shares and numbers are and
-# what is called.
-_DONE, _FIRST, _COUNT, _GRAIN, _WORKERS, _SHARES, _TASKS, _ARGUMENTS, _NUMBERS, _WORDS = 0, *range(8, 17)
+# A row: what workers write, in cache lines of its own, how many tasks are done; then what they read: where the tasks
+# begin, how many there are, how many are taken at once, among how many workers, where shares are, what is called, and
+# where the given words are.
+_DONE, _FIRST, _COUNT, _GRAIN, _WORKERS, _SHARES, _TASKS, _GIVEN, _WORDS = 0, *range(8, 15), 16
 _ROW = struct.Struct(f"{_WORDS}q")
+_WORD_BYTES, _LINE = 8, 64
 # The line of a share begins with how many of its tasks are taken, or more when none is left.
-_SHARE_BYTES = 64
+_SHARE_BYTES = _LINE
 
 # A worker that waits looks so many times, about 20 us, before it lets others have its core between two looks.
 _LOOKS = 1000
@@ -55,35 +52,56 @@ _LOOKS = 1000
 
 def run_steps(workers: int, steps: list[Step]) -> None:
     """Run steps on a team of so many workers."""
-    rows, of_step = [], _SHARE_BYTES * workers
-    share, at = _ROW.size * len(steps), (_ROW.size + of_step) * len(steps)
-    for tasks, first, stop, arguments, numbers in steps:
-        grain = team.grain(workers, first, stop)
-        told = first, stop - first, grain, workers, share, tasks, id(arguments), at
+    key: list[Any] = [workers]
+    words: list[Any] = []
+    for tasks, first, stop, numbers, arguments, given in steps:
+        key += tasks, first, stop, numbers
+        words.append(id(arguments))
+        words += given
+    pack, rest, new, rows_at = _board_for(*key)
+    board = new(pack(*words) + rest)
+    rows = ctypes.addressof(board) + rows_at
+    threads.run_parallel(workers, work_in_team(), workers, _worker(), rows, len(steps), _give_way())
+
+
+# More than the kinds of call of most networks.
+@lru_cache(maxsize=512)
+def _board_for(workers: int, *entries: Any) -> tuple[Callable[..., bytes], bytes, Callable[[bytes], Any], int]:
+    """Of steps alike: what packs given words, what follows them, what makes a board of both, and where rows begin.
+
+    Of each step four entries: its first ones.
+    """
+    steps = tuple(zip(*[iter(entries)] * 4, strict=True))
+    numbers = "".join(f"q{numbers}" for _, _, _, numbers in steps)
+    given = struct.Struct(f"={numbers}")
+    # A line between what is read only and what is written: boards begin anywhere in one.
+    rows_at = (given.size // _LINE + 2) * _LINE
+    share, at, rows = _ROW.size * len(steps), -rows_at, []
+    for tasks, first, stop, numbers in steps:
+        told = first, stop - first, team.grain(workers, first, stop), workers, share, tasks, at, 0
         rows.append(_ROW.pack(0, 0, 0, 0, 0, 0, 0, 0, *told))
-        share += of_step
-        at += len(numbers)
-    nothing_taken = bytes(of_step * len(steps))
-    board = ctypes.create_string_buffer(b"".join([*rows, nothing_taken, *[step.numbers for step in steps]]), at)
-    arguments = workers, _worker(), ctypes.addressof(board), len(steps), _give_way()
-    threads.run_parallel(workers, work_in_team(), *arguments)
+        share += _SHARE_BYTES * workers
+        at += _WORD_BYTES * (1 + len(numbers))
+    rest = b"".join([bytes(rows_at - given.size), *rows, bytes(_SHARE_BYTES * workers * len(steps))])
+    return given.pack, rest, (ctypes.c_char * (given.size + len(rest))).from_buffer_copy, rows_at
 
 
 @once
 def _worker() -> int:
-    """Address of `worker(board, steps, give_way, worker)`, what one worker of a team does."""
+    """Address of `worker(rows, steps, give_way, worker)`, what one worker of a team does."""
     return emitting.compiled(f"{__name__}.worker", {"worker": (4, _emit_worker)})["worker"]
 
 
 def _emit_worker(builder: Any, parameters: Any) -> None:
-    board, steps, give_way, worker = parameters
+    rows, steps, give_way, worker = parameters
     to = Translation(builder)
 
     def take_turn(step: Any, _: Any) -> None:
-        row = Array(_at(to, board, step, _ROW.size), (_WORDS,), np.int64)
+        row = Array(_at(to, rows, step, _ROW.size), (_WORDS,), np.int64)
         first, count, grain, workers = (to.load(row, i) for i in (_FIRST, _COUNT, _GRAIN, _WORKERS))
-        shares, tasks, arguments = (to.load(row, i) for i in (_SHARES, _TASKS, _ARGUMENTS))
-        shares, numbers = (to.computed(ast.Add, board, offset) for offset in (shares, to.load(row, _NUMBERS)))
+        shares, given = (to.computed(ast.Add, rows, to.load(row, offset)) for offset in (_SHARES, _GIVEN))
+        tasks, arguments = to.load(row, _TASKS), to.load(Array(given, (1,), np.int64), 0)
+        numbers = to.computed(ast.Add, given, _WORD_BYTES)
 
         def take_share(others: Any, _: Any) -> None:
             share = to.computed(ast.Mod, to.computed(ast.Add, worker, others), workers)
@@ -147,12 +165,12 @@ def _give_way() -> int:
 _call_worker = emitting.caller(4)
 
 
-def _work_in_team(workers: Any, work: Any, board: Any, steps: Any, give_way: Any) -> None:
+def _work_in_team(workers: Any, work: Any, rows: Any, steps: Any, give_way: Any) -> None:
     for worker in numba.prange(workers):
-        _call_worker(work, board, steps, give_way, worker)
+        _call_worker(work, rows, steps, give_way, worker)
 
 
 @once
 def work_in_team() -> Any:
-    """`work_in_team(workers, work, board, steps, give_way)`: call `work` for each worker, on as many threads."""
+    """`work_in_team(workers, work, rows, steps, give_way)`: call `work` for each worker, on as many threads."""
     return dispatcher(_work_in_team, parallel=PRANGE_ONLY)  # type: ignore[arg-type]

@@ -47,8 +47,21 @@ from .functional import (
     pad2d_backward,
 )
 from .functional.front_door import public
-from .layers import SGD, Activation, Adadelta, Adagrad, Adam, AdamW, BatchNormalization, Dense, Layer, RMSprop
+from .layers import (
+    SGD,
+    Activation,
+    Adadelta,
+    Adagrad,
+    Adam,
+    AdamW,
+    BatchNormalization,
+    Dense,
+    Layer,
+    MaxPooling2D,
+    RMSprop,
+)
 from .layers.activation import ACTIVATIONS
+from .layers.order import MaximaFirst
 from .parsing import describe, is_iterable
 from .progress import progress_bar
 from .runtime import emitting
@@ -146,7 +159,7 @@ def _dense(x: Array) -> Layer:
     return layer
 
 
-def _both_passes(layer: Layer, x: Array) -> Array:
+def _both_passes(layer: Layer | MaximaFirst, x: Array) -> Array:
     return layer.backward_pass(layer.forward_pass(x))
 
 
@@ -217,7 +230,10 @@ _CALLS: dict[str, Callable[[Array, Array, Array], object]] = {
     "avg_pool3d_backward": lambda x, weight, bias: avg_pool3d_backward(_deep(x), (2, 4, 4), 1),
     "image_to_column": lambda x, weight, bias: image_to_column(x, (1, 1), 1),
     "column_to_image": lambda x, weight, bias: column_to_image(x.reshape(2, 16), x.shape, (1, 1), 1),
-    "Activation": lambda x, weight, bias: [_both_passes(Activation(name), x) for name in ACTIVATIONS],
+    "Activation": lambda x, weight, bias: [
+        *(_both_passes(Activation(name), x) for name in ACTIVATIONS),
+        _both_passes(MaximaFirst(Activation("relu"), MaxPooling2D()), x),
+    ],
     "BatchNormalization": lambda x, weight, bias: _both_passes(_normalisation(x), x),
     "Dense": lambda x, weight, bias: _both_passes(_dense(x), x.reshape(len(x), -1)),
     "SGD": lambda x, weight, bias: [

@@ -146,6 +146,10 @@ def call_everything(dtype):
     normalisation.set_input_shape((4, 9, 8))
     normalisation.initialize(convjit.SGD())
     normalisation.backward_pass(normalisation.forward_pass(x))
+    pooled = convjit.Sequential([convjit.Conv2D(2, (3, 3), input_shape=(4, 9, 8), dtype=dtype, rng=0)])
+    for layer in (convjit.Activation("relu"), convjit.MaxPooling2D(), convjit.Flatten(), convjit.Dense(2, dtype=dtype)):
+        pooled.add(layer)
+    pooled.train_on_batch(x, np.zeros(2, int))
     dense = convjit.Dense(3, (288,), dtype=dtype, rng=0)
     dense.initialize(convjit.SGD())
     dense.backward_pass(dense.forward_pass(x.reshape(2, 288)))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..runtime.compile import Driver
-from .pointwise import backward, forward, forward_of_two
+from .pointwise import backward, forward, forward_of_two, in_place
 
 # float32 numbers fit into both dtypes: of a float64 and one of them Numba makes a float64.
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -77,6 +77,7 @@ def _elu_gradient(constants: Any, x: Any, y: Any, dy: Any) -> Any:
 
 
 RELU = Passes(forward(_relu), backward(_relu_gradient))
+RELU_IN_PLACE = in_place(_relu)
 LEAKY_RELU = Passes(forward(_leaky_relu), backward(_leaky_relu_gradient))
 SIGMOID = Passes(forward_of_two(_sigmoid), backward(_sigmoid_gradient))
 TANH = Passes(None, backward(_tanh_gradient))

@@ -42,6 +42,20 @@ def forward(formula: Callable[..., Any]) -> Driver:
     return _named(body, formula)
 
 
+def in_place(formula: Callable[..., Any]) -> Driver:
+    """y[i] = formula(constants, y[i])."""
+    point = kernel(formula)
+
+    def body(task: Any, worker: Any, constants: Any, y: Any) -> None:
+        first = task * CHUNK
+        known = (constants[0], constants[1])
+        y = y[first : first + CHUNK]
+        for i in range(len(y)):
+            y[i] = point(known, y[i])
+
+    return _named(body, formula, "_in_place")
+
+
 def forward_of_two(formula: Callable[..., Any]) -> Driver:
     """y[i] = formula(constants, x[i], z[i])."""
     point = kernel(formula)
@@ -147,10 +161,10 @@ def step_with_two_states(formula: Callable[..., Any]) -> Driver:
     return _named(body, formula)
 
 
-def _named(body: Any, formula: Callable[..., Any]) -> Driver:
-    """A driver named after the formula: compiled code is kept by name."""
-    body.__name__ = formula.__name__
-    body.__qualname__ = f"{formula.__module__}.{formula.__qualname__}"
+def _named(body: Any, formula: Callable[..., Any], where: str = "") -> Driver:
+    """A driver named after the formula, and where it is used: compiled code is kept by name."""
+    body.__name__ = f"{formula.__name__}{where}"
+    body.__qualname__ = f"{formula.__module__}.{formula.__qualname__}{where}"
     body.__doc__ = formula.__doc__
     return driver(body)
 

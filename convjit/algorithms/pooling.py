@@ -15,7 +15,7 @@ from ..gemm import maxima
 from ..gemm.planes import clipped
 from ..geometry import Geometry
 from ..runtime.compile import driver, kernel
-from ..runtime.launch import Launch, launch, run_in_turn
+from ..runtime.launch import Launch, run_in_turn
 from ..runtime.options import COMPILED
 from ..runtime.tiles import TILE_COST, tile, tiling
 from ..typing import DType
@@ -294,10 +294,26 @@ def _scatter(task: Any, worker: Any, clear: Any, first: Any, stop: Any, dy: Any,
             gradient[place] += values[q]
 
 
-def max_pool_backward(workers: int, dy: Any, indices: Any, dx: Any) -> None:
+@driver
+def _scatter_positive(
+    task: Any, worker: Any, clear: Any, first: Any, stop: Any, y: Any, dy: Any, indices: Any, dx: Any
+) -> None:  # fmt: skip
+    """The same, but dy[p,q] counts as 0 where y[p,q] is not positive."""
+    gradient, values, places = dx[task], dy[task, first:stop], indices[task, first:stop]
+    above, nothing, zero = y[task, first:stop], dy.dtype.type(0), y.dtype.type(0)
+    if clear:
+        gradient[:] = 0
+    for q in range(len(values)):
+        place = places[q]
+        if place >= 0:
+            gradient[place] += values[q] if above[q] > zero else nothing
+
+
+def max_pool_backward(workers: int, dy: Any, indices: Any, dx: Any, rectified: Any = None) -> None:
     """dx[p,h] = sum of dy[p,q] where indices[p,q] is h: the adjoint of y[p,q] = x[p, indices[p,q]].
 
-    `dy` and `indices` are (planes, outputs), `dx` is (planes, pixels).
+    `dy` and `indices` are (planes, outputs), `dx` is (planes, pixels). Where maxima went through a ReLU, `rectified` is
+    what it made of them, (planes, outputs), and `dy` the gradient behind it.
     """
     planes, outputs = dy.shape
     together = max(1, _SCATTERED_TOGETHER // max(planes, 1))
@@ -307,7 +323,15 @@ def max_pool_backward(workers: int, dy: Any, indices: Any, dx: Any) -> None:
     for first in range(0, outputs, together):
         stop = min(outputs, first + together)
         nanoseconds = planes * (2 * (stop - first) + clear * dx.shape[1] / 8)
-        launch(_scatter, workers, planes, nanoseconds, int(clear), first, stop, dy, indices, dx)
+        arrays = (dy, indices, dx) if rectified is None else (rectified, dy, indices, dx)
+        how = _scattering(rectified is not None, *[array.dtype for array in arrays])
+        run_in_turn(workers, how.part(planes, nanoseconds, int(clear), first, stop, *arrays))
+
+
+@lru_cache(maxsize=16)
+def _scattering(is_rectified: bool, *dtypes: DType) -> Launch:
+    """Of arrays of these dtypes."""
+    return Launch(_scatter_positive if is_rectified else _scatter, 0, 0.0)
 
 
 def _zero(target: Any) -> None:

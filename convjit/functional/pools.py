@@ -159,8 +159,13 @@ def _scatter_to_pixels(function: str, dy: Array, indices: Array, x_shape: Sizes,
     return converted(function, "the gradient", dx, dtype).reshape(x_shape)
 
 
-def scatter_to_maxima(function: str, dy: Array, indices: Array, x_shape: Sizes, dtype: DType) -> Array:
-    """The gradient (N, C, H, W) of maxima at `indices` (N, C, OH, OW), which are known to lie in the image."""
+def scatter_to_maxima(
+    function: str, dy: Array, indices: Array, x_shape: Sizes, dtype: DType, rectified: Array | None = None
+) -> Array:  # fmt: skip
+    """The gradient (N, C, H, W) of maxima at `indices` (N, C, OH, OW), which are known to lie in the image.
+
+    Where a ReLU follows, `rectified` is its output, and `dy` the gradient in that.
+    """
     compute = DTYPES[dtype].compute
     rank = len(x_shape) - 2
     planes, pixels, outputs = math.prod(x_shape[:2]), math.prod(x_shape[2:]), math.prod(indices.shape[-rank:])
@@ -168,7 +173,8 @@ def scatter_to_maxima(function: str, dy: Array, indices: Array, x_shape: Sizes, 
     gradients = ready(function, "grad_output", dy, compute).reshape(planes, outputs)
     positions = ready(function, "indices", indices, _INDICES).reshape(planes, outputs)
     if dx.size:
-        pooling.max_pool_backward(workers(float(dx.size)), gradients, positions, dx)
+        above = None if rectified is None else rectified.reshape(planes, outputs)
+        pooling.max_pool_backward(workers(float(dx.size)), gradients, positions, dx, above)
     return converted(function, "the gradient", dx, dtype).reshape(x_shape)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..algorithms import softmax
+from ..algorithms.activations import RELU_IN_PLACE
 from ..algorithms.pointwise import CONSTANTS, NUMBERS, everywhere
 from ..algorithms.updates import Update
 from ..arrays import all_ready, by_slices, ready
@@ -48,6 +49,12 @@ def pointwise(function: str, driver: Driver, constants: tuple[float, ...], *arra
     known = _numbers(constants, CONSTANTS, like.dtype)
     everywhere(driver, crew, _ACTIVATION_NS, like.size, known, *inputs, result.ravel())
     return result
+
+
+def rectify(y: Array) -> None:
+    """max(y, 0) in its own place, of an array as kernels take it."""
+    known = _numbers((), CONSTANTS, y.dtype)
+    everywhere(RELU_IN_PLACE, workers(_ACTIVATION_NS * y.size), _ACTIVATION_NS, y.size, known, y.ravel())
 
 
 def has_rows(*arrays: Array) -> bool:

@@ -81,10 +81,14 @@ class _MaxPooling(_Pooling):
 
     def backward_pass(self, accum_grad: Array) -> Array:
         """Each output's gradient, at the pixel that was its maximum."""
+        return self.backward_through_relu(accum_grad, None)
+
+    def backward_through_relu(self, accum_grad: Array, rectified: Array | None) -> Array:
+        """The same, from the gradient behind a ReLU that made `rectified` of the last output; None without one."""
         shape, indices = self._kept("_kept_pass")
         name = type(self).__name__
         gradient = floating(f"{name}.backward_pass", "accum_grad", check_grad(name, accum_grad, indices.shape))
-        return scatter_to_maxima(f"{name}.backward_pass", gradient, indices, shape, gradient.dtype)
+        return scatter_to_maxima(f"{name}.backward_pass", gradient, indices, shape, gradient.dtype, rectified)
 
 
 class _AveragePooling(_Pooling):

@@ -195,6 +195,25 @@ def test_a_layer_that_is_watched_from_within_a_step_on():
     assert [gradient.shape for gradient in seen] == [(2, 2, 3, 3)]
 
 
+@pytest.mark.parametrize("grad_dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", POOLS)
+def test_one_pass_back_has_the_bits_of_two(name, dtype, grad_dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = hard(rng.standard_normal((3, 2, 9, 7)).astype(dtype))
+    layers = Activation("relu"), POOLS[name]
+    wanted = through(layers, x)
+    gradient = rng.standard_normal(wanted.shape).astype(grad_dtype)
+    back = back_through(layers, gradient)
+    (pair,) = in_running_order(layers)
+    monkeypatch.setattr(Activation, "backward_pass", lambda *arguments: pytest.fail("a pass of its own"))
+    got = pair.forward_pass(x)
+    gradients = pair.backward_pass(gradient)
+    assert_array_equal(got, wanted, strict=True)
+    assert_array_equal(gradients, back, strict=True)
+    assert_array_equal(np.signbit(gradients), np.signbit(back))
+
+
 NOTHING_GAINED = {
     "float16, whose -0 NumPy keeps": (np.array([[[[-1, -0.0, -2, -0.0]]]], "f2"), {}),
     "integers that float64 rounds": (np.array([[[[1, 0, 3, 2]]]]) + 2**53, {}),

@@ -82,10 +82,6 @@ class Loss:
             hits = values.argmax(axis=1) == targets.argmax(axis=1)
         return float(np.count_nonzero(hits) / hits.size)
 
-    def _rows(self, y: Any, predicted: Any) -> tuple[Array, Array]:
-        """Targets and predictions as the loss computes with them."""
-        return _both(type(self).__name__, y, predicted)
-
 
 class SquareLoss(Loss):
     """Half the squared error, summed over a row, averaged over the batch.
@@ -136,13 +132,13 @@ class CrossEntropy(Loss):
     fused_activation: ClassVar[str | None] = "softmax"
 
     def loss(self, y: ArrayLike, predicted: Array) -> float:
-        targets, predicted = self._rows(y, predicted)
+        targets, predicted = self._probabilities(y, predicted)
         # The smallest positive number stands for 0: a finite loss where a probability was rounded to nothing.
         logs = np.log(np.maximum(predicted, _tiny(predicted.dtype)))
         return float(-(targets * logs).sum() / len(predicted))
 
     def gradient(self, y: ArrayLike, predicted: Array) -> Array:
-        targets, values = self._rows(y, predicted)
+        targets, values = self._probabilities(y, predicted)
         gradient = -targets / np.maximum(values, _tiny(values.dtype)) / len(values)
         return _like("CrossEntropy", gradient, predicted)
 
@@ -156,11 +152,11 @@ class CrossEntropy(Loss):
 
     def fused_gradient(self, y: ArrayLike, predicted: Array) -> Array:
         """The gradient with respect to the input of the softmax that made the predictions."""
-        targets, values = self._rows(y, predicted)
+        targets, values = self._probabilities(y, predicted)
         gradient = (values * targets.sum(axis=-1, keepdims=True) - targets) / len(values)
         return _like("CrossEntropy", gradient, predicted)
 
-    def _rows(self, y: Any, predicted: Any) -> tuple[Array, Array]:
+    def _probabilities(self, y: Any, predicted: Any) -> tuple[Array, Array]:
         targets, values = _both("CrossEntropy", y, predicted)
         if values.shape[-1] == 1:
             raise ValueError(
@@ -180,4 +176,4 @@ def targets_once(loss: Loss, y: ArrayLike, predicted: Array) -> ArrayLike:
     """
     if type(loss) not in LOSSES.values() or vars(loss):
         return y
-    return loss._rows(y, predicted)[0]
+    return _both(type(loss).__name__, y, predicted)[0]

@@ -264,7 +264,7 @@ def test_one_step_is_the_layers_steps():
 def test_the_unfused_path_makes_the_same_step():
     class Unfused(Loss):
         loss, gradient = CrossEntropy.loss, CrossEntropy.gradient
-        _rows = CrossEntropy._rows
+        _probabilities = CrossEntropy._probabilities
 
     points, classes = rows_of_the_plane(20)
     fused, unfused = network(SGD(0.1)), network(SGD(0.1), loss=Unfused())

@@ -243,7 +243,7 @@ def test_workspaces_of_a_step_that_find_the_room_taken_are_blocks_of_the_network
         room = network.take_room()
         y = conv2d(np.ones((1, 32, 60, 240), "f4"), np.ones((32, 32, 3, 3), "f4"), padding=1)
         network.put_back(room)
-        blocks = [block[0] for blocks in network._blocks.values() for block in blocks]
+        blocks = [block[0].base for blocks in network._blocks.values() for block in blocks]
         assert len(blocks) > 1
         assert sum(y.base is block for block in blocks) == 1
 

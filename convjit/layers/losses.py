@@ -145,7 +145,7 @@ class CrossEntropy(Loss):
     @property
     def is_fused(self) -> bool:
         """Whether `fused_gradient` belongs to this loss: not where a subclass has a loss or a gradient of its own."""
-        if type(self) is CrossEntropy:
+        if type(self) is CrossEntropy:  # most are, and each step asks
             return True
         definers = [next(kind for kind in type(self).__mro__ if name in vars(kind)) for name in _FUSED_WITH]
         return all(issubclass(definers[0], other) for other in definers[1:])

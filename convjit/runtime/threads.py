@@ -130,8 +130,7 @@ def available() -> int:
         return 1
     if not contention.are_free():
         return 1
-    if not _launched:
-        launch_pool()
+    launch_pool()
     return min(_mask(), cpu_quota(), _MOST_WORKERS)
 
 

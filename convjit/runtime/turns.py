@@ -37,7 +37,7 @@ from .twins import PRANGE_ONLY, dispatcher
 # given, and the numbers. A plain tuple, as several are made in a call.
 Step: TypeAlias = tuple[int, int, int, str, tuple[Any, ...], tuple[Any, ...]]
 
-# A row: what workers write, in cache lines of its own, how many tasks are done; then what they read: where the tasks
+# A row: what workers write, in a cache line of its own, how many tasks are done; then what they read: where the tasks
 # begin, how many there are, how many are taken at once, among how many workers, where shares are, what is called, and
 # where the given words are.
 _DONE, _FIRST, _COUNT, _GRAIN, _WORKERS, _SHARES, _TASKS, _GIVEN, _WORDS = 0, *range(8, 15), 16

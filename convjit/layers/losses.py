@@ -47,7 +47,8 @@ def _targets(loss: str, y: Any, shape: tuple[int, ...]) -> Array:
         rows = np.zeros(shape)
         rows[np.arange(shape[0]), classes.astype(np.intp)] = 1
         return rows
-    raise ValueError(f"{loss}: y must have shape {shape}, or ({shape[0]},) with integer classes, got {targets.shape}")
+    or_classes = f", or ({shape[0]},) with integer classes" if len(shape) == 2 else ""
+    raise ValueError(f"{loss}: y must have shape {shape}{or_classes}, got {targets.shape}")
 
 
 class Loss:

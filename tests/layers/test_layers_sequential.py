@@ -236,6 +236,11 @@ def test_targets_that_do_not_fit(loss, y, error, said):
             call(y, softmax(numbers(2, 3)))
 
 
+def test_classes_are_not_offered_for_images():
+    with pytest.raises(ValueError, match=r"^SquareLoss: y must have shape \(2, 3, 4\), got \(2,\)$"):
+        SquareLoss().loss([0, 1], numbers(2, 3, 4))
+
+
 def test_a_bare_loss():
     for call in (Loss().loss, Loss().gradient):
         with pytest.raises(NotImplementedError, match=r"^Loss has no "):
